@@ -1,0 +1,1 @@
+"""Spine's own database: engine, sessions, base class of the tables, migrations."""

@@ -1,0 +1,62 @@
+"""Settings of the API and of `spine up`, read from `SPINE_*` environment variables.
+
+What Prefect itself reads (`PREFECT_API_URL`, `PREFECT_UI_URL`, ...) stays with Prefect and is not repeated here.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL, make_url
+
+
+class Settings(BaseSettings):
+    """One field for each `SPINE_*` variable; the README lists them."""
+
+    model_config = SettingsConfigDict(env_prefix="SPINE_", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    home: Path = Field(default=Path(".spine"), description="Folder for state: databases, keys, results, logs.")
+    database_url: SecretStr | None = Field(
+        default=None, description="SQLAlchemy URL of Spine's own tables; a SQLite file below the home by default."
+    )
+    api_key: SecretStr | None = Field(
+        default=None, min_length=16, description="The admin key, instead of a generated one; at least 16 characters."
+    )
+    work_pool: str = Field(default="spine", description="The Prefect work pool whose workers `/health/ready` reports.")
+    log_level: str = Field(default="INFO", description="Lowest level that the JSON log shows.")
+    max_body_bytes: int = Field(default=1024 * 1024, ge=1, description="Largest accepted request body, in bytes.")
+    prefect_deadline_seconds: float = Field(
+        default=8.0, gt=0, lt=10, description="How long one request may wait for Prefect before it answers 503."
+    )
+    jwks_url: str | None = Field(default=None, description="Where the public keys of JWT bearer tokens are.")
+    jwt_issuer: str | None = Field(default=None, description="The `iss` that a bearer token must carry.")
+    jwt_audience: str | None = Field(default=None, description="The `aud` that a bearer token must carry.")
+
+    @model_validator(mode="after")
+    def _jwt_is_configured_whole(self) -> "Settings":
+        given = [self.jwks_url, self.jwt_issuer, self.jwt_audience]
+        if any(given) and not all(given):
+            raise ValueError("SPINE_JWKS_URL, SPINE_JWT_ISSUER and SPINE_JWT_AUDIENCE belong together: set all or none")
+        return self
+
+    @property
+    def sqlalchemy_url(self) -> URL:
+        """The database URL with the async driver that Spine uses for its dialect.
+
+        Raises `ValueError` for a dialect other than PostgreSQL and SQLite.
+        """
+        if self.database_url is None:
+            return URL.create("sqlite+aiosqlite", database=str(self.home.absolute() / "spine.db"))
+        url = make_url(self.database_url.get_secret_value())
+        drivers = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "sqlite": "sqlite+aiosqlite"}
+        dialect = url.drivername.partition("+")[0]
+        if dialect not in drivers:
+            raise ValueError(f"SPINE_DATABASE_URL names the dialect {dialect!r}; Spine runs on postgresql and sqlite")
+        return url.set(drivername=drivers[dialect])
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()
