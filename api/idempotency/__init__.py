@@ -1,0 +1,1 @@
+"""`Idempotency-Key`: the same request sent twice does its work once."""
