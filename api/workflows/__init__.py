@@ -1,0 +1,1 @@
+"""Workflows are Prefect flows; their runs are Prefect flow runs. Nothing of either is stored here."""

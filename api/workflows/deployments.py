@@ -1,0 +1,54 @@
+"""Which deployment a workflow runs on.
+
+The rule: the deployment that is named like the workflow; where there is none, the one that was made first. Deployments
+that are schedules (made over the API, marked with a label) never count: they follow this one.
+"""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from uuid import UUID
+
+from api.errors import Conflict, NotFound
+from api.prefect.client import DeploymentResponse, Flow, Prefect
+
+SCHEDULE_LABEL = "spine.schedule"
+
+
+def is_schedule(deployment: DeploymentResponse) -> bool:
+    """Whether this deployment was made over the API as a schedule."""
+    return SCHEDULE_LABEL in deployment.labels
+
+
+def own_deployment(workflow_name: str, deployments: Iterable[DeploymentResponse]) -> DeploymentResponse | None:
+    """The one out of a flow's deployments that the workflow runs on."""
+    candidates = [deployment for deployment in deployments if not is_schedule(deployment)]
+    return min(candidates, key=lambda one: (one.name != workflow_name, one.created, one.id), default=None)
+
+
+async def own_deployments(prefect: Prefect, flows: Sequence[Flow]) -> dict[UUID, DeploymentResponse]:
+    """The deployment that each of these workflows runs on, by flow id; flows without one are left out."""
+    if not flows:
+        return {}
+    everything = await prefect.deployments({"flows": {"id": {"any_": [str(flow.id) for flow in flows]}}})
+    own = {flow.id: own_deployment(flow.name, [one for one in everything if one.flow_id == flow.id]) for flow in flows}
+    return {flow_id: deployment for flow_id, deployment in own.items() if deployment is not None}
+
+
+async def find_workflow(prefect: Prefect, workflow_name: str) -> DeploymentResponse:
+    """The deployment that the workflow with this name runs on.
+
+    Raises `NotFound` with near names, and `Conflict` for a flow that has no deployment to run on.
+    """
+    of_flow = await prefect.deployments({"flows": {"name": {"any_": [workflow_name]}}})
+    deployment = own_deployment(workflow_name, of_flow)
+    if deployment is not None:
+        return deployment
+    known = [flow.name for flow in await prefect.all_flows()]
+    if workflow_name in known:
+        raise Conflict(
+            f"The flow {workflow_name!r} has no deployment to run on. Give it an entry in prefect.yaml "
+            f"and run `prefect deploy --name {workflow_name}`."
+        )
+    near = get_close_matches(workflow_name, known, n=3)
+    hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+    raise NotFound(f"No workflow is named {workflow_name!r}.{hint}")

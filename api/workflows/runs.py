@@ -1,0 +1,197 @@
+"""Runs: the list, and one with its steps."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from api.db.base import utc_now
+from api.errors import NotFound
+from api.pagination import Page, PageRequest, make_page
+from api.prefect.client import Flow, FlowRun, Log, Prefect, TaskRun
+from api.prefect.results import ResultUnreadable, read_result
+from api.workflows.failures import category_of, message_of
+from api.workflows.origins import CALLER_LABEL, domain_of, schedule_of, trigger_of
+from api.workflows.run_pages import read_page
+from api.workflows.run_queries import STATUS_OF_STATE, RunQuery, filters_for
+from api.workflows.schemas import (
+    RunStatus,
+    RunTrigger,
+    StepStatus,
+    WorkflowRunDetail,
+    WorkflowRunSummary,
+)
+from api.workflows.step_counts import StepCounts, count_steps
+from api.workflows.step_details import to_step_detail
+from api.workflows.steps import Step, fold
+
+# Prefect records task runs from events, which arrive up to this long after the run itself has ended.
+LATE_RECORDS = timedelta(seconds=2)
+# Before this has passed, even a reading that looks whole may lack the last task runs.
+EARLIEST_WHOLE_READING = timedelta(seconds=1)
+SECONDS_BETWEEN_READINGS = 0.2
+
+
+async def list_runs(prefect: Prefect, query: RunQuery, page: PageRequest) -> Page[WorkflowRunSummary]:
+    """A page of runs, newest start first."""
+    filters = filters_for(query, utc_now())
+    runs, total = await read_page(prefect, filters, page, leave_out_api_runs=query.leaves_out_api_runs)
+    flows, counts = await asyncio.gather(
+        prefect.flows_by_id(list({run.flow_id for run in runs})), count_steps(prefect, runs)
+    )
+    return make_page([summarize(run, flows.get(run.flow_id), counts[run.id]) for run in runs], total, page)
+
+
+async def read_run(prefect: Prefect, run_id: str) -> WorkflowRunDetail:
+    """One run with its steps. Raises `NotFound`."""
+    run = await find_run(prefect, run_id)
+    steps, flows, result, (triggered_by, parent_run_id) = await asyncio.gather(
+        read_steps(prefect, run), prefect.flows_by_id([run.flow_id]), _result_of(prefect, run), _origin(prefect, run)
+    )
+    logs = await _error_logs(prefect, run, steps)
+    names = {attempt.id: step.name for step in steps for attempt in step.attempts}
+    details = await asyncio.gather(
+        *(to_step_detail(prefect, step, index, names, logs) for index, step in enumerate(steps))
+    )
+    return _to_detail(run, flows.get(run.flow_id), steps, logs).model_copy(
+        update={
+            "steps": details,
+            "rows_processed": _integer(result.get("rows_processed")),
+            "capture_id": _text(result.get("capture_id")),
+            "triggered_by": triggered_by,
+            "parent_run_id": parent_run_id,
+            "prefect_url": f"{prefect.ui_url}/runs/flow-run/{run.id}" if prefect.ui_url else None,
+        }
+    )
+
+
+async def find_run(prefect: Prefect, run_id: str) -> FlowRun:
+    """The Prefect flow run with this id. Raises `NotFound`, also for an id that is none."""
+    try:
+        return await prefect.read_run(UUID(run_id))
+    except (ValueError, NotFound):
+        raise NotFound(f"No run has the id {run_id!r}.") from None
+
+
+async def read_steps(prefect: Prefect, run: FlowRun) -> list[Step]:
+    """The steps of a run.
+
+    Where the run ended so lately that records of its task runs may be on their way, they are waited for.
+    """
+    seen: list[tuple[UUID, str | None]] | None = None
+    while True:
+        task_runs, child_runs = await asyncio.gather(prefect.task_runs([run.id]), prefect.child_runs([run.id]))
+        steps = fold(run, task_runs, child_runs)
+        now_seen = sorted((one.id, one.state_name) for one in task_runs)
+        settled = now_seen == seen and all(_is_settled(one) for one in task_runs)
+        if not _ended_within(run, LATE_RECORDS) or (settled and not _ended_within(run, EARLIEST_WHOLE_READING)):
+            return steps
+        seen = now_seen
+        await asyncio.sleep(SECONDS_BETWEEN_READINGS)
+
+
+def summarize(run: FlowRun, flow: Flow | None, counts: StepCounts) -> WorkflowRunSummary:
+    """A run as lists show it."""
+    status = status_of(run)
+    return WorkflowRunSummary(
+        run_id=run.id,
+        workflow_name=flow.name if flow else str(run.flow_id),
+        status=status,
+        trigger=trigger_of(run),
+        domain=domain_of(run.tags),
+        created_at=run.created or run.expected_start_time or utc_now(),
+        started_at=run.start_time,
+        completed_at=run.end_time,
+        duration_seconds=_duration_seconds(run),
+        step_count=counts.total,
+        completed_step_count=counts.completed,
+        failed_step_count=counts.failed,
+        error=message_of(run.state) if status is RunStatus.FAILED else None,
+        schedule_id=schedule_of(run),
+    )
+
+
+def status_of(run: FlowRun) -> RunStatus:
+    """Where a run stands, in the contract's words."""
+    return STATUS_OF_STATE[run.state_type.value] if run.state_type else RunStatus.PENDING
+
+
+def _to_detail(run: FlowRun, flow: Flow | None, steps: Sequence[Step], logs: Sequence[Log]) -> WorkflowRunDetail:
+    return WorkflowRunDetail(
+        **summarize(run, flow, StepCounts.of(steps)).model_dump(),
+        input_params=run.parameters,
+        execution_id=run.infrastructure_pid,
+        error_category=category_of(run.state, logs),
+        rows_processed=None,
+        steps=[],
+        triggered_by=None,
+        parent_run_id=None,
+        capture_id=None,
+        attempt=max(run.run_count, 1),
+        prefect_url=None,
+    )
+
+
+def _duration_seconds(run: FlowRun) -> float | None:
+    if run.start_time is None:
+        return None
+    end: datetime = run.end_time or utc_now()
+    return round((end - run.start_time).total_seconds(), 3)
+
+
+def _ended_within(run: FlowRun, span: timedelta) -> bool:
+    ended = run.end_time if run.state is not None and run.state.is_final() else None
+    return ended is not None and utc_now() - ended < span
+
+
+def _is_settled(task_run: TaskRun) -> bool:
+    # A task run whose upstream failed stays "NotReady" for good.
+    return task_run.state is not None and (task_run.state.is_final() or task_run.state.name == "NotReady")
+
+
+async def _error_logs(prefect: Prefect, run: FlowRun, steps: Sequence[Step]) -> list[Log]:
+    """The log records that tell the causes of failures; none where nothing failed."""
+    failed = status_of(run) is RunStatus.FAILED or any(step.status is StepStatus.FAILED for step in steps)
+    return await prefect.error_logs(run.id) if failed else []
+
+
+async def _result_of(prefect: Prefect, run: FlowRun) -> dict[str, object]:
+    if run.state is None or not run.state.is_completed():
+        return {}
+    try:
+        result = await read_result(prefect, run.state.data)
+    except ResultUnreadable:
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
+async def _origin(prefect: Prefect, run: FlowRun) -> tuple[str | None, UUID | None]:
+    """Who or what started the run, by name, and its parent run where it has one."""
+    trigger = trigger_of(run)
+    if run.parent_task_run_id is not None:
+        return await _parent_of(prefect, run.parent_task_run_id)
+    if trigger is RunTrigger.SCHEDULE and run.deployment_id is not None:
+        deployments = await prefect.deployments_by_id([run.deployment_id])
+        return next((deployment.name for deployment in deployments.values()), None), None
+    if trigger is RunTrigger.DEPENDENCY:
+        return run.created_by.display_value if run.created_by else None, None
+    caller = run.labels.get(CALLER_LABEL)
+    return str(caller) if caller is not None and trigger is RunTrigger.API else None, None
+
+
+async def _parent_of(prefect: Prefect, parent_task_run_id: UUID) -> tuple[str | None, UUID | None]:
+    try:
+        parent_run_id = (await prefect.read_task_run(parent_task_run_id)).flow_run_id
+        if parent_run_id is None:
+            return None, None
+        return (await prefect.read_run(parent_run_id)).name, parent_run_id
+    except NotFound:
+        return None, None
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,39 @@
+"""Start a run of a workflow."""
+
+from typing import Any
+
+from api.auth.callers import Caller
+from api.errors import BadRequest, FieldError
+from api.prefect.client import Prefect
+from api.prefect.parameters import check_parameters
+from api.workflows.deployments import find_workflow
+from api.workflows.origins import API_TAG, CALLER_LABEL
+from api.workflows.schemas import TriggerStatus, WorkflowTriggerResponse
+
+
+async def trigger_workflow(
+    prefect: Prefect, caller: Caller, workflow_name: str, params: dict[str, Any], operation_id: str
+) -> WorkflowTriggerResponse:
+    """Start a run on the workflow's own deployment; safe to repeat with the same `operation_id`.
+
+    Raises `NotFound`, `Conflict` without a deployment, and `BadRequest` naming each parameter that the flow refuses.
+    """
+    deployment = await find_workflow(prefect, workflow_name)
+    problems = check_parameters(deployment.parameter_openapi_schema, deployment.parameters, params)
+    if problems:
+        named = "; ".join(f"{'.'.join(map(str, problem.loc)) or 'params'}: {problem.msg}" for problem in problems)
+        located = [FieldError(("body", "params", *problem.loc), problem.msg) for problem in problems]
+        raise BadRequest(f"The workflow {workflow_name!r} does not take these parameters: {named}.", located)
+    run = await prefect.create_run(
+        deployment.id,
+        parameters=params,
+        tags=[API_TAG],
+        labels={CALLER_LABEL: caller.name},
+        idempotency_key=f"spine-{operation_id}",
+    )
+    return WorkflowTriggerResponse(
+        run_id=run.id,
+        workflow_name=workflow_name,
+        status=TriggerStatus.PENDING,
+        message=f"Run {run.name!r} was created and waits for a worker.",
+    )
