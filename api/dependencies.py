@@ -1,0 +1,116 @@
+"""What a route may ask for, all made here: who calls, a database session, Prefect, a page."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Header, Query, Request, Security
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.auth.callers import Caller, Scope
+from api.auth.jwt import JwtVerifier
+from api.auth.service import check_key
+from api.db.engine import SessionFactory, database_errors
+from api.errors import Forbidden, Unauthorized
+from api.idempotency.service import IdempotentCall, hash_body
+from api.pagination import PageRequest
+from api.prefect.client import Prefect
+from api.settings import Settings, get_settings
+
+SettingsDep = Annotated[Settings, Depends(get_settings)]
+
+READING_METHODS = {"GET", "HEAD", "OPTIONS"}
+
+api_key_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key of `spine keys create`.")
+bearer_header = HTTPBearer(auto_error=False, description="An API key, or a JWT where the server is set up for them.")
+
+
+def get_sessions(request: Request) -> SessionFactory:
+    """The application's session factory."""
+    sessions: SessionFactory = request.app.state.sessions
+    return sessions
+
+
+def get_prefect(request: Request) -> Prefect:
+    """The application's one door to Prefect."""
+    prefect: Prefect = request.app.state.prefect
+    return prefect
+
+
+SessionsDep = Annotated[SessionFactory, Depends(get_sessions)]
+PrefectDep = Annotated[Prefect, Depends(get_prefect)]
+
+
+async def get_session(sessions: SessionsDep) -> AsyncIterator[AsyncSession]:
+    """A session whose transaction is committed when the route has returned, before the answer is sent."""
+    with database_errors():
+        async with sessions.begin() as session:
+            yield session
+
+
+SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
+
+
+async def get_caller(
+    request: Request,
+    sessions: SessionsDep,
+    api_key: Annotated[str | None, Security(api_key_header)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(bearer_header)],
+) -> Caller:
+    """The checked caller, who must have the scope that the method needs: `read` to read, `write` for the rest.
+
+    The router of `/api/v1` depends on this, so that no route below it can be without a credential.
+    """
+    caller = await _identify(request, sessions, api_key, bearer.credentials if bearer else None)
+    needed = Scope.READ if request.method in READING_METHODS else Scope.WRITE
+    if not caller.may(needed):
+        raise Forbidden(f"This credential has no {needed.value!r} scope, which {request.method} needs here.")
+    return caller
+
+
+async def _identify(request: Request, sessions: SessionsDep, api_key: str | None, bearer: str | None) -> Caller:
+    credential = api_key or bearer
+    if not credential:
+        raise Unauthorized("Send an API key in X-API-Key, or an API key or JWT in Authorization: Bearer.")
+    verifier: JwtVerifier | None = request.app.state.jwt_verifier
+    if not api_key and credential.count(".") == 2 and verifier is not None:
+        return await verifier.check(credential)
+    with database_errors():
+        async with sessions() as session:
+            return await check_key(session, credential)
+
+
+CallerDep = Annotated[Caller, Depends(get_caller)]
+
+
+async def get_idempotent_call(
+    request: Request,
+    sessions: SessionsDep,
+    caller: CallerDep,
+    idempotency_key: Annotated[
+        str | None,
+        Header(min_length=1, max_length=255, description="Makes a repeat of this request safe for 24 hours."),
+    ] = None,
+) -> IdempotentCall:
+    """The request as far as idempotency goes; its route is the path, so that each workflow has keys of its own."""
+    return IdempotentCall(
+        sessions=sessions,
+        owner=caller.id,
+        route=f"{request.method} {request.url.path}?{request.url.query}",
+        key=idempotency_key,
+        body_hash=hash_body(await request.body()),
+    )
+
+
+IdempotentDep = Annotated[IdempotentCall, Depends(get_idempotent_call)]
+
+
+def get_page(
+    offset: Annotated[int, Query(ge=0, le=2**31 - 1, description="How many rows to leave out.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=100, description="How many rows to return at the most.")] = 20,
+) -> PageRequest:
+    """The page that the query asks for."""
+    return PageRequest(offset=offset, limit=limit)
+
+
+PageDep = Annotated[PageRequest, Depends(get_page)]

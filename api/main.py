@@ -1,0 +1,76 @@
+"""The application: `uvicorn --factory api.main:create_app`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import APIRouter, Depends, FastAPI
+
+from api import health
+from api.auth.jwt import JwtVerifier
+from api.db.engine import make_engine, make_sessions
+from api.dependencies import get_caller
+from api.http.errors import install_error_handlers
+from api.http.logs import configure_logging
+from api.http.middleware import BodyMiddleware, RequestIdMiddleware
+from api.http.openapi import install_openapi
+from api.prefect.client import Prefect
+from api.settings import Settings, get_settings
+from api.workflows.routes import router as workflows
+
+DESCRIPTION = """
+One stable API over Prefect: runs of workflows (Prefect flows), with credentials, exact pages and clear errors.
+
+Send an API key as `X-API-Key`, or as `Authorization: Bearer`. `spine keys create` makes one.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The API with all its routes; nothing is connected before it starts."""
+    settings = settings or get_settings()
+    configure_logging(settings.log_level)
+    app = FastAPI(
+        title="Spine",
+        version=version("spine"),
+        summary="A control plane for data pipelines, native to Prefect.",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    app.dependency_overrides[get_settings] = lambda: settings
+    app.include_router(health.router)
+    app.include_router(_api_v1())
+    install_error_handlers(app)
+    install_openapi(app)
+    app.add_middleware(BodyMiddleware, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestIdMiddleware)
+    return app
+
+
+def _api_v1() -> APIRouter:
+    """Every route of the contract, all behind one credential check."""
+    router = APIRouter(prefix="/api/v1", dependencies=[Depends(get_caller)])
+    router.include_router(workflows)
+    return router
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open the database and the door to Prefect, which may both be down: requests then answer 503."""
+    settings: Settings = app.state.settings
+    engine = make_engine(settings.sqlalchemy_url)
+    app.state.sessions = make_sessions(engine)
+    app.state.jwt_verifier = _jwt_verifier(settings)
+    try:
+        async with Prefect.connect(settings.prefect_deadline_seconds) as prefect:
+            app.state.prefect = prefect
+            yield
+    finally:
+        await engine.dispose()
+
+
+def _jwt_verifier(settings: Settings) -> JwtVerifier | None:
+    if not (settings.jwks_url and settings.jwt_issuer and settings.jwt_audience):
+        return None
+    return JwtVerifier(settings.jwks_url, settings.jwt_issuer, settings.jwt_audience)
