@@ -1,0 +1,64 @@
+"""Which child gets which environment variables.
+
+Everything set here is a default: what the user's own environment says wins, apart from the names that tie the
+children to this start.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from api.up.plan import Plan
+
+# Every child and all that descends from it carries the home in this variable; it is how processes that outlived
+# a killed worker are recognised as ours. Users have no reason to set it, unlike `SPINE_HOME`.
+MARKER = "SPINE_UP_CHILD_OF"
+
+_FOR_SERVER = {
+    # A cancelled run whose worker is gone reads CANCELLED after this time instead of Prefect's five minutes.
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "5",
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "30",
+}
+_FOR_WORKER = {
+    # Prefect's default is ten seconds, most of what a triggered run would wait for.
+    "PREFECT_WORKER_QUERY_SECONDS": "1",
+}
+
+
+def shared(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What every process of this start sees, `spine up` itself included."""
+    prefect_home = Path(user.get("PREFECT_HOME") or plan.home / "prefect").expanduser().absolute()
+    defaults = {
+        "PREFECT_HOME": str(prefect_home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "SPINE_WAREHOUSE_URL": str(plan.home / "warehouse"),
+    }
+    if "PREFECT_LOCAL_STORAGE_PATH" not in user:
+        # Flow runs write results and the API reads them, from other working directories: the path is absolute.
+        defaults["PREFECT_RESULTS_LOCAL_STORAGE_PATH"] = str(prefect_home / "storage")
+    fixed = {"PREFECT_API_URL": plan.prefect_api, "SPINE_HOME": str(plan.home), "PYTHONUNBUFFERED": "1"}
+    return {**defaults, **user, **fixed}
+
+
+def for_server(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of the Prefect server."""
+    return {**_FOR_SERVER, **_without_key(_child(plan, user))}
+
+
+def for_worker(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of the worker, of its flow runs and of `prefect deploy`: flow code gets no API key."""
+    return {**_FOR_WORKER, **_without_key(_child(plan, user))}
+
+
+def for_api(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of Spine's API."""
+    return _child(plan, user)
+
+
+def _child(plan: Plan, user: Mapping[str, str]) -> dict[str, str]:
+    return {**shared(plan, user), MARKER: str(plan.home)}
+
+
+def _without_key(environment: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name != "SPINE_API_KEY"}
