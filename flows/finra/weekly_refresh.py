@@ -1,0 +1,115 @@
+"""The flow ``finra.weekly_refresh``: one weekly file in, three tables of venue concentration out."""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, TypedDict
+
+from prefect import flow, get_run_logger, runtime, task
+from pydantic import Field
+
+from flows import publication, staging
+from flows.config import FlowSettings
+from flows.finra import artifacts, concentration, dataset, validation, weekly_file
+from flows.finra.concentration import Figures
+from flows.finra.dataset import Tier
+from flows.finra.validation import Validation
+from flows.finra.weekly_file import SourceFile
+
+
+class Computed(TypedDict):
+    """What `compute` hands on: the staged table files by table name, and the figures to show."""
+
+    files: dict[str, str]
+    figures: Figures
+
+
+class Published(TypedDict):
+    """The result of a run. ``rows_processed`` counts accepted rows; ``partition`` is the folder below the warehouse."""
+
+    rows_processed: int
+    rows_rejected: int
+    rejects_by_rule: dict[str, int]
+    capture_id: str
+    partition: str
+
+
+@task(name="extract", persist_result=True, result_serializer="json")
+def extract(path: str) -> SourceFile:
+    """Find the file and fingerprint it. Nothing is copied, so later steps can run again at any time."""
+    source = weekly_file.locate(path)
+    get_run_logger().info("Found %s: %s bytes.", source["path"], f"{source['size_bytes']:,}")
+    return source
+
+
+@task(name="validate", persist_result=True, result_serializer="json")
+def validate(source: SourceFile, tier: Tier, max_reject_fraction: float, folder: str) -> Validation:
+    """Check structure and rows, stage the accepted rows and the rejects; fail when there are too many rejects."""
+    weekly_file.check_unchanged(source)
+    checked = validation.validate_file(Path(source["path"]), tier, Path(folder) / "validate")
+    get_run_logger().info(artifacts.rejects_in_words(checked))
+    if checked["rows_rejected"]:
+        artifacts.show_rejects(tier, checked)
+    validation.check_reject_fraction(checked, max_reject_fraction)
+    validation.write_rejects(Path(source["path"]), Path(folder) / "validate")
+    return checked
+
+
+@task(name="compute", persist_result=True, result_serializer="json")
+def compute(checked: Validation, folder: str) -> Computed:
+    """Compute the three tables from the accepted rows."""
+    rows = [Path(file) for file in checked["rows"]]
+    staging.require(rows, retry_from="validate")
+    files = concentration.write_tables(rows, staging.fresh(Path(folder) / "compute"))
+    return Computed(files={table: str(file) for table, file in files.items()}, figures=concentration.figures(files))
+
+
+@task(name="publish", persist_result=True, result_serializer="json")
+def publish(
+    source: SourceFile, checked: Validation, computed: Computed, tier: Tier, week_ending: date, folder: str
+) -> Published:
+    """Make the tables current in the warehouse, show them in the Prefect UI, and remove the staged files."""
+    warehouse = FlowSettings().warehouse
+    partition = dataset.partition(tier, week_ending)
+    capture_id = dataset.capture_id(tier, week_ending, source["sha256"])
+    files = {table: Path(file) for table, file in computed["files"].items()} | {"rejects": Path(checked["rejects"])}
+    if publication.already_published(warehouse, partition, capture_id) is None:
+        staging.require(files.values(), retry_from="validate")
+    details = {"source_sha256": source["sha256"], "rejects_by_rule": checked["rejects_by_rule"]}
+    manifest = publication.publish(warehouse, partition, capture_id, files, details=details)
+    if computed["figures"]["last_update"] < week_ending.isoformat():
+        get_run_logger().warning(
+            "The file was last updated on %s, before its week ended on %s: is it the file of an earlier week?",
+            computed["figures"]["last_update"],
+            week_ending,
+        )
+    where = publication.location(warehouse, partition)
+    get_run_logger().info("Capture %s is current in %s.", manifest.capture_id, where)
+    artifacts.show_venues(tier, week_ending, checked, computed["figures"], manifest, where)
+    artifacts.show_link(tier, week_ending, warehouse, partition)
+    staging.clear(Path(folder))
+    return Published(
+        rows_processed=checked["rows_accepted"],
+        rows_rejected=checked["rows_rejected"],
+        rejects_by_rule=checked["rejects_by_rule"],
+        capture_id=manifest.capture_id,
+        partition=partition,
+    )
+
+
+@flow(name="finra.weekly_refresh", persist_result=True, result_serializer="json")
+def weekly_refresh(
+    week_ending: date, tier: Tier, path: str, max_reject_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+) -> Published:
+    """Refresh venue shares and concentration of one tier and week from FINRA's weekly OTC file.
+
+    Args:
+        week_ending: The week that the file is published under.
+        tier: OTC, T1 (NMS Tier 1) or T2 (NMS Tier 2); rows of another tier are rejected.
+        path: The file on the machine that runs the flow, absolute or relative to the run's working directory.
+        max_reject_fraction: The run fails when more than this part of the rows (0 to 1) is rejected.
+    """
+    folder = str(FlowSettings().staging / str(runtime.flow_run.id))
+    source = extract(path)
+    checked = validate(source, tier, max_reject_fraction, folder)
+    computed = compute(checked, folder)
+    return publish(source, checked, computed, tier, week_ending, folder)
