@@ -1,0 +1,252 @@
+"""Credentials: every route asks for one, keys come from the command line, scopes hold."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psycopg
+import pytest
+
+from tests.support.processes import PROJECT
+from tests.support.stack import ADMIN_KEY, Api, PrefectStack
+
+TRIGGER = "/workflows/trigger/demo.typed"
+NEVER_A_RUN = "00000000-0000-0000-0000-000000000000"
+
+# The application is asked in a process of its own, because making it takes over the logging of its process.
+LIST_ROUTES = """
+import json
+from api.main import create_app
+
+def listed(route):
+    included = getattr(route, "effective_route_contexts", None)
+    return [one for inner in included() for one in listed(inner)] if included else [[route.path, list(route.methods)]]
+
+print(json.dumps([one for route in create_app().routes for one in listed(route)]))
+"""
+
+
+def spine(api: Api, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command in the environment of this API."""
+    database = api.settings.database_url
+    environment = {"SPINE_HOME": str(api.settings.home)}
+    if database is not None:
+        environment["SPINE_DATABASE_URL"] = database.get_secret_value()
+    return subprocess.run(
+        [sys.executable, "-m", "api.cli", *arguments],
+        env={**os.environ, **environment},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def make_key(api: Api, name: str, *scopes: str) -> str:
+    options = [part for scope in scopes for part in ("--scope", scope)]
+    done = spine(api, "keys", "create", name, *options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def unique(name: str) -> str:
+    return f"{name}-{uuid4().hex[:8]}"
+
+
+def routes_of_the_app() -> list[tuple[str, str]]:
+    """Each route's path and method, those too that the OpenAPI document leaves out."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIST_ROUTES], cwd=PROJECT, capture_output=True, text=True, check=True, timeout=60
+    )
+    return [(path, method) for path, methods in json.loads(done.stdout.splitlines()[-1]) for method in methods]
+
+
+@pytest.fixture(scope="module")
+def routes(api: Api) -> list[tuple[str, str]]:
+    """The routes of the code, after making sure that the running API documents nothing else."""
+    found = routes_of_the_app()
+    document = httpx.get(f"{api.url}/openapi.json").json()
+    documented = {(path, method.upper()) for path, operations in document["paths"].items() for method in operations}
+    assert len(documented) > 5
+    assert documented <= set(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-API-Key": "spine_wrong"},
+        {"X-API-Key": ""},
+        {"Authorization": "Bearer spine_wrong"},
+        {"Authorization": "Bearer a.b.c"},
+        {"Authorization": "Bearer"},
+        {"Authorization": f"Basic {ADMIN_KEY}"},
+        {"Authorization": ADMIN_KEY},
+        {"X-API-Key": ADMIN_KEY[:-1]},
+        {"X-API-Key": "wrong", "Authorization": f"Bearer {ADMIN_KEY}"},
+    ],
+    ids=lambda headers: " and ".join(f"{name}={value}" for name, value in headers.items()) or "nothing",
+)
+def test_every_route_below_api_v1_refuses(headers: dict[str, str], api: Api, routes: list[tuple[str, str]]) -> None:
+    below = [(path, method) for path, method in routes if path.startswith("/api/v1")]
+    assert len(below) >= 7
+    for path, method in below:
+        address = path.replace("{run_id}", NEVER_A_RUN).replace("{workflow_name}", "demo.typed")
+        response = httpx.request(method, f"{api.url}{address}", headers=headers)
+        assert response.status_code == 401, (method, path, response.text)
+        assert isinstance(response.json()["detail"], str)
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+        assert response.headers["X-Request-ID"]
+
+
+def test_only_health_and_the_documentation_answer_without_a_credential(api: Api, routes: list[tuple[str, str]]) -> None:
+    free = {path for path, _ in routes if not path.startswith("/api/v1/")}
+    assert free == {"/health/live", "/health/ready", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+    for path in free:
+        assert httpx.get(f"{api.url}{path}").status_code == 200, path
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-API-Key": ADMIN_KEY}, {"Authorization": f"Bearer {ADMIN_KEY}"}, {"authorization": f"bearer {ADMIN_KEY}"}],
+    ids=["X-API-Key", "Bearer", "bearer in lower case"],
+)
+def test_a_key_opens_the_api_in_either_header(headers: dict[str, str], each_api: Api) -> None:
+    response = httpx.get(f"{each_api.url}/api/v1/workflows/definitions", headers=headers)
+    assert response.status_code == 200
+
+
+def count_runs(stack: PrefectStack) -> int:
+    return int(stack.post("/flow_runs/count", {"flows": {"name": {"any_": ["demo.typed"]}}}))
+
+
+def test_a_read_key_reads_and_starts_nothing(each_api: Api, stack: PrefectStack) -> None:
+    reader = each_api.as_key(make_key(each_api, unique("reader"), "read"))
+    assert reader.get("/workflows/runs").status_code == 200
+    before = count_runs(stack)
+    refused = reader.post(TRIGGER, json={"params": {"day": "2025-12-12", "tier": "A"}})
+    assert refused.status_code == 403
+    assert "'write'" in refused.json()["detail"]
+    assert refused.headers["X-Request-ID"]
+    assert count_runs(stack) == before
+
+
+def test_a_key_reads_only_unless_it_is_told_otherwise(api: Api) -> None:
+    reader = api.as_key(make_key(api, unique("plain")))
+    assert reader.get("/workflows/runs").status_code == 200
+    for path in (TRIGGER, f"/workflows/runs/{NEVER_A_RUN}/cancel", f"/workflows/runs/{NEVER_A_RUN}/retry"):
+        assert reader.post(path).status_code == 403, path
+
+
+@pytest.mark.parametrize("scope", ["write", "admin"])
+def test_the_larger_scopes_include_the_smaller_ones(scope: str, api: Api) -> None:
+    client = api.as_key(make_key(api, unique(scope), scope))
+    assert client.get("/workflows/runs").status_code == 200
+    # Past the scope, the workflow has its say.
+    assert client.post("/workflows/trigger/demo.nothing").status_code == 404
+
+
+def test_the_run_carries_the_name_of_the_key_that_started_it(api: Api) -> None:
+    name = unique("starter")
+    writer = api.as_key(make_key(api, name, "write"))
+    started = writer.post(TRIGGER, json={"params": {"day": "2025-12-12", "tier": "A"}})
+    assert started.status_code == 201
+    assert api.run(started.json()["run_id"])["triggered_by"] == name
+
+
+def test_a_key_works_at_once_and_is_refused_by_the_request_after_its_revocation(each_api: Api) -> None:
+    name = unique("short-lived")
+    client = each_api.as_key(make_key(each_api, name))
+    assert client.get("/workflows/runs").status_code == 200
+    revoked = spine(each_api, "keys", "revoke", name)
+    assert revoked.returncode == 0, revoked.stderr
+    response = client.get("/workflows/runs")
+    assert response.status_code == 401
+    assert "revoked" in response.json()["detail"]
+
+
+def test_the_name_of_an_active_key_is_refused_in_one_sentence(each_api: Api) -> None:
+    name = unique("twice")
+    first = make_key(each_api, name)
+    again = spine(each_api, "keys", "create", name)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr.count("\n") == 1
+    assert name in again.stderr
+    assert "already" in again.stderr
+    assert each_api.as_key(first).get("/workflows/runs").status_code == 200
+
+
+def test_a_name_is_free_again_after_the_revocation(each_api: Api) -> None:
+    name = unique("again")
+    first = make_key(each_api, name)
+    assert spine(each_api, "keys", "revoke", name).returncode == 0
+    second = make_key(each_api, name, "write")
+    assert first != second
+    assert each_api.as_key(second).get("/workflows/runs").status_code == 200
+    assert each_api.as_key(first).get("/workflows/runs").status_code == 401
+
+
+def test_revoking_what_is_not_there_is_one_sentence(each_api: Api) -> None:
+    done = spine(each_api, "keys", "revoke", "nobody")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "No active API key has the id or name 'nobody'.\n"
+
+
+@pytest.mark.parametrize("name", ["", "x" * 101], ids=["empty", "101 characters"])
+def test_a_name_that_cannot_be_stored_is_refused_in_one_sentence(name: str, each_api: Api) -> None:
+    done = spine(each_api, "keys", "create", name)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert "name" in done.stderr
+
+
+def everything_stored(api: Api) -> str:
+    """All that the database holds, as text."""
+    if api.settings.database_url is None:
+        files = sorted(Path(api.settings.home).glob("spine.db*"))
+        return "".join(file.read_bytes().decode("latin-1") for file in files)
+    with psycopg.connect(api.settings.database_url.get_secret_value()) as connection:
+        tables = connection.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
+        rows: list[Any] = []
+        for (table,) in tables.fetchall():
+            rows += connection.execute(f'SELECT t::text FROM "{table}" t').fetchall()  # noqa: S608
+        return "\n".join(row for (row,) in rows)
+
+
+def test_the_database_holds_the_hash_of_a_key_and_never_the_key(each_api: Api) -> None:
+    name = unique("hidden")
+    key = make_key(each_api, name)
+    each_api.as_key(key).get("/workflows/runs")
+    stored = everything_stored(each_api)
+    assert name in stored
+    assert key not in stored
+    assert key.removeprefix("spine_") not in stored
+    assert ADMIN_KEY not in stored
+
+
+def test_the_list_of_keys_shows_names_scopes_and_states_and_no_secret(each_api: Api) -> None:
+    kept, gone = unique("kept"), unique("gone")
+    keys = [make_key(each_api, kept, "read", "write"), make_key(each_api, gone)]
+    spine(each_api, "keys", "revoke", gone)
+    shown = spine(each_api, "keys", "list")
+    assert shown.returncode == 0
+    lines = {line.split()[1]: line for line in shown.stdout.splitlines()}
+    assert "read,write" in lines[kept]
+    assert lines[kept].endswith("active")
+    assert "revoked" in lines[gone]
+    for secret in (*keys, ADMIN_KEY):
+        assert secret not in shown.stdout + shown.stderr
+        assert secret[-20:] not in shown.stdout + shown.stderr
+
+
+def test_a_created_key_is_alone_on_standard_output(api: Api) -> None:
+    done = spine(api, "keys", "create", unique("piped"))
+    assert done.stdout.startswith("spine_")
+    assert done.stdout.count("\n") == 1
+    assert done.stdout.strip() not in done.stderr

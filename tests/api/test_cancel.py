@@ -1,0 +1,84 @@
+"""`POST /runs/{run_id}/cancel`."""
+
+from pathlib import Path
+
+from tests.support.processes import wait_until
+from tests.support.stack import Api, PrefectStack, prefect_worker
+
+
+def cancel(api: Api, run_id: str) -> int:
+    return api.client.post(f"/workflows/runs/{run_id}/cancel").status_code
+
+
+def child_runs(stack: PrefectStack, run_id: str) -> list[dict[str, str]]:
+    children: list[dict[str, str]] = stack.post(
+        "/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run_id]}}}
+    )
+    return children
+
+
+def test_a_pending_run_is_cancelled_at_once(api: Api, stack: PrefectStack) -> None:
+    run_id = stack.make_run(stack.flow_id("demo.sleeper"), "SCHEDULED")
+    response = api.client.post(f"/workflows/runs/{run_id}/cancel")
+    assert response.status_code == 200
+    assert response.json()["status"] == "cancelled"
+    assert stack.get(f"/flow_runs/{run_id}")["state_type"] == "CANCELLED"
+
+
+def test_a_running_run_stops_with_its_children_and_tells_which_step_was_interrupted(
+    api: Api, stack: PrefectStack, marks: Path
+) -> None:
+    run_id = api.trigger("demo.sleeping_child", marks=str(marks))
+    wait_until(marks.exists, "the flow to sleep", 60)
+    pid = int(str(api.run(run_id)["execution_id"]))
+    response = api.client.post(f"/workflows/runs/{run_id}/cancel")
+    assert response.status_code == 200
+    assert api.run(run_id)["status"] in ("RUNNING", "CANCELLED")
+    detail = api.wait_for(run_id, "CANCELLED", seconds=15)
+    assert not Path(f"/proc/{pid}").exists()
+    (step,) = detail["steps"]
+    assert (step["status"], step["error_category"]) == ("FAILED", "ORCHESTRATION")
+    assert "Interrupted" in step["error"] or "ancel" in step["error"]
+    (child,) = child_runs(stack, run_id)
+    inside = api.wait_for(child["id"], "CANCELLED", seconds=15)
+    assert [(one["step_name"], one["status"]) for one in inside["steps"]] == [("snooze", "FAILED")]
+
+
+def test_a_finished_run_cannot_be_cancelled(api: Api, stack: PrefectStack) -> None:
+    for state in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED"):
+        run_id = stack.make_run(stack.flow_id("demo.sleeper"), state)
+        response = api.client.post(f"/workflows/runs/{run_id}/cancel")
+        assert response.status_code == 409
+        assert "ended" in response.json()["detail"]
+        assert stack.get(f"/flow_runs/{run_id}")["state_type"] == state
+
+
+def test_cancelling_twice_is_harmless(api: Api, stack: PrefectStack) -> None:
+    run_id = stack.make_run(stack.flow_id("demo.sleeper"), "RUNNING")
+    assert [cancel(api, run_id), cancel(api, run_id)] == [200, 200]
+    assert api.run(run_id)["status"] == "RUNNING"
+
+
+def test_a_run_whose_worker_is_gone_is_cancelled_within_the_deadline(
+    api: Api, stack: PrefectStack, marks: Path, tmp_path: Path
+) -> None:
+    stack.post("/work_pools/", {"name": "doomed", "type": "process"})
+    deployment = stack.deployment("demo.sleeper", "demo.sleeper")
+    kept = {key: deployment[key] for key in ("flow_id", "entrypoint", "pull_steps", "path", "parameter_openapi_schema")}
+    made = stack.post("/deployments/", {**kept, "name": "doomed", "work_pool_name": "doomed"})
+    with prefect_worker(stack.environment, tmp_path / "worker.log", pool="doomed") as worker:
+        body = {"parameters": {"marks": str(marks)}}
+        run_id = str(stack.post(f"/deployments/{made['id']}/create_flow_run", body)["id"])
+        wait_until(lambda: [step["status"] for step in api.run(run_id)["steps"]] == ["RUNNING"], "the step", 60)
+        family = worker.children(recursive=True)
+        worker.kill()
+        for process in family:
+            process.kill()
+    assert cancel(api, run_id) == 200
+    # The stack's Prefect server waits 12 s for a worker before it cancels by itself.
+    detail = api.wait_for(run_id, "CANCELLED", seconds=30)
+    assert [step["status"] for step in detail["steps"]] == ["FAILED"]
+
+
+def test_an_unknown_run_cannot_be_cancelled(api: Api) -> None:
+    assert cancel(api, "nonsense") == 404

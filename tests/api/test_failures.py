@@ -1,0 +1,92 @@
+"""From Prefect's messages and tracebacks to messages and categories."""
+
+from datetime import UTC, datetime
+
+import pytest
+from prefect.client.schemas.objects import Log, State
+
+from api.workflows.failures import category_of, category_of_chain, message_of
+from api.workflows.schemas import ErrorCategory
+
+
+@pytest.mark.parametrize(
+    ("chain", "category"),
+    [
+        (["ValueError"], "VALIDATION"),
+        (["RuntimeError"], "PIPELINE"),
+        (["KeyError"], "PIPELINE"),
+        (["RuntimeError", "ConnectionRefusedError"], "NETWORK"),
+        (["ValueError", "json.decoder.JSONDecodeError"], "PARSE"),
+        (["etl.LoadError", "sqlalchemy.exc.OperationalError", "psycopg.OperationalError"], "DATABASE"),
+        (["httpx.ConnectTimeout"], "NETWORK"),
+        (["botocore.exceptions.ClientError"], "STORAGE"),
+        (["FileNotFoundError"], "SOURCE"),
+        (["OSError"], "STORAGE"),
+        (["PermissionError"], "AUTH"),
+        (["etl.AuthenticationError"], "AUTH"),
+        (["pydantic_core._pydantic_core.ValidationError"], "VALIDATION"),
+        (["polars.exceptions.ComputeError"], "PARSE"),
+        (["flows.finra.weekly_file.BrokenFile"], "PARSE"),
+        (["flows.finra.validation.TooManyRejects"], "VALIDATION"),
+        (["ModuleNotFoundError"], "CONFIG"),
+        (["prefect.exceptions.MissingResult"], "ORCHESTRATION"),
+        (["MemoryError"], "INTERNAL"),
+    ],
+)
+def test_the_first_class_that_says_something_gives_the_category(chain: list[str], category: str) -> None:
+    assert category_of_chain(chain) is ErrorCategory(category)
+
+
+def failed(message: str, type_: str = "FAILED", name: str | None = None) -> State:
+    return State.model_validate({"type": type_, "name": name, "message": message})
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("Flow run encountered an exception: ValueError: no rows", "no rows"),
+        ("Task run encountered an exception ValueError: line 3: bad\nline 4: bad", "line 3: bad\nline 4: bad"),
+        ("Flow run encountered an exception: KeyError: 'x: y'", "'x: y'"),
+        ("Flow run encountered an exception: StopIteration", "StopIteration"),
+        ("Flow run exceeded timeout of 1.0 second(s)", "Flow run exceeded timeout of 1.0 second(s)"),
+    ],
+)
+def test_the_message_is_the_exceptions_own(message: str, expected: str) -> None:
+    assert message_of(failed(message)) == expected
+
+
+def log(message: str) -> Log:
+    return Log.model_validate(
+        {"name": "prefect.flow_runs", "level": 40, "message": message, "timestamp": datetime.now(UTC)}
+    )
+
+
+TRACEBACK = """Encountered exception during execution: LoadError('nothing loaded')
+Traceback (most recent call last):
+  File "/srv/etl.py", line 11, in connect
+    raise ConnectionRefusedError("no route: indented\\n  text")
+ConnectionRefusedError: no route: indented
+  text
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "/srv/etl.py", line 29, in load
+    raise LoadError("nothing loaded") from error
+          ^^^^^^^^^
+etl.LoadError: nothing loaded"""
+
+
+def test_causes_are_read_from_the_traceback_in_the_log() -> None:
+    state = failed("Flow run encountered an exception: LoadError: nothing loaded")
+    assert category_of(state, [log(TRACEBACK)]) is ErrorCategory.NETWORK
+    assert category_of(state, []) is ErrorCategory.PIPELINE
+    of_another = failed("Flow run encountered an exception: OtherError: nothing loaded")
+    assert category_of(of_another, [log(TRACEBACK)]) is ErrorCategory.PIPELINE
+
+
+def test_crashes_and_timeouts_are_the_orchestrations_and_success_has_no_category() -> None:
+    assert category_of(failed("Flow run process exited", "CRASHED"), []) is ErrorCategory.ORCHESTRATION
+    assert category_of(failed("Flow run exceeded timeout", name="TimedOut"), []) is ErrorCategory.ORCHESTRATION
+    assert category_of(failed("All states failed"), []) is ErrorCategory.UNKNOWN
+    assert category_of(failed("", "COMPLETED"), []) is None

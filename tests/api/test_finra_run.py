@@ -1,0 +1,83 @@
+"""The bundled workflow over the API, on FINRA's real files and on the sample that ships with the project."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tests.support.processes import PROJECT
+from tests.support.stack import Api, PrefectStack
+
+FINRA = PROJECT.parent / "shared" / "data" / "finra"
+SAMPLE = "flows/finra/sample/finra_otc_weekly_sample.csv"
+WORKFLOW = "finra.weekly_refresh"
+
+
+def files_to_read() -> list[Any]:
+    real = [
+        ("2025-12-15", FINRA / "finra_otc_weekly_otc_20251215.csv", (5328, 3111, 9, 1_335_995_901, 472_776)),
+        ("2025-12-22", FINRA / "finra_otc_weekly_otc_20251222.csv", (5192, 2985, 9, 943_802_893, 497_191)),
+    ]
+    return [case for case in real if case[1].exists()] + [("2026-01-05", Path(SAMPLE), None)]
+
+
+@pytest.mark.parametrize(("week", "path", "figures"), files_to_read(), ids=lambda value: getattr(value, "name", ""))
+def test_a_weekly_file_is_published_with_the_right_figures(
+    api: Api, stack: PrefectStack, week: str, path: Path, figures: tuple[int, ...] | None
+) -> None:
+    run_id = api.trigger(WORKFLOW, week_ending=week, tier="OTC", path=str(path))
+    detail = api.wait_for(run_id)
+    assert (detail["status"], detail["domain"]) == ("COMPLETED", "finra.otc_transparency"), detail["error"]
+    assert [step["step_name"] for step in detail["steps"]] == ["extract", "validate", "compute", "publish"]
+    warehouse = Path(stack.environment["SPINE_WAREHOUSE_URL"])
+    partition = warehouse / "finra.otc_transparency" / "tier=OTC" / f"week_ending={week}"
+    totals = pl.read_parquet(next(partition.glob("*/symbol_totals.parquet")))
+    shares = pl.read_parquet(next(partition.glob("*/venue_shares.parquet")))
+    found = (
+        detail["rows_processed"],
+        totals.height,
+        shares["mpid"].n_unique(),
+        totals["shares"].sum(),
+        totals["trades"].sum(),
+    )
+    assert found == (figures or (16, 8, 4, found[3], found[4]))
+    sums = shares.group_by("symbol").agg(pl.col("share_of_volume").sum())["share_of_volume"]
+    assert sums.is_between(1 - 1e-9, 1 + 1e-9).all()
+    assert detail["capture_id"].startswith(f"otc-{week}-")
+    assert partition.joinpath("_current.json").read_text().count(detail["capture_id"]) >= 1
+
+
+def test_a_run_leaves_a_table_and_a_link_in_prefects_ui(api: Api, stack: PrefectStack) -> None:
+    run_id = api.trigger(WORKFLOW, week_ending="2026-01-05", tier="OTC", path=SAMPLE)
+    api.wait_for(run_id, "COMPLETED")
+    of_run = {"artifacts": {"flow_run_id": {"any_": [run_id]}}}
+    artifacts = stack.post("/artifacts/filter", of_run)
+    assert {"table", "markdown"} <= {artifact["type"] for artifact in artifacts}
+    assert all(artifact["key"].startswith("finra-weekly-otc") for artifact in artifacts if artifact["key"])
+
+
+def test_a_broken_file_fails_the_validate_step_with_the_line(api: Api, tmp_path: Path) -> None:
+    lines = (PROJECT / SAMPLE).read_text().splitlines()
+    lines[7] = lines[7].rpartition("|")[0]
+    broken = tmp_path / "broken.csv"
+    broken.write_text("\n".join(lines) + "\n")
+    run_id = api.trigger(WORKFLOW, week_ending="2026-01-05", tier="OTC", path=str(broken))
+    detail = api.wait_for(run_id, "FAILED")
+    failed = next(step for step in detail["steps"] if step["status"] == "FAILED")
+    assert (failed["step_name"], failed["error_category"]) == ("validate", "PARSE")
+    assert "line 8" in failed["error"]
+    assert "line 8" in detail["error"]
+
+
+def test_a_retry_from_validate_works_after_the_file_was_mended(api: Api, tmp_path: Path) -> None:
+    good = (PROJECT / SAMPLE).read_text()
+    path = tmp_path / "weekly.csv"
+    path.write_text(good.replace("|OTC", "|").replace("OTC|", "T1|"))
+    run_id = api.trigger(WORKFLOW, week_ending="2026-01-05", tier="OTC", path=str(path))
+    detail = api.wait_for(run_id, "FAILED")
+    assert detail["error_category"] in ("VALIDATION", "PARSE")
+    path.write_text(good)
+    response = api.client.post(f"/workflows/runs/{run_id}/retry", params={"from_step": "extract"})
+    assert response.status_code == 200, response.text
+    assert api.wait_for(run_id, "COMPLETED")["rows_processed"] == 16

@@ -1,0 +1,299 @@
+"""`Idempotency-Key`: a request that is sent twice starts one run, whatever happens in between."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import httpx
+import pytest
+from sqlalchemy import update
+
+from api.db.base import utc_now
+from api.db.engine import make_engine, make_sessions
+from api.idempotency.service import KEPT_FOR
+from api.idempotency.tables import IdempotentRequest
+from tests.support.processes import PROJECT, wait_until
+from tests.support.proxy import Proxy
+from tests.support.stack import ADMIN_KEY, Api, PrefectStack, api_process
+
+TRIGGER = "/workflows/trigger/demo.typed"
+CREATION = "/create_flow_run"
+
+
+@dataclass
+class Order:
+    """One thing that a client wants done once; its mark finds the runs that came of it."""
+
+    mark: str = field(default_factory=lambda: uuid4().hex)
+    headers: dict[str, str] = field(default_factory=lambda: {"Idempotency-Key": uuid4().hex})
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {"day": "2025-12-12", "tier": "A", "options": {"mark": self.mark}}
+
+    def send(self, client: httpx.Client, path: str = TRIGGER) -> httpx.Response:
+        return client.post(path, json={"params": self.params}, headers=self.headers)
+
+    def runs(self, stack: PrefectStack) -> list[str]:
+        """The ids of the runs in Prefect that came of it."""
+        newest = stack.post("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 200})
+        return [run["id"] for run in newest if run["parameters"].get("options") == {"mark": self.mark}]
+
+
+def forget(stack: PrefectStack, run: str) -> None:
+    """Delete a run, which Prefect now and then puts off with a 503."""
+    wait_until(lambda: stack.http.delete(f"/flow_runs/{run}").status_code in (204, 404), "the run to be deleted", 10)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _paused_worker(stack: PrefectStack) -> Iterator[None]:
+    """What is started here need not run, so the worker is spared it."""
+    before = stack.post("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 200})
+    stack.http.patch("/work_pools/spine", json={"is_paused": True}).raise_for_status()
+    yield
+    known = {run["id"] for run in before}
+    for run in stack.post("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 200}):
+        if run["id"] not in known:
+            forget(stack, run["id"])
+    stack.http.patch("/work_pools/spine", json={"is_paused": False}).raise_for_status()
+
+
+@pytest.fixture
+def order() -> Order:
+    return Order()
+
+
+def test_the_same_request_again_gets_the_same_bytes_and_starts_nothing(
+    each_api: Api, stack: PrefectStack, order: Order
+) -> None:
+    answers = [order.send(each_api.client) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [201, 201, 201]
+    assert len({answer.content for answer in answers}) == 1
+    assert {answer.headers["Content-Type"] for answer in answers} == {"application/json"}
+    assert order.runs(stack) == [answers[0].json()["run_id"]]
+
+
+def test_without_a_key_every_request_starts_a_run(each_api: Api, stack: PrefectStack, order: Order) -> None:
+    for _ in range(2):
+        each_api.trigger("demo.typed", **order.params)
+    assert len(order.runs(stack)) == 2
+
+
+def test_white_space_and_order_of_keys_make_no_other_body(each_api: Api, stack: PrefectStack, order: Order) -> None:
+    first = order.send(each_api.client)
+    turned = json.dumps({"params": dict(reversed(order.params.items()))}, indent=3)
+    again = each_api.client.post(TRIGGER, content=turned, headers={**order.headers, "Content-Type": "application/json"})
+    assert again.content == first.content
+    assert len(order.runs(stack)) == 1
+
+
+def test_another_body_with_the_same_key_is_refused(each_api: Api, stack: PrefectStack, order: Order) -> None:
+    first = order.send(each_api.client)
+    other = each_api.client.post(TRIGGER, json={"params": {**order.params, "tier": "B"}}, headers=order.headers)
+    assert other.status_code == 409
+    assert "Idempotency-Key" in other.json()["detail"]
+    assert order.send(each_api.client).content == first.content
+    assert len(order.runs(stack)) == 1
+
+
+def test_the_key_of_another_caller_is_a_key_of_its_own(each_api: Api, stack: PrefectStack, order: Order) -> None:
+    database = each_api.settings.database_url
+    environment = {"SPINE_DATABASE_URL": database.get_secret_value()} if database else {}
+    made = subprocess.run(
+        [sys.executable, "-m", "api.cli", "keys", "create", f"other-{order.mark}", "--scope", "write"],
+        env={**os.environ, "SPINE_HOME": str(each_api.settings.home), **environment},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    mine, theirs = order.send(each_api.client), order.send(each_api.as_key(made.stdout.strip()))
+    assert (mine.status_code, theirs.status_code) == (201, 201)
+    assert sorted(order.runs(stack)) == sorted([mine.json()["run_id"], theirs.json()["run_id"]])
+
+
+def test_the_same_key_for_another_workflow_is_a_key_of_its_own(each_api: Api, order: Order) -> None:
+    first, body = order.send(each_api.client), {"params": {"marks": "nowhere"}}
+    other = each_api.client.post("/workflows/trigger/demo.sleeper", json=body, headers=order.headers)
+    assert other.json()["workflow_name"] == "demo.sleeper"
+    assert other.json()["run_id"] != first.json()["run_id"]
+
+
+def race(order: Order, clients: list[httpx.Client]) -> list[httpx.Response]:
+    """Send the order over all clients at the same moment.
+
+    Prefect on SQLite can lock itself out under a burst; whoever gets the 503 for that repeats, as keys are for.
+    """
+    start = threading.Barrier(len(clients))
+
+    def send(client: httpx.Client) -> httpx.Response:
+        start.wait(10)
+        for _ in range(5):
+            answer = order.send(client)
+            if answer.status_code != 503:
+                break
+        return answer
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        return list(pool.map(send, clients))
+
+
+def test_ten_requests_at_once_start_one_run_and_get_one_answer(
+    each_api: Api, stack: PrefectStack, order: Order
+) -> None:
+    answers = race(order, [each_api.as_key(ADMIN_KEY) for _ in range(10)])
+    assert [answer.status_code for answer in answers] == [201] * 10
+    assert len({answer.content for answer in answers}) == 1
+    assert order.runs(stack) == [answers[0].json()["run_id"]]
+
+
+def test_two_api_processes_on_one_database_start_one_run(
+    postgresql_api: Api, second_postgresql_api: Api, stack: PrefectStack
+) -> None:
+    for order in (Order(), Order(), Order()):
+        answers = race(order, [api.as_key(ADMIN_KEY) for api in (postgresql_api, second_postgresql_api) * 2])
+        assert [answer.status_code for answer in answers] == [201] * 4
+        assert len({answer.content for answer in answers}) == 1
+        assert order.runs(stack) == [answers[0].json()["run_id"]]
+
+
+def test_a_restart_of_the_api_forgets_no_key(
+    stack: PrefectStack, order: Order, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("restarted")
+    with api_process(stack.url, stack.home, folder) as api:
+        first = order.send(api.client)
+    with api_process(stack.url, stack.home, folder) as api:
+        second = order.send(api.client)
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert second.content == first.content
+    assert len(order.runs(stack)) == 1
+
+
+def test_a_client_that_hangs_up_at_once_and_comes_back_gets_one_run(
+    each_api: Api, stack: PrefectStack, order: Order
+) -> None:
+    request = each_api.client.build_request("POST", TRIGGER, json={"params": order.params}, headers=order.headers)
+    lines = [f"POST {request.url.raw_path.decode()} HTTP/1.1", *(f"{k}: {v}" for k, v in request.headers.items())]
+    address = urlsplit(each_api.url)
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + request.content)
+    answer = order.send(each_api.client)
+    assert answer.status_code == 201
+    assert order.runs(stack) == [answer.json()["run_id"]]
+    assert order.send(each_api.client).content == answer.content
+
+
+def test_a_client_that_gave_up_while_prefect_was_slow_gets_the_run_that_it_had_asked_for(
+    proxied_api: Api, proxy: Proxy, stack: PrefectStack, order: Order
+) -> None:
+    with proxy.hanging():
+        with pytest.raises(httpx.ReadTimeout):
+            proxied_api.client.post(TRIGGER, json={"params": order.params}, headers=order.headers, timeout=1)
+        assert order.runs(stack) == []
+    wait_until(lambda: len(order.runs(stack)) == 1, "the work to go on without its client", 15)
+    answer = order.send(proxied_api.client)
+    assert answer.status_code == 201
+    assert order.runs(stack) == [answer.json()["run_id"]]
+
+
+def test_a_refused_request_does_not_use_its_key_up(each_api: Api, stack: PrefectStack, order: Order) -> None:
+    wrong = each_api.client.post(TRIGGER, json={"params": {**order.params, "tier": "Z"}}, headers=order.headers)
+    assert wrong.status_code == 400
+    right = order.send(each_api.client)
+    assert right.status_code == 201
+    assert order.runs(stack) == [right.json()["run_id"]]
+
+
+def age(api: Api, answer: bytes, by: timedelta) -> None:
+    """Let the stored request with this answer be as old as `by`."""
+
+    async def run() -> None:
+        engine = make_engine(api.settings.sqlalchemy_url)
+        async with make_sessions(engine).begin() as session:
+            aged = update(IdempotentRequest).where(IdempotentRequest.answer == answer)
+            await session.execute(aged.values(created_at=utc_now() - by))
+        await engine.dispose()
+
+    asyncio.run(run())
+
+
+def test_a_key_is_kept_for_24_hours_and_then_free(each_api: Api, stack: PrefectStack, order: Order) -> None:
+    assert timedelta(hours=24) == KEPT_FOR
+    first = order.send(each_api.client)
+    age(each_api, first.content, timedelta(hours=23, minutes=59))
+    assert order.send(each_api.client).content == first.content
+    age(each_api, first.content, timedelta(hours=24, seconds=1))
+    second = order.send(each_api.client)
+    assert second.status_code == 201
+    assert sorted(order.runs(stack)) == sorted([first.json()["run_id"], second.json()["run_id"]])
+
+
+def test_a_connection_to_prefect_that_breaks_costs_no_second_run(
+    proxied_api: Api, proxy: Proxy, stack: PrefectStack, order: Order
+) -> None:
+    proxy.drops_left = 1
+    answer = order.send(proxied_api.client)
+    assert proxy.drops_left == 0
+    assert answer.status_code == 201
+    assert order.runs(stack) == [answer.json()["run_id"]]
+
+
+class AnswerLoser(ThreadingHTTPServer):
+    """Passes everything on to Prefect, but hangs up instead of answering the first creations of runs."""
+
+    def __init__(self, target: str, losses_left: int) -> None:
+        self.target, self.losses_left, self.creations = target, losses_left, 0
+        super().__init__(("127.0.0.1", 0), AnswerLoserHandler)
+
+
+class AnswerLoserHandler(BaseHTTPRequestHandler):
+    server: AnswerLoser
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        url = f"{self.server.target}{self.path.removeprefix('/api')}"
+        answer = httpx.request(self.command, url, content=body, headers={"Content-Type": "application/json"})
+        # Where Prefect's database was busy it made no run; the API asks again, and only then there is one to lose.
+        if self.path.endswith(CREATION) and answer.is_success:
+            self.server.creations += 1
+            if self.server.losses_left:
+                self.server.losses_left -= 1
+                return
+        self.send_response(answer.status_code)
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    do_GET = do_POST
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+@pytest.mark.parametrize("keyed", [True, False], ids=["with a key", "without a key"])
+def test_an_answer_that_is_lost_after_prefect_made_the_run_costs_no_second_run(
+    keyed: bool, stack: PrefectStack, order: Order, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    server = AnswerLoser(stack.url, losses_left=1)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/api"
+    with api_process(url, stack.home, tmp_path_factory.mktemp("lost")) as api:
+        headers = order.headers if keyed else {}
+        answer = api.client.post(TRIGGER, json={"params": order.params}, headers=headers)
+    server.shutdown()
+    server.server_close()
+    assert (server.losses_left, server.creations) == (0, 2)
+    assert answer.status_code == 201
+    assert order.runs(stack) == [answer.json()["run_id"]]

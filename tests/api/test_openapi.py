@@ -1,0 +1,291 @@
+"""The OpenAPI document, from which typed clients are generated, and answers that keep its promises."""
+
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from tests.support.stack import Api, PrefectStack
+
+# A field's JSON type with `|null` where it can be null, or the values that it takes.
+Fields = dict[str, str | list[str]]
+
+RUN_STATUS = ["PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
+STEP_STATUS = ["PENDING", "RUNNING", "COMPLETED", "FAILED", "SKIPPED"]
+TRIGGERS = ["SCHEDULE", "MANUAL", "API", "DEPENDENCY", "RETRY"]
+CATEGORIES = [
+    "NETWORK",
+    "DATABASE",
+    "STORAGE",
+    "SOURCE",
+    "PARSE",
+    "VALIDATION",
+    "CONFIG",
+    "AUTH",
+    "PIPELINE",
+    "ORCHESTRATION",
+    "INTERNAL",
+    "UNKNOWN",
+]
+
+SUMMARY: Fields = {
+    "run_id": "string",
+    "workflow_name": "string",
+    "status": RUN_STATUS,
+    "trigger": TRIGGERS,
+    "domain": "string|null",
+    "created_at": "date-time",
+    "started_at": "date-time|null",
+    "completed_at": "date-time|null",
+    "duration_seconds": "number|null",
+    "step_count": "integer",
+    "completed_step_count": "integer",
+    "failed_step_count": "integer",
+    "error": "string|null",
+    "schedule_id": "string|null",
+}
+# The models of the contract.
+MODELS: dict[str, Fields] = {
+    "WorkflowRunSummary": {**SUMMARY},
+    "WorkflowRunDetail": {
+        **SUMMARY,
+        "input_params": "object|null",
+        "execution_id": "string|null",
+        "error_category": [*CATEGORIES, "null"],
+        "rows_processed": "integer|null",
+        "steps": "array",
+        "triggered_by": "string|null",
+        "parent_run_id": "string|null",
+        "capture_id": "string|null",
+        "attempt": "integer",
+        "prefect_url": "string|null",
+    },
+    "WorkflowStepDetail": {
+        "step_id": "string",
+        "run_id": "string",
+        "step_name": "string",
+        "step_index": "integer",
+        "status": STEP_STATUS,
+        "started_at": "date-time|null",
+        "completed_at": "date-time|null",
+        "duration_ms": "integer|null",
+        "inputs": "object|null",
+        "outputs": "object|null",
+        "error": "string|null",
+        "error_category": [*CATEGORIES, "null"],
+        "retry_count": "integer",
+    },
+    "WorkflowTriggerResponse": {
+        "run_id": "string",
+        "workflow_name": "string",
+        "status": ["PENDING", "STARTED"],
+        "message": "string",
+    },
+    "WorkflowDefinition": {
+        "name": "string",
+        "domain": "string|null",
+        "description": "string",
+        "step_count": "integer",
+        "parameters": "array",
+        "tags": "array",
+    },
+    "ActionResponse": {"id": "string", "status": "string", "message": "string"},
+    "Pagination": {"offset": "integer", "limit": "integer", "total": "integer", "has_more": "boolean"},
+}
+ANSWERS = {
+    ("get", "/runs"): ("200", "Page_WorkflowRunSummary_"),
+    ("get", "/runs/{run_id}"): ("200", "WorkflowRunDetail"),
+    ("post", "/trigger/{workflow_name}"): ("201", "WorkflowTriggerResponse"),
+    ("post", "/runs/{run_id}/cancel"): ("200", "ActionResponse"),
+    ("post", "/runs/{run_id}/retry"): ("200", "WorkflowTriggerResponse"),
+    ("get", "/definitions"): ("200", "Page_WorkflowDefinition_"),
+    ("get", "/definitions/{workflow_name}"): ("200", "WorkflowDefinition"),
+}
+
+Operations = dict[tuple[str, str], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def document(api: Api) -> dict[str, Any]:
+    """The document as the running API serves it."""
+    response = httpx.get(f"{api.url}/openapi.json")
+    assert response.status_code == 200
+    found: dict[str, Any] = response.json()
+    return found
+
+
+@pytest.fixture(scope="module")
+def operations(document: dict[str, Any]) -> Operations:
+    return {(method, path): one for path, methods in document["paths"].items() for method, one in methods.items()}
+
+
+@pytest.fixture(scope="module")
+def guarded(operations: Operations) -> Operations:
+    """The operations below `/api/v1`."""
+    found = {key: one for key, one in operations.items() if key[1].startswith("/api/v1/")}
+    assert len(found) >= len(ANSWERS)
+    return found
+
+
+def test_it_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1.")
+    OpenAPIV31SpecValidator(document).validate()
+    assert document["info"]["title"] == "Spine"
+    assert document["info"]["version"]
+
+
+def test_every_operation_has_a_name_of_its_own_a_tag_and_a_description(operations: Operations) -> None:
+    names = [operation["operationId"] for operation in operations.values()]
+    assert len(set(names)) == len(names)
+    for key, operation in operations.items():
+        assert operation["operationId"].isidentifier(), key
+        assert operation["tags"], key
+        assert operation["description"], key
+
+
+def test_every_operation_below_api_v1_takes_either_credential(document: dict[str, Any], guarded: Operations) -> None:
+    schemes = document["components"]["securitySchemes"]
+    kinds = {name: (one["type"], one.get("in"), one.get("name"), one.get("scheme")) for name, one in schemes.items()}
+    assert sorted(kinds.values(), key=str) == [
+        ("apiKey", "header", "X-API-Key", None),
+        ("http", None, None, "bearer"),
+    ]
+    for key, operation in guarded.items():
+        assert sorted(name for one in operation["security"] for name in one) == sorted(kinds), key
+        # Each alone is enough.
+        assert [len(one) for one in operation["security"]] == [1, 1], key
+
+
+def test_every_operation_below_api_v1_tells_its_errors_in_the_envelope(guarded: Operations) -> None:
+    for key, operation in guarded.items():
+        responses = operation["responses"]
+        assert {"401", "403", "503"} <= set(responses), key
+        assert "Retry-After" in responses["503"]["headers"], key
+        for status, response in responses.items():
+            assert "X-Request-ID" in response["headers"], (key, status)
+            if status.startswith("2"):
+                continue
+            content = response["content"]["application/json"]
+            assert content["schema"] == {"$ref": "#/components/schemas/ErrorResponse"}, (key, status)
+            assert set(content["example"]) <= {"detail", "errors"}, (key, status)
+
+
+def test_operations_with_a_body_or_parameters_tell_what_is_refused(guarded: Operations) -> None:
+    for key, operation in guarded.items():
+        queries = [one for one in operation.get("parameters", []) if one["in"] == "query"]
+        named = [one for one in operation.get("parameters", []) if one["in"] == "path"]
+        assert ("422" in operation["responses"]) or not (queries or "requestBody" in operation), key
+        assert ("404" in operation["responses"]) or not named, key
+        if "requestBody" in operation:
+            assert {"400", "413", "415"} <= set(operation["responses"]), key
+
+
+def test_the_envelope_is_a_sentence_and_the_wrong_fields(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert schemas["ErrorResponse"]["required"] == ["detail"]
+    assert schemas["ErrorResponse"]["properties"]["detail"]["type"] == "string"
+    assert set(schemas["FieldProblem"]["properties"]) == {"loc", "msg"}
+
+
+def test_nothing_is_left_of_the_errors_that_fastapi_adds(document: dict[str, Any]) -> None:
+    assert "HTTPValidationError" not in str(document)
+    assert "ValidationError" not in document["components"]["schemas"]
+
+
+def test_each_route_answers_with_the_model_of_the_contract(operations: Operations) -> None:
+    for (method, path), (status, model) in ANSWERS.items():
+        responses = operations[method, f"/api/v1/workflows{path}"]["responses"]
+        successes = [one for one in responses if one.startswith("2")]
+        assert successes == [status], path
+        schema = responses[status]["content"]["application/json"]["schema"]
+        assert schema == {"$ref": f"#/components/schemas/{model}"}, path
+
+
+def resolve(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    reference = schema.get("$ref")
+    found: dict[str, Any] = schemas[reference.rpartition("/")[2]] if reference else schema
+    return found
+
+
+def describe(schema: dict[str, Any], schemas: dict[str, Any]) -> str | list[str]:
+    """A field in the words of `MODELS`."""
+    parts = [resolve(part, schemas) for part in schema.get("anyOf", [schema])]
+    if any("enum" in part for part in parts):
+        return [value for part in parts for value in part.get("enum", [part["type"]])]
+    formats = {part["type"]: part.get("format") for part in parts}
+    return "|".join("date-time" if form == "date-time" else kind for kind, form in formats.items())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_has_the_fields_types_and_nullability_of_the_contract(model: str, document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    properties = schemas[model]["properties"]
+    wanted = MODELS[model]
+    described = {name: describe(properties[name], schemas) for name in wanted if name in properties}
+    assert described == wanted
+    assert set(wanted) <= set(schemas[model]["required"])
+
+
+def test_a_list_is_data_and_pagination(document: dict[str, Any]) -> None:
+    for model in ("WorkflowRunSummary", "WorkflowDefinition"):
+        page = document["components"]["schemas"][f"Page_{model}_"]
+        assert page["required"] == ["data", "pagination"]
+        assert page["properties"]["data"]["items"] == {"$ref": f"#/components/schemas/{model}"}
+
+
+def test_the_list_of_runs_takes_the_filters_of_the_contract(operations: Operations) -> None:
+    parameters = {one["name"]: one for one in operations["get", "/api/v1/workflows/runs"]["parameters"]}
+    names = {"status", "workflow_name", "domain", "since", "until", "trigger", "offset", "limit"}
+    assert names <= set(parameters)
+    limit = parameters["limit"]["schema"]
+    assert (limit["default"], limit["minimum"], limit["maximum"]) == (20, 1, 100)
+    assert parameters["offset"]["schema"]["minimum"] == 0
+    assert all(parameters[name]["required"] is False for name in names)
+
+
+def test_the_body_of_a_trigger_has_an_example_and_takes_no_other_field(document: dict[str, Any]) -> None:
+    body = document["components"]["schemas"]["WorkflowTriggerRequest"]
+    assert body["additionalProperties"] is False
+    assert body["examples"]
+    for example in body["examples"]:
+        assert set(example) <= set(body["properties"])
+        assert "params" not in body.get("required", [])
+
+
+def test_work_can_be_asked_for_with_an_idempotency_key(operations: Operations) -> None:
+    parameters = operations["post", "/api/v1/workflows/trigger/{workflow_name}"]["parameters"]
+    (header,) = [one for one in parameters if one["in"] == "header"]
+    assert header["name"].lower() == "idempotency-key"
+    assert header["required"] is False
+
+
+def test_answers_are_what_the_document_says(api: Api, stack: PrefectStack, document: dict[str, Any]) -> None:
+    run = stack.make_run(stack.flow_id("demo.openapi"), "FAILED")
+    answers = {
+        "Page_WorkflowRunSummary_": api.get("/workflows/runs", workflow_name="demo.openapi"),
+        "WorkflowRunDetail": api.get(f"/workflows/runs/{run}"),
+        "Page_WorkflowDefinition_": api.get("/workflows/definitions"),
+        "WorkflowDefinition": api.get("/workflows/definitions/demo.typed"),
+        "ErrorResponse": api.client.get("/workflows/runs", params={"limit": 0}).json(),
+    }
+    for model, answer in answers.items():
+        schema = {"$ref": f"#/components/schemas/{model}", "components": document["components"]}
+        Draft202012Validator(schema).validate(answer)
+        assert not Draft202012Validator(schema).is_valid({**answer, next(iter(answer)): {"no": "such value"}}), model
+    detail = answers["WorkflowRunDetail"]
+    assert set(MODELS["WorkflowRunDetail"]) <= set(detail)
+    (summary,) = answers["Page_WorkflowRunSummary_"]["data"]
+    assert set(MODELS["WorkflowRunSummary"]) <= set(summary)
+    assert summary["schedule_id"] is None
+    assert answers["Page_WorkflowRunSummary_"]["pagination"] == {
+        "offset": 0,
+        "limit": 20,
+        "total": 1,
+        "has_more": False,
+    }
+    # Where there is no default, the key is absent; a default of null is one.
+    described = {one["name"]: one for one in answers["WorkflowDefinition"]["parameters"]}
+    assert described["day"] == {"name": "day", "type": "string", "format": "date", "required": True}
+    assert described["options"] == {"name": "options", "type": "object|null", "required": False, "default": None}

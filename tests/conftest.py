@@ -1,0 +1,74 @@
+"""What all tests share: one real Prefect server and worker for the session, and API processes on both databases."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.postgres import fresh_database, postgresql_server
+from tests.support.proxy import Proxy, proxy_to
+from tests.support.stack import Api, PrefectStack, api_process, prefect_stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectStack]:
+    """Prefect's server with a worker and every deployment."""
+    with prefect_stack(tmp_path_factory.mktemp("stack")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An empty PostgreSQL database for the session's API."""
+    with postgresql_server(tmp_path_factory.mktemp("postgresql")) as server, fresh_database(server) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def api(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """The API on SQLite, which most tests use."""
+    with api_process(stack.url, stack.home, tmp_path_factory.mktemp("api")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def postgresql_api(stack: PrefectStack, postgresql_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """The API on PostgreSQL."""
+    with api_process(stack.url, stack.home, tmp_path_factory.mktemp("pg-api"), postgresql_url) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def second_postgresql_api(
+    stack: PrefectStack, postgresql_api: Api, postgresql_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Api]:
+    """A second API process on the same PostgreSQL database."""
+    with api_process(stack.url, stack.home, tmp_path_factory.mktemp("pg-api-2"), postgresql_url) as started:
+        yield started
+
+
+@pytest.fixture(scope="session", params=["api", "postgresql_api"], ids=["sqlite", "postgresql"])
+def each_api(request: pytest.FixtureRequest) -> Any:
+    """The API on either database, one after the other."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def proxy(stack: PrefectStack) -> Iterator[Proxy]:
+    """A proxy in front of Prefect's API."""
+    with proxy_to(int(stack.url.split(":")[2].split("/")[0])) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def proxied_api(stack: PrefectStack, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """An API that reaches Prefect only through the proxy."""
+    with api_process(proxy.url, stack.home, tmp_path_factory.mktemp("proxied-api")) as started:
+        yield started
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> Path:
+    """A file to which demo flows add a line each time that a step really runs."""
+    return tmp_path / "marks"

@@ -1,0 +1,92 @@
+"""A TCP proxy in front of a server, to count what passes and to break the connection on purpose."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from tests.support.processes import free_port
+
+
+@dataclass
+class Proxy:
+    """Forwards bytes to `target_port`; its switches can be set from the test at any time."""
+
+    target_port: int
+    port: int = field(default_factory=free_port)
+    requests: list[str] = field(default_factory=list)
+    drops_left: int = 0
+    _open: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._open.set()
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Hold every request back for as long as the block lasts."""
+        self._open.clear()
+        try:
+            yield
+        finally:
+            self._open.set()
+
+    @property
+    def url(self) -> str:
+        """Where the proxied Prefect API is."""
+        return f"http://127.0.0.1:{self.port}/api"
+
+    async def serve(self, stopped: asyncio.Event) -> None:
+        """Forward until `stopped`."""
+        server = await asyncio.start_server(self._connect, "127.0.0.1", self.port)
+        async with server:
+            await stopped.wait()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
+        forwards = [
+            asyncio.create_task(self._forward_requests(reader, upstream_writer)),
+            asyncio.create_task(_forward(upstream_reader, writer)),
+        ]
+        await asyncio.wait(forwards, return_when=asyncio.FIRST_COMPLETED)
+        for forward in forwards:
+            forward.cancel()
+        for end in (writer, upstream_writer):
+            end.close()
+
+    async def _forward_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            lines = [line for line in data.split(b"\r\n") if line.endswith(b" HTTP/1.1")]
+            self.requests += [line.decode() for line in lines]
+            if lines and self.drops_left:
+                # Let the server do the work, then lose its answer: the worst moment for a connection to break.
+                self.drops_left -= 1
+                writer.write(data)
+                await writer.drain()
+                await asyncio.sleep(0.3)
+                return
+            await asyncio.to_thread(self._open.wait)
+            writer.write(data)
+            await writer.drain()
+
+
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+
+
+@contextmanager
+def proxy_to(target_port: int) -> Iterator[Proxy]:
+    """A proxy that runs in a thread of its own."""
+    proxy = Proxy(target_port)
+    loop = asyncio.new_event_loop()
+    stopped = asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(proxy.serve(stopped),), daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        loop.call_soon_threadsafe(stopped.set)
+        thread.join(5)

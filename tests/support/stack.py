@@ -1,0 +1,202 @@
+"""The whole of Spine as the tests use it: Prefect's server, a worker, and API processes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psutil
+
+from api.auth.bootstrap import ensure_admin_key
+from api.db.migrate import upgrade
+from api.settings import Settings
+from tests.support.processes import PROJECT, free_port, running, wait_for_http, wait_until
+
+ADMIN_KEY = "an-admin-key-that-only-the-tests-know"
+DEMO = PROJECT / "tests" / "demo"
+FINAL = {"COMPLETED", "FAILED", "CANCELLED"}
+
+
+@dataclass
+class PrefectStack:
+    """A Prefect server with one worker, and a client that speaks to its REST API directly."""
+
+    url: str
+    home: Path
+    environment: dict[str, str]
+    http: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.http = httpx.Client(base_url=self.url, timeout=30)
+
+    def get(self, path: str) -> Any:
+        """GET an object of Prefect's API."""
+        response = self.http.get(f"{self.url}{path}")
+        response.raise_for_status()
+        return response.json()
+
+    def post(self, path: str, body: Any) -> Any:
+        """POST to Prefect's API, again where it answers 503: on SQLite it does so when many write at once."""
+        answers: list[httpx.Response] = []
+
+        def answered() -> bool:
+            answers[:] = [self.http.post(f"{self.url}{path}", json=body)]
+            return answers[0].status_code != httpx.codes.SERVICE_UNAVAILABLE
+
+        wait_until(answered, "Prefect's database to be free", 30)
+        assert answers[0].is_success, answers[0].text
+        return answers[0].json() if answers[0].content else None
+
+    def cli(self, *arguments: str, cwd: Path = PROJECT) -> str:
+        """Run a command of Prefect's command line and give its output."""
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *arguments],
+            env=self.environment,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def flow_id(self, name: str) -> str:
+        """The id of the flow with this name, made when there is none."""
+        return str(self.post("/flows/", {"name": name})["id"])
+
+    def deployment(self, flow: str, name: str) -> dict[str, Any]:
+        """A deployment by flow and name."""
+        found: dict[str, Any] = self.get(f"/deployments/name/{flow}/{name}")
+        return found
+
+    def make_run(self, flow_id: str, state: str = "COMPLETED", **fields: Any) -> str:
+        """Store a flow run without running anything."""
+        body = {"flow_id": flow_id, "state": {"type": state}, **fields}
+        return str(self.post("/flow_runs/", body)["id"])
+
+
+@dataclass
+class Api:
+    """A running API process and a client with the admin key."""
+
+    url: str
+    process: psutil.Popen
+    settings: Settings
+    log: Path
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = self.as_key(ADMIN_KEY)
+
+    def as_key(self, key: str) -> httpx.Client:
+        """A client that sends this API key."""
+        return httpx.Client(base_url=f"{self.url}/api/v1", headers={"X-API-Key": key}, timeout=30)
+
+    def get(self, path: str, **query: Any) -> Any:
+        """GET a body that must be there."""
+        response = self.client.get(path, params=query)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def trigger(self, workflow: str, **params: Any) -> str:
+        """Start a run and give its id."""
+        response = self.client.post(f"/workflows/trigger/{workflow}", json={"params": params})
+        assert response.status_code == 201, response.text
+        return str(response.json()["run_id"])
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """The detail of a run."""
+        detail: dict[str, Any] = self.get(f"/workflows/runs/{run_id}")
+        return detail
+
+    def wait_for(self, run_id: str, *statuses: str, seconds: float = 90) -> dict[str, Any]:
+        """The detail of a run, once it has one of these statuses (by default: once it has ended)."""
+        wanted = set(statuses) or FINAL
+        found: list[dict[str, Any]] = []
+
+        def reached() -> bool:
+            found[:] = [self.run(run_id)]
+            return found[0]["status"] in wanted
+
+        wait_until(reached, f"run {run_id} to become {wanted}", seconds, every=0.3)
+        return found[0]
+
+
+def prefect_environment(home: Path, port: int) -> dict[str, str]:
+    """What the Prefect processes of one stack see; nothing of the developer's own Prefect profile."""
+    return {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        # Tests store hundreds of runs that were due long ago; marking them all as late keeps SQLite locked for minutes.
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "2",
+        "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "12",
+        "SPINE_WAREHOUSE_URL": str(home.parent / "warehouse"),
+        "SPINE_HOME": str(home.parent / "spine"),
+    }
+
+
+@contextmanager
+def prefect_server(environment: dict[str, str], log: Path) -> Iterator[psutil.Popen]:
+    """A Prefect server that answers."""
+    port = environment["PREFECT_API_URL"].split(":")[2].split("/")[0]
+    command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+    with running(command, environment, log) as process:
+        wait_for_http(f"{environment['PREFECT_API_URL']}/health", process, log)
+        yield process
+
+
+@contextmanager
+def prefect_worker(environment: dict[str, str], log: Path, pool: str = "spine") -> Iterator[psutil.Popen]:
+    """A stock process worker."""
+    with running(["prefect", "worker", "start", "--pool", pool, "--type", "process"], environment, log) as process:
+        yield process
+
+
+@contextmanager
+def prefect_stack(folder: Path) -> Iterator[PrefectStack]:
+    """A server, a worker, and the project's and the demo's deployments."""
+    environment = prefect_environment(folder / "prefect", free_port())
+    with ExitStack() as cleanup:
+        cleanup.enter_context(prefect_server(environment, folder / "prefect-server.log"))
+        stack = PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", {**os.environ, **environment})
+        stack.post("/work_pools/", {"name": "spine", "type": "process"})
+        stack.cli("deploy", "--all", "--no-prompt")
+        stack.cli("deploy", "--all", "--no-prompt", "--prefect-file", str(DEMO / "prefect.yaml"))
+        cleanup.enter_context(prefect_worker(environment, folder / "worker.log"))
+        yield stack
+
+
+@contextmanager
+def api_process(
+    prefect_url: str, prefect_home: Path, folder: Path, database_url: str | None = None, **more: str
+) -> Iterator[Api]:
+    """An API process that answers, on a migrated database with the admin key."""
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {
+        "PREFECT_HOME": str(prefect_home),
+        "PREFECT_API_URL": prefect_url,
+        "SPINE_HOME": str(folder),
+        "SPINE_API_KEY": ADMIN_KEY,
+        **({"SPINE_DATABASE_URL": database_url} if database_url else {}),
+        **more,
+    }
+    given = {"home": folder, "api_key": ADMIN_KEY, "database_url": database_url}
+    settings = Settings.model_validate({name: value for name, value in given.items() if value is not None})
+    upgrade(settings.sqlalchemy_url)
+    ensure_admin_key(settings)
+    port = free_port()
+    log = folder / f"api-{uuid4().hex[:6]}.log"
+    command = ["uvicorn", "--factory", "api.main:create_app", "--port", str(port), "--no-access-log"]
+    with running([*command, "--log-level", "warning"], environment, log) as process:
+        wait_for_http(f"http://127.0.0.1:{port}/health/live", process, log)
+        yield Api(f"http://127.0.0.1:{port}", process, settings, log)

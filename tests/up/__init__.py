@@ -1,0 +1,1 @@
+"""Tests of `spine up`: real processes, real ports, real files."""

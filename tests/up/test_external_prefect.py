@@ -1,0 +1,79 @@
+"""`spine up` beside a Prefect server that is already there, and on PostgreSQL."""
+
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from api.up.children import WORKER
+from api.up.home import read_records
+from api.up.processes import of_home, variable
+from tests.support.processes import free_port
+from tests.support.stack import PrefectStack
+from tests.up.support import assert_one_sentence, running_up, spine_up
+
+PREFECT_YAML = """
+name: project
+deployments:
+  - name: nothing
+    entrypoint: {entrypoint}
+    work_pool:
+      name: beside
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "flow.py").write_text("from prefect import flow\n\n@flow\ndef nothing() -> None: ...\n")
+    (folder / "prefect.yaml").write_text(PREFECT_YAML.format(entrypoint="flow.py:nothing"))
+    return folder
+
+
+def test_it_uses_the_named_prefect_and_stops_in_order_when_the_worker_dies(
+    stack: PrefectStack, postgresql_url: str, project: Path, tmp_path: Path
+) -> None:
+    home, key = tmp_path / "home", "a-key-from-the-environment"
+    given = {
+        "PREFECT_API_URL": stack.url,
+        "SPINE_DATABASE_URL": postgresql_url,
+        "SPINE_API_KEY": key,
+        "SPINE_WORK_POOL": "beside",
+    }
+    with running_up(home, tmp_path / "output.txt", free_port(), free_port(), cwd=project, **given) as started:
+        started.wait_ready()
+        assert set(read_records(home)) == {"api", "deploy", "worker"}
+        answer = httpx.get(f"{started.api}/api/v1/workflows/runs", headers={"X-API-Key": key}, timeout=20)
+        assert answer.status_code == 200
+        assert key not in started.output
+        assert not (home / "api-key").exists()
+        knowing = [process for process in of_home(home) if variable(process, "SPINE_API_KEY")]
+        assert len(knowing) == 1
+        assert "uvicorn" in knowing[0].cmdline()
+
+        psutil.Process(read_records(home)[WORKER][0]).kill()
+        assert started.process.wait(timeout=15) == 1
+        assert "Error: The worker was killed by signal 9" in started.output
+        assert "worker.log" in started.output
+        assert of_home(home) == []
+        assert httpx.get(f"{stack.url}/health").status_code == 200
+
+
+def test_a_failing_deploy_is_a_sentence_with_its_reason(stack: PrefectStack, project: Path, tmp_path: Path) -> None:
+    (project / "prefect.yaml").write_text(PREFECT_YAML.format(entrypoint="missing.py:nothing"))
+    home = tmp_path / "home"
+    given = {"PREFECT_API_URL": stack.url, "SPINE_WORK_POOL": "beside"}
+    done = spine_up("--home", str(home), "--port", str(free_port()), cwd=project, **given)
+    assert_one_sentence(done, "prefect deploy failed: FileNotFoundError", "missing.py", "deploy.log")
+    assert of_home(home) == []
+
+
+def test_an_existing_work_pool_of_another_type_is_not_taken_over(
+    stack: PrefectStack, project: Path, tmp_path: Path
+) -> None:
+    stack.post("/work_pools/", {"name": "containers", "type": "docker"})
+    given = {"PREFECT_API_URL": stack.url, "SPINE_WORK_POOL": "containers"}
+    done = spine_up("--home", str(tmp_path / "home"), "--port", str(free_port()), cwd=project, **given)
+    assert_one_sentence(done, "The work pool 'containers' is of type 'docker'", "SPINE_WORK_POOL")
