@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI
+from fastapi_offline import FastAPIOffline
 
 from api import health
 from api.auth.jwt import JwtVerifier
@@ -29,7 +30,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The API with all its routes; nothing is connected before it starts."""
     settings = settings or get_settings()
     configure_logging(settings.log_level)
-    app = FastAPI(
+    # The docs page brings its own scripts: FastAPI's would fetch them from a public network.
+    app = FastAPIOffline(
         title="Spine",
         version=version("spine"),
         summary="A control plane for data pipelines, native to Prefect.",
