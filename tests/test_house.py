@@ -13,32 +13,21 @@ from ruamel.yaml import YAML
 
 from api.settings import Settings
 from tests.support.processes import PROJECT
+from tests.support.project import committed_files
 
 MOST_LINES_OF_A_FILE = 300
 MOST_LINES_OF_A_FUNCTION = 50
 
 # The files that know HTTP. Flows use the services, so these must work without FastAPI.
 KNOW_HTTP = ("api/main.py", "api/health.py", "api/dependencies.py", "api/*routes.py", "api/http/*.py")
-# The door to Prefect, and the command that starts Prefect. Two services name the states that they propose.
+# The door to Prefect, and the command that starts Prefect.
 KNOW_PREFECT = ("api/prefect/*.py", "api/up/*.py")
 # Who may speak HTTP to the outside: besides the door, only the reader of a token issuer's keys.
 SPEAK_HTTP = (*KNOW_PREFECT, "api/auth/jwt.py")
 
 
-def committed() -> list[str]:
-    """Every file that is in Git or would be with `git add .`."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [name for name in listed.stdout.splitlines() if (PROJECT / name).is_file()]
-
-
 def python_files(*folders: str) -> list[str]:
-    found = [name for name in committed() if name.endswith(".py") and name.partition("/")[0] in folders]
+    found = [name for name in committed_files() if name.endswith(".py") and name.partition("/")[0] in folders]
     assert found
     return found
 
@@ -176,7 +165,7 @@ def test_files_and_functions_fit_the_eye() -> None:
 def test_no_committed_file_holds(pattern: str) -> None:
     held = [
         f"{name}:{number}"
-        for name in committed()
+        for name in committed_files()
         for number, line in enumerate(Path(PROJECT / name).read_text(errors="replace").splitlines(), start=1)
         if re.search(pattern, line)
     ]

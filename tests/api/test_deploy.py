@@ -1,25 +1,18 @@
 """`prefect deploy --all` on a clean copy of the project, as CI runs it."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import yaml
 
 from tests.support.processes import PROJECT
+from tests.support.project import committed_files
 from tests.support.stack import Api, PrefectStack
 
 
 def test_a_clean_copy_of_the_project_registers_every_deployment(api: Api, stack: PrefectStack, tmp_path: Path) -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     clone = tmp_path / "clone"
-    for name in listed.stdout.splitlines():
+    for name in committed_files():
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(PROJECT / name, clone / name)
     try:
