@@ -25,16 +25,16 @@ api_key_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="A
 bearer_header = HTTPBearer(auto_error=False, description="An API key, or a JWT where the server is set up for them.")
 
 
-def get_sessions(request: Request) -> SessionFactory:
+async def get_sessions(request: Request) -> SessionFactory:
     """The application's session factory."""
     sessions: SessionFactory = request.app.state.sessions
     return sessions
 
 
-def get_prefect(request: Request) -> Prefect:
-    """The application's one door to Prefect."""
+async def get_prefect(request: Request) -> Prefect:
+    """The application's one door to Prefect, with this request's deadline."""
     prefect: Prefect = request.app.state.prefect
-    return prefect
+    return prefect.for_one_request()
 
 
 SessionsDep = Annotated[SessionFactory, Depends(get_sessions)]
@@ -105,7 +105,7 @@ async def get_idempotent_call(
 IdempotentDep = Annotated[IdempotentCall, Depends(get_idempotent_call)]
 
 
-def get_page(
+async def get_page(
     offset: Annotated[int, Query(ge=0, le=2**31 - 1, description="How many rows to leave out.")] = 0,
     limit: Annotated[int, Query(ge=1, le=100, description="How many rows to return at the most.")] = 20,
 ) -> PageRequest:

@@ -8,12 +8,13 @@ Prefect's client does by itself within the deadline.
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import Flow, FlowRun, Log, State, TaskRun, TaskRunResult, Worker
+from prefect.client.schemas.objects import Flow, FlowRun, Log, State, StateType, TaskRun, TaskRunResult, Worker
 from prefect.client.schemas.responses import DeploymentResponse, OrchestrationResult, SetStateStatus
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import get_current_settings
@@ -29,7 +30,7 @@ MOST_ROWS = 200
 UNKNOWN_SHAPE = "Prefect's API answered in a shape that Spine does not know; is it a version that Spine supports?"
 
 Model = TypeVar("Model")
-Object = TypeVar("Object", FlowRun, TaskRun)
+Object = TypeVar("Object", Flow, FlowRun, TaskRun, DeploymentResponse)
 
 _FLOWS = TypeAdapter(list[Flow])
 _FLOW_RUNS = TypeAdapter(list[FlowRun])
@@ -45,6 +46,7 @@ class Prefect:
     def __init__(self, client: PrefectClient, deadline_seconds: float) -> None:
         self._client = client
         self._deadline_seconds = deadline_seconds
+        self._ends_at: float | None = None
         # Prefect on SQLite answers creations that come at once with "database is locked", and its client then waits
         # for seconds: ten at once took 7 s, ten in turn 0.7 s.
         self._creating = asyncio.Lock()
@@ -60,6 +62,12 @@ class Prefect:
             raise ValueError("PREFECT_API_URL is not set; it names the Prefect API that Spine speaks to")
         async with get_client() as client:
             yield cls(client, deadline_seconds)
+
+    def for_one_request(self) -> "Prefect":
+        """This door with one deadline over all calls that follow, so that several slow ones do not add up."""
+        door = copy(self)
+        door._ends_at = asyncio.get_running_loop().time() + self._deadline_seconds
+        return door
 
     @property
     def ui_url(self) -> str | None:
@@ -99,7 +107,7 @@ class Prefect:
 
         Raises `NotFound` when the deployment is gone and `BadRequest` when Prefect refuses the parameters.
         """
-        async with self._creating, self._translated(conflict=BadRequest):
+        async with self._translated(conflict=BadRequest), self._creating:
             return await self._client.create_flow_run_from_deployment(
                 deployment_id,
                 parameters=parameters,
@@ -184,14 +192,17 @@ class Prefect:
 
     # The one way out
 
-    async def _all(self, path: str, adapter: TypeAdapter[list[Model]], wanted: Json, sort: str) -> list[Model]:
+    async def _all(self, path: str, adapter: TypeAdapter[list[Object]], wanted: Json, sort: str) -> list[Object]:
         """Every row of a list route, page by page; `sort` must leave no ties, or pages could overlap."""
-        rows: list[Model] = []
+        rows: dict[UUID, Object] = {}
+        offset = 0
         while True:
-            page = await self._page(path, adapter, wanted, sort, len(rows), MOST_ROWS)
-            rows += page
+            page = await self._page(path, adapter, wanted, sort, offset, MOST_ROWS)
+            # Rows that are added meanwhile push others onto the next page, where they are met once more.
+            rows |= {row.id: row for row in page}
             if len(page) < MOST_ROWS:
-                return rows
+                return list(rows.values())
+            offset += MOST_ROWS
 
     async def _page(
         self, path: str, adapter: TypeAdapter[list[Model]], wanted: Json, sort: str, offset: int, limit: int
@@ -212,7 +223,8 @@ class Prefect:
     async def _translated(self, conflict: type[SpineError] = Conflict) -> AsyncIterator[None]:
         """Bound the wait and translate what Prefect's client raises into Spine's errors."""
         try:
-            async with asyncio.timeout(self._deadline_seconds):
+            now = asyncio.get_running_loop().time()
+            async with asyncio.timeout_at(self._ends_at or now + self._deadline_seconds):
                 yield
         except (TimeoutError, httpx.TransportError) as error:
             raise PrefectUnavailable("Prefect's API is out of reach; try again in a few seconds.") from error
@@ -251,8 +263,11 @@ def _reason(response: httpx.Response) -> str:
         return f"status {response.status_code}"
     if not isinstance(answer, dict):
         return f"status {response.status_code}"
-    reason = answer.get("detail") or answer.get("exception_detail") or answer.get("exception_message")
-    return str(reason or f"status {response.status_code}")[:500]
+    problems = answer.get("exception_detail")
+    if isinstance(problems, list):
+        # Each problem also carries the offending input, which may be large or a secret.
+        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problems)[:500]
+    return str(answer.get("detail") or answer.get("exception_message") or f"status {response.status_code}")[:500]
 
 
 def _texts(ids: Sequence[UUID]) -> list[str]:
@@ -269,6 +284,7 @@ __all__ = [
     "Prefect",
     "SetStateStatus",
     "State",
+    "StateType",
     "TaskRun",
     "TaskRunResult",
 ]

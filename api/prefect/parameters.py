@@ -24,6 +24,9 @@ EVALUATED_KEY = "__prefect_kind"
 # From some 200 levels on, Prefect stores a run that neither its API nor ours can list any more.
 DEEPEST = 64
 
+# The same goes for whole numbers that do not fit into 64 bits.
+SMALLEST, LARGEST = -(2**63), 2**63 - 1
+
 _FORMATS: dict[str, TypeAdapter[Any]] = {
     "date": TypeAdapter(date),
     "date-time": TypeAdapter(datetime),
@@ -104,5 +107,7 @@ def _refused_values(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[t
             yield from _refused_values(inner, (*path, index))
     elif isinstance(value, float) and not isfinite(value):
         yield path, "NaN and infinite numbers are not JSON"
+    elif isinstance(value, int) and not SMALLEST <= value <= LARGEST:
+        yield path, "whole numbers must fit into 64 bits"
     elif isinstance(value, str) and any(char == "\x00" or "\ud800" <= char <= "\udfff" for char in value):
         yield path, "NUL characters and lone surrogates cannot be stored"

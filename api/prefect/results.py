@@ -62,10 +62,13 @@ async def read_result(prefect: Prefect, state_data: Any) -> Any:
     return _decode(str(content["result"]).encode(), reference)
 
 
-async def check_reusable(prefect: Prefect, state_data: Any, *, is_flow: bool = False) -> None:
+async def check_reusable(
+    prefect: Prefect, state_data: Any, *, is_flow: bool = False, expired_too: bool = False
+) -> None:
     """Make sure that Prefect would find this result again at a retry. Raises `ResultUnreadable` when it would not.
 
-    A flow's result has no record around it, so `is_flow` asks only whether it is there.
+    A flow's result has no record around it, so `is_flow` asks only whether it is there; `expired_too` takes one that
+    has expired.
     """
     reference = ResultReference.of(state_data)
     if is_flow:
@@ -73,7 +76,7 @@ async def check_reusable(prefect: Prefect, state_data: Any, *, is_flow: bool = F
         return
     record = await _read_record(prefect, reference)
     expiration = record["metadata"].get("expiration")
-    if expiration and datetime.fromisoformat(expiration) <= datetime.now(UTC):
+    if expiration and not expired_too and datetime.fromisoformat(expiration) <= datetime.now(UTC):
         raise ResultUnreadable("its persisted result has expired")
 
 

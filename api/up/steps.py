@@ -113,7 +113,8 @@ class Start:
                 seconds = _SERVER_SECONDS
             external = self.plan.external_prefect is not None
             self._waiting.until(lambda: is_healthy(api, trust_env=external), seconds, otherwise)
-            step.detail = self.plan.external_prefect or self.plan.prefect_ui
+            existing = self.plan.external_prefect
+            step.detail = f"{existing}   (existing, from PREFECT_API_URL)" if existing else self.plan.prefect_ui
 
     def _work_pool(self) -> None:
         with self._console.step("Work pool") as step:

@@ -7,6 +7,7 @@ children that ran inside the cancelled process.
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from api.auth.callers import Caller
@@ -35,31 +36,52 @@ async def cancel_run(prefect: Prefect, caller: Caller, run_id: str) -> ActionRes
 
 
 async def _cancel_children(prefect: Prefect, parent: FlowRun, message: str) -> None:
-    children = [child for child in await prefect.child_runs([parent.id]) if not _is_final(child)]
+    children = await prefect.child_runs([parent.id])
     # A child without a deployment runs inside its parent's process and ends with it.
-    separate = [child for child in children if child.deployment_id is not None]
-    await asyncio.gather(*(_cancel(prefect, child, message) for child in separate))
+    separate = [child for child in children if child.deployment_id is not None and not _is_final(child)]
+    await asyncio.gather(*(_cancel_child(prefect, child, message) for child in separate))
     await asyncio.gather(*(_cancel_children(prefect, child, message) for child in children))
+
+
+async def _cancel_child(prefect: Prefect, child: FlowRun, message: str) -> None:
+    # A child that ends by itself meanwhile needs no cancelling.
+    with suppress(Conflict):
+        await _cancel(prefect, child, message)
 
 
 async def _cancel(prefect: Prefect, run: FlowRun, message: str) -> bool:
     """Propose the state that stops `run` and tell whether it is cancelled already."""
     if run.state is not None and run.state.is_cancelling():
         return False
-    waits = run.state_type is None or run.state_type.value in NO_PROCESS_YET
-    proposed: State[Any] = Cancelled(message=message) if waits else Cancelling(message=message)
-    result = await prefect.set_run_state(run.id, proposed)
+    if not _has_process(run) and await _propose(prefect, run, Cancelled(message=message)):
+        return True
+    return await _propose(prefect, run, Cancelling(message=message))
+
+
+async def _propose(prefect: Prefect, run: FlowRun, state: State[Any]) -> bool:
+    """Propose `state` and tell whether the run is CANCELLED now; Prefect may answer with another state than proposed.
+
+    Raises `Conflict` when the run has ended otherwise, or when Prefect refuses CANCELLING.
+    """
+    result = await prefect.set_run_state(run.id, state)
     if result.status is SetStateStatus.ACCEPT:
-        return waits
-    # The run moved on between the reading and the proposal; what it is now decides.
-    run = await prefect.read_run(run.id)
-    if _is_final(run):
-        raise Conflict(f"Run {run.id} has meanwhile ended as {run.state_name}.")
-    result = await prefect.set_run_state(run.id, Cancelling(message=message))
-    if result.status is not SetStateStatus.ACCEPT:
+        return result.state is None or result.state.is_cancelled()
+    now = await prefect.read_run(run.id)
+    if now.state is not None and now.state.is_cancelled():
+        return True
+    if _is_final(now):
+        raise Conflict(f"Run {run.id} has meanwhile ended as {now.state_name}.")
+    if state.is_cancelling():
         reason = getattr(result.details, "reason", None) or "no reason given"
         raise Conflict(f"Prefect does not let run {run.id} be cancelled: {reason}")
     return False
+
+
+def _has_process(run: FlowRun) -> bool:
+    """Whether a process runs or waits for this run; a flow with `retries` waits for its next try in its own process."""
+    if run.state_type is not None and run.state_type.value not in NO_PROCESS_YET:
+        return True
+    return run.run_count > 0 and run.empirical_policy.retry_type == "in_process"
 
 
 def _is_final(run: FlowRun) -> bool:

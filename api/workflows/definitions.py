@@ -53,7 +53,8 @@ def _to_definition(name: str, deployment: DeploymentResponse, step_count: int) -
     return WorkflowDefinition(
         name=name,
         domain=domain_of(deployment.tags),
-        description=deployment.description or "",
+        # `prefect deploy` stores the word None for a flow without a docstring.
+        description="" if deployment.description in (None, "None") else deployment.description,
         step_count=step_count,
         parameters=describe_parameters(deployment.parameter_openapi_schema or {}, deployment.parameters),
         tags=sorted(deployment.tags),
@@ -69,7 +70,7 @@ def describe_parameters(schema: Json, defaults: Json) -> list[WorkflowParameter]
 
 
 def _describe(name: str, prop: Json, definitions: Json, required: bool, defaults: Json) -> WorkflowParameter:
-    resolved = _resolve(prop, definitions)
+    resolved = _resolve(_only_alternative(prop), definitions)
     optional: dict[str, Any] = {
         key: resolved[key] for key in ("format", "enum", "description") if resolved.get(key) is not None
     }
@@ -80,6 +81,12 @@ def _describe(name: str, prop: Json, definitions: Json, required: bool, defaults
     return WorkflowParameter(
         name=name, type=_type_of(prop, definitions), required=required and name not in defaults, **optional
     )
+
+
+def _only_alternative(prop: Json) -> Json:
+    """What a value is when it is not null, where there is just one such alternative."""
+    others = [one for one in prop.get("anyOf", []) if one.get("type") != "null"]
+    return others[0] if len(others) == 1 else prop
 
 
 def _resolve(prop: Json, definitions: Json) -> Json:

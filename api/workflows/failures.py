@@ -100,6 +100,11 @@ def message_of(state: State | None) -> str | None:
     return match["text"] or match["name"]
 
 
+def is_exception(state: State | None) -> bool:
+    """Whether a state's message tells of an exception, of a crash or a time-out, and not only that steps failed."""
+    return state is None or re.match(r"\d+/\d+ states ", state.message or "") is None
+
+
 def category_of(state: State | None, logs: Sequence[Log], task_run_id: UUID | None = None) -> Category | None:
     """The kind of failure of a run, or of one of its task runs; None where the state is no failure."""
     if state is None or state.type.value not in ("FAILED", "CRASHED"):

@@ -18,7 +18,7 @@ from api.db.base import utc_now
 from api.db.engine import SessionFactory, database_errors
 from api.errors import BadRequest, Conflict
 from api.prefect.client import FlowRun, Prefect, SetStateStatus
-from api.prefect.results import ResultUnreadable, check_reusable, expire_result
+from api.prefect.results import ResultReference, ResultUnreadable, check_reusable, expire_result
 from api.prefect.states import AwaitingRetry, Failed
 from api.workflows.runs import find_run, read_steps, status_of
 from api.workflows.schemas import RunStatus, StepStatus, TriggerStatus, WorkflowTriggerResponse
@@ -44,13 +44,11 @@ async def retry_run(
         raise Conflict(f"Run {run_id} is {run.state_name}; only a failed or cancelled run can be retried.")
     if run.deployment_id is None:
         raise Conflict(f"Run {run_id} was not started from a deployment, so no worker can run it again.")
-    again: Sequence[Step] = []
-    if from_step is not None:
-        again = await _plan(prefect, run, from_step)
     await _claim(sessions, run, from_step, caller)
     try:
-        for step in again:
-            await _forget_result(prefect, step)
+        if from_step is not None:
+            for step in await _plan(prefect, run, from_step):
+                await _forget_result(prefect, step)
         await _resume(prefect, run, caller)
     except Exception:
         await _release(sessions, run)
@@ -74,7 +72,10 @@ async def _plan(prefect: Prefect, run: FlowRun, from_step: str) -> Sequence[Step
     first = next(index for index, step in enumerate(steps) if step.name == from_step)
     for step in steps[:first]:
         await _check_kept(prefect, step, from_step)
-    again = [step for step in steps[first:] if step.status is StepStatus.COMPLETED]
+    # A step that was served from the result of one before it is so served again: forgetting that result would run both.
+    kept = {key for step in steps[:first] if (key := _storage_key(step))}
+    completed = [step for step in steps[first:] if step.status is StepStatus.COMPLETED]
+    again = [step for step in completed if _storage_key(step) not in kept]
     for step in again:
         await _check_forgettable(prefect, step)
     return again
@@ -85,6 +86,12 @@ async def _check_kept(prefect: Prefect, step: Step, from_step: str) -> None:
         raise Conflict(
             f"Step {step.name!r} comes before {from_step!r} and did not complete, so it would run too; "
             f"retry from {step.name!r} or without from_step."
+        )
+    child = step.newest_child
+    if child is not None and child.deployment_id is not None and child.idempotency_key is None:
+        raise Conflict(
+            f"Step {step.name!r} comes before {from_step!r} but would run again, because run_deployment starts a new "
+            "run each time unless the flow gives it an idempotency_key."
         )
     try:
         await check_reusable(prefect, step.state.data if step.state else None, is_flow=is_child_run(step.latest))
@@ -98,9 +105,17 @@ async def _check_forgettable(prefect: Prefect, step: Step) -> None:
     if is_child_run(step.latest):
         return
     try:
-        await check_reusable(prefect, step.state.data if step.state else None)
+        # One that a retry before has expired already needs to be read and written all the same.
+        await check_reusable(prefect, step.state.data if step.state else None, expired_too=True)
     except ResultUnreadable as reason:
         raise Conflict(f"Step {step.name!r} cannot be made to run again, because {reason}.") from None
+
+
+def _storage_key(step: Step) -> str | None:
+    try:
+        return ResultReference.of(step.state.data if step.state else None).storage_key
+    except ResultUnreadable:
+        return None
 
 
 async def _forget_result(prefect: Prefect, step: Step) -> None:

@@ -1,6 +1,7 @@
 """Runs: the list, and one with its steps."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -10,7 +11,7 @@ from api.errors import NotFound
 from api.pagination import Page, PageRequest, make_page
 from api.prefect.client import Flow, FlowRun, Log, Prefect, TaskRun
 from api.prefect.results import ResultUnreadable, read_result
-from api.workflows.failures import category_of, message_of
+from api.workflows.failures import category_of, is_exception, message_of
 from api.workflows.origins import CALLER_LABEL, domain_of, schedule_of, trigger_of
 from api.workflows.run_pages import read_page
 from api.workflows.run_queries import STATUS_OF_STATE, RunQuery, filters_for
@@ -25,8 +26,10 @@ from api.workflows.step_counts import StepCounts, count_steps
 from api.workflows.step_details import to_step_detail
 from api.workflows.steps import Step, fold
 
-# Prefect records task runs from events, which arrive up to this long after the run itself has ended.
+# Prefect records task runs from events, which arrive up to this long after the run itself has ended: longest after
+# many steps ended at once, never for steps that a crash or cancel cut off.
 LATE_RECORDS = timedelta(seconds=2)
+LATE_RECORDS_OF_A_COMPLETED_RUN = timedelta(seconds=5)
 # Before this has passed, even a reading that looks whole may lack the last task runs.
 EARLIEST_WHOLE_READING = timedelta(seconds=1)
 SECONDS_BETWEEN_READINGS = 0.2
@@ -53,7 +56,12 @@ async def read_run(prefect: Prefect, run_id: str) -> WorkflowRunDetail:
     details = await asyncio.gather(
         *(to_step_detail(prefect, step, index, names, logs) for index, step in enumerate(steps))
     )
-    return _to_detail(run, flows.get(run.flow_id), steps, logs).model_copy(
+    detail = _to_detail(run, flows.get(run.flow_id), steps, logs)
+    failed = next((step for step in details if step.status is StepStatus.FAILED), None)
+    if detail.status is RunStatus.FAILED and failed is not None and not is_exception(run.state):
+        # "1/3 states failed" is what Prefect makes of a flow that returns its failed steps.
+        detail.error, detail.error_category = failed.error, failed.error_category
+    return detail.model_copy(
         update={
             "steps": details,
             "rows_processed": _integer(result.get("rows_processed")),
@@ -78,16 +86,30 @@ async def read_steps(prefect: Prefect, run: FlowRun) -> list[Step]:
 
     Where the run ended so lately that records of its task runs may be on their way, they are waited for.
     """
+    patience = LATE_RECORDS_OF_A_COMPLETED_RUN if status_of(run) is RunStatus.COMPLETED else LATE_RECORDS
+    # The clock of Prefect's machine may be ahead of ours, so the wait is bounded by our own too.
+    give_up_at = time.monotonic() + patience.total_seconds()
     seen: list[tuple[UUID, str | None]] | None = None
     while True:
         task_runs, child_runs = await asyncio.gather(prefect.task_runs([run.id]), prefect.child_runs([run.id]))
-        steps = fold(run, task_runs, child_runs)
         now_seen = sorted((one.id, one.state_name) for one in task_runs)
         settled = now_seen == seen and all(_is_settled(one) for one in task_runs)
-        if not _ended_within(run, LATE_RECORDS) or (settled and not _ended_within(run, EARLIEST_WHOLE_READING)):
-            return steps
+        waits = _ended_within(run, patience) and time.monotonic() < give_up_at
+        if not waits or (settled and not _ended_within(run, EARLIEST_WHOLE_READING)):
+            return fold(run, task_runs, child_runs, await _names_of_children(prefect, child_runs))
         seen = now_seen
         await asyncio.sleep(SECONDS_BETWEEN_READINGS)
+
+
+async def _names_of_children(prefect: Prefect, child_runs: Sequence[FlowRun]) -> dict[UUID, str]:
+    """The flow names of children with a deployment, by the task run that stands for each, which has a random name."""
+    deployed = [child for child in child_runs if child.deployment_id is not None]
+    flows = await prefect.flows_by_id(list({child.flow_id for child in deployed}))
+    return {
+        child.parent_task_run_id: flows[child.flow_id].name
+        for child in deployed
+        if child.parent_task_run_id is not None and child.flow_id in flows
+    }
 
 
 def summarize(run: FlowRun, flow: Flow | None, counts: StepCounts) -> WorkflowRunSummary:

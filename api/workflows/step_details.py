@@ -70,7 +70,7 @@ async def _outputs_of(prefect: Prefect, step: Step) -> dict[str, Any] | None:
         result = await read_result(prefect, step.state.data)
     except ResultUnreadable:
         return None
-    text = json.dumps(result)
+    text = json.dumps(result, ensure_ascii=False)
     if len(text) > MOST_OUTPUT_CHARACTERS:
         return {"truncated": True, "size_bytes": len(text.encode()), "preview": text[:PREVIEW_CHARACTERS]}
     return result if isinstance(result, dict) else {"result": result}

@@ -7,13 +7,13 @@ task run, which Prefect uses again at a retry.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from uuid import UUID
 
-from api.prefect.client import FlowRun, State, TaskRun
+from api.prefect.client import FlowRun, State, StateType, TaskRun
 from api.workflows.schemas import StepStatus
 
 CACHED = "Cached"
@@ -63,7 +63,9 @@ class Step:
         if _is_final(self.run):
             if status is StepStatus.PENDING or (state_type == "CANCELLED" and self.latest.start_time is None):
                 return StepStatus.SKIPPED
-            return StepStatus.FAILED if status is StepStatus.RUNNING else status
+            # A run that completed waited for its steps: one that still seems to run has ended without a record of it.
+            ended = StepStatus.COMPLETED if self.run.state_type == StateType.COMPLETED else StepStatus.FAILED
+            return ended if status is StepStatus.RUNNING else status
         waits_for_its_turn = self.latest.flow_run_run_count < self.run.run_count and not is_child_run(self.latest)
         return StepStatus.PENDING if waits_for_its_turn and status is not StepStatus.COMPLETED else status
 
@@ -75,15 +77,25 @@ class Step:
 
     @property
     def started_at(self) -> datetime | None:
-        """When the attempt that did the work began."""
-        return None if self.status in (StepStatus.PENDING, StepStatus.SKIPPED) else self.executed.start_time
+        """When the attempt that did the work began; of a child flow, its newest run."""
+        if self.status in (StepStatus.PENDING, StepStatus.SKIPPED):
+            return None
+        child = self.newest_child
+        return child.start_time if child and child.start_time else self.executed.start_time
 
     @property
     def completed_at(self) -> datetime | None:
         """When the attempt that did the work ended; the end of the run where that interrupted it."""
         if self.status not in (StepStatus.COMPLETED, StepStatus.FAILED):
             return None
-        return self.executed.end_time or self.run.end_time
+        child = self.newest_child
+        return (child.end_time if child else None) or self.executed.end_time or self.run.end_time
+
+    @property
+    def newest_child(self) -> FlowRun | None:
+        """The newest run of the child flow that this step stands for, where the child runs are known."""
+        begun = [(child.start_time, child.id, child) for child in self.child_runs if child.start_time is not None]
+        return max(begun)[2] if begun else None
 
     @property
     def retry_count(self) -> int:
@@ -110,17 +122,27 @@ def is_child_run(task_run: TaskRun) -> bool:
     return task_run.state is not None and task_run.state.state_details.child_flow_run_id is not None
 
 
-def fold(run: FlowRun, task_runs: Sequence[TaskRun], child_runs: Sequence[FlowRun] = ()) -> list[Step]:
+def fold(
+    run: FlowRun,
+    task_runs: Sequence[TaskRun],
+    child_runs: Sequence[FlowRun] = (),
+    names: Mapping[UUID, str] | None = None,
+) -> list[Step]:
     """The steps of `run`, in the order in which they first started.
 
-    `child_runs` are only needed to know how often a child flow was run again.
+    `child_runs` tell how often a child flow was run again; `names` has better names than Prefect's for task runs.
     """
     children: dict[UUID, list[FlowRun]] = defaultdict(list)
     for child in child_runs:
         if child.parent_task_run_id is not None:
             children[child.parent_task_run_id].append(child)
     steps = [
-        Step(step_name(attempts[0]), attempts, run, [child for one in attempts for child in children[one.id]])
+        Step(
+            (names or {}).get(attempts[0].id) or step_name(attempts[0]),
+            attempts,
+            run,
+            [child for one in attempts for child in children[one.id]],
+        )
         for attempts in _attempts_by_call(task_runs)
     ]
     return sorted(steps, key=lambda step: (step.first_start, step.attempts[0].id.int))

@@ -80,5 +80,26 @@ def test_a_run_whose_worker_is_gone_is_cancelled_within_the_deadline(
     assert [step["status"] for step in detail["steps"]] == ["FAILED"]
 
 
+def test_a_run_that_waits_in_its_process_for_the_next_try_never_tries_again(
+    api: Api, stack: PrefectStack, marks: Path
+) -> None:
+    run_id = api.trigger("demo.waits_to_retry", marks=str(marks))
+    wait_until(lambda: stack.get(f"/flow_runs/{run_id}")["state_name"] == "AwaitingRetry", "the wait", 60)
+    pid = int(str(api.run(run_id)["execution_id"]))
+    assert cancel(api, run_id) == 200
+    api.wait_for(run_id, "CANCELLED", seconds=15)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the process to end", 15)
+    assert marks.read_text().split() == ["fail"]
+    assert api.run(run_id)["status"] == "CANCELLED"
+
+
+def test_a_suspended_run_is_cancelled(api: Api, stack: PrefectStack) -> None:
+    run_id = stack.make_run(stack.flow_id("demo.sleeper"), "RUNNING")
+    paused = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}
+    stack.post(f"/flow_runs/{run_id}/set_state", {"state": paused, "force": True})
+    assert cancel(api, run_id) == 200
+    api.wait_for(run_id, "CANCELLED", seconds=30)
+
+
 def test_an_unknown_run_cannot_be_cancelled(api: Api) -> None:
     assert cancel(api, "nonsense") == 404

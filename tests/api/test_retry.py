@@ -86,6 +86,22 @@ def test_from_step_runs_a_completed_child_flow_again_or_keeps_it(api: Api, tmp_p
     assert [(step["step_name"], step["retry_count"]) for step in detail["steps"]] == [("demo.child", 1), ("publish", 2)]
 
 
+def test_from_step_can_be_repeated_and_keeps_a_result_that_an_earlier_step_shares(api: Api, tmp_path: Path) -> None:
+    marks, unless = tmp_path / "marks", tmp_path / "unless"
+    unless.touch()
+    run_id = api.trigger("demo.same_call_twice", marks=str(marks), unless=str(unless))
+    api.wait_for(run_id, "FAILED")
+    unless.unlink()
+    for attempt in (2, 3):
+        assert retry(api, run_id, from_step="publish")[0] == 200
+        api.wait_for(run_id, "PENDING", "RUNNING")
+        assert api.wait_for(run_id, "FAILED")["attempt"] == attempt
+    doubles = [step for step in api.run(run_id)["steps"] if step["step_name"] == "double"]
+    # The first call was never executed again, and neither was the one that it serves.
+    assert [step["retry_count"] for step in doubles[:2]] == [0, 0]
+    assert executed(marks) == {"publish": 3}
+
+
 def test_from_step_is_409_where_an_earlier_result_is_not_persisted(api: Api, tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     run_id = api.trigger("demo.unpersisted", marks=str(marks))

@@ -93,10 +93,15 @@ def test_a_final_run_shows_no_step_that_still_runs() -> None:
         task_run(4, "never", "Never"),
         task_run(5, "stopped", "CANCELLED"),
     ]
-    for state in ("CANCELLED", "CRASHED", "FAILED", "COMPLETED"):
+    for state in ("CANCELLED", "CRASHED", "FAILED"):
         steps = fold(flow_run(state), tasks)
         assert [step.status.value for step in steps] == ["COMPLETED", "FAILED", "SKIPPED", "SKIPPED", "FAILED"]
         assert [step.was_interrupted for step in steps] == [False, True, False, False, True]
+
+
+def test_in_a_completed_run_a_step_whose_end_is_not_recorded_yet_is_no_failure() -> None:
+    (step,) = fold(flow_run("COMPLETED"), [task_run(1, "a", "RUNNING")])
+    assert (step.status, step.was_interrupted) == (StepStatus.COMPLETED, False)
 
 
 def test_a_step_of_a_running_run_that_runs_is_running() -> None:

@@ -42,6 +42,7 @@ def test_a_trigger_starts_a_run_that_prefect_knows_too(api: Api, stack: PrefectS
             {("options", "a", 0, "b")},
         ),
         ({"day": "2025-12-15", "tier": "A", "options": {"text": "\x00"}}, {("options", "text")}),
+        ({"day": "2025-12-15", "tier": "A", "count": 2**63}, {("count",)}),
         ({"__prefect_kind": "json", "value": "{}"}, {("__prefect_kind",), ("day",), ("tier",), ("value",)}),
     ],
 )

@@ -145,3 +145,25 @@ def parent_of_child(marks: str, unless: str) -> None:
     """A child flow that completes, then a step that fails until a file exists."""
     child(marks)
     publish({"valid": 1}, marks, unless)
+
+
+@flow(name="demo.waits_to_retry", retries=3, retry_delay_seconds=8)
+def waits_to_retry(marks: str) -> None:
+    """Fail, and wait in the process for the next try."""
+    fail(marks)
+
+
+@flow(name="demo.same_call_twice", persist_result=True, result_serializer="json")
+def same_call_twice(marks: str, unless: str) -> None:
+    """A step after the first failure is served from the result of one before it."""
+    double(4)
+    publish({"valid": 1}, marks, unless)
+    double(4)
+    double(5)
+    always_fails()
+
+
+@task
+def always_fails() -> None:
+    """Fail always."""
+    raise ValueError("always")
