@@ -75,7 +75,7 @@ def test_a_run_whose_worker_is_gone_is_cancelled_within_the_deadline(
         for process in family:
             process.kill()
     assert cancel(api, run_id) == 200
-    # The stack's Prefect server waits 12 s for a worker before it cancels by itself.
+    # The stack's Prefect server waits 8 s for a worker before it cancels by itself.
     detail = api.wait_for(run_id, "CANCELLED", seconds=30)
     assert [step["status"] for step in detail["steps"]] == ["FAILED"]
 

@@ -1,7 +1,6 @@
 """The bundled workflow over the API, on FINRA's real files and on the sample that ships with the project."""
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -14,20 +13,27 @@ SAMPLE = "flows/finra/sample/finra_otc_weekly_sample.csv"
 WORKFLOW = "finra.weekly_refresh"
 
 
-def files_to_read() -> list[Any]:
-    real = [
-        ("2025-12-15", FINRA / "finra_otc_weekly_otc_20251215.csv", (5328, 3111, 9, 1_335_995_901, 472_776)),
-        ("2025-12-22", FINRA / "finra_otc_weekly_otc_20251222.csv", (5192, 2985, 9, 943_802_893, 497_191)),
-    ]
-    return [case for case in real if case[1].exists()] + [("2026-01-05", Path(SAMPLE), None)]
+SAMPLE_WEEK = "2026-01-05"
+FIGURES = {
+    "2025-12-15": (FINRA / "finra_otc_weekly_otc_20251215.csv", (5328, 3111, 9, 1_335_995_901, 472_776)),
+    "2025-12-22": (FINRA / "finra_otc_weekly_otc_20251222.csv", (5192, 2985, 9, 943_802_893, 497_191)),
+    SAMPLE_WEEK: (Path(SAMPLE), None),
+}
+WEEKS = [week for week, (path, _) in FIGURES.items() if week == SAMPLE_WEEK or path.exists()]
 
 
-@pytest.mark.parametrize(("week", "path", "figures"), files_to_read(), ids=lambda value: getattr(value, "name", ""))
+@pytest.fixture(scope="module")
+def runs(api: Api) -> dict[str, str]:
+    """A run for each week, started together because each start takes seconds."""
+    return {week: api.trigger(WORKFLOW, week_ending=week, tier="OTC", path=str(FIGURES[week][0])) for week in WEEKS}
+
+
+@pytest.mark.parametrize("week", WEEKS)
 def test_a_weekly_file_is_published_with_the_right_figures(
-    api: Api, stack: PrefectStack, week: str, path: Path, figures: tuple[int, ...] | None
+    api: Api, stack: PrefectStack, runs: dict[str, str], week: str
 ) -> None:
-    run_id = api.trigger(WORKFLOW, week_ending=week, tier="OTC", path=str(path))
-    detail = api.wait_for(run_id)
+    figures = FIGURES[week][1]
+    detail = api.wait_for(runs[week])
     assert (detail["status"], detail["domain"]) == ("COMPLETED", "finra.otc_transparency"), detail["error"]
     assert [step["step_name"] for step in detail["steps"]] == ["extract", "validate", "compute", "publish"]
     warehouse = Path(stack.environment["SPINE_WAREHOUSE_URL"])
@@ -48,10 +54,9 @@ def test_a_weekly_file_is_published_with_the_right_figures(
     assert partition.joinpath("_current.json").read_text().count(detail["capture_id"]) >= 1
 
 
-def test_a_run_leaves_a_table_and_a_link_in_prefects_ui(api: Api, stack: PrefectStack) -> None:
-    run_id = api.trigger(WORKFLOW, week_ending="2026-01-05", tier="OTC", path=SAMPLE)
-    api.wait_for(run_id, "COMPLETED")
-    of_run = {"artifacts": {"flow_run_id": {"any_": [run_id]}}}
+def test_a_run_leaves_a_table_and_a_link_in_prefects_ui(api: Api, stack: PrefectStack, runs: dict[str, str]) -> None:
+    api.wait_for(runs[SAMPLE_WEEK], "COMPLETED")
+    of_run = {"artifacts": {"flow_run_id": {"any_": [runs[SAMPLE_WEEK]]}}}
     artifacts = stack.post("/artifacts/filter", of_run)
     assert {"table", "markdown"} <= {artifact["type"] for artifact in artifacts}
     assert all(artifact["key"].startswith("finra-weekly-otc") for artifact in artifacts if artifact["key"])

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,43 @@ def executed(marks: Path) -> Counter[str]:
     return Counter(marks.read_text().split())
 
 
-def failed_run(api: Api, folder: Path, workflow: str = "demo.three_steps") -> tuple[str, Path, Path]:
-    """A run whose last step failed, its marks, and the file that lets the step succeed."""
-    marks, unless = folder / "marks", folder / "unless"
-    run_id = api.trigger(workflow, marks=str(marks), unless=str(unless))
-    api.wait_for(run_id, "FAILED")
-    return run_id, marks, unless
+@dataclass(frozen=True)
+class Started:
+    """A run that fails in its last step until the file `unless` exists, and the marks that its steps leave."""
+
+    run_id: str
+    marks: Path
+    unless: Path
 
 
-def test_a_retry_goes_on_with_the_same_run_and_runs_no_completed_step_again(api: Api, tmp_path: Path) -> None:
-    run_id, marks, unless = failed_run(api, tmp_path)
+@pytest.fixture(scope="module")
+def started(api: Api, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Started]:
+    """One run for each test that needs one, started together because each start takes seconds."""
+    workflows = {
+        "goes on": "demo.three_steps",
+        "from step": "demo.three_steps",
+        "starts over": "demo.three_steps",
+        "refused": "demo.three_steps",
+        "child": "demo.parent_of_child",
+    }
+    runs = {}
+    for name, workflow in workflows.items():
+        folder = tmp_path_factory.mktemp("retry")
+        marks, unless = folder / "marks", folder / "unless"
+        runs[name] = Started(api.trigger(workflow, marks=str(marks), unless=str(unless)), marks, unless)
+    return runs
+
+
+def failed_run(api: Api, run: Started) -> tuple[str, Path, Path]:
+    """The parts of a run that was started, once it has failed."""
+    api.wait_for(run.run_id, "FAILED")
+    return run.run_id, run.marks, run.unless
+
+
+def test_a_retry_goes_on_with_the_same_run_and_runs_no_completed_step_again(
+    api: Api, started: dict[str, Started]
+) -> None:
+    run_id, marks, unless = failed_run(api, started["goes on"])
     unless.touch()
     status, body = retry(api, run_id)
     assert (status, body["run_id"], body["status"]) == (200, run_id, "PENDING")
@@ -52,8 +80,8 @@ def test_a_retry_goes_on_with_the_same_run_and_runs_no_completed_step_again(api:
     assert retry(api, run_id)[0] == 409
 
 
-def test_from_step_runs_that_step_and_all_after_it_again_and_none_before(api: Api, tmp_path: Path) -> None:
-    run_id, marks, unless = failed_run(api, tmp_path)
+def test_from_step_runs_that_step_and_all_after_it_again_and_none_before(api: Api, started: dict[str, Started]) -> None:
+    run_id, marks, unless = failed_run(api, started["from step"])
     unless.touch()
     assert retry(api, run_id, from_step="validate")[0] == 200
     detail = api.wait_for(run_id, "COMPLETED")
@@ -61,8 +89,8 @@ def test_from_step_runs_that_step_and_all_after_it_again_and_none_before(api: Ap
     assert [step["retry_count"] for step in detail["steps"]] == [0, 1, 1]
 
 
-def test_from_step_can_start_over_and_can_be_repeated(api: Api, tmp_path: Path) -> None:
-    run_id, marks, unless = failed_run(api, tmp_path)
+def test_from_step_can_start_over_and_can_be_repeated(api: Api, started: dict[str, Started]) -> None:
+    run_id, marks, unless = failed_run(api, started["starts over"])
     assert retry(api, run_id, from_step="extract")[0] == 200
     api.wait_for(run_id, "RUNNING", "FAILED")
     assert api.wait_for(run_id, "FAILED")["attempt"] == 2
@@ -73,8 +101,8 @@ def test_from_step_can_start_over_and_can_be_repeated(api: Api, tmp_path: Path) 
     assert executed(marks) == {"extract": 2, "validate": 2, "publish": 3}
 
 
-def test_from_step_runs_a_completed_child_flow_again_or_keeps_it(api: Api, tmp_path: Path) -> None:
-    run_id, marks, unless = failed_run(api, tmp_path, "demo.parent_of_child")
+def test_from_step_runs_a_completed_child_flow_again_or_keeps_it(api: Api, started: dict[str, Started]) -> None:
+    run_id, marks, unless = failed_run(api, started["child"])
     assert retry(api, run_id, from_step="publish")[0] == 200
     api.wait_for(run_id, "RUNNING", "FAILED")
     assert api.wait_for(run_id, "FAILED")["attempt"] == 2
@@ -114,9 +142,9 @@ def test_from_step_is_409_where_an_earlier_result_is_not_persisted(api: Api, tmp
 
 
 def test_from_step_is_refused_for_unknown_steps_and_where_an_earlier_result_is_gone(
-    api: Api, stack: PrefectStack, tmp_path: Path
+    api: Api, stack: PrefectStack, started: dict[str, Started]
 ) -> None:
-    run_id, marks, _ = failed_run(api, tmp_path)
+    run_id, marks, _ = failed_run(api, started["refused"])
     status, body = retry(api, run_id, from_step="transform")
     assert status == 400
     assert "extract, validate, publish" in body["detail"]
