@@ -13,7 +13,7 @@ from typing import Any
 from api.auth.callers import Caller
 from api.errors import Conflict
 from api.prefect.client import FlowRun, Prefect, SetStateStatus, State
-from api.prefect.states import Cancelled, Cancelling
+from api.prefect.states import Cancelled, Cancelling, is_final, refusal_of
 from api.workflows.runs import find_run
 from api.workflows.schemas import ActionResponse
 
@@ -26,7 +26,7 @@ async def cancel_run(prefect: Prefect, caller: Caller, run_id: str) -> ActionRes
     Raises `NotFound`, and `Conflict` when the run has ended.
     """
     run = await find_run(prefect, run_id)
-    if _is_final(run):
+    if is_final(run):
         raise Conflict(f"Run {run_id} has already ended as {run.state_name}; only a run in progress can be cancelled.")
     message = f"Cancelled over the API by {caller.name}."
     at_once = await _cancel(prefect, run, message)
@@ -38,7 +38,7 @@ async def cancel_run(prefect: Prefect, caller: Caller, run_id: str) -> ActionRes
 async def _cancel_children(prefect: Prefect, parent: FlowRun, message: str) -> None:
     children = await prefect.child_runs([parent.id])
     # A child without a deployment runs inside its parent's process and ends with it.
-    separate = [child for child in children if child.deployment_id is not None and not _is_final(child)]
+    separate = [child for child in children if child.deployment_id is not None and not is_final(child)]
     await asyncio.gather(*(_cancel_child(prefect, child, message) for child in separate))
     await asyncio.gather(*(_cancel_children(prefect, child, message) for child in children))
 
@@ -69,11 +69,10 @@ async def _propose(prefect: Prefect, run: FlowRun, state: State[Any]) -> bool:
     now = await prefect.read_run(run.id)
     if now.state is not None and now.state.is_cancelled():
         return True
-    if _is_final(now):
+    if is_final(now):
         raise Conflict(f"Run {run.id} has meanwhile ended as {now.state_name}.")
     if state.is_cancelling():
-        reason = getattr(result.details, "reason", None) or "no reason given"
-        raise Conflict(f"Prefect does not let run {run.id} be cancelled: {reason}")
+        raise Conflict(f"Prefect does not let run {run.id} be cancelled: {refusal_of(result)}")
     return False
 
 
@@ -82,7 +81,3 @@ def _has_process(run: FlowRun) -> bool:
     if run.state_type is not None and run.state_type.value not in NO_PROCESS_YET:
         return True
     return run.run_count > 0 and run.empirical_policy.retry_type == "in_process"
-
-
-def _is_final(run: FlowRun) -> bool:
-    return run.state is not None and run.state.is_final()

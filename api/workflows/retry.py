@@ -19,7 +19,7 @@ from api.db.engine import SessionFactory, database_errors
 from api.errors import BadRequest, Conflict
 from api.prefect.client import FlowRun, Prefect, SetStateStatus
 from api.prefect.results import ResultReference, ResultUnreadable, check_reusable, expire_result
-from api.prefect.states import AwaitingRetry, Failed
+from api.prefect.states import AwaitingRetry, Failed, refusal_of
 from api.workflows.runs import find_run, read_steps, status_of
 from api.workflows.schemas import RunStatus, StepStatus, TriggerStatus, WorkflowTriggerResponse
 from api.workflows.steps import Step, is_child_run
@@ -44,6 +44,8 @@ async def retry_run(
         raise Conflict(f"Run {run_id} is {run.state_name}; only a failed or cancelled run can be retried.")
     if run.deployment_id is None:
         raise Conflict(f"Run {run_id} was not started from a deployment, so no worker can run it again.")
+    # Read before anything is changed: once Prefect has taken the retry, no further call may fail.
+    workflow = (await prefect.flows_by_id([run.flow_id]))[run.flow_id].name
     await _claim(sessions, run, from_step, caller)
     try:
         if from_step is not None:
@@ -53,7 +55,6 @@ async def retry_run(
     except Exception:
         await _release(sessions, run)
         raise
-    workflow = (await prefect.flows_by_id([run.flow_id]))[run.flow_id].name
     told = f"from step {from_step!r}" if from_step else "from the first step that did not complete"
     return WorkflowTriggerResponse(
         run_id=run.id,
@@ -94,7 +95,7 @@ async def _check_kept(prefect: Prefect, step: Step, from_step: str) -> None:
             "run each time unless the flow gives it an idempotency_key."
         )
     try:
-        await check_reusable(prefect, step.state.data if step.state else None, is_flow=is_child_run(step.latest))
+        await check_reusable(prefect, step.result, is_flow=is_child_run(step.latest))
     except ResultUnreadable as reason:
         raise Conflict(
             f"Step {step.name!r} comes before {from_step!r} but would run again, because {reason}."
@@ -106,14 +107,14 @@ async def _check_forgettable(prefect: Prefect, step: Step) -> None:
         return
     try:
         # One that a retry before has expired already needs to be read and written all the same.
-        await check_reusable(prefect, step.state.data if step.state else None, expired_too=True)
+        await check_reusable(prefect, step.result, expired_too=True)
     except ResultUnreadable as reason:
         raise Conflict(f"Step {step.name!r} cannot be made to run again, because {reason}.") from None
 
 
 def _storage_key(step: Step) -> str | None:
     try:
-        return ResultReference.of(step.state.data if step.state else None).storage_key
+        return ResultReference.of(step.result).storage_key
     except ResultUnreadable:
         return None
 
@@ -124,7 +125,7 @@ async def _forget_result(prefect: Prefect, step: Step) -> None:
         await prefect.force_task_run_state(step.latest.id, Failed(message="To be run again: retried from this step."))
         return
     try:
-        await expire_result(prefect, step.state.data if step.state else None)
+        await expire_result(prefect, step.result)
     except ResultUnreadable as reason:
         raise Conflict(f"Step {step.name!r} cannot be made to run again, because {reason}.") from None
 
@@ -133,8 +134,7 @@ async def _resume(prefect: Prefect, run: FlowRun, caller: Caller) -> None:
     # Not forced: Prefect's rules take care of concurrency limits and of runs that cannot be rescheduled.
     result = await prefect.set_run_state(run.id, AwaitingRetry(message=f"Retried over the API by {caller.name}."))
     if result.status is not SetStateStatus.ACCEPT:
-        reason = getattr(result.details, "reason", None) or "no reason given"
-        raise Conflict(f"Prefect does not let run {run.id} be retried: {reason}")
+        raise Conflict(f"Prefect does not let run {run.id} be retried: {refusal_of(result)}")
 
 
 async def _claim(sessions: SessionFactory, run: FlowRun, from_step: str | None, caller: Caller) -> None:

@@ -11,6 +11,7 @@ from api.errors import NotFound
 from api.pagination import Page, PageRequest, make_page
 from api.prefect.client import Flow, FlowRun, Log, Prefect, TaskRun
 from api.prefect.results import ResultUnreadable, read_result
+from api.prefect.states import is_final
 from api.workflows.failures import category_of, is_exception, message_of
 from api.workflows.origins import CALLER_LABEL, domain_of, schedule_of, trigger_of
 from api.workflows.run_pages import read_page
@@ -162,7 +163,7 @@ def _duration_seconds(run: FlowRun) -> float | None:
 
 
 def _ended_within(run: FlowRun, span: timedelta) -> bool:
-    ended = run.end_time if run.state is not None and run.state.is_final() else None
+    ended = run.end_time if is_final(run) else None
     return ended is not None and utc_now() - ended < span
 
 

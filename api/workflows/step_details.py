@@ -64,10 +64,10 @@ def _inputs_of(step: Step, names: Mapping[UUID, str]) -> dict[str, Any] | None:
 
 async def _outputs_of(prefect: Prefect, step: Step) -> dict[str, Any] | None:
     """The persisted result: an object as it is, any other value as `{"result": value}`."""
-    if step.status is not StepStatus.COMPLETED or step.state is None:
+    if step.status is not StepStatus.COMPLETED:
         return None
     try:
-        result = await read_result(prefect, step.state.data)
+        result = await read_result(prefect, step.result)
     except ResultUnreadable:
         return None
     text = json.dumps(result, ensure_ascii=False)

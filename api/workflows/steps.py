@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 from uuid import UUID
 
 from api.prefect.client import FlowRun, State, StateType, TaskRun
+from api.prefect.states import is_final
 from api.workflows.schemas import StepStatus
 
 CACHED = "Cached"
@@ -55,12 +57,17 @@ class Step:
         """Prefect's state of the newest attempt."""
         return self.latest.state
 
+    @property
+    def result(self) -> Any:
+        """What Prefect says of the newest attempt's result, for `api.prefect.results` to read."""
+        return self.latest.state.data if self.latest.state else None
+
     @cached_property
     def status(self) -> StepStatus:
         """Where the step stands, made to agree with where the run stands."""
         state_type = self.latest.state_type.value if self.latest.state_type else "PENDING"
         status = _STATUS_OF_STATE[state_type]
-        if _is_final(self.run):
+        if is_final(self.run):
             if status is StepStatus.PENDING or (state_type == "CANCELLED" and self.latest.start_time is None):
                 return StepStatus.SKIPPED
             # A run that completed waited for its steps: one that still seems to run has ended without a record of it.
@@ -176,7 +183,3 @@ def step_name(task_run: TaskRun) -> str:
 def _task_of(task_run: TaskRun) -> str:
     # The key ends in a hash of the code, which changes when the code is mended between two attempts.
     return task_run.task_key.rpartition("-")[0] or task_run.task_key
-
-
-def _is_final(run: FlowRun) -> bool:
-    return run.state is not None and run.state.is_final()
