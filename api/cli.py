@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth.callers import Scope
 from api.auth.service import create_key, list_keys, revoke_key
-from api.db.engine import database_errors, make_engine, make_sessions
+from api.db.engine import SessionFactory, database_errors, make_engine, make_sessions
 from api.db.migrate import upgrade
 from api.errors import SpineError
+from api.secrets.rotation import rotate
 from api.settings import get_settings
 from api.up.command import up
 
@@ -52,15 +53,31 @@ def revoke(id_or_name: Annotated[str, typer.Argument(help="The id or the name of
     typer.echo(f"{row.name} ({row.id}) is revoked.")
 
 
+@keys.command("rotate-secret")
+def rotate_secret() -> None:
+    """Encrypt all stored secrets with a new key."""
+    count = _with_sessions(lambda sessions: rotate(sessions, get_settings()))
+    typer.echo(f"{count} {'secret is' if count == 1 else 'secrets are'} encrypted with the new key.")
+
+
 def _in_database(work: Callable[[AsyncSession], Awaitable[Answer]]) -> Answer:
     """Run `work` in one transaction on a migrated database; an error is one sentence and exit code 1."""
+
+    async def in_one_transaction(sessions: SessionFactory) -> Answer:
+        async with sessions.begin() as session:
+            return await work(session)
+
+    return _with_sessions(in_one_transaction)
+
+
+def _with_sessions(work: Callable[[SessionFactory], Awaitable[Answer]]) -> Answer:
+    """Run `work` on a migrated database; an error is one sentence and exit code 1."""
 
     async def run(url: URL) -> Answer:
         engine = make_engine(url)
         try:
             with database_errors():
-                async with make_sessions(engine).begin() as session:
-                    return await work(session)
+                return await work(make_sessions(engine))
         finally:
             await engine.dispose()
 

@@ -1,10 +1,12 @@
 """What a route may ask for, all made here: who calls, a database session, Prefect, a page."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import AfterValidator
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth.callers import Caller, Scope
@@ -114,3 +116,14 @@ async def get_page(
 
 
 PageDep = Annotated[PageRequest, Depends(get_page)]
+
+
+def _as_utc(time: datetime) -> datetime:
+    try:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("in UTC the time lies outside the years 1 to 9999") from None
+
+
+# A naive time in a query means UTC.
+QueryTime = Annotated[datetime, AfterValidator(_as_utc)]

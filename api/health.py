@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import text
 
+from api.alerts.delivery_health import read_delivery_health
 from api.db.engine import SessionFactory, database_errors
 from api.dependencies import PrefectDep, SessionsDep, SettingsDep
 from api.errors import NotFound, SpineError
@@ -21,7 +22,7 @@ SECONDS_FOR_A_CHECK = 3
 class ComponentHealth(BaseModel):
     """One thing that Spine needs."""
 
-    state: Literal["up", "down"]
+    state: Literal["up", "degraded", "down"] = Field(description="Degraded: at work, and somebody should look.")
     detail: str = Field(examples=["1 worker online in pool 'spine'"])
 
 
@@ -38,6 +39,7 @@ class Readiness(BaseModel):
     prefect: ComponentHealth
     database: ComponentHealth
     worker: ComponentHealth
+    alerts: ComponentHealth
 
 
 @router.get("/live", operation_id="health_live")
@@ -48,25 +50,28 @@ async def live() -> Liveness:
 
 @router.get("/ready", operation_id="health_ready", responses={503: {"model": Readiness}})
 async def ready(response: Response, prefect: PrefectDep, sessions: SessionsDep, settings: SettingsDep) -> Readiness:
-    """Tell what is up: Prefect, the database, a worker. 503 unless all are."""
+    """Tell what is up: Prefect, the database, a worker. 503 unless all are; failing alert channels are only told."""
     components = await asyncio.gather(
         _bounded(_check_prefect(prefect)),
         _bounded(_check_database(sessions)),
         _bounded(_check_worker(prefect, settings.work_pool)),
+        _bounded(_check_alerts(sessions)),
     )
-    all_up = all(component.state == "up" for component in components)
+    all_up = all(component.state != "down" for component in components)
     response.status_code = 200 if all_up else 503
     return Readiness(
         status="ready" if all_up else "not_ready",
         prefect=components[0],
         database=components[1],
         worker=components[2],
+        alerts=components[3],
     )
 
 
-async def _bounded(check: Coroutine[Any, Any, str]) -> ComponentHealth:
+async def _bounded(check: Coroutine[Any, Any, str | ComponentHealth]) -> ComponentHealth:
     try:
-        return ComponentHealth(state="up", detail=await asyncio.wait_for(check, SECONDS_FOR_A_CHECK))
+        found = await asyncio.wait_for(check, SECONDS_FOR_A_CHECK)
+        return found if isinstance(found, ComponentHealth) else ComponentHealth(state="up", detail=found)
     except TimeoutError:
         return ComponentHealth(state="down", detail=f"no answer within {SECONDS_FOR_A_CHECK} s")
     except SpineError as error:
@@ -83,6 +88,11 @@ async def _check_database(sessions: SessionFactory) -> str:
         async with sessions() as session:
             await session.execute(text("SELECT 1"))
     return "the database answers"
+
+
+async def _check_alerts(sessions: SessionFactory) -> ComponentHealth:
+    health = await read_delivery_health(sessions)
+    return ComponentHealth(state="degraded" if health.is_troubled else "up", detail=health.summary)
 
 
 async def _check_worker(prefect: Prefect, pool: str) -> str:

@@ -1,13 +1,15 @@
 """The application: `uvicorn --factory api.main:create_app`."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import health
+from api import health, metrics
+from api.alerts.routes import router as alerts
+from api.alerts.service import Alerting
 from api.auth.jwt import JwtVerifier
 from api.db.engine import make_engine, make_sessions
 from api.dependencies import get_caller
@@ -16,11 +18,16 @@ from api.http.logs import configure_logging
 from api.http.middleware import BodyMiddleware, RequestIdMiddleware
 from api.http.openapi import install_openapi
 from api.prefect.client import Prefect
+from api.run_history.follower import Follower
+from api.schedules.catalogue import Catalogue
+from api.schedules.routes import router as schedules
+from api.schedules.watch import ScheduleWatch
 from api.settings import Settings, get_settings
 from api.workflows.routes import router as workflows
 
 DESCRIPTION = """
-One stable API over Prefect: runs of workflows (Prefect flows), with credentials, exact pages and clear errors.
+One stable API over Prefect: runs of workflows (Prefect flows) and schedules (Prefect deployments), with credentials,
+exact pages and clear errors.
 
 Send an API key as `X-API-Key`, or as `Authorization: Bearer`. `spine keys create` makes one.
 """
@@ -40,8 +47,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
+    app.state.catalogue = Catalogue()
     app.dependency_overrides[get_settings] = lambda: settings
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(_api_v1())
     install_error_handlers(app)
     install_openapi(app)
@@ -54,6 +63,8 @@ def _api_v1() -> APIRouter:
     """Every route of the contract, all behind one credential check."""
     router = APIRouter(prefix="/api/v1", dependencies=[Depends(get_caller)])
     router.include_router(workflows)
+    router.include_router(schedules)
+    router.include_router(alerts)
     return router
 
 
@@ -67,7 +78,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         async with Prefect.connect(settings.prefect_deadline_seconds) as prefect:
             app.state.prefect = prefect
-            yield
+            alerting = app.state.alerting = Alerting(settings, app.state.sessions, prefect)
+            follower = Follower(
+                prefect, app.state.sessions, [ScheduleWatch(), *alerting.chores], alerting.after_reading
+            )
+            async with alerting.running(), follower.following() if settings.follow_runs else nullcontext():
+                yield
     finally:
         await engine.dispose()
 

@@ -6,7 +6,8 @@ What Prefect itself reads (`PREFECT_API_URL`, `PREFECT_UI_URL`, ...) stays with 
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr, model_validator
+from cryptography.fernet import Fernet
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 
@@ -14,7 +15,10 @@ from sqlalchemy import URL, make_url
 class Settings(BaseSettings):
     """One field for each `SPINE_*` variable; the README lists them."""
 
-    model_config = SettingsConfigDict(env_prefix="SPINE_", env_ignore_empty=True, extra="ignore", frozen=True)
+    # Errors would show what was given, and some of it is secret.
+    model_config = SettingsConfigDict(
+        env_prefix="SPINE_", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     home: Path = Field(default=Path(".spine"), description="Folder for state: databases, keys, results, logs.")
     database_url: SecretStr | None = Field(
@@ -29,9 +33,43 @@ class Settings(BaseSettings):
     prefect_deadline_seconds: float = Field(
         default=8.0, gt=0, lt=10, description="How long one request may wait for Prefect before it answers 503."
     )
+    follow_runs: bool = Field(
+        default=True, description="Whether this process takes part in following runs; one of several is enough."
+    )
+    secret_key: SecretStr | None = Field(
+        default=None, description="Fernet keys for stored secrets, newest first, separated by commas."
+    )
+    send_alerts: bool = Field(default=True, description="Whether this process sends alerts; one of several is enough.")
+    alert_attempts: int = Field(default=15, ge=1, description="How often an alert is tried before it is given up.")
+    alert_retry_seconds: float = Field(
+        default=1.0, gt=0, description="The wait before the second try; it doubles up to half an hour."
+    )
+    alert_late_seconds: float = Field(
+        default=300.0, gt=0, description="How late a run may begin before that raises an alert."
+    )
+    alert_failures_in_a_row: int = Field(
+        default=3, ge=1, description="As many failures in a row of one schedule raise an alert of their own."
+    )
+    alert_retention_days: int = Field(default=90, ge=1, description="Older alerts are what `spine.prune` deletes.")
+    allow_private_addresses: bool = Field(
+        default=False,
+        description="Whether alerts may go to loopback and private addresses; link-local ones never are allowed.",
+    )
     jwks_url: str | None = Field(default=None, description="Where the public keys of JWT bearer tokens are.")
     jwt_issuer: str | None = Field(default=None, description="The `iss` that a bearer token must carry.")
     jwt_audience: str | None = Field(default=None, description="The `aud` that a bearer token must carry.")
+
+    @field_validator("secret_key")
+    @classmethod
+    def _keys_are_fernet_keys(cls, keys: SecretStr | None) -> SecretStr | None:
+        for key in keys.get_secret_value().split(",") if keys else []:
+            try:
+                Fernet(key.strip())
+            except ValueError:
+                raise ValueError(
+                    "each key is 32 random bytes in URL-safe base64, as `Fernet.generate_key()` makes it"
+                ) from None
+        return keys
 
     @model_validator(mode="after")
     def _jwt_is_configured_whole(self) -> "Settings":

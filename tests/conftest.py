@@ -34,8 +34,9 @@ def api(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="session")
 def postgresql_api(stack: PrefectStack, postgresql_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """The API on PostgreSQL."""
-    with api_process(stack.url, stack.home, tmp_path_factory.mktemp("pg-api"), postgresql_url) as started:
+    """The API on PostgreSQL; it leaves following Prefect to the one on SQLite."""
+    folder = tmp_path_factory.mktemp("pg-api")
+    with api_process(stack.url, stack.home, folder, postgresql_url, SPINE_FOLLOW_RUNS="false") as started:
         yield started
 
 
@@ -44,7 +45,8 @@ def second_postgresql_api(
     stack: PrefectStack, postgresql_api: Api, postgresql_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Api]:
     """A second API process on the same PostgreSQL database."""
-    with api_process(stack.url, stack.home, tmp_path_factory.mktemp("pg-api-2"), postgresql_url) as started:
+    folder = tmp_path_factory.mktemp("pg-api-2")
+    with api_process(stack.url, stack.home, folder, postgresql_url, SPINE_FOLLOW_RUNS="false") as started:
         yield started
 
 
@@ -63,8 +65,10 @@ def proxy(stack: PrefectStack) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="session")
 def proxied_api(stack: PrefectStack, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """An API that reaches Prefect only through the proxy."""
-    with api_process(proxy.url, stack.home, tmp_path_factory.mktemp("proxied-api")) as started:
+    """An API that reaches Prefect only through the proxy, and only for requests."""
+    with api_process(
+        proxy.url, stack.home, tmp_path_factory.mktemp("proxied-api"), SPINE_FOLLOW_RUNS="false"
+    ) as started:
         yield started
 
 

@@ -19,11 +19,11 @@ MOST_LINES_OF_A_FILE = 300
 MOST_LINES_OF_A_FUNCTION = 50
 
 # The files that know HTTP. Flows use the services, so these must work without FastAPI.
-KNOW_HTTP = ("api/main.py", "api/health.py", "api/dependencies.py", "api/*routes.py", "api/http/*.py")
+KNOW_HTTP = ("api/main.py", "api/health.py", "api/metrics.py", "api/dependencies.py", "api/*routes.py", "api/http/*.py")
 # The door to Prefect, and the command that starts Prefect.
 KNOW_PREFECT = ("api/prefect/*.py", "api/up/*.py")
-# Who may speak HTTP to the outside: besides the door, only the reader of a token issuer's keys.
-SPEAK_HTTP = (*KNOW_PREFECT, "api/auth/jwt.py")
+# Who may speak HTTP to the outside: besides the door, the reader of a token issuer's keys, Vault's, and alert channels.
+SPEAK_HTTP = (*KNOW_PREFECT, "api/auth/jwt.py", "api/secrets/refs.py", "api/outgoing/*.py", "api/alerts/channels/*.py")
 
 
 def python_files(*folders: str) -> list[str]:

@@ -1,18 +1,21 @@
 """What Prefect's list routes take, for flow runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class RunFilter:
-    """A filter of flow runs: `runs` by their own fields, `flows` by their flow. All conditions must hold."""
+    """A filter of flow runs: by their own fields, by their flow, by their deployment. All three must hold."""
 
     runs: Json = field(default_factory=dict)
     flows: Json = field(default_factory=dict)
+    deployments: Json = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """The body for Prefect's `/flow_runs/filter` and `/flow_runs/count`."""
@@ -21,7 +24,13 @@ class RunFilter:
             body["flow_runs"] = self.runs
         if self.flows:
             body["flows"] = self.flows
+        if self.deployments:
+            body["deployments"] = self.deployments
         return body
+
+    def of_deployments(self, deployment_ids: Sequence[UUID]) -> "RunFilter":
+        """This filter for runs of these deployments only."""
+        return replace(self, deployments={"id": {"any_": [str(one) for one in deployment_ids]}})
 
     def where(self, **conditions: Json) -> "RunFilter":
         """This filter with further conditions on fields of the run.
@@ -38,11 +47,15 @@ class RunFilter:
 
         Prefect means the expected start time where a run has not started.
         """
-        bounds: Json = dict(self.runs.get("start_time", {}))
+        return self.between("start_time", since=since, until=until)
+
+    def between(self, field: str, *, since: datetime | None = None, until: datetime | None = None) -> "RunFilter":
+        """This filter with one of the run's times bounded, both ends inclusive; the tighter bound wins."""
+        bounds: Json = dict(self.runs.get(field, {}))
         if since is not None:
             bounds["after_"] = max(filter(None, [bounds.get("after_"), since.isoformat()]), key=datetime.fromisoformat)
         if until is not None:
             bounds["before_"] = min(
                 filter(None, [bounds.get("before_"), until.isoformat()]), key=datetime.fromisoformat
             )
-        return self.where(start_time=bounds) if bounds else self
+        return self.where(**{field: bounds}) if bounds else self

@@ -11,8 +11,10 @@ from typing import Any
 from uuid import UUID
 
 from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema.exceptions import SchemaError as InvalidSchema
 from jsonschema.exceptions import ValidationError as SchemaError
-from prefect.utilities.schema_tools.validation import preprocess_schema
+from prefect.utilities.schema_tools.validation import CircularSchemaRefError, preprocess_schema, validate
+from prefect.utilities.schema_tools.validation import ValidationError as PrefectValidationError
 from pydantic import TypeAdapter, ValidationError
 from referencing import Registry
 
@@ -73,6 +75,18 @@ def check_parameters(schema: Json | None, defaults: Json, given: Json) -> list[F
     )
     wrong = [_to_field_error(error) for error in validator.iter_errors({**defaults, **given})]
     return refused + unknown + [error for error in wrong if _concerns(error, given, defaults)]
+
+
+def prefect_accepts(schema: Json, parameters: Json) -> bool:
+    """Whether Prefect gives a deployment with these parameters this schema, when it is to enforce it.
+
+    That is less than `check_parameters` wants: names may be unknown or missing. Without enforcing, Prefect takes any.
+    """
+    try:
+        validate(parameters, schema, raise_on_error=True, ignore_required=True)
+    except (PrefectValidationError, CircularSchemaRefError, InvalidSchema):
+        return False
+    return True
 
 
 def _concerns(error: FieldError, given: Json, defaults: Json) -> bool:

@@ -14,7 +14,12 @@ from api.up.plan import Plan
 # a killed worker are recognised as ours. Users have no reason to set it, unlike `SPINE_HOME`.
 MARKER = "SPINE_UP_CHILD_OF"
 
+# Prefect checks each schedule's time zone against the list of all zones on every read, and Python makes that list by
+# opening hundreds of files below the system's folders. The tzdata package has it in one file: a page of 100 deployments
+# then takes 45 ms instead of 670.
+_ZONES_FROM_PACKAGE = {"PYTHONTZPATH": ""}
 _FOR_SERVER = {
+    **_ZONES_FROM_PACKAGE,
     # A cancelled run whose worker is gone reads CANCELLED after this time instead of Prefect's five minutes.
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "5",
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "30",
@@ -33,6 +38,8 @@ def shared(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "SPINE_WAREHOUSE_URL": str(plan.home / "warehouse"),
+        # On a laptop, what one tells people of is on that laptop, too.
+        "SPINE_ALLOW_PRIVATE_ADDRESSES": "true",
     }
     if "PREFECT_LOCAL_STORAGE_PATH" not in user:
         # Flow runs write results and the API reads them, from other working directories: the path is absolute.
@@ -53,7 +60,7 @@ def for_worker(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, st
 
 def for_api(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of Spine's API."""
-    return _child(plan, user)
+    return {**_ZONES_FROM_PACKAGE, **_child(plan, user)}
 
 
 def _child(plan: Plan, user: Mapping[str, str]) -> dict[str, str]:
@@ -61,4 +68,4 @@ def _child(plan: Plan, user: Mapping[str, str]) -> dict[str, str]:
 
 
 def _without_key(environment: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name != "SPINE_API_KEY"}
+    return {name: value for name, value in environment.items() if name not in ("SPINE_API_KEY", "SPINE_SECRET_KEY")}

@@ -14,8 +14,8 @@ from api.auth.callers import Caller
 from api.errors import Conflict
 from api.prefect.client import FlowRun, Prefect, SetStateStatus, State
 from api.prefect.states import Cancelled, Cancelling, is_final, refusal_of
+from api.schemas import ActionResponse
 from api.workflows.runs import find_run
-from api.workflows.schemas import ActionResponse
 
 NO_PROCESS_YET = {"SCHEDULED", "PENDING"}
 

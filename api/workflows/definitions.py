@@ -6,11 +6,11 @@ from typing import Any
 from uuid import UUID
 
 from api.pagination import Page, PageRequest, make_page
-from api.prefect.client import DeploymentResponse, FlowRun, Prefect
+from api.prefect.client import Deployment, FlowRun, Prefect
 from api.prefect.filters import Json, RunFilter
 from api.workflows.deployments import find_workflow, own_deployments
 from api.workflows.origins import domain_of
-from api.workflows.run_pages import NEWEST_FIRST
+from api.workflows.run_pages import BY_START
 from api.workflows.schemas import WorkflowDefinition, WorkflowParameter
 from api.workflows.step_counts import count_steps
 
@@ -46,10 +46,10 @@ async def _step_counts(prefect: Prefect, flow_ids: Sequence[UUID]) -> dict[UUID,
 
 async def _newest_completed(prefect: Prefect, flow_id: UUID) -> list[FlowRun]:
     wanted = RunFilter(runs={"state": COMPLETED}, flows={"id": {"any_": [str(flow_id)]}})
-    return await prefect.list_runs(wanted, NEWEST_FIRST, limit=1)
+    return await prefect.list_runs(wanted, BY_START.sort, limit=1)
 
 
-def _to_definition(name: str, deployment: DeploymentResponse, step_count: int) -> WorkflowDefinition:
+def _to_definition(name: str, deployment: Deployment, step_count: int) -> WorkflowDefinition:
     return WorkflowDefinition(
         name=name,
         domain=domain_of(deployment.tags),

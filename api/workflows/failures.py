@@ -100,6 +100,16 @@ def message_of(state: State | None) -> str | None:
     return match["text"] or match["name"]
 
 
+def exception_of(state: State | None) -> str | None:
+    """The class and the message of the exception that ended a run; the state's message where no exception is in it."""
+    if state is None or not state.message:
+        return None
+    match = _STATE_MESSAGE.match(state.message)
+    if match is None:
+        return state.message
+    return ": ".join(filter(None, (match["name"], match["text"])))
+
+
 def is_exception(state: State | None) -> bool:
     """Whether a state's message tells of an exception, of a crash or a time-out, and not only that steps failed."""
     return state is None or re.match(r"\d+/\d+ states ", state.message or "") is None

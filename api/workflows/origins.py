@@ -7,19 +7,32 @@ because labels are out of people's way in the UI.
 from collections.abc import Iterable
 from uuid import UUID
 
+from api.alerts.severity import Severity
 from api.prefect.client import FlowRun
 from api.prefect.filters import RunFilter
 from api.workflows.schemas import RunTrigger
 
 API_TAG = "spine:api"
 CALLER_LABEL = "spine.triggered_by"
+# On deployments that were made over the API as schedules, with the name; their runs inherit it.
+SCHEDULE_LABEL = "spine.schedule"
 DOMAIN_TAG_PREFIX = "domain:"
+SEVERITY_TAG_PREFIX = "severity:"
+# On a deployment: its runs raise no alerts.
+SILENCING_TAG = "alert:off"
 
 
 def domain_of(tags: Iterable[str]) -> str | None:
     """The domain that a `domain:` tag names; the first in alphabetical order where there are several."""
     domains = sorted(tag.removeprefix(DOMAIN_TAG_PREFIX) for tag in tags if tag.startswith(DOMAIN_TAG_PREFIX))
     return domains[0] if domains else None
+
+
+def severity_of(tags: Iterable[str]) -> Severity:
+    """How bad a failure is, as a `severity:` tag says; ERROR without one, the worst of several."""
+    named = [tag.removeprefix(SEVERITY_TAG_PREFIX).upper() for tag in tags if tag.startswith(SEVERITY_TAG_PREFIX)]
+    known = [Severity(name) for name in named if name in Severity.__members__]
+    return max(known, key=lambda severity: severity.rank, default=Severity.ERROR)
 
 
 def trigger_of(run: FlowRun) -> RunTrigger:
@@ -33,8 +46,12 @@ def trigger_of(run: FlowRun) -> RunTrigger:
 
 
 def schedule_of(run: FlowRun) -> UUID | None:
-    """The schedule that started a run: Prefect's deployment, which is what a schedule is."""
-    return run.deployment_id if trigger_of(run) is RunTrigger.SCHEDULE else None
+    """The schedule that a run belongs to: Prefect's deployment, which is what a schedule is.
+
+    Runs inherit the label of deployments that were made as schedules and keep it when those are deleted.
+    """
+    by_schedule = SCHEDULE_LABEL in run.labels or trigger_of(run) is RunTrigger.SCHEDULE
+    return run.deployment_id if by_schedule else None
 
 
 def with_trigger(run_filter: RunFilter, trigger: RunTrigger) -> list[RunFilter]:

@@ -1,18 +1,16 @@
 """`/api/v1/workflows`."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import AfterValidator
 
-from api.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, SessionsDep
+from api.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, QueryTime, SessionsDep
 from api.http.openapi import errors
 from api.pagination import Page
+from api.schemas import ActionResponse
 from api.workflows import cancel, definitions, retry, runs, trigger
 from api.workflows.run_queries import RunQuery
 from api.workflows.schemas import (
-    ActionResponse,
     RunStatus,
     RunTrigger,
     WorkflowDefinition,
@@ -23,17 +21,6 @@ from api.workflows.schemas import (
 )
 
 router = APIRouter(prefix="/workflows", tags=["workflows"])
-
-
-def _as_utc(time: datetime) -> datetime:
-    try:
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("in UTC the time lies outside the years 1 to 9999") from None
-
-
-# A naive time in a query means UTC.
-QueryTime = Annotated[datetime, AfterValidator(_as_utc)]
 
 
 @router.get("/runs", operation_id="list_runs", responses=errors(422))

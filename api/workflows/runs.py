@@ -13,7 +13,7 @@ from api.prefect.client import Flow, FlowRun, Log, Prefect, TaskRun
 from api.prefect.results import ResultUnreadable, read_result
 from api.prefect.states import is_final
 from api.workflows.failures import category_of, is_exception, message_of
-from api.workflows.origins import CALLER_LABEL, domain_of, schedule_of, trigger_of
+from api.workflows.origins import CALLER_LABEL, SCHEDULE_LABEL, domain_of, schedule_of, trigger_of
 from api.workflows.run_pages import read_page
 from api.workflows.run_queries import STATUS_OF_STATE, RunQuery, filters_for
 from api.workflows.schemas import (
@@ -194,6 +194,8 @@ async def _origin(prefect: Prefect, run: FlowRun) -> tuple[str | None, UUID | No
     if run.parent_task_run_id is not None:
         return await _parent_of(prefect, run.parent_task_run_id)
     if trigger is RunTrigger.SCHEDULE and run.deployment_id is not None:
+        if SCHEDULE_LABEL in run.labels:
+            return str(run.labels[SCHEDULE_LABEL]), None
         deployments = await prefect.deployments_by_id([run.deployment_id])
         return next((deployment.name for deployment in deployments.values()), None), None
     if trigger is RunTrigger.DEPENDENCY:

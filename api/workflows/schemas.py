@@ -1,20 +1,12 @@
 """The models of `/api/v1/workflows`, as clients are typed against them."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
-class CaseInsensitiveEnum(StrEnum):
-    """An enumeration that is written in upper case and read in any."""
-
-    @classmethod
-    def _missing_(cls, value: object) -> "CaseInsensitiveEnum | None":
-        wanted = value.upper() if isinstance(value, str) else None
-        return next((member for member in cls if member.value == wanted), None)
+from api.schemas import CaseInsensitiveEnum
 
 
 class RunStatus(CaseInsensitiveEnum):
@@ -152,14 +144,6 @@ class WorkflowTriggerResponse(BaseModel):
     run_id: UUID
     workflow_name: str
     status: TriggerStatus
-    message: str
-
-
-class ActionResponse(BaseModel):
-    """What a change did."""
-
-    id: str
-    status: str = Field(examples=["cancelled"])
     message: str
 
 

@@ -3,11 +3,10 @@
 from typing import Any
 
 from api.auth.callers import Caller
-from api.errors import BadRequest, FieldError
 from api.prefect.client import Prefect
-from api.prefect.parameters import check_parameters
 from api.workflows.deployments import find_workflow
 from api.workflows.origins import API_TAG, CALLER_LABEL
+from api.workflows.parameters import refuse_wrong_parameters
 from api.workflows.schemas import TriggerStatus, WorkflowTriggerResponse
 
 
@@ -19,11 +18,7 @@ async def trigger_workflow(
     Raises `NotFound`, `Conflict` without a deployment, and `BadRequest` naming each parameter that the flow refuses.
     """
     deployment = await find_workflow(prefect, workflow_name)
-    problems = check_parameters(deployment.parameter_openapi_schema, deployment.parameters, params)
-    if problems:
-        named = "; ".join(f"{'.'.join(map(str, problem.loc)) or 'params'}: {problem.msg}" for problem in problems)
-        located = [FieldError(("body", "params", *problem.loc), problem.msg) for problem in problems]
-        raise BadRequest(f"The workflow {workflow_name!r} does not take these parameters: {named}.", located)
+    refuse_wrong_parameters(workflow_name, deployment, params, "params")
     run = await prefect.create_run(
         deployment.id,
         parameters=params,

@@ -111,7 +111,7 @@ def test_every_route_below_api_v1_refuses(headers: dict[str, str], api: Api, rou
 
 def test_only_health_and_the_documentation_answer_without_a_credential(api: Api, routes: list[tuple[str, str]]) -> None:
     free = {path for path, _ in routes if not path.startswith("/api/v1/")}
-    assert free == {"/health/live", "/health/ready", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+    assert free == {"/health/live", "/health/ready", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
     for path in free:
         assert httpx.get(f"{api.url}{path}").status_code == 200, path
 

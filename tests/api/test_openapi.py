@@ -7,102 +7,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from tests.api.contract import ANSWERS, MODELS
 from tests.support.stack import Api, PrefectStack
-
-# A field's JSON type with `|null` where it can be null, or the values that it takes.
-Fields = dict[str, str | list[str]]
-
-RUN_STATUS = ["PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
-STEP_STATUS = ["PENDING", "RUNNING", "COMPLETED", "FAILED", "SKIPPED"]
-TRIGGERS = ["SCHEDULE", "MANUAL", "API", "DEPENDENCY", "RETRY"]
-CATEGORIES = [
-    "NETWORK",
-    "DATABASE",
-    "STORAGE",
-    "SOURCE",
-    "PARSE",
-    "VALIDATION",
-    "CONFIG",
-    "AUTH",
-    "PIPELINE",
-    "ORCHESTRATION",
-    "INTERNAL",
-    "UNKNOWN",
-]
-
-SUMMARY: Fields = {
-    "run_id": "string",
-    "workflow_name": "string",
-    "status": RUN_STATUS,
-    "trigger": TRIGGERS,
-    "domain": "string|null",
-    "created_at": "date-time",
-    "started_at": "date-time|null",
-    "completed_at": "date-time|null",
-    "duration_seconds": "number|null",
-    "step_count": "integer",
-    "completed_step_count": "integer",
-    "failed_step_count": "integer",
-    "error": "string|null",
-    "schedule_id": "string|null",
-}
-# The models of the contract.
-MODELS: dict[str, Fields] = {
-    "WorkflowRunSummary": {**SUMMARY},
-    "WorkflowRunDetail": {
-        **SUMMARY,
-        "input_params": "object|null",
-        "execution_id": "string|null",
-        "error_category": [*CATEGORIES, "null"],
-        "rows_processed": "integer|null",
-        "steps": "array",
-        "triggered_by": "string|null",
-        "parent_run_id": "string|null",
-        "capture_id": "string|null",
-        "attempt": "integer",
-        "prefect_url": "string|null",
-    },
-    "WorkflowStepDetail": {
-        "step_id": "string",
-        "run_id": "string",
-        "step_name": "string",
-        "step_index": "integer",
-        "status": STEP_STATUS,
-        "started_at": "date-time|null",
-        "completed_at": "date-time|null",
-        "duration_ms": "integer|null",
-        "inputs": "object|null",
-        "outputs": "object|null",
-        "error": "string|null",
-        "error_category": [*CATEGORIES, "null"],
-        "retry_count": "integer",
-    },
-    "WorkflowTriggerResponse": {
-        "run_id": "string",
-        "workflow_name": "string",
-        "status": ["PENDING", "STARTED"],
-        "message": "string",
-    },
-    "WorkflowDefinition": {
-        "name": "string",
-        "domain": "string|null",
-        "description": "string",
-        "step_count": "integer",
-        "parameters": "array",
-        "tags": "array",
-    },
-    "ActionResponse": {"id": "string", "status": "string", "message": "string"},
-    "Pagination": {"offset": "integer", "limit": "integer", "total": "integer", "has_more": "boolean"},
-}
-ANSWERS = {
-    ("get", "/runs"): ("200", "Page_WorkflowRunSummary_"),
-    ("get", "/runs/{run_id}"): ("200", "WorkflowRunDetail"),
-    ("post", "/trigger/{workflow_name}"): ("201", "WorkflowTriggerResponse"),
-    ("post", "/runs/{run_id}/cancel"): ("200", "ActionResponse"),
-    ("post", "/runs/{run_id}/retry"): ("200", "WorkflowTriggerResponse"),
-    ("get", "/definitions"): ("200", "Page_WorkflowDefinition_"),
-    ("get", "/definitions/{workflow_name}"): ("200", "WorkflowDefinition"),
-}
 
 Operations = dict[tuple[str, str], dict[str, Any]]
 
@@ -196,7 +102,7 @@ def test_nothing_is_left_of_the_errors_that_fastapi_adds(document: dict[str, Any
 
 def test_each_route_answers_with_the_model_of_the_contract(operations: Operations) -> None:
     for (method, path), (status, model) in ANSWERS.items():
-        responses = operations[method, f"/api/v1/workflows{path}"]["responses"]
+        responses = operations[method, f"/api/v1{path}"]["responses"]
         successes = [one for one in responses if one.startswith("2")]
         assert successes == [status], path
         schema = responses[status]["content"]["application/json"]["schema"]
@@ -229,7 +135,7 @@ def test_a_model_has_the_fields_types_and_nullability_of_the_contract(model: str
 
 
 def test_a_list_is_data_and_pagination(document: dict[str, Any]) -> None:
-    for model in ("WorkflowRunSummary", "WorkflowDefinition"):
+    for model in ("WorkflowRunSummary", "WorkflowDefinition", "ScheduleResponse", "ScheduleRunSummary"):
         page = document["components"]["schemas"][f"Page_{model}_"]
         assert page["required"] == ["data", "pagination"]
         assert page["properties"]["data"]["items"] == {"$ref": f"#/components/schemas/{model}"}
@@ -254,8 +160,15 @@ def test_the_body_of_a_trigger_has_an_example_and_takes_no_other_field(document:
         assert "params" not in body.get("required", [])
 
 
-def test_work_can_be_asked_for_with_an_idempotency_key(operations: Operations) -> None:
-    parameters = operations["post", "/api/v1/workflows/trigger/{workflow_name}"]["parameters"]
+def test_a_preview_is_a_list_of_times(operations: Operations) -> None:
+    responses = operations["get", "/api/v1/schedules/preview-next"]["responses"]
+    items = responses["200"]["content"]["application/json"]["schema"]["items"]
+    assert items == {"$ref": "#/components/schemas/NextRunPreview"}
+
+
+@pytest.mark.parametrize("path", ["/workflows/trigger/{workflow_name}", "/schedules/{schedule_id}/run-now"])
+def test_work_can_be_asked_for_with_an_idempotency_key(operations: Operations, path: str) -> None:
+    parameters = operations["post", f"/api/v1{path}"]["parameters"]
     (header,) = [one for one in parameters if one["in"] == "header"]
     assert header["name"].lower() == "idempotency-key"
     assert header["required"] is False

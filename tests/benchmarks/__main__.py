@@ -2,12 +2,12 @@
 
 import asyncio
 import os
+import sys
 import tempfile
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from statistics import median
 from uuid import UUID
 
 import httpx
@@ -15,11 +15,13 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from api.db.base import utc_now
 from api.prefect.client import Prefect
-from api.workflows.run_pages import NEWEST_FIRST
+from api.workflows.run_pages import BY_START
 from api.workflows.run_queries import RunQuery, filters_for
 from api.workflows.step_counts import NOT_SIMPLY_COMPLETED
-from tests.benchmarks import finra_rows
+from tests.benchmarks import alerts, finra_rows, schedules
 from tests.benchmarks.seeding import copy_run
+from tests.benchmarks.timing import alternate, row
+from tests.support.postgres import fresh_database, postgresql_server
 from tests.support.processes import free_port
 from tests.support.stack import (
     ADMIN_KEY,
@@ -32,35 +34,13 @@ from tests.support.stack import (
 )
 
 STORED_RUNS = 5_000
-ROUNDS = 40
-
-Action = Callable[[], Awaitable[object]]
-
-
-async def alternate(ours: Action, direct: Action) -> tuple[float, float]:
-    """Median milliseconds of both, taken in turns so that a busy moment hits both."""
-    spent: tuple[list[float], list[float]] = ([], [])
-    for round_number in range(ROUNDS + 3):
-        for times, action in zip(spent, (ours, direct), strict=True):
-            began = time.perf_counter()
-            await action()
-            if round_number >= 3:
-                times.append((time.perf_counter() - began) * 1000)
-    return median(spent[0]), median(spent[1])
-
-
-def row(what: str, ours: float, compared: str, direct: float, unit: str, aim: str) -> None:
-    """One line of the table."""
-    print(
-        f"| {what} | {ours:.1f} {unit} | {compared} | {direct:.1f} {unit} | {ours / direct:.2f} | {aim} |", flush=True
-    )
 
 
 async def list_directly(prefect: Prefect, limit: int) -> None:
     """The calls that a page of runs is made of, without Spine in between."""
     filters = filters_for(RunQuery(), utc_now())
     runs, _ = await asyncio.gather(
-        prefect.list_runs(filters[0], NEWEST_FIRST, 0, limit + 1),
+        prefect.list_runs(filters[0], BY_START.sort, 0, limit + 1),
         asyncio.gather(*(prefect.count_runs(part) for part in filters)),
     )
     ids = [run.id for run in runs[:limit]]
@@ -116,24 +96,74 @@ def measure_finra() -> None:
         print(f"| finra.weekly_refresh, {rows:,} rows | {ours} | polars.read_csv | {reading} | {ratio:.1f} | {aim} |")
 
 
-def main() -> None:
-    """Build a stack with many stored runs, measure, print."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        environment = prefect_environment(folder / "prefect", free_port())
-        os.environ |= environment
+def measure_runs() -> None:
+    """The rows about runs: build a stack with many stored runs, measure, print."""
+    with _folder() as (folder, environment):
         with prefect_server(environment, folder / "server.log"):
             stack = PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", dict(os.environ))
             run_id = _one_real_run(stack, folder)
         copy_run(folder / "prefect" / "prefect.db", run_id, STORED_RUNS)
-        print("| what | Spine | compared with | that | ratio | aim |\n|---|---|---|---|---|---|")
         with (
             prefect_server(environment, folder / "server.log"),
             api_process(stack.url, stack.home, folder / "api") as api,
             temporary_settings({PREFECT_API_URL: stack.url}),
         ):
             asyncio.run(measure_api(stack, api.url, run_id))
-    measure_finra()
+
+
+def measure_schedules() -> None:
+    """The rows about schedules, on a stack of their own."""
+    with _folder() as (folder, environment):
+        with (
+            prefect_server(environment, folder / "server.log"),
+            api_process(environment["PREFECT_API_URL"], folder / "prefect", folder / "first-api") as api,
+        ):
+            stack = PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", dict(os.environ))
+            stack.post("/work_pools/", {"name": "spine", "type": "process"})
+            stack.cli("deploy", "--all", "--no-prompt", "--prefect-file", str(DEMO / "prefect.yaml"))
+            schedule_id, run_id = schedules.make_one(api, stack)
+        schedules.fill(stack, schedule_id, run_id)
+        with (
+            prefect_server(environment, folder / "server.log"),
+            api_process(stack.url, stack.home, folder / "api") as api,
+        ):
+            seconds = schedules.settle(api, stack)
+            print(f"(counting {schedules.SCHEDULES * schedules.RUNS_EACH:,} runs of before: {seconds:.0f} s)")
+            asyncio.run(schedules.measure(stack, api.url))
+
+
+def measure_alerts() -> None:
+    """The rows about alerts, on SQLite and on PostgreSQL."""
+    open_ = {"SPINE_ALLOW_PRIVATE_ADDRESSES": "true"}
+    with (
+        _folder() as (folder, environment),
+        prefect_server(environment, folder / "server.log"),
+        postgresql_server(folder / "postgresql") as server,
+        fresh_database(server) as database,
+    ):
+        stack = PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", dict(os.environ))
+        with api_process(stack.url, stack.home, folder / "api", **open_) as api:
+            alerts.measure_sending(api, "SQLite")
+            alerts.measure_failures(api, stack)
+        with api_process(stack.url, stack.home, folder / "pg-api", database, **open_) as api:
+            alerts.measure_sending(api, "PostgreSQL")
+            alerts.measure_million(api, database)
+
+
+@contextmanager
+def _folder() -> Iterator[tuple[Path, dict[str, str]]]:
+    with tempfile.TemporaryDirectory() as name:
+        environment = prefect_environment(Path(name) / "prefect", free_port())
+        os.environ |= environment
+        yield Path(name), environment
+
+
+def main() -> None:
+    """Measure everything, or only the parts that the command line names: `runs`, `schedules`, `alerts`, `finra`."""
+    parts = {"runs": measure_runs, "schedules": measure_schedules, "alerts": measure_alerts, "finra": measure_finra}
+    print("| what | Spine | compared with | that | ratio | aim |\n|---|---|---|---|---|---|")
+    for name in sys.argv[1:] or parts:
+        parts[name]()
 
 
 def _one_real_run(stack: PrefectStack, folder: Path) -> str:

@@ -3,6 +3,7 @@
 Storing 5,000 runs with three task runs each over Prefect's API takes ten minutes; the copies are the same rows.
 """
 
+import json
 import sqlite3
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -35,6 +36,34 @@ def copy_run(database: Path, run_id: str, times: int) -> None:
                 owner = {**task, "flow_run_id": new_run, "dynamic_key": uuid4().hex}
                 states = task_states[task["id"]]
                 _copy(connection, "task_run", owner, states, "task_run_state", "task_run_id", str(uuid4()), shift)
+    connection.close()
+
+
+def copy_schedule(database: Path, deployment_id: str, run_id: str, times: int, runs_each: int) -> None:
+    """Store `times` copies of a schedule, each at another minute of the day, each with copies of a finished run.
+
+    The Prefect server must not be running.
+    """
+    connection = sqlite3.connect(database)
+    connection.row_factory = sqlite3.Row
+    deployment = _rows(connection, "deployment", "id", deployment_id)[0]
+    row = _rows(connection, "deployment_schedule", "deployment_id", deployment_id)[0]
+    run = _rows(connection, "flow_run", "id", run_id)[0]
+    states = _rows(connection, "flow_run_state", "flow_run_id", run_id)
+    with connection:
+        for number in range(times):
+            copy_id, name = str(uuid4()), f"copy-{number:05}"
+            labels = json.dumps({**json.loads(deployment["labels"]), "spine.schedule": name})
+            made = {**deployment, "id": copy_id, "name": name, "labels": labels, "concurrency_limit_id": None}
+            age = timedelta(seconds=number)
+            _insert(connection, "deployment", made, age)
+            timing = json.dumps({"cron": f"{number % 60} {number % 24} * * *", "timezone": "America/New_York"})
+            schedule = {**row, "id": str(uuid4()), "deployment_id": copy_id, "schedule": timing}
+            _insert(connection, "deployment_schedule", schedule, age)
+            for earlier in range(runs_each):
+                shift = timedelta(days=earlier, seconds=number)
+                owned = {**run, "deployment_id": copy_id}
+                _copy(connection, "flow_run", owned, states, "flow_run_state", "flow_run_id", str(uuid4()), shift)
     connection.close()
 
 

@@ -17,7 +17,11 @@ class Proxy:
     port: int = field(default_factory=free_port)
     requests: list[str] = field(default_factory=list)
     drops_left: int = 0
+    streams: bool = True
     _open: threading.Event = field(default_factory=threading.Event)
+    _refuses: bool = False
+    _loop: asyncio.AbstractEventLoop | None = None
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._open.set()
@@ -31,6 +35,21 @@ class Proxy:
         finally:
             self._open.set()
 
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Close every connection, and each new one at once, for as long as the block lasts."""
+        self._refuses = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._close_all)
+        try:
+            yield
+        finally:
+            self._refuses = False
+
+    def _close_all(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
     @property
     def url(self) -> str:
         """Where the proxied Prefect API is."""
@@ -38,12 +57,17 @@ class Proxy:
 
     async def serve(self, stopped: asyncio.Event) -> None:
         """Forward until `stopped`."""
+        self._loop = asyncio.get_running_loop()
         server = await asyncio.start_server(self._connect, "127.0.0.1", self.port)
         async with server:
             await stopped.wait()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refuses:
+            writer.close()
+            return
         upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
+        self._writers |= {writer, upstream_writer}
         forwards = [
             asyncio.create_task(self._forward_requests(reader, upstream_writer)),
             asyncio.create_task(_forward(upstream_reader, writer)),
@@ -53,11 +77,14 @@ class Proxy:
             forward.cancel()
         for end in (writer, upstream_writer):
             end.close()
+        self._writers -= {writer, upstream_writer}
 
     async def _forward_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
             lines = [line for line in data.split(b"\r\n") if line.endswith(b" HTTP/1.1")]
             self.requests += [line.decode() for line in lines]
+            if not self.streams and b"upgrade: websocket" in data.lower():
+                return
             if lines and self.drops_left:
                 # Let the server do the work, then lose its answer: the worst moment for a connection to break.
                 self.drops_left -= 1

@@ -1,0 +1,1 @@
+"""Alerts: who hears of what, every attempt to tell them, and what raises alerts by itself."""

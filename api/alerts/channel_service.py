@@ -1,0 +1,214 @@
+"""Channels: made, read, changed, deleted and tried out."""
+
+import asyncio
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.alerts.channels import CHANNEL_TYPES
+from api.alerts.channels.base import ChannelConfig
+from api.alerts.notices import Notice, Outcome
+from api.alerts.schemas import (
+    AlertChannelCreate,
+    AlertChannelResponse,
+    AlertChannelUpdate,
+    ChannelTestResponse,
+    ChannelType,
+)
+from api.alerts.sending import Sender
+from api.alerts.severity import Severity
+from api.alerts.tables import FAILED, PENDING, AlertChannel, AlertDelivery, AlertThrottle
+from api.auth.callers import Caller
+from api.db.base import new_id, utc_now
+from api.errors import BadRequest, Conflict, FieldError, NotFound
+from api.outgoing.addresses import literal_refusal
+from api.pagination import Page, PageRequest, make_page
+from api.schemas import ActionResponse
+from api.secrets.keyring import Keyring
+from api.secrets.sealed import keep_stored, redact, seal, unseal
+
+
+class ChannelSecrets:
+    """Between the configuration that clients send and see and the one that is stored."""
+
+    def __init__(self, keyring: Keyring, allow_private: bool) -> None:
+        self._keyring = keyring
+        self._allow_private = allow_private
+
+    def store(
+        self, channel_type: str, sent: dict[str, Any], stored: dict[str, Any]
+    ) -> tuple[dict[str, Any], ChannelConfig]:
+        """What is to be stored for a configuration, whose `***` keep what is `stored`.
+
+        Raises `BadRequest` naming each wrong value.
+        """
+        plain = unseal(keep_stored(sent, stored), self._keyring)
+        try:
+            config = CHANNEL_TYPES[channel_type].model_validate(plain)
+        except ValidationError as refusal:
+            raise _bad_config(channel_type, refusal) from None
+        for host in config.hosts():
+            if reason := literal_refusal(host, self._allow_private):
+                raise BadRequest(
+                    f"The channel's host cannot be used: {reason}.", [FieldError(("body", "config"), reason)]
+                )
+        return seal(config.model_dump(exclude_none=True), self._keyring), config
+
+    def open(self, channel: AlertChannel) -> ChannelConfig:
+        """The configuration with its secrets, to send with."""
+        return CHANNEL_TYPES[channel.channel_type].model_validate(unseal(channel.config, self._keyring))
+
+
+def _bad_config(channel_type: str, refusal: ValidationError) -> BadRequest:
+    # The input stays out: it may be a secret.
+    errors = [
+        FieldError(("body", "config", *error["loc"]), error["msg"]) for error in refusal.errors(include_input=False)
+    ]
+    told = "; ".join(f"{'.'.join(map(str, error.loc[1:]))}: {error.msg}" for error in errors)
+    return BadRequest(f"A channel of type {channel_type} does not take this config: {told}.", errors)
+
+
+async def create_channel(
+    session: AsyncSession, secrets: ChannelSecrets, caller: Caller, body: AlertChannelCreate
+) -> ActionResponse:
+    """Store a new channel. Raises `BadRequest` for its config and `Conflict` for its name."""
+    stored, config = secrets.store(body.channel_type.value, body.config, {})
+    channel = AlertChannel(
+        id=new_id(),
+        name=body.name,
+        channel_type=body.channel_type.value,
+        config=stored,
+        recipients=config.receivers(),
+        min_severity=body.min_severity.value,
+        domains=body.domains,
+        enabled=body.enabled,
+        throttle_minutes=body.throttle_minutes,
+        created_by=caller.name,
+    )
+    session.add(channel)
+    await _flush(session, body.name)
+    return ActionResponse(id=channel.id, status="created", message=f"The channel {channel.name!r} was created.")
+
+
+async def list_channels(
+    session: AsyncSession, channel_type: ChannelType | None, enabled: bool | None, page: PageRequest
+) -> Page[AlertChannelResponse]:
+    """A page of channels, newest first."""
+    conditions = []
+    if channel_type is not None:
+        conditions.append(AlertChannel.channel_type == channel_type.value)
+    if enabled is not None:
+        conditions.append(AlertChannel.enabled.is_(enabled))
+    total = await session.scalar(select(func.count()).select_from(AlertChannel).where(*conditions)) or 0
+    wanted = select(AlertChannel).where(*conditions).order_by(AlertChannel.created_at.desc(), AlertChannel.id.desc())
+    rows = await session.scalars(wanted.offset(page.offset).limit(page.limit))
+    return make_page([present(row) for row in rows], total, page)
+
+
+def present(channel: AlertChannel) -> AlertChannelResponse:
+    """A channel as clients see it."""
+    return AlertChannelResponse(
+        id=channel.id,
+        name=channel.name,
+        channel_type=ChannelType(channel.channel_type),
+        config=redact(channel.config),
+        min_severity=Severity(channel.min_severity),
+        domains=channel.domains,
+        enabled=channel.enabled,
+        throttle_minutes=channel.throttle_minutes,
+        last_success_at=channel.last_success_at,
+        last_failure_at=channel.last_failure_at,
+        consecutive_failures=channel.consecutive_failures,
+        created_at=channel.created_at,
+        updated_at=channel.updated_at,
+        created_by=channel.created_by,
+    )
+
+
+async def find_channel(session: AsyncSession, id_or_name: str, *, to_change: bool = False) -> AlertChannel:
+    """The channel with this id, or else this name. Raises `NotFound`."""
+    found: AlertChannel | None = None
+    if id_or_name.isprintable():
+        for mine in (AlertChannel.id == id_or_name.upper(), AlertChannel.name == id_or_name):
+            wanted = select(AlertChannel).where(mine)
+            found = found or await session.scalar(wanted.with_for_update() if to_change else wanted)
+    if found is None:
+        raise NotFound(f"No alert channel has the id or name {id_or_name!r}.")
+    return found
+
+
+async def update_channel(
+    session: AsyncSession, secrets: ChannelSecrets, id_or_name: str, body: AlertChannelUpdate
+) -> AlertChannelResponse:
+    """Change what was sent. Raises `NotFound`, `BadRequest` for the config and `Conflict` for the name."""
+    channel = await find_channel(session, id_or_name, to_change=True)
+    sent = body.model_fields_set
+    for name, value in body.model_dump(mode="json", include=sent - {"config"}).items():
+        setattr(channel, name, value)
+    if body.config is not None:
+        channel.config, config = secrets.store(channel.channel_type, body.config, channel.config)
+        channel.recipients = config.receivers()
+    channel.updated_at = utc_now()
+    await _flush(session, channel.name)
+    return present(channel)
+
+
+async def delete_channel(session: AsyncSession, id_or_name: str) -> ActionResponse:
+    """Delete a channel; its deliveries stay readable, and those that were not sent yet never will be."""
+    channel = await find_channel(session, id_or_name, to_change=True)
+    await session.delete(channel)
+    await session.flush()
+    unsent = (AlertDelivery.channel_id == channel.id, AlertDelivery.status == PENDING)
+    closed = {"status": FAILED, "error": "the channel was deleted", "due_at": None, "next_retry_at": None}
+    await session.execute(update(AlertDelivery).where(*unsent).values(**closed))
+    await session.execute(delete(AlertThrottle).where(AlertThrottle.channel_id == channel.id))
+    return ActionResponse(id=channel.id, status="deleted", message=f"The channel {channel.name!r} was deleted.")
+
+
+async def _flush(session: AsyncSession, name: str) -> None:
+    try:
+        await session.flush()
+    except IntegrityError:
+        raise Conflict(f"There is an alert channel named {name!r} already.") from None
+
+
+async def try_channel(
+    channel: AlertChannel, config: ChannelConfig, sender: Sender, caller: Caller
+) -> ChannelTestResponse:
+    """Send a notice to every receiver of a channel, now, and tell what they answered."""
+    now = utc_now()
+
+    def notice() -> Notice:
+        return Notice(
+            delivery_id=new_id(),
+            alert_id=new_id(),
+            severity=Severity.INFO,
+            title=f"Test of the channel {channel.name}",
+            message=f"{caller.name} asked Spine for this test. Nothing is wrong.",
+            source="spine.test",
+            created_at=now,
+        )
+
+    recipients = config.receivers()
+    outcomes = await asyncio.gather(*(sender.send(config, notice(), recipient) for recipient in recipients))
+    return _test_answer(channel, recipients, outcomes)
+
+
+def _test_answer(channel: AlertChannel, recipients: list[str | None], outcomes: list[Outcome]) -> ChannelTestResponse:
+    receivers = [
+        {"recipient": recipient, "sent": outcome.sent, "status": outcome.status, "reason": outcome.reason}
+        for recipient, outcome in zip(recipients, outcomes, strict=True)
+    ]
+    failed = [outcome for outcome in outcomes if not outcome.sent]
+    told = failed[0] if failed else outcomes[0]
+    message = "The notice was sent." if not failed else f"The notice could not be sent: {told.reason}."
+    return ChannelTestResponse(
+        channel_id=channel.id,
+        channel_name=channel.name,
+        success=not failed,
+        message=message,
+        response={"status": told.status, "reason": told.reason, "receivers": receivers},
+    )

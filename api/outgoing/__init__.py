@@ -1,0 +1,1 @@
+"""Requests to addresses that users name: which of them are allowed, and what was answered."""

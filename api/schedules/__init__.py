@@ -1,0 +1,1 @@
+"""`/api/v1/schedules`: Prefect deployments with a schedule."""

@@ -1,0 +1,1 @@
+"""Secrets: encrypted where Spine keeps them, named where somebody else does."""

@@ -1,0 +1,74 @@
+"""Encrypt all stored secrets with a new key."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from cryptography.fernet import Fernet
+from sqlalchemy import false, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
+
+from api.alerts.tables import AlertChannel
+from api.db.engine import SessionFactory
+from api.errors import Conflict
+from api.secrets.keyring import (
+    KEY_FILE,
+    Keyring,
+    ensure_key_file,
+    only_rotation,
+    read_key_file,
+    replace_key_file,
+    split_keys,
+)
+from api.secrets.sealed import count_sealed, reseal
+from api.settings import Settings
+
+# Every column that holds sealed secrets; tables with such a column are named here.
+SEALED_COLUMNS: list[InstrumentedAttribute[Any]] = [AlertChannel.config]
+
+# The newest key and the one before it: a process that read the file just before may still encrypt with that.
+KEYS_KEPT = 2
+
+
+async def rotate(
+    sessions: SessionFactory, settings: Settings, columns: Iterable[InstrumentedAttribute[Any]] = SEALED_COLUMNS
+) -> int:
+    """Make a new key in the key file and encrypt every stored secret with it; how many there are.
+
+    With `SPINE_SECRET_KEY` the new key is the first one in it. Older keys leave the file only after the commit, so
+    that this can break off anywhere and be done again. Raises `Conflict` for a `SPINE_SECRET_KEY` without an old key
+    and during another rotation, and `SecretUnreadable`.
+    """
+    if settings.secret_key is not None:
+        if len(split_keys(settings.secret_key.get_secret_value())) < 2:
+            raise Conflict(
+                "Set SPINE_SECRET_KEY to a new key and the present one, separated by a comma, wherever Spine runs; "
+                "then rotate, and after that drop the old one."
+            )
+        return await _reseal_all(sessions, Keyring.from_settings(settings), columns)
+    path = settings.home.absolute() / KEY_FILE
+    ensure_key_file(path)
+    with only_rotation(path):
+        replace_key_file(path, [Fernet.generate_key().decode(), *read_key_file(path)])
+        count = await _reseal_all(sessions, Keyring.from_settings(settings), columns)
+        replace_key_file(path, read_key_file(path)[:KEYS_KEPT])
+    return count
+
+
+async def _reseal_all(sessions: SessionFactory, keyring: Keyring, columns: Iterable[InstrumentedAttribute[Any]]) -> int:
+    count = 0
+    async with sessions.begin() as session:
+        for column in columns:
+            await _keep_writers_out(session, column)
+            for row in await session.scalars(select(column.class_).with_for_update()):
+                tree = getattr(row, column.key)
+                setattr(row, column.key, reseal(tree, keyring))
+                count += count_sealed(tree)
+    return count
+
+
+async def _keep_writers_out(session: AsyncSession, column: InstrumentedAttribute[Any]) -> None:
+    # SQLite has no FOR UPDATE and begins its transaction with the first write. Without this one, which changes
+    # nothing, a row that somebody changes while it is encrypted anew would be put back as it was.
+    if session.get_bind().dialect.name == "sqlite":
+        await session.execute(update(column.class_).where(false()).values({column.key: column}))

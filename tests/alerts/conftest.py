@@ -1,0 +1,81 @@
+"""Receivers, and API processes that retry soon and may send to this machine."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from api.alerts.sending import Sender
+from tests.alerts.leaks import find_leaks
+from tests.alerts.support import Alerts
+from tests.alerts.trying import resolve
+from tests.support.postgres import fresh_database
+from tests.support.receivers import Receiver, receiver
+from tests.support.stack import PrefectStack, api_process
+
+SOON = {
+    # Processes on one database need one key.
+    "SPINE_SECRET_KEY": Fernet.generate_key().decode(),
+    "SPINE_ALLOW_PRIVATE_ADDRESSES": "true",
+    "SPINE_ALERT_RETRY_SECONDS": "0.1",
+    "SPINE_ALERT_ATTEMPTS": "4",
+    "SPINE_FOLLOW_RUNS": "false",
+}
+
+
+@pytest.fixture
+def desk() -> Iterator[Receiver]:
+    """Somebody who is told."""
+    with receiver() as made:
+        yield made
+
+
+@pytest.fixture
+def other_desk() -> Iterator[Receiver]:
+    """Somebody else."""
+    with receiver() as made:
+        yield made
+
+
+@pytest.fixture(scope="package")
+def sqlite_alerts(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alerts]:
+    """Alerts over an API on SQLite."""
+    with api_process(stack.url, stack.home, Path(tmp_path_factory.mktemp("alerts")), **SOON) as api:
+        yield Alerts(api)
+        assert find_leaks(api) == set()
+
+
+@pytest.fixture(scope="package")
+def alerts_database(postgresql_url: str) -> Iterator[str]:
+    """A PostgreSQL database of its own: the other APIs would send what is to be sent in theirs."""
+    with fresh_database(postgresql_url) as database:
+        yield database
+
+
+@pytest.fixture(scope="package")
+def postgresql_alerts(
+    stack: PrefectStack, alerts_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Alerts]:
+    """Alerts over an API on PostgreSQL."""
+    folder = Path(tmp_path_factory.mktemp("pg-alerts"))
+    with api_process(stack.url, stack.home, folder, alerts_database, **SOON) as api:
+        yield Alerts(api)
+        assert find_leaks(api) == set()
+
+
+@pytest.fixture(params=["sqlite_alerts", "postgresql_alerts"], ids=["sqlite", "postgresql"])
+def alerts(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Alerts over an API on either database, with no channels but those that the test makes."""
+    found: Alerts = request.getfixturevalue(request.param)
+    yield found
+    found.delete_channels()
+
+
+@pytest.fixture
+async def sender() -> AsyncIterator[Sender]:
+    """Tries once, and gives up soon."""
+    made = Sender(True, resolve, seconds=2)
+    yield made
+    made.close()

@@ -1,0 +1,76 @@
+"""What the tests of alerts share: channels, alerts, and waiting for what becomes of them."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from tests.support.receivers import Receiver
+from tests.support.stack import Api
+
+
+@dataclass
+class Alerts:
+    """Alerts over one API."""
+
+    api: Api
+
+    @property
+    def client(self) -> httpx.Client:
+        """The admin's client."""
+        return self.api.client
+
+    def channel(self, desk: Receiver | None = None, **fields: Any) -> dict[str, Any]:
+        """Make a channel, a webhook to `desk` unless `fields` say otherwise, that hears of everything at once."""
+        body = {
+            "name": f"desk-{uuid4().hex[:8]}",
+            "channel_type": "webhook",
+            "config": {"url": desk.url if desk else "https://example.com/none"},
+            "min_severity": "INFO",
+            "throttle_minutes": 0,
+            **fields,
+        }
+        made = self.client.post("/alerts/channels", json=body)
+        assert made.status_code == 201, made.text
+        found: dict[str, Any] = self.api.get(f"/alerts/channels/{made.json()['id']}")
+        return found
+
+    def post(self, **fields: Any) -> httpx.Response:
+        """Try to raise an alert."""
+        body = {"severity": "ERROR", "title": "Rows are missing", "message": "3 of 9", "source": "desk.load", **fields}
+        return self.client.post("/alerts", json=body)
+
+    def alert(self, **fields: Any) -> str:
+        """Raise an alert and give its id."""
+        response = self.post(**fields)
+        assert response.status_code == 201, response.text
+        return str(response.json()["id"])
+
+    def read(self, alert_id: str) -> dict[str, Any]:
+        """An alert with its deliveries."""
+        found: dict[str, Any] = self.api.get(f"/alerts/{alert_id}")
+        return found
+
+    def settled(self, alert_id: str, seconds: float = 20) -> dict[str, Any]:
+        """An alert once none of its deliveries is pending."""
+        until = time.monotonic() + seconds
+        while True:
+            found = self.read(alert_id)
+            if all(one["status"] != "PENDING" for one in found["deliveries"]):
+                return found
+            assert time.monotonic() < until, found
+            time.sleep(0.05)
+
+    def delivery(self, alert_id: str) -> dict[str, Any]:
+        """The only delivery of an alert, once it is settled."""
+        (delivery,) = self.settled(alert_id)["deliveries"]
+        found: dict[str, Any] = delivery
+        return found
+
+    def delete_channels(self) -> None:
+        """Leave nobody to be told."""
+        while rows := self.api.get("/alerts/channels", limit=100)["data"]:
+            for row in rows:
+                self.client.delete(f"/alerts/channels/{row['id']}")

@@ -1,0 +1,122 @@
+"""Nothing that was accepted is lost, whenever the process dies, and several processes send nothing twice."""
+
+import random
+import threading
+import time
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.alerts.conftest import SOON
+from tests.alerts.support import Alerts
+from tests.support.receivers import Receiver, receiver
+from tests.support.stack import ADMIN_KEY, PrefectStack, api_process
+
+ALERTS = 500
+KILLS = 20
+POSTERS = 4
+
+
+def post_until_accepted(url: list[str], number: int) -> str:
+    """Raise an alert as a client does that is told nothing: again, under the same key, until there is an answer."""
+    headers = {"X-API-Key": ADMIN_KEY, "Idempotency-Key": f"alert-{number}"}
+    body = {"severity": "ERROR", "title": f"alert {number}", "message": "m", "source": "kills"}
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        try:
+            response = httpx.post(f"{url[0]}/api/v1/alerts", json=body, headers=headers, timeout=5)
+        except httpx.HTTPError:
+            time.sleep(0.1)
+            continue
+        if response.status_code == 201:
+            return str(response.json()["id"])
+        assert response.status_code == 503, response.text
+    raise AssertionError("nobody took the alert")
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_of_500_alerts_none_is_lost_whenever_the_process_is_killed(
+    stack: PrefectStack, alerts_database: str, tmp_path: Path, database: str
+) -> None:
+    kills = KILLS if database == "sqlite" else 3
+    chance = random.Random(5)
+    url, pause = [""], threading.Event()
+    with ExitStack() as desks:
+        receivers = [desks.enter_context(receiver()) for _ in range(3)]
+
+        def api_on_same_folder() -> ExitStack:
+            running = ExitStack()
+            home = tmp_path / "api"
+            given = alerts_database if database == "postgresql" else None
+            api = running.enter_context(api_process(stack.url, stack.home, home, given, **SOON))
+            url[0] = api.url
+            running.callback(api.process.kill)
+            return running
+
+        with api_on_same_folder() as first, httpx.Client(headers={"X-API-Key": ADMIN_KEY}) as client:
+            for number, one in enumerate(receivers):
+                body = {"name": f"{database}-{number}", "channel_type": "webhook", "config": {"url": one.url}}
+                made = client.post(f"{url[0]}/api/v1/alerts/channels", json={**body, "throttle_minutes": 0})
+                assert made.status_code == 201
+            del first
+        with ThreadPoolExecutor(POSTERS) as pool:
+            accepted = [pool.submit(_paced, url, number, pause) for number in range(ALERTS)]
+            for _ in range(kills):
+                with api_on_same_folder():
+                    pause.wait(chance.uniform(0.05, 1.2))
+            pause.set()
+            with api_on_same_folder():
+                ids = {future.result() for future in accepted}
+                assert len(ids) == ALERTS
+                _check(receivers, ids)
+                if database == "postgresql":
+                    with httpx.Client(base_url=f"{url[0]}/api/v1", headers={"X-API-Key": ADMIN_KEY}) as client:
+                        for number in range(3):
+                            client.delete(f"/alerts/channels/{database}-{number}")
+
+
+def _paced(url: list[str], number: int, pause: threading.Event) -> str:
+    # So that there is something to be accepted and sent at every kill.
+    pause.wait(0.15)
+    return post_until_accepted(url, number)
+
+
+def _check(receivers: list[Receiver], ids: set[str]) -> None:
+    """All are there, and what came twice came under the same key."""
+    duplicates = 0
+    for one in receivers:
+        until = time.monotonic() + 60
+        while {request.json["id"] for request in one.posts} < ids:
+            assert time.monotonic() < until, len(ids - {request.json["id"] for request in one.posts})
+            time.sleep(0.2)
+        assert {request.json["id"] for request in one.posts} == ids
+        keys = defaultdict(set)
+        for request in one.posts:
+            keys[request.json["id"]].add(request.headers["Idempotency-Key"])
+        assert all(len(found) == 1 for found in keys.values())
+        duplicates += len(one.posts) - len(ids)
+    # Only what was in flight at a kill: a lane has eight places.
+    assert duplicates <= KILLS * 3 * 8
+    print(f"{duplicates} of {len(ids) * 3} were sent twice")
+
+
+def test_several_processes_share_the_work_and_send_nothing_twice(
+    stack: PrefectStack, alerts_database: str, tmp_path: Path
+) -> None:
+    with receiver() as desk, ExitStack() as processes:
+        apis = [
+            processes.enter_context(api_process(stack.url, stack.home, tmp_path / name, alerts_database, **SOON))
+            for name in ("one", "two")
+        ]
+        one, two = Alerts(apis[0]), Alerts(apis[1])
+        one.channel(desk)
+        with ThreadPoolExecutor(8) as pool:
+            ids = list(pool.map(lambda number: (one, two)[number % 2].alert(title=f"shared {number}"), range(200)))
+        desk.wait_for(200, seconds=40)
+        time.sleep(1)
+        assert Counter(request.json["id"] for request in desk.posts) == Counter(ids)
+        one.delete_channels()

@@ -1,0 +1,104 @@
+"""Who hears of an alert, how often, and what requests for alerts are refused."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.alerts.support import Alerts
+from tests.support.receivers import Receiver, refuse
+
+
+def told(alerts: Alerts, alert_id: str) -> set[str]:
+    """The names of the channels that hear of an alert."""
+    return {delivery["channel_name"] for delivery in alerts.read(alert_id)["deliveries"]}
+
+
+def test_channels_hear_of_what_is_bad_enough_and_of_their_domains(alerts: Alerts, desk: Receiver) -> None:
+    alerts.channel(desk, name="all")
+    alerts.channel(desk, name="errors", min_severity="ERROR")
+    alerts.channel(desk, name="finra", domains=["finra.*", "sec"])
+    alerts.channel(desk, name="off", enabled=False)
+    assert told(alerts, alerts.alert(severity="WARNING", domain="finra.otc")) == {"all", "finra"}
+    assert told(alerts, alerts.alert(severity="critical", domain="sec")) == {"all", "errors", "finra"}
+    assert told(alerts, alerts.alert(severity="ERROR", domain="security")) == {"all", "errors"}
+    assert told(alerts, alerts.alert(severity="INFO", domain="FINRA.otc")) == {"all"}
+    assert told(alerts, alerts.alert(severity="ERROR")) == {"all", "errors"}
+
+
+def test_the_same_alert_is_held_back_and_counted(alerts: Alerts, desk: Receiver, other_desk: Receiver) -> None:
+    quiet = alerts.channel(desk, throttle_minutes=5)
+    alerts.channel(other_desk)
+    first, *others = [alerts.alert(dedup_key="the same", title=f"number {number}") for number in range(4)]
+    assert [one["status"] for one in alerts.settled(first)["deliveries"]] == ["SENT", "SENT"]
+    for other in others:
+        shown = alerts.settled(other)
+        assert {one["channel_id"] == quiet["id"]: one["status"] for one in shown["deliveries"]} == {
+            True: "THROTTLED",
+            False: "SENT",
+        }
+    row = next(row for row in alerts.api.get("/alerts")["data"] if row["id"] == others[0])
+    assert (row["delivery_count"], row["success_count"], row["failed_count"]) == (2, 1, 0)
+    assert len(desk.posts) == 1
+    assert alerts.settled(alerts.alert(dedup_key="another"))["deliveries"][0]["status"] == "SENT"
+    # Shortened to nothing, the window is over, and the next notice tells what was held back.
+    alerts.client.patch(f"/alerts/channels/{quiet['id']}", json={"throttle_minutes": 0})
+    alerts.settled(alerts.alert(dedup_key="the same"))
+    assert [request.json["held_back"] for request in desk.posts] == [0, 0, 3]
+    assert [request.json["held_back"] for request in other_desk.posts] == [0] * 6
+
+
+@pytest.mark.parametrize("change", [{"source": "x"}, {"title": "x"}, {"severity": "CRITICAL"}, {"domain": "x"}])
+def test_by_default_alerts_are_the_same_by_source_title_severity_and_domain(
+    sqlite_alerts: Alerts, desk: Receiver, change: dict[str, Any]
+) -> None:
+    channel = sqlite_alerts.channel(desk, throttle_minutes=5)
+    sqlite_alerts.alert(message="one")
+    assert sqlite_alerts.delivery(sqlite_alerts.alert(message="another"))["status"] == "THROTTLED"
+    assert sqlite_alerts.delivery(sqlite_alerts.alert(**change))["status"] == "SENT"
+    sqlite_alerts.client.delete(f"/alerts/channels/{channel['id']}")
+
+
+def test_of_many_at_once_one_is_sent(alerts: Alerts, desk: Receiver) -> None:
+    alerts.channel(desk, throttle_minutes=5)
+    with ThreadPoolExecutor(8) as pool:
+        ids = list(pool.map(lambda _: alerts.alert(), range(24)))
+    statuses = [alerts.delivery(alert_id)["status"] for alert_id in ids]
+    assert sorted(statuses) == ["SENT"] + ["THROTTLED"] * 23
+    assert len(desk.posts) == 1
+
+
+def test_what_nobody_heard_is_not_held_back_next_time(alerts: Alerts, desk: Receiver) -> None:
+    alerts.channel(desk, throttle_minutes=5)
+    desk.behaviours.append(refuse(404))
+    assert alerts.delivery(alerts.alert())["status"] == "FAILED"
+    assert alerts.delivery(alerts.alert())["status"] == "SENT"
+
+
+def test_an_alert_that_is_sent_again_under_its_key_is_the_same_alert(alerts: Alerts, desk: Receiver) -> None:
+    alerts.channel(desk)
+    body = {"severity": "ERROR", "title": "once", "message": "m", "source": "s"}
+    headers = {"Idempotency-Key": f"key-of-{desk.port}"}
+    with ThreadPoolExecutor(6) as pool:
+        answers = set(pool.map(lambda _: alerts.client.post("/alerts", json=body, headers=headers).text, range(6)))
+    assert len(answers) == 1
+    assert len(desk.wait_for(1)) == 1
+    assert alerts.client.post("/alerts", json={**body, "title": "x"}, headers=headers).status_code == 409
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"severity": "FATAL"},
+        {"title": ""},
+        {"title": "nul \x00"},
+        {"source": "x" * 256},
+        {"error_category": "LUCK"},
+        {"metadata": [1]},
+        {"surprise": 1},
+    ],
+)
+def test_an_alert_that_does_not_fit_the_schema_is_422(sqlite_alerts: Alerts, change: dict[str, Any]) -> None:
+    before = sqlite_alerts.api.get("/alerts")["pagination"]["total"]
+    assert sqlite_alerts.post(**change).status_code == 422
+    assert sqlite_alerts.api.get("/alerts")["pagination"]["total"] == before

@@ -1,0 +1,248 @@
+"""One try to tell one receiver: bounded in time, told in words, and without a secret in them."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import requests
+from pydantic import SecretStr
+
+from api.alerts.channels import CHANNEL_TYPES
+from api.alerts.channels.base import ChannelConfig
+from api.alerts.channels.webhook import WebhookConfig
+from api.alerts.notices import Notice, Outcome
+from api.alerts.sending import Sender
+from api.outgoing.http_replies import LONGEST_WAIT, recorded_replies, seconds_of
+from tests.alerts.trying import NOTICE, hook, resolve
+from tests.support.receivers import (
+    Behaviour,
+    Receiver,
+    drip,
+    drop,
+    hang,
+    redirect_endlessly,
+    refuse,
+)
+
+PERMANENT = [301, 302, 307, 400, 401, 403, 404, 405, 410, 413, 415, 422, 451]
+TEMPORARY = [408, 409, 421, 423, 425, 429, 500, 502, 503, 504]
+
+
+@pytest.mark.parametrize("status", PERMANENT + TEMPORARY)
+async def test_a_status_tells_whether_another_try_can_help(sender: Sender, desk: Receiver, status: int) -> None:
+    desk.always = refuse(status, b"so\r\nsay we", Retry_After="7", Location="/elsewhere")
+    outcome = await sender.send(hook(desk), NOTICE, None)
+    assert (outcome.sent, outcome.status, outcome.permanent) == (False, status, status in PERMANENT)
+    assert outcome.retry_after == 7
+    assert outcome.reason is not None
+    assert outcome.reason.startswith(f"HTTP {status} ")
+    assert "so say we" in outcome.reason
+    assert len(desk.requests) == 1
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+async def test_any_2xx_is_sent(sender: Sender, desk: Receiver, status: int) -> None:
+    desk.always = refuse(status)
+    outcome = await sender.send(hook(desk), NOTICE, None)
+    assert (outcome.sent, outcome.status) == (True, status)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Content_Type": "text/plain; charset=no-such-thing"}, {"Content_Encoding": "gzip"}, {"Content_Type": "\xff"}],
+    ids=["charset", "gzip", "type"],
+)
+async def test_a_2xx_whose_body_cannot_be_read_is_sent(sender: Sender, desk: Receiver, headers: dict[str, str]) -> None:
+    desk.always = refuse(200, b"taken", **headers)
+    assert (await sender.send(hook(desk), NOTICE, None)).sent
+
+
+@pytest.mark.parametrize("location", ["http://[", "http://x:y/", "//", "\x00"])
+async def test_a_redirect_to_nowhere_is_a_redirect(sender: Sender, desk: Receiver, location: str) -> None:
+    desk.always = refuse(302, Location=location)
+    outcome = await sender.send(hook(desk), NOTICE, None)
+    assert (outcome.status, outcome.permanent) == (302, True)
+    assert "redirects are not followed" in (outcome.reason or "")
+
+
+async def test_no_more_of_a_redirect_is_read_than_of_any_answer(sender: Sender, desk: Receiver) -> None:
+    desk.always = redirect_endlessly
+    outcome = await sender.send(hook(desk), NOTICE, None)
+    assert (outcome.status, outcome.permanent) == (302, True)
+    await asyncio.sleep(0.2)
+    assert desk.talked < 8 * 1024 * 1024
+
+
+@pytest.mark.parametrize("behaviour", [hang, drip], ids=["hang", "drip"])
+async def test_what_never_answers_is_given_up(sender: Sender, desk: Receiver, behaviour: Behaviour) -> None:
+    desk.always = behaviour
+    began = time.monotonic()
+    outcome = await sender.send(hook(desk), NOTICE, None)
+    assert outcome == Outcome(sent=False, reason="no answer within 2 s")
+    assert time.monotonic() - began < 3.5
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://127.0.0.1:9/nobody", "the connection was refused"),
+        ("http://nobody.invalid/hook", "its host name does not resolve"),
+    ],
+)
+async def test_what_cannot_be_reached_is_told_in_words(sender: Sender, url: str, reason: str) -> None:
+    outcome = await sender.send(WebhookConfig(url=SecretStr(url)), NOTICE, None)
+    assert outcome == Outcome(sent=False, reason=reason)
+
+
+async def test_a_dropped_connection_is_told_in_words(sender: Sender, desk: Receiver) -> None:
+    desk.always = drop
+    assert await sender.send(hook(desk), NOTICE, None) == Outcome(sent=False, reason="it closed the connection")
+
+
+async def test_a_private_address_is_refused_for_good(desk: Receiver) -> None:
+    sender = Sender(False, resolve, seconds=2)
+    outcome = await sender.send(hook(desk), NOTICE, None)
+    sender.close()
+    assert (outcome.sent, outcome.permanent, desk.requests) == (False, True, [])
+    assert "127.0.0.1 is a private address" in (outcome.reason or "")
+
+
+@pytest.mark.parametrize("problem", [RuntimeError("pl4in-s3cret"), TypeError(), SystemExit(3), MemoryError()])
+async def test_nothing_that_a_plugin_raises_comes_through(
+    sender: Sender, desk: Receiver, problem: BaseException
+) -> None:
+    class Broken(WebhookConfig):
+        def plugin(self, notice: Notice, recipient: str | None, secrets: Any) -> Any:
+            raise problem
+
+    outcome = await sender.send(Broken(url=SecretStr(desk.url), secret=SecretStr("pl4in-s3cret")), NOTICE, None)
+    assert not outcome.sent
+    assert "s3cret" not in (outcome.reason or "")
+
+
+async def test_after_its_end_a_sender_says_so(desk: Receiver) -> None:
+    sender = Sender(True, resolve, seconds=5)
+    desk.always = hang
+    under_way = asyncio.create_task(sender.send(hook(desk), NOTICE, None))
+    await asyncio.to_thread(desk.wait_for, 1)
+    began = time.monotonic()
+    sender.close()
+    assert not (await under_way).sent
+    assert not (await sender.send(hook(desk), NOTICE, None)).sent
+    assert time.monotonic() - began < 2
+
+
+async def test_senders_do_not_wait_for_each_other(desk: Receiver, other_desk: Receiver) -> None:
+    sender = Sender(True, resolve, seconds=2)
+    desk.always = hang
+    slow = [asyncio.create_task(sender.send(hook(desk), NOTICE, None)) for _ in range(20)]
+    await asyncio.to_thread(desk.wait_for, 20)
+    began = time.monotonic()
+    assert (await sender.send(hook(other_desk), NOTICE, None)).sent
+    assert time.monotonic() - began < 1
+    assert {outcome.reason for outcome in await asyncio.gather(*slow)} == {"no answer within 2 s"}
+    sender.close()
+
+
+async def test_one_that_waited_for_a_thread_is_not_sent_after_it_was_given_up(
+    desk: Receiver, other_desk: Receiver
+) -> None:
+    class Stuck(WebhookConfig):
+        def plugin(self, notice: Notice, recipient: str | None, secrets: Any) -> Any:
+            time.sleep(2.5)
+
+    sender = Sender(True, resolve, seconds=1, most=1)
+    slow = asyncio.create_task(sender.send(Stuck(url=SecretStr(desk.url)), NOTICE, None))
+    await asyncio.sleep(0.2)
+    assert not (await sender.send(hook(other_desk), NOTICE, None)).sent
+    await slow
+    await asyncio.sleep(2)
+    assert other_desk.requests == []
+    sender.close()
+
+
+ENDS = """
+import asyncio
+from api.alerts.sending import Sender
+from tests.alerts.test_sending import NOTICE, WebhookConfig, resolve
+
+async def main():
+    sender = Sender(True, resolve, seconds=20)
+    task = asyncio.create_task(sender.send(WebhookConfig(url={url!r}), NOTICE, None))
+    await asyncio.sleep(1.5)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    sender.close()
+    print("closed", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_a_cancelled_send_does_not_hold_up_the_end_of_the_process(desk: Receiver) -> None:
+    desk.always = hang
+    began = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS.format(url=desk.url)], capture_output=True, text=True, timeout=60
+    )
+    assert ended.stdout == "closed\n", ended.stderr
+    assert len(desk.posts) == 1
+    assert time.monotonic() - began < 15
+
+
+async def test_a_receiver_cannot_make_a_plugin_sleep(sender: Sender, desk: Receiver) -> None:
+    # Fluxer's plugin waits until the moment that a receiver names, and then tries again.
+    later = str(int(time.time()) + 3600)
+    desk.always = refuse(429, X_RateLimit_Remaining="0", X_RateLimit_Reset=later, Retry_After="3600")
+    config = CHANNEL_TYPES["apprise"].model_validate({"url": f"fluxer://127.0.0.1:{desk.port}/{'1' * 10}/{'t' * 68}"})
+    outcome = await sender.send(config, NOTICE, None)
+    assert desk.posts
+    assert (outcome.status, outcome.retry_after) == (429, 3600)
+
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7),
+        (" 7 ", 7),
+        ("Fri, 02 Jan 2026 03:05:05 GMT", 60),
+        ("Fri, 02 Jan 2026 03:00:00 GMT", 0),
+        ("Fri, 02 Jan 9999 03:00:00 GMT", LONGEST_WAIT),
+        ("99999999999999999999", LONGEST_WAIT),
+        ("9" * 5000, LONGEST_WAIT),
+        ("-5", None),
+        ("soon", None),
+        ("", None),
+        (None, None),
+        ("\u0663", None),
+    ],
+)
+def test_retry_after_is_read_in_both_forms(header: str | None, seconds: float | None) -> None:
+    assert seconds_of(header, NOW) == seconds
+
+
+def test_outside_of_a_send_requests_is_as_ever(desk: Receiver, other_desk: Receiver) -> None:
+    desk.always = refuse(302, Location=other_desk.url)
+    other_desk.always = refuse(200, b"x" * 100_000)
+    followed = requests.get(desk.url, timeout=5)
+    assert (followed.status_code, len(followed.content)) == (200, 100_000)
+    with recorded_replies() as replies:
+        stayed = requests.get(desk.url, timeout=5)
+        long = requests.get(other_desk.url, timeout=5)
+    assert [reply.status for reply in replies] == [stayed.status_code, long.status_code] == [302, 200]
+    assert len(long.content) == len(long.text) == 65536
+
+
+async def test_what_two_sends_are_told_is_not_mixed_up(sender: Sender, desk: Receiver, other_desk: Receiver) -> None:
+    desk.always, other_desk.always = refuse(500, b"first"), refuse(404, b"second")
+    configs: list[ChannelConfig] = [hook(desk), hook(other_desk)] * 10
+    outcomes = await asyncio.gather(*(sender.send(config, NOTICE, None) for config in configs))
+    assert [outcome.status for outcome in outcomes] == [500, 404] * 10
+    assert all(("first" in str(one.reason)) == (one.status == 500) for one in outcomes)

@@ -1,0 +1,116 @@
+"""Whatever a receiver says, no secret is in what is told of it."""
+
+import asyncio
+import gc
+import logging
+import time
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from api.alerts.channels import CHANNEL_TYPES
+from api.alerts.channels.webhook import WebhookConfig
+from api.alerts.notices import Notice, Outcome
+from api.alerts.sending import Sender, scrub, secret_parts
+from api.errors import BadRequest, SpineError, Unavailable
+from tests.alerts.trying import NOTICE, hook, says
+from tests.support.receivers import (
+    Receiver,
+    bad_headers,
+    refuse,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "permanent"), [(BadRequest("The secret is gone."), True), (Unavailable("Out."), False)]
+)
+async def test_a_secret_that_cannot_be_looked_up_is_told(error: SpineError, permanent: bool) -> None:
+    async def fails(ref: str) -> str:
+        raise error
+
+    sender = Sender(True, fails)
+    config = CHANNEL_TYPES["servicenow"].model_validate(
+        {"instance": "dev1", "username": "u", "password_ref": "env:PW", "assignment_group": "g"}
+    )
+    outcome = await sender.send(config, NOTICE, None)
+    sender.close()
+    assert outcome == Outcome(sent=False, reason=error.detail, permanent=permanent)
+
+
+ECHOED = [
+    ({"headers": {"X-Auth": 'quo"ted <s3cret> & more'}}, "{X-Auth}", "quo"),
+    ({"headers": {"X-Auth": 'quo"ted-s3cret'}}, r"quo\"ted-s3cret", "s3cret"),
+    ({"headers": {"X-Auth": "a<s3cret>&b"}}, "a&lt;s3cret&gt;&amp;b", "s3cret"),
+    ({"headers": {"X-Auth": "two words s3cret"}}, "two+words+s3cret two%20words%20s3cret", "s3cret"),
+    ({"headers": {"X-Auth": "tok/n=s3cret"}}, "tok%2fn%3ds3cret", "s3cret"),
+    ({"secret": "hm4c-s3cret"}, "hm4c-s3cret", "s3cret"),
+    ({"secret": "UPPER-s3cret"}, "upper-S3CRET", "S3CRET"),
+    ({}, "{path}", "s3cr3t"),
+]
+
+
+@pytest.mark.parametrize(("fields", "said", "hidden"), ECHOED)
+async def test_a_reason_has_no_secret_in_any_form(
+    sender: Sender, desk: Receiver, fields: dict[str, Any], said: str, hidden: str
+) -> None:
+    desk.always = says(said)
+    outcome = await sender.send(hook(desk, **fields), NOTICE, None)
+    assert (outcome.reason or "").startswith("HTTP 403 Forbidden: ")
+    assert hidden not in (outcome.reason or "")
+    assert "***" in (outcome.reason or "")
+
+
+@pytest.mark.parametrize("login", ["desk:pa55word", "d:p4", "de%40sk:p%3Aw", "only-a-t0ken"])
+async def test_a_reflected_login_is_hidden(sender: Sender, desk: Receiver, login: str) -> None:
+    desk.always = says("who is {Authorization}?")
+    url = desk.url.replace("http://", f"http://{login}@" if ":" in login else f"http://{login}:@")
+    outcome = await sender.send(hook(desk, url=url), NOTICE, None)
+    assert outcome.reason == "HTTP 403 Forbidden: who is Basic ***?"
+
+
+async def test_a_short_secret_does_not_garble_the_status(sender: Sender, desk: Receiver) -> None:
+    desk.always = refuse(403, b"40 of them")
+    outcome = await sender.send(hook(desk, headers={"X-Auth": "40"}), NOTICE, None)
+    assert outcome.reason == "HTTP 403 Forbidden: *** of them"
+
+
+async def test_a_long_answer_is_cut_and_no_secret_with_it(sender: Sender, desk: Receiver) -> None:
+    desk.always = refuse(403, b"x" * 260 + b"hm4c-s3cret" * 30)
+    outcome = await sender.send(hook(desk, secret="hm4c-s3cret"), NOTICE, None)
+    assert outcome.reason is not None
+    assert len(outcome.reason) <= 300
+    assert "hm4c" not in outcome.reason
+
+
+async def test_an_apprise_url_is_hidden_in_all_its_parts() -> None:
+    config = CHANNEL_TYPES["apprise"].model_validate(
+        {"url": "tgram://123456789:abcdefg_hijklmnop/12315544/?x=t0pSecret"}
+    )
+    told = "post to /bot123456789:abcdefg_hijklmnop/send for 12315544 with t0pSecret and abcdefg_hijklmnop"
+    assert scrub(told, secret_parts(config, {})) == "post to /bot***/send for *** with *** and ***"
+
+
+async def test_nothing_of_a_send_reaches_the_log(
+    sender: Sender, desk: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(WebhookConfig):
+        def plugin(self, notice: Notice, recipient: str | None, secrets: Any) -> Any:
+            time.sleep(3)
+            raise RuntimeError("s3cret-in-an-error")
+
+    apprise_url = CHANNEL_TYPES["apprise"].model_validate({"url": f"json://127.0.0.1:{desk.port}/s3cret-path"})
+    desk.always = refuse(500, b"s3cret")
+    desk.behaviours.append(bad_headers)
+    with caplog.at_level(logging.DEBUG):
+        assert not (await sender.send(hook(desk), NOTICE, None)).sent
+        assert not (await sender.send(apprise_url, NOTICE, None)).sent
+        assert not (await sender.send(Broken(url=SecretStr(desk.url)), NOTICE, None)).sent
+        await asyncio.sleep(1.5)
+        gc.collect()
+        await asyncio.sleep(0.1)
+    # Only pytest listens to loggers that do not propagate.
+    assert not logging.getLogger("apprise").propagate
+    told = [one for one in caplog.records if one.name != "apprise"]
+    assert "s3cr" not in "".join(map(str, [one.getMessage() for one in told]))
+    assert [one for one in told if one.levelno > logging.INFO] == []

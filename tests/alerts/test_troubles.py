@@ -1,0 +1,46 @@
+"""Telling that telling fails: in the health, in the metrics, and to the other channels."""
+
+import httpx
+
+from tests.alerts.support import Alerts
+from tests.support.receivers import Receiver, refuse
+
+
+def test_a_delivery_that_fails_for_good_is_told_to_the_others_once(
+    alerts: Alerts, desk: Receiver, other_desk: Receiver
+) -> None:
+    broken = alerts.channel(desk, name=f"broken-{desk.port}")
+    alerts.channel(other_desk, min_severity="CRITICAL", domains=["elsewhere"])
+    desk.always = refuse(410)
+    for _ in range(3):
+        alerts.settled(alerts.alert())
+    (request,) = other_desk.wait_for(1)
+    assert request.json["title"] == f"An alert could not be sent to {broken['name']}"
+    assert "HTTP 410 Gone" in request.json["message"]
+    assert request.json["source"] == "spine.alerts"
+    assert len(desk.posts) == 3
+    ready = httpx.get(f"{alerts.api.url}/health/ready").json()["alerts"]
+    assert ready["state"] == "degraded"
+    assert "given up within the last hour" in ready["detail"]
+    assert len(other_desk.posts) == 1
+
+
+def test_a_channel_that_fails_ten_times_in_a_row_is_told_and_seen(
+    alerts: Alerts, desk: Receiver, other_desk: Receiver
+) -> None:
+    failing = alerts.channel(desk, name=f"failing-{desk.port}")
+    alerts.channel(other_desk, name=f"others-{desk.port}", domains=["elsewhere"])
+    desk.always = refuse(500)
+    for number in range(4):
+        alerts.settled(alerts.alert(title=f"alert {number}"))
+    titles = {request.json["title"] for request in other_desk.wait_for(2)}
+    assert f"The alert channel {failing['name']} fails" in titles
+    ready = httpx.get(f"{alerts.api.url}/health/ready").json()["alerts"]
+    assert ready["state"] == "degraded"
+    assert failing["name"] in ready["detail"]
+    metrics = httpx.get(f"{alerts.api.url}/metrics").text
+    assert f'spine_alert_channel_consecutive_failures{{channel="{failing["name"]}"}} 16.0' in metrics
+    assert "spine_alert_deliveries_given_up_last_hour" in metrics
+    desk.always = lambda handler: handler.answer(204)
+    alerts.settled(alerts.alert())
+    assert failing["name"] not in httpx.get(f"{alerts.api.url}/health/ready").json()["alerts"]["detail"]

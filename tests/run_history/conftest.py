@@ -1,0 +1,48 @@
+"""A database for each kind, and deployments that go away again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import URL
+
+from api.db.migrate import upgrade
+from api.settings import Settings
+from tests.run_history.support import Line
+from tests.support.postgres import fresh_database
+from tests.support.stack import PrefectStack
+
+
+@pytest.fixture(scope="package")
+def sqlite_database(tmp_path_factory: pytest.TempPathFactory) -> URL:
+    """A SQLite database with all tables."""
+    url = Settings(home=Path(tmp_path_factory.mktemp("run-history"))).sqlalchemy_url
+    upgrade(url)
+    return url
+
+
+@pytest.fixture(scope="package")
+def postgresql_database(postgresql_url: str) -> Iterator[URL]:
+    """A PostgreSQL database with all tables."""
+    with fresh_database(postgresql_url) as database:
+        url = Settings(database_url=SecretStr(database)).sqlalchemy_url
+        upgrade(url)
+        yield url
+
+
+@pytest.fixture(scope="package", params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> URL:
+    """One database after the other; tests begin by forgetting what is in it."""
+    found: URL = request.getfixturevalue(f"{request.param}_database")
+    return found
+
+
+@pytest.fixture
+def line(stack: PrefectStack) -> Iterator[Line]:
+    """A deployment of this test, deleted at the end with its runs."""
+    flow_id = stack.flow_id(f"followed.{uuid4().hex[:10]}")
+    deployment = stack.post("/deployments/", {"name": "followed", "flow_id": flow_id})
+    yield Line(stack, flow_id, UUID(deployment["id"]))
+    stack.delete(f"/flows/{flow_id}")

@@ -1,0 +1,150 @@
+"""What the tests of run history share: Spine's database and door without an API, and runs that nobody executes."""
+
+import asyncio
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from sqlalchemy import URL, delete, make_url, select, update
+
+from api.db.engine import SessionFactory, make_engine, make_sessions
+from api.prefect.client import FlowRun, Prefect
+from api.prefect.filters import RunFilter
+from api.run_history import follower
+from api.run_history.follower import Follower
+from api.run_history.tables import DeploymentStatistics, FollowerCursor, RunEnding
+from tests.support.stack import PrefectStack
+
+
+@dataclass
+class Spine:
+    """Spine's database and its door to Prefect."""
+
+    prefect: Prefect
+    sessions: SessionFactory
+
+    async def endings(self, deployment_id: UUID) -> dict[str, str]:
+        """The recorded outcomes of a deployment's runs."""
+        async with self.sessions() as session:
+            rows = await session.scalars(select(RunEnding).where(RunEnding.deployment_id == deployment_id))
+            return {str(row.run_id): row.outcome for row in rows}
+
+    async def counts(self, deployment_id: UUID) -> tuple[int, int, int, int]:
+        """Runs, successes, failures, and failures in a row, as they are stored."""
+        async with self.sessions() as session:
+            row = await session.get(DeploymentStatistics, deployment_id)
+        return (row.run_count, row.success_count, row.failure_count, row.consecutive_failures) if row else (0, 0, 0, 0)
+
+    async def last_run_at(self, deployment_id: UUID) -> datetime | None:
+        """The stored start of the newest run."""
+        async with self.sessions() as session:
+            row = await session.get(DeploymentStatistics, deployment_id)
+        return row.last_run_at if row else None
+
+    async def cursor(self) -> FollowerCursor:
+        """The follower's row."""
+        async with self.sessions() as session:
+            return (await session.scalars(select(FollowerCursor))).one()
+
+    async def begin_at(self, read_until: datetime | None) -> None:
+        """Forget all that was recorded, as if everything up to `read_until` had been of no interest."""
+        async with self.sessions.begin() as session:
+            await session.execute(delete(RunEnding))
+            await session.execute(delete(DeploymentStatistics))
+            changes = {"read_until": read_until, "leader": None, "leads_until": None}
+            await session.execute(update(FollowerCursor).values(**changes))
+
+
+@asynccontextmanager
+async def spine_on(database: URL, prefect_url: str, deadline_seconds: float = 8) -> AsyncIterator[Spine]:
+    """Spine without an API process; several on one database are like several processes."""
+    engine = make_engine(database)
+    try:
+        with temporary_settings({PREFECT_API_URL: prefect_url}):
+            async with Prefect.connect(deadline_seconds) as prefect:
+                yield Spine(prefect, make_sessions(engine))
+    finally:
+        await engine.dispose()
+
+
+@dataclass
+class Line:
+    """A deployment without a worker, whose runs a test puts into states."""
+
+    stack: PrefectStack
+    flow_id: str
+    id: UUID
+
+    def make(self, state: str, **fields: Any) -> str:
+        """Store a run that is in this state from the start."""
+        return self.stack.make_run(self.flow_id, state, deployment_id=str(self.id), **fields)
+
+    def put(self, run_id: str, state: str, **details: Any) -> None:
+        """Force a run into a state."""
+        self.stack.post(f"/flow_runs/{run_id}/set_state", {"state": {"type": state, **details}, "force": True})
+
+    def run_through(self, *states: str) -> str:
+        """Store a run and take it through states."""
+        run_id = self.make("SCHEDULED")
+        for state in states:
+            self.put(run_id, state)
+        return run_id
+
+    async def read(self, spine: Spine, *run_ids: str) -> list[FlowRun]:
+        """Runs as Prefect has them now."""
+        return await spine.prefect.list_runs(RunFilter(runs={"id": {"any_": list(run_ids)}}), "ID_DESC")
+
+    def copy(self, run_id: str, ends: Sequence[datetime]) -> list[str]:
+        """Store copies of a run that ended at these times, straight in Prefect's database."""
+        made = [str(uuid4()) for _ in ends]
+        with closing(sqlite3.connect(self.stack.home / "prefect.db", timeout=60)) as connection, connection:
+            connection.row_factory = sqlite3.Row
+            run = dict(connection.execute("SELECT * FROM flow_run WHERE id = ?", [run_id]).fetchone())
+            state = dict(connection.execute("SELECT * FROM flow_run_state WHERE id = ?", [run["state_id"]]).fetchone())
+            for copy_id, end in zip(made, ends, strict=True):
+                when, state_id = end.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"), str(uuid4())
+                times = dict.fromkeys(("start_time", "end_time", "expected_start_time", "state_timestamp"), when)
+                _insert(connection, "flow_run", {**run, **times, "id": copy_id, "state_id": state_id})
+                state_of_copy = {"id": state_id, "flow_run_id": copy_id, "timestamp": when}
+                _insert(connection, "flow_run_state", {**state, **state_of_copy})
+        return made
+
+
+def _insert(connection: sqlite3.Connection, table: str, row: dict[str, Any]) -> None:
+    marks = ", ".join("?" * len(row))
+    connection.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", list(row.values()))  # noqa: S608
+
+
+async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 15) -> float:
+    """Wait until `condition` holds and tell how long it took; fail after `seconds`."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while not await condition():
+        if loop.time() - began > seconds:
+            raise AssertionError(f"waited {seconds} s in vain for {what}")
+        await asyncio.sleep(0.02)
+    return loop.time() - began
+
+
+def ago(**amount: float) -> datetime:
+    """A moment in the past."""
+    return datetime.now(UTC) - timedelta(**amount)
+
+
+async def follow_for_ever(database: str, prefect_url: str, lease_seconds: float) -> None:
+    """Follow until the process is killed."""
+    follower.LEASE = timedelta(seconds=lease_seconds)
+    # Three renewals in each lease, as many as there are without the shorter one.
+    follower.SECONDS_BETWEEN_LOOKS = lease_seconds / 3
+    async with spine_on(make_url(database), prefect_url) as spine, Follower(spine.prefect, spine.sessions).following():
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(follow_for_ever(sys.argv[1], sys.argv[2], float(sys.argv[3])))

@@ -1,0 +1,141 @@
+"""Recording endings: each once, the newest of a run only, by whoever comes first."""
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import URL
+
+from api.run_history.endings import record_endings
+from tests.run_history.support import Line, Spine, ago, spine_on
+from tests.support.stack import PrefectStack
+
+
+async def record(spine: Spine, line: Line, *run_ids: str) -> set[str]:
+    """Record runs as Prefect has them now, and give the ids of those that were new."""
+    return {str(ending.run_id) for ending in await record_endings(spine.sessions, await line.read(spine, *run_ids))}
+
+
+def due(when: datetime) -> dict[str, Any]:
+    return {"type": "SCHEDULED", "state_details": {"scheduled_time": when.isoformat()}}
+
+
+async def test_each_outcome_is_counted_and_met_again_it_is_not(database: URL, stack: PrefectStack, line: Line) -> None:
+    async with spine_on(database, stack.url) as spine:
+        await spine.begin_at(None)
+        succeeded = [line.make("COMPLETED") for _ in range(2)]
+        failed = [line.make("FAILED"), line.make("CRASHED")]
+        cancelled = [line.run_through("RUNNING", "CANCELLED")]
+        never_began = [line.run_through("CANCELLED"), line.make("CANCELLED")]
+        others = [line.make("RUNNING"), line.make("SCHEDULED"), stack.make_run(line.flow_id, "FAILED")]
+        ended = [*succeeded, *failed, *cancelled, *never_began]
+        assert await record(spine, line, *ended, *others) == set(ended)
+        assert await spine.counts(line.id) == (5, 2, 2, 2)
+        assert await record(spine, line, *ended, *others) == set()
+        (twice,) = await line.read(spine, line.make("COMPLETED"))
+        assert len(await record_endings(spine.sessions, [twice, twice])) == 1
+        assert await spine.counts(line.id) == (6, 3, 2, 0)
+        outcomes = await spine.endings(line.id)
+        assert {outcomes[run_id] for run_id in failed} == {"FAILED"}
+        assert {outcomes[run_id] for run_id in [*cancelled, *never_began]} == {"CANCELLED"}
+
+
+async def test_a_run_that_failed_and_was_retried_ends_as_one_success(
+    database: URL, stack: PrefectStack, line: Line
+) -> None:
+    async with spine_on(database, stack.url) as spine:
+        await spine.begin_at(None)
+        run_id = line.run_through("RUNNING", "FAILED")
+        assert await record(spine, line, run_id) == {run_id}
+        assert await spine.counts(line.id) == (1, 0, 1, 1)
+        for state in ("SCHEDULED", "RUNNING"):
+            line.put(run_id, state)
+            assert await record(spine, line, run_id) == set()
+        line.put(run_id, "COMPLETED")
+        assert await record(spine, line, run_id) == {run_id}
+        assert await spine.counts(line.id) == (1, 1, 0, 0)
+
+
+async def test_a_forced_end_takes_the_place_of_the_one_before_and_an_old_page_does_not(
+    database: URL, stack: PrefectStack, line: Line
+) -> None:
+    async with spine_on(database, stack.url) as spine:
+        await spine.begin_at(None)
+        run_id = line.run_through("RUNNING", "COMPLETED")
+        expected = {
+            "COMPLETED": (1, 1, 0, 0),
+            "FAILED": (1, 0, 1, 1),
+            "CRASHED": (1, 0, 1, 1),
+            "CANCELLED": (1, 0, 0, 0),
+        }
+        pages = []
+        for state, counts in expected.items():
+            line.put(run_id, state)
+            pages.append(await line.read(spine, run_id))
+            assert len(await record_endings(spine.sessions, pages[-1])) == 1
+            assert await spine.counts(line.id) == counts
+        for page in pages:
+            assert await record_endings(spine.sessions, page) == []
+        assert await spine.counts(line.id) == (1, 0, 0, 0)
+
+
+async def test_failures_are_in_a_row_by_the_time_that_runs_were_due(
+    database: URL, stack: PrefectStack, line: Line
+) -> None:
+    async with spine_on(database, stack.url) as spine:
+        await spine.begin_at(None)
+        base = ago(hours=10)
+        # In the order in which they end: state, hours after the base at which the run was due, failures in a row.
+        story = [
+            ("FAILED", 1, 1),
+            ("FAILED", 3, 2),
+            ("CANCELLED", 4, 2),
+            ("COMPLETED", 2, 1),
+            ("FAILED", 1.5, 1),
+            ("CRASHED", 5, 2),
+            ("COMPLETED", 6, 0),
+            ("FAILED", 5.5, 0),
+        ]
+        for state, hours, in_a_row in story:
+            body = {"flow_id": line.flow_id, "deployment_id": str(line.id)}
+            run_id = stack.post("/flow_runs/", {**body, "state": due(base + timedelta(hours=hours))})["id"]
+            line.put(run_id, state)
+            await record(spine, line, run_id)
+            assert (await spine.counts(line.id))[3] == in_a_row, (state, hours)
+
+
+async def test_the_last_start_is_the_newest_of_those_that_began(database: URL, stack: PrefectStack, line: Line) -> None:
+    async with spine_on(database, stack.url) as spine:
+        await spine.begin_at(None)
+        began = line.run_through("RUNNING")
+        never = line.run_through("CANCELLED")
+        await record(spine, line, never)
+        assert await spine.last_run_at(line.id) is None
+        (run,) = await line.read(spine, began)
+        line.put(began, "CANCELLED")
+        await record(spine, line, began)
+        assert await spine.last_run_at(line.id) == run.start_time
+        # Put into COMPLETED and back, it counts for a while as one that ran.
+        line.put(never, "COMPLETED")
+        await record(spine, line, never)
+        assert await spine.counts(line.id) == (2, 1, 0, 0)
+        (forced,) = await line.read(spine, never)
+        assert await spine.last_run_at(line.id) == forced.start_time
+        line.put(never, "CANCELLED")
+        await record(spine, line, never)
+        assert await spine.counts(line.id) == (1, 0, 0, 0)
+        assert await spine.last_run_at(line.id) == run.start_time
+
+
+async def test_several_that_record_the_same_at_once_count_it_once(
+    database: URL, stack: PrefectStack, line: Line
+) -> None:
+    async with spine_on(database, stack.url) as one, spine_on(database, stack.url) as other:
+        await one.begin_at(None)
+        run_ids = [line.make(state) for state in ("COMPLETED", "FAILED", "COMPLETED", "CRASHED") for _ in range(3)]
+        runs = await line.read(one, *run_ids)
+        told = await asyncio.gather(
+            *(record_endings(spine.sessions, order) for spine in (one, other) for order in (runs, runs[::-1], runs[3:]))
+        )
+        assert sorted(str(ending.run_id) for endings in told for ending in endings) == sorted(run_ids)
+        assert (await one.counts(line.id))[:3] == (12, 6, 6)

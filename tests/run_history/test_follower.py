@@ -1,0 +1,265 @@
+"""The follower: at once with Prefect's event stream, soon without it, and through every outage."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import URL
+from structlog.testing import capture_logs
+
+from api.db.engine import SessionFactory
+from api.errors import PrefectUnavailable
+from api.prefect.client import Prefect
+from api.run_history import follower
+from api.run_history.follower import Follower
+from tests.run_history.support import Line, Spine, ago, spine_on, until
+from tests.support.proxy import Proxy, proxy_to
+from tests.support.stack import PrefectStack
+
+
+@pytest.fixture
+def gate(stack: PrefectStack) -> Iterator[Proxy]:
+    """A way to Prefect that this test may close."""
+    with proxy_to(int(stack.url.split(":")[2].split("/")[0])) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def never_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever happens within this test, an event has caused it."""
+    monkeypatch.setattr(follower, "SECONDS_BETWEEN_LOOKS", 600.0)
+    monkeypatch.setattr(follower, "SECONDS_BETWEEN_CHORES", 600.0)
+
+
+async def recorded(spine: Spine, line: Line, run_id: str, outcome: str, seconds: float = 15) -> float:
+    """How long it takes until a run is recorded with this outcome."""
+
+    async def is_recorded() -> bool:
+        return (await spine.endings(line.id)).get(run_id) == outcome
+
+    return await until(is_recorded, f"{run_id} to be recorded as {outcome}", seconds)
+
+
+async def leads(spine: Spine) -> None:
+    """Wait until somebody leads and has read once."""
+
+    async def led() -> bool:
+        return (await spine.cursor()).leader is not None
+
+    await until(led, "a leader")
+
+
+@pytest.mark.usefixtures("never_by_itself")
+async def test_an_event_brings_each_ending_at_once(database: URL, stack: PrefectStack, line: Line) -> None:
+    async with spine_on(database, stack.url) as spine:
+        (old,) = line.copy(line.make("FAILED"), [ago(days=1)])
+        await spine.begin_at(ago(days=1))
+        async with Follower(spine.prefect, spine.sessions).following():
+            await recorded(spine, line, old, "FAILED")
+            for outcome in ("COMPLETED", "FAILED", "CANCELLED"):
+                run_id = await asyncio.to_thread(line.run_through, "RUNNING", outcome)
+                assert await recorded(spine, line, run_id, outcome) < 3
+            # A run that ended long ago keeps its end time; only the event tells that it has another end now.
+            await asyncio.to_thread(line.put, old, "COMPLETED")
+            assert await recorded(spine, line, old, "COMPLETED") < 3
+
+
+async def test_without_the_stream_the_follower_looks_every_few_seconds(
+    sqlite_database: URL, gate: Proxy, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "SECONDS_BETWEEN_LOOKS", 0.5)
+    gate.streams = False
+    with capture_logs() as logs:
+        async with spine_on(sqlite_database, gate.url) as spine:
+            await spine.begin_at(ago(seconds=1))
+            async with Follower(spine.prefect, spine.sessions).following():
+                for outcome in ("COMPLETED", "FAILED"):
+                    run_id = await asyncio.to_thread(line.make, outcome)
+                    assert await recorded(spine, line, run_id, outcome) < 3
+                await asyncio.sleep(follower.SECONDS_AFTER_AN_ERROR)
+    assert [(entry["event"], entry["kind"]) for entry in logs] == [("follower_interrupted", "EventsUnavailable")]
+
+
+async def test_a_prefect_that_was_gone_for_a_while_leaves_no_gap_and_two_lines_in_the_log(
+    database: URL, gate: Proxy, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "SECONDS_BETWEEN_LOOKS", 0.3)
+    monkeypatch.setattr(follower, "SECONDS_AFTER_AN_ERROR", 0.3)
+    with capture_logs() as logs:
+        async with spine_on(database, gate.url, deadline_seconds=0.5) as spine:
+            await spine.begin_at(ago(seconds=1))
+            async with Follower(spine.prefect, spine.sessions).following():
+                await recorded(spine, line, before := await asyncio.to_thread(line.make, "COMPLETED"), "COMPLETED")
+                with gate.refusing():
+                    during = await asyncio.to_thread(line.make, "FAILED")
+                    await asyncio.sleep(2)
+                    assert set(await spine.endings(line.id)) == {before}
+                await recorded(spine, line, during, "FAILED")
+                assert await spine.counts(line.id) == (2, 1, 1, 1)
+
+                async def all_is_well() -> bool:
+                    return [entry["event"] for entry in logs].count("follower_resumed") == 2
+
+                await until(all_is_well, "the log to say so")
+    lines = sorted((entry["kind"], entry["event"]) for entry in logs)
+    kinds = ("EventsUnavailable", "PrefectUnavailable")
+    assert lines == [(kind, event) for kind in kinds for event in ("follower_interrupted", "follower_resumed")]
+
+
+async def test_a_prefect_that_hangs_is_survived(
+    sqlite_database: URL, gate: Proxy, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "SECONDS_AFTER_AN_ERROR", 0.3)
+    async with spine_on(sqlite_database, gate.url, deadline_seconds=0.5) as spine:
+        await spine.begin_at(ago(seconds=1))
+        async with Follower(spine.prefect, spine.sessions).following():
+            await leads(spine)
+            with gate.hanging():
+                run_id = await asyncio.to_thread(line.make, "COMPLETED")
+                await asyncio.sleep(1.5)
+            await recorded(spine, line, run_id, "COMPLETED")
+
+
+async def test_what_ended_while_no_follower_ran_is_counted_afterwards(
+    database: URL, stack: PrefectStack, line: Line
+) -> None:
+    async with spine_on(database, stack.url) as spine:
+        await spine.begin_at(ago(seconds=1))
+        async with Follower(spine.prefect, spine.sessions).following():
+            retried = await asyncio.to_thread(line.run_through, "RUNNING", "FAILED")
+            await recorded(spine, line, retried, "FAILED")
+    for state in ("SCHEDULED", "RUNNING", "COMPLETED"):
+        line.put(retried, state)
+    missed = [line.run_through("RUNNING", outcome) for outcome in ("COMPLETED", "CRASHED", "CANCELLED")]
+    async with spine_on(database, stack.url) as spine, Follower(spine.prefect, spine.sessions).following():
+        await recorded(spine, line, missed[-1], "CANCELLED")
+        assert await spine.counts(line.id) == (4, 2, 1, 1)
+
+
+async def test_two_that_both_lead_count_exactly(
+    postgresql_database: URL, stack: PrefectStack, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A lease that is over at once stops nobody: the worst that a broken clock could do.
+    monkeypatch.setattr(follower, "LEASE", timedelta(seconds=-1))
+    async with (
+        spine_on(postgresql_database, stack.url) as one,
+        spine_on(postgresql_database, stack.url) as other,
+    ):
+        await one.begin_at(ago(seconds=1))
+        followers = [Follower(spine.prefect, spine.sessions) for spine in (one, other)]
+        async with followers[0].following(), followers[1].following():
+            for number in range(24):
+                outcome = ("COMPLETED", "FAILED", "CRASHED")[number % 3]
+                run_id = await asyncio.to_thread(line.make, outcome)
+                if number % 6 == 1:
+                    await asyncio.to_thread(line.put, run_id, "COMPLETED")
+            await recorded(one, line, run_id, "FAILED")
+            # Four runs were put from failed to completed; two failures came after the last success.
+            assert await one.counts(line.id) == (24, 12, 12, 2)
+
+
+async def test_leaving_takes_no_time_and_gives_the_lead_to_the_next(
+    database: URL, stack: PrefectStack, line: Line
+) -> None:
+    async with spine_on(database, stack.url) as spine:
+        await spine.begin_at(ago(seconds=1))
+        async with Follower(spine.prefect, spine.sessions).following():
+            await recorded(spine, line, await asyncio.to_thread(line.make, "FAILED"), "FAILED")
+            began = time.monotonic()
+        assert time.monotonic() - began < 0.5
+        assert (await spine.cursor()).leader is None
+        async with Follower(spine.prefect, spine.sessions).following():
+            assert await recorded(spine, line, await asyncio.to_thread(line.make, "COMPLETED"), "COMPLETED") < 3
+
+
+async def test_leaving_takes_no_time_whatever_is_being_done(
+    sqlite_database: URL, stack: PrefectStack, line: Line
+) -> None:
+    slowest = 0.0
+    async with spine_on(sqlite_database, stack.url) as spine:
+        await spine.begin_at(ago(seconds=1))
+        for number in range(12):
+            async with Follower(spine.prefect, spine.sessions).following():
+                await asyncio.to_thread(line.make, "COMPLETED")
+                await asyncio.sleep(number * 0.02)
+                began = time.monotonic()
+            slowest = max(slowest, time.monotonic() - began)
+    assert slowest < 0.9
+
+
+class Counting:
+    """A chore that counts how often it was done."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    async def run(self, prefect: Prefect, sessions: SessionFactory) -> None:
+        self.done += 1
+
+
+class Failing(Counting):
+    """A chore that never succeeds."""
+
+    async def run(self, prefect: Prefect, sessions: SessionFactory) -> None:
+        await super().run(prefect, sessions)
+        raise PrefectUnavailable("not today") if self.done % 2 else RuntimeError("a defect")
+
+
+class Slow(Counting):
+    """A chore that never ends."""
+
+    async def run(self, prefect: Prefect, sessions: SessionFactory) -> None:
+        await super().run(prefect, sessions)
+        await asyncio.Event().wait()
+
+
+async def test_a_chore_that_fails_is_done_again_and_stops_neither_the_others_nor_the_reading(
+    sqlite_database: URL, stack: PrefectStack, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "SECONDS_BETWEEN_CHORES", 0.05)
+    failing, counting = Failing(), Counting()
+    with capture_logs() as logs:
+        async with spine_on(sqlite_database, stack.url) as spine:
+            await spine.begin_at(ago(seconds=1))
+            async with Follower(spine.prefect, spine.sessions, [failing, counting]).following():
+                await recorded(spine, line, await asyncio.to_thread(line.make, "COMPLETED"), "COMPLETED")
+                await asyncio.sleep(0.5)
+    assert failing.done == pytest.approx(counting.done, abs=1)
+    assert counting.done > 4
+    events = [(entry["event"], entry["work"], entry["kind"]) for entry in logs]
+    assert events == [
+        ("follower_interrupted", "Failing", "PrefectUnavailable"),
+        ("follower_failed", "Failing", "RuntimeError"),
+    ]
+
+
+async def test_a_slow_chore_delays_no_ending(sqlite_database: URL, stack: PrefectStack, line: Line) -> None:
+    slow = Slow()
+    async with spine_on(sqlite_database, stack.url) as spine:
+        await spine.begin_at(ago(seconds=1))
+        async with Follower(spine.prefect, spine.sessions, [slow]).following():
+            await leads(spine)
+            assert await recorded(spine, line, await asyncio.to_thread(line.make, "COMPLETED"), "COMPLETED") < 3
+    assert slow.done == 1
+
+
+@pytest.mark.usefixtures("never_by_itself")
+async def test_a_changed_deployment_calls_for_the_chores_at_once(
+    sqlite_database: URL, stack: PrefectStack, line: Line
+) -> None:
+    chore = Counting()
+    async with spine_on(sqlite_database, stack.url) as spine:
+        await spine.begin_at(ago(seconds=1))
+        async with Follower(spine.prefect, spine.sessions, [chore]).following():
+            # The events of the minute before come first.
+            await until(lambda: _at_least(chore, 1), "the first time")
+            await asyncio.sleep(1)
+            before = chore.done
+            await asyncio.to_thread(stack.patch, f"/deployments/{line.id}", {"description": "changed"})
+            assert await until(lambda: _at_least(chore, before + 1), "the chore to be done") < 3
+
+
+async def _at_least(chore: Counting, times: int) -> bool:
+    return chore.done >= times

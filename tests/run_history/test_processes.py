@@ -1,0 +1,102 @@
+"""The follower in processes of its own: killed, told to stop, and started without a Prefect."""
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import URL
+
+from api.run_history import follower
+from api.run_history.follower import Follower
+from tests.run_history.support import Line, ago, spine_on, until
+from tests.support.postgres import fresh_database
+from tests.support.processes import free_port, running
+from tests.support.stack import Api, PrefectStack, api_process
+
+LEASE_SECONDS = 3.0
+
+
+@pytest.fixture
+def other_follower(postgresql_database: URL, stack: PrefectStack, tmp_path: Path) -> Iterator[psutil.Popen]:
+    """A process that does nothing but follow."""
+    database = postgresql_database.render_as_string(hide_password=False)
+    command = ["tests.run_history.support", database, stack.url, str(LEASE_SECONDS)]
+    with running(command, {}, tmp_path / "follower.log") as process:
+        yield process
+
+
+async def test_another_takes_the_lead_when_the_leader_is_killed(
+    postgresql_database: URL,
+    stack: PrefectStack,
+    line: Line,
+    other_follower: psutil.Popen,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # So that ours asks for the lead as soon as the lease is over.
+    monkeypatch.setattr(follower, "SECONDS_BETWEEN_LOOKS", 0.3)
+    async with spine_on(postgresql_database, stack.url) as spine:
+        await spine.begin_at(ago(seconds=1))
+
+        async def led_by_the_other() -> bool:
+            return (await spine.cursor()).leader is not None
+
+        await until(led_by_the_other, "the other process to lead", 30)
+        leader = (await spine.cursor()).leader
+        ours = Follower(spine.prefect, spine.sessions)
+        async with ours.following():
+            first = await asyncio.to_thread(line.make, "FAILED")
+
+            async def is_recorded(run_id: str) -> bool:
+                return run_id in await spine.endings(line.id)
+
+            await until(lambda: is_recorded(first), "the first run")
+            assert (await spine.cursor()).leader == leader
+            other_follower.send_signal(signal.SIGKILL)
+            second = await asyncio.to_thread(line.make, "COMPLETED")
+            await until(lambda: is_recorded(second), "the second run")
+            assert (await spine.cursor()).leader not in (None, leader)
+            assert await spine.counts(line.id) == (2, 1, 1, 0)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def own_api(request: pytest.FixtureRequest, stack: PrefectStack, tmp_path: Path) -> Iterator[Api]:
+    """An API process with a database of its own, which follows and which this test may stop."""
+    with ExitStack() as cleanup:
+        database = None
+        if request.param == "postgresql":
+            database = cleanup.enter_context(fresh_database(request.getfixturevalue("postgresql_url")))
+        yield cleanup.enter_context(api_process(stack.url, stack.home, tmp_path, database))
+
+
+async def test_an_api_process_follows_by_itself_and_is_gone_within_a_second_of_being_told_to_stop(
+    own_api: Api, stack: PrefectStack, line: Line
+) -> None:
+    async with spine_on(own_api.settings.sqlalchemy_url, stack.url) as spine:
+        run_id = line.make("CRASHED")
+
+        async def is_recorded() -> bool:
+            return run_id in await spine.endings(line.id)
+
+        await until(is_recorded, "the API to record the run", 30)
+        assert await spine.counts(line.id) == (1, 0, 1, 1)
+        began = time.monotonic()
+        own_api.process.terminate()
+        own_api.process.wait(5)
+        assert time.monotonic() - began < 1
+        assert (await spine.cursor()).leader is None
+
+
+def test_an_api_without_a_prefect_starts_and_says_so_once(tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}/api"
+    with api_process(nowhere, tmp_path / "home", tmp_path, SPINE_PREFECT_DEADLINE_SECONDS="0.5") as api:
+        time.sleep(5)
+        lines = [json.loads(line) for line in api.log.read_text().splitlines() if line.startswith("{")]
+        kinds = sorted(line["kind"] for line in lines if line["event"] == "follower_interrupted")
+        assert kinds == ["EventsUnavailable", "PrefectUnavailable"]
+        assert len(lines) < 6, lines

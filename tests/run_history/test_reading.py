@@ -1,0 +1,111 @@
+"""Reading from the cursor: nothing that ended is missed, whatever was down and whatever changes meanwhile."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import URL
+
+from api.errors import PrefectUnavailable
+from api.run_history.reading import catch_up
+from tests.run_history.support import Line, ago, spine_on, until
+from tests.support.stack import PrefectStack
+
+
+async def nothing() -> None:
+    """What happens after a page where nothing happens."""
+
+
+async def test_the_first_reading_takes_in_the_whole_history(database: URL, stack: PrefectStack, line: Line) -> None:
+    async with spine_on(database, stack.url) as spine:
+        await spine.begin_at(None)
+        newest = line.make("COMPLETED")
+        copies = line.copy(newest, [ago(days=3, seconds=number) for number in range(230)])
+        await catch_up(spine.prefect, spine.sessions, nothing)
+        assert set(await spine.endings(line.id)) == {newest, *copies}
+        assert await spine.counts(line.id) == (231, 231, 0, 0)
+        (run,) = await line.read(spine, newest)
+        assert (await spine.cursor()).read_until == run.end_time
+
+
+async def test_more_ends_at_one_moment_than_fit_into_a_page(database: URL, stack: PrefectStack, line: Line) -> None:
+    async with spine_on(database, stack.url) as spine:
+        failed = line.make("FAILED")
+        moment = ago(days=2)
+        ends = [moment - timedelta(seconds=1), *[moment] * 420, moment + timedelta(seconds=1)]
+        copies = line.copy(failed, ends)
+        await spine.begin_at(moment)
+        await catch_up(spine.prefect, spine.sessions, nothing)
+        assert set(await spine.endings(line.id)) == {failed, *copies}
+        assert await spine.counts(line.id) == (423, 0, 423, 423)
+
+
+async def test_runs_that_are_retried_while_one_reads_hide_no_others(
+    database: URL, stack: PrefectStack, line: Line
+) -> None:
+    async with spine_on(database, stack.url) as spine:
+        first = line.make("COMPLETED")
+        copies = line.copy(first, [ago(days=1, seconds=number) for number in range(260)])
+        await spine.begin_at(ago(days=1, hours=1))
+        retried = copies[:5]
+
+        async def retry() -> None:
+            while retried:
+                line.put(retried.pop(), "SCHEDULED", name="AwaitingRetry")
+
+        await catch_up(spine.prefect, spine.sessions, retry)
+        assert retried == []
+        assert set(await spine.endings(line.id)) == {first, *copies}
+
+
+async def test_a_reading_that_breaks_off_is_done_again(database: URL, stack: PrefectStack, line: Line) -> None:
+    async with spine_on(database, stack.url) as spine:
+        first = line.make("COMPLETED")
+        copies = line.copy(first, [ago(days=1, seconds=number) for number in range(250)])
+        await spine.begin_at(begin := ago(days=1, hours=1))
+
+        async def break_off() -> None:
+            raise PrefectUnavailable("gone")
+
+        with pytest.raises(PrefectUnavailable):
+            await catch_up(spine.prefect, spine.sessions, break_off)
+        assert 0 < len(await spine.endings(line.id)) < 251
+        assert (await spine.cursor()).read_until == begin
+        await catch_up(spine.prefect, spine.sessions, nothing)
+        assert set(await spine.endings(line.id)) == {first, *copies}
+        assert await spine.counts(line.id) == (251, 251, 0, 0)
+
+
+async def test_what_became_visible_after_the_cursor_had_passed_is_read(
+    database: URL, stack: PrefectStack, line: Line
+) -> None:
+    async with spine_on(database, stack.url) as spine:
+        first = line.make("COMPLETED")
+        await spine.begin_at(ago(minutes=1))
+        await catch_up(spine.prefect, spine.sessions, nothing)
+        late, too_late = line.copy(first, [ago(seconds=50), ago(hours=1)])
+        await catch_up(spine.prefect, spine.sessions, nothing)
+        assert set(await spine.endings(line.id)) == {first, late}
+        assert too_late not in await spine.endings(line.id)
+
+
+async def test_an_old_run_that_is_put_into_another_end_while_spine_is_down(
+    database: URL, stack: PrefectStack, line: Line
+) -> None:
+    async with spine_on(database, stack.url) as spine:
+        (old,) = line.copy(line.make("FAILED"), [ago(days=5)])
+        await spine.begin_at(ago(days=5))
+        await catch_up(spine.prefect, spine.sessions, nothing)
+        assert await spine.counts(line.id) == (2, 0, 2, 2)
+        line.put(old, "COMPLETED", name="Settled by hand")
+        newest = line.make("COMPLETED")
+
+        async def stored() -> bool:
+            return UUID(old) in await spine.prefect.runs_put_from_end_to_end(ago(minutes=2))
+
+        await until(stored, "Prefect to store the event")
+    async with spine_on(database, stack.url) as spine:
+        await catch_up(spine.prefect, spine.sessions, nothing)
+        assert (await spine.endings(line.id))[old] == "COMPLETED"
+        assert newest in await spine.endings(line.id)
+        assert await spine.counts(line.id) == (3, 2, 1, 0)

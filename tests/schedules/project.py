@@ -1,0 +1,124 @@
+"""A project as CI has it, deployed with the real `prefect deploy`, and the watch over it."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from api.db.engine import SessionFactory, make_engine, make_sessions
+from api.db.migrate import upgrade
+from api.prefect.client import Deployment, Prefect
+from api.schedules.watch import ScheduleWatch
+from api.settings import Settings
+from tests.schedules.support import IDLE_POOL, ensure_pool
+from tests.support.processes import wait_until
+from tests.support.stack import PrefectStack
+
+Entry = dict[str, Any]
+
+
+@dataclass
+class Project:
+    """A folder with `prefect.yaml` and `flows.py`, whose flows no other test uses and nobody runs."""
+
+    stack: PrefectStack
+    folder: Path
+    prefix: str = field(default_factory=lambda: f"ci{uuid4().hex[:8]}")
+
+    def deploy(self, source: str, entries: list[Entry]) -> None:
+        """Deploy everything; in `source`, `PREFIX` stands for what makes the names of the flows unique."""
+        (self.folder / "flows.py").write_text("from prefect import flow\n" + source.replace("PREFIX", self.prefix))
+        common = {"entrypoint": "flows.py:only", "work_pool": {"name": IDLE_POOL}}
+        project = {"name": self.prefix, "deployments": [{**common, **entry} for entry in entries]}
+        (self.folder / "prefect.yaml").write_text(yaml.safe_dump(project))
+        self.stack.cli("deploy", "--all", "--no-prompt", cwd=self.folder)
+
+    def deployed(self, name: str, flow: str = "only") -> Entry:
+        """A deployment as Prefect has it."""
+        return self.stack.deployment(f"{self.prefix}.{flow}", name)
+
+    def planned(self, deployment_id: Any) -> list[Entry]:
+        """The runs that Prefect has planned of a deployment, in order."""
+        wanted = {
+            "flow_runs": {"deployment_id": {"any_": [str(deployment_id)]}, "state": {"type": {"any_": ["SCHEDULED"]}}},
+            "sort": "EXPECTED_START_TIME_ASC",
+        }
+        runs: list[Entry] = self.stack.post("/flow_runs/filter", wanted)
+        return runs
+
+    def switch(self, deployment_id: str, *, on: bool) -> None:
+        """Do what the switch of a deployment in Prefect's UI does."""
+        action = "resume_deployment" if on else "pause_deployment"
+        self.stack.post(f"/deployments/{deployment_id}/{action}", None)
+
+    def switch_row(self, deployment_id: str, row_id: str, *, on: bool) -> None:
+        """Do what the switch of one schedule in Prefect's UI does."""
+        self._change_row("PATCH", deployment_id, row_id, {"active": on})
+
+    def replace_row(self, deployment_id: str, row_id: str, schedule: Entry) -> None:
+        """Delete a schedule and add another one, as people do in Prefect's UI."""
+        self._change_row("DELETE", deployment_id, row_id, None)
+        self.stack.post(f"/deployments/{deployment_id}/schedules", [{"schedule": schedule, "active": True}])
+
+    def _change_row(self, method: str, deployment_id: str, row_id: str, body: Entry | None) -> None:
+        url = f"{self.stack.url}/deployments/{deployment_id}/schedules/{row_id}"
+
+        def is_done() -> bool:
+            # Prefect on SQLite answers 503 when many write at once.
+            answer = self.stack.http.request(method, url, json=body)
+            assert answer.is_success or answer.status_code == httpx.codes.SERVICE_UNAVAILABLE, answer.text
+            return answer.is_success
+
+        wait_until(is_done, "Prefect's database to be free", 30)
+
+
+@contextmanager
+def project(stack: PrefectStack, folder: Path) -> Iterator[Project]:
+    """A project whose flows are deleted at the end."""
+    ensure_pool(stack, IDLE_POOL)
+    made = Project(stack, folder)
+    yield made
+    for flow in stack.post("/flows/filter", {"flows": {"name": {"like_": made.prefix}}}):
+        stack.http.delete(f"{stack.url}/flows/{flow['id']}")
+
+
+@dataclass
+class Watcher:
+    """What an API process has for its watch: a door to Prefect, a database, and the watch itself."""
+
+    prefect: Prefect
+    sessions: SessionFactory
+    watch: ScheduleWatch = field(default_factory=ScheduleWatch)
+
+    async def look(self) -> None:
+        """Let the watch look once."""
+        await self.watch.run(self.prefect, self.sessions)
+
+    def restart(self) -> None:
+        """Forget all but the database, as a new process does."""
+        self.watch = ScheduleWatch()
+
+    async def read(self, deployment: Entry | str) -> Deployment:
+        """A deployment as the services read it."""
+        deployment_id = deployment if isinstance(deployment, str) else deployment["id"]
+        return await self.prefect.read_deployment(UUID(deployment_id))
+
+
+@asynccontextmanager
+async def watcher(stack: PrefectStack, folder: Path) -> AsyncIterator[Watcher]:
+    """A watch on a database of its own."""
+    url = Settings(home=folder / "spine").sqlalchemy_url
+    upgrade(url)
+    engine = make_engine(url)
+    try:
+        with temporary_settings({PREFECT_API_URL: stack.url}):
+            async with Prefect.connect(9) as prefect:
+                yield Watcher(prefect, make_sessions(engine))
+    finally:
+        await engine.dispose()

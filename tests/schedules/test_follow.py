@@ -1,0 +1,190 @@
+"""API-made schedules run the code that CI deployed last, and keep what is theirs."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from api.auth.callers import Caller, Scope
+from api.schedules.create import create_schedule
+from api.schedules.problems import problem_of
+from api.schedules.schemas import ScheduleCreate
+from tests.schedules.project import Project, Watcher, project, watcher
+from tests.schedules.support import FAR_AWAY, ensure_pool, now
+from tests.support.stack import PrefectStack
+
+CALLER = Caller(id="test", name="test", scopes=frozenset(Scope))
+
+FIRST = """
+@flow(name="PREFIX.only")
+def only(week: str, tier: str = "OTC"): ...
+@flow(name="PREFIX.other")
+def other(week: str): ...
+"""
+
+SECOND = """
+@flow(name="PREFIX.only")
+def moved(week: str, tier: str = "OTC", more: bool = False): ...
+@flow(name="PREFIX.other")
+def other(week: int, size: int): ...
+"""
+
+
+def entries(entrypoint: str, **of_only: Any) -> list[dict[str, Any]]:
+    return [
+        {"name": "main", "entrypoint": entrypoint, "parameters": {"tier": "T1"}, **of_only},
+        {"name": "main", "entrypoint": "flows.py:other"},
+    ]
+
+
+@dataclass
+class Story:
+    """What Prefect had after each deployment, once the watch had looked."""
+
+    own: list[dict[str, Any]]
+    schedules: list[dict[str, dict[str, Any]]]
+    planned: list[dict[str, list[dict[str, Any]]]]
+    seen_again: list[dict[str, dict[str, Any]]]
+    watching: Watcher
+
+    def before_and_after(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self.schedules[0][name], self.schedules[1][name]
+
+
+@pytest.fixture(scope="module")
+async def story(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Story]:
+    """Two workflows with schedules, deployed three times; the second code of one takes other parameters."""
+    ensure_pool(stack, "idle-too")
+    folder = tmp_path_factory.mktemp("follow")
+    with project(stack, folder) as ci:
+        async with watcher(stack, folder) as watching:
+            story = Story([], [], [], [], watching)
+            ci.deploy(FIRST, entries("flows.py:only", tags=["domain:a", "severity:HIGH", "team"]))
+            await make_schedules(ci, watching)
+            await record(ci, story)
+            changed = {
+                "pull": [{"prefect.deployments.steps.set_working_directory": {"directory": "/srv/elsewhere"}}],
+                "work_pool": {"name": "idle-too", "work_queue_name": "high", "job_variables": {"env": {"A": "1"}}},
+                "tags": ["domain:b", "alert:ops", "other-team"],
+            }
+            ci.deploy(SECOND, entries("flows.py:moved", **changed))
+            await record(ci, story)
+            ci.deploy(FIRST, entries("flows.py:only", tags=["domain:c"]))
+            await record(ci, story)
+            yield story
+
+
+async def make_schedules(ci: Project, watching: Watcher) -> None:
+    async def make(name: str, flow: str, **more: Any) -> None:
+        timing = {} if "interval_seconds" in more else {"cron_expression": FAR_AWAY, "timezone": "America/New_York"}
+        body = {
+            "name": f"{ci.prefix}-{name}",
+            "target_type": "WORKFLOW",
+            "target_name": f"{ci.prefix}.{flow}",
+            "target_params": {"week": "2026-01-05"},
+            **timing,
+            **more,
+        }
+        await create_schedule(watching.prefect, watching.sessions, CALLER, ScheduleCreate.model_validate(body))
+
+    await make("on", "only", tags=["mine", "severity:LOW"], description="ours", max_instances=2)
+    await make("off", "only", enabled=False)
+    await make("often", "only", interval_seconds=600)
+    await make("other", "other")
+
+
+async def record(ci: Project, story: Story) -> None:
+    def read() -> dict[str, dict[str, Any]]:
+        flows = {"on": "only", "off": "only", "often": "only", "other": "other"}
+        return {name: ci.deployed(f"{ci.prefix}-{name}", flow) for name, flow in flows.items()}
+
+    await story.watching.look()
+    story.own.append(ci.deployed("main"))
+    story.schedules.append(read())
+    story.planned.append({name: ci.planned(one["id"]) for name, one in story.schedules[-1].items()})
+    await story.watching.look()
+    await Watcher(story.watching.prefect, story.watching.sessions).look()
+    story.seen_again.append(read())
+
+
+CODE = [
+    "entrypoint",
+    "pull_steps",
+    "job_variables",
+    "work_pool_name",
+    "work_queue_name",
+    "parameter_openapi_schema",
+    "version",
+]
+
+
+@pytest.mark.parametrize("name", ["on", "off", "often"])
+@pytest.mark.parametrize("field", CODE)
+def test_a_schedule_follows_what_was_deployed(story: Story, name: str, field: str) -> None:
+    first, second, third = story.own
+    assert first[field] != second[field] or field == "version"
+    assert [at[name][field] for at in story.schedules] == [first[field], second[field], third[field]]
+
+
+@pytest.mark.parametrize("name", ["on", "off", "often", "other"])
+def test_what_is_the_schedules_own_stays(story: Story, name: str) -> None:
+    own = ["name", "parameters", "schedules", "paused", "description", "global_concurrency_limit", "labels"]
+    before, after = story.before_and_after(name)
+    assert {field: after[field] for field in own} == {field: before[field] for field in own}
+    assert before["schedules"]
+
+
+def test_deploying_leaves_the_schedules_parameters_and_not_the_workflows(story: Story) -> None:
+    before, after = story.before_and_after("on")
+    assert before["parameters"] == after["parameters"] == {"week": "2026-01-05", "tier": "T1"}
+
+
+def test_planned_runs_are_there_at_once_without_a_gap(story: Story) -> None:
+    assert all(story.planned[turn]["on"] and not story.planned[turn]["off"] for turn in range(3))
+    first, second = ([one["expected_start_time"] for one in story.planned[turn]["often"]] for turn in (0, 1))
+    due = [time for time in first if datetime.fromisoformat(time) > now()]
+    assert due
+    assert due[0] in second[:2]
+    # They were planned anew, as runs of the deployment as it is now.
+    assert {one["id"] for one in story.planned[0]["often"]}.isdisjoint(one["id"] for one in story.planned[1]["often"])
+
+
+def test_inherited_tags_follow_and_own_ones_stay(story: Story) -> None:
+    assert [sorted(at["on"]["tags"]) for at in story.schedules] == [
+        ["domain:a", "mine", "severity:HIGH", "severity:LOW"],
+        ["alert:ops", "domain:b", "mine", "severity:LOW"],
+        ["domain:c", "mine", "severity:LOW"],
+    ]
+    assert [sorted(at["off"]["tags"]) for at in story.schedules] == [
+        ["domain:a", "severity:HIGH"],
+        ["alert:ops", "domain:b"],
+        ["domain:c"],
+    ]
+
+
+async def test_parameters_that_no_longer_fit_are_a_visible_problem_and_nothing_else(story: Story) -> None:
+    misfit = story.schedules[1]["other"]
+    assert set(misfit["parameter_openapi_schema"]["properties"]) == {"week", "size"}
+    assert misfit["enforce_parameter_schema"] is False
+    assert misfit["parameters"] == {"week": "2026-01-05"}
+    assert story.planned[1]["other"]
+    deployment = (await story.watching.read(misfit)).model_copy(
+        update={"parameter_openapi_schema": misfit["parameter_openapi_schema"]}
+    )
+    problem = problem_of(deployment)
+    assert problem is not None
+    assert problem.startswith("The workflow's code does not take these parameters: ")
+    assert "week" in problem
+    assert "size: is required" in problem
+
+
+async def test_parameters_that_fit_again_are_checked_by_prefect_again(story: Story) -> None:
+    healed = story.schedules[2]["other"]
+    assert healed["enforce_parameter_schema"] is True
+    assert problem_of(await story.watching.read(healed)) is None
+
+
+def test_looking_again_changes_nothing(story: Story) -> None:
+    assert story.seen_again == story.schedules

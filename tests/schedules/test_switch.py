@@ -1,0 +1,105 @@
+"""Enable and disable, over the API and in Prefect, each of which shows what the other did."""
+
+import itertools
+from datetime import datetime, timedelta
+
+import pytest
+
+from tests.schedules.support import FAR_AWAY, Schedules, Workflow, now
+
+
+def past(workflow: Workflow, schedule_id: str) -> None:
+    """Let Prefect plan runs that have been due for hours, as those of an outage are."""
+    begin = now() - timedelta(hours=5)
+    body = {"start_time": begin.isoformat(), "end_time": (begin + timedelta(hours=4)).isoformat()}
+    workflow.stack.post(f"/deployments/{schedule_id}/schedule", body)
+
+
+def test_disabling_deletes_all_that_was_planned_and_late_and_can_be_repeated(
+    schedules: Schedules, workflow: Workflow
+) -> None:
+    schedule_id = schedules.make(interval_seconds=600)
+    past(workflow, schedule_id)
+    assert workflow.planned(schedule_id)
+    for _ in range(2):
+        answer = schedules.act(schedule_id, "disable")
+        assert (answer["id"], answer["status"]) == (schedule_id, "disabled")
+        assert workflow.planned(schedule_id) == []
+        shown = schedules.get(schedule_id)
+        assert (shown["enabled"], shown["next_run_at"]) == (False, None)
+    deployment = workflow.read(schedule_id)
+    # Switched where Prefect's UI has the switch: at the schedule.
+    assert (deployment["paused"], [row["active"] for row in deployment["schedules"]]) == (False, [False])
+
+
+def test_enabling_goes_on_with_the_next_due_time_and_makes_up_for_nothing(
+    schedules: Schedules, workflow: Workflow
+) -> None:
+    schedule_id = schedules.make(interval_seconds=600, enabled=False)
+    (row,) = workflow.read(schedule_id)["schedules"]
+    # As one that was made, and disabled, ten days ago.
+    anchor = (now() - timedelta(days=10)).isoformat()
+    changed = {"schedule": {"interval": 600, "anchor_date": anchor, "timezone": "UTC"}}
+    workflow.stack.patch(f"/deployments/{schedule_id}/schedules/{row['id']}", changed)
+    begun = now()
+    for _ in range(2):
+        assert schedules.act(schedule_id, "enable")["status"] == "enabled"
+        planned = [datetime.fromisoformat(run["expected_start_time"]) for run in workflow.planned(schedule_id)]
+        assert len(planned) >= 3
+        assert begun < planned[0] <= begun + timedelta(seconds=601)
+        assert {(later - earlier).total_seconds() for earlier, later in itertools.pairwise(planned)} == {600}
+        shown = schedules.get(schedule_id)
+        assert shown["enabled"]
+        assert datetime.fromisoformat(shown["next_run_at"]) == planned[0]
+
+
+def test_switching_in_prefect_shows_here(schedules: Schedules, workflow: Workflow) -> None:
+    schedule_id = schedules.make()
+    path = f"/deployments/{schedule_id}"
+    (row,) = workflow.read(schedule_id)["schedules"]
+
+    def shows(enabled: bool) -> None:
+        shown = schedules.get(schedule_id)
+        assert (shown["enabled"], shown["next_run_at"] is not None) == (enabled, enabled)
+
+    workflow.stack.post(f"{path}/pause_deployment")
+    shows(False)
+    workflow.stack.post(f"{path}/resume_deployment")
+    shows(True)
+    workflow.stack.patch(f"{path}/schedules/{row['id']}", {"active": False})
+    shows(False)
+    workflow.stack.patch(f"{path}/schedules/{row['id']}", {"active": True})
+    shows(True)
+
+
+@pytest.mark.parametrize("how", ["deployment", "schedule", "both"])
+def test_what_was_paused_in_prefect_is_enabled_here(schedules: Schedules, workflow: Workflow, how: str) -> None:
+    schedule_id = schedules.make()
+    path = f"/deployments/{schedule_id}"
+    (row,) = workflow.read(schedule_id)["schedules"]
+    if how != "schedule":
+        workflow.stack.post(f"{path}/pause_deployment")
+    if how != "deployment":
+        workflow.stack.patch(f"{path}/schedules/{row['id']}", {"active": False})
+    assert not schedules.get(schedule_id)["enabled"]
+    schedules.act(schedule_id, "enable")
+    assert schedules.get(schedule_id)["enabled"]
+    assert workflow.planned(schedule_id)
+
+
+def test_a_deployment_with_several_schedules_comes_back_as_it_was(schedules: Schedules, workflow: Workflow) -> None:
+    rows = [
+        {"schedule": {"cron": FAR_AWAY, "timezone": "UTC"}, "active": True},
+        {"schedule": {"cron": "0 4 1 1 *", "timezone": "UTC"}, "active": False},
+    ]
+    deployed = workflow.deploy("several", schedules=rows, parameters={"week": "w"})["id"]
+    schedules.act(deployed, "disable")
+    assert not schedules.get(deployed)["enabled"]
+    assert workflow.planned(deployed) == []
+    schedules.act(deployed, "enable")
+    shown = schedules.get(deployed)
+    assert shown["enabled"]
+    assert {timing["cron_expression"]: timing["enabled"] for timing in shown["timings"]} == {
+        FAR_AWAY: True,
+        "0 4 1 1 *": False,
+    }
