@@ -5,7 +5,7 @@ creations carry an idempotency key or are upserts, the rest sets what it sets.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from copy import copy
 from typing import Literal, Protocol, Self, TypeVar
@@ -159,6 +159,6 @@ def _reason(response: httpx.Response) -> str:
     return str(answer.get("detail") or answer.get("exception_message") or f"status {response.status_code}")[:500]
 
 
-def texts(ids: Sequence[UUID]) -> list[str]:
+def texts(ids: Collection[UUID]) -> list[str]:
     """Ids as JSON has them."""
     return [str(one) for one in ids]

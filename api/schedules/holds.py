@@ -9,7 +9,6 @@ off again, but for what the file declares `active: true`.
 import asyncio
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -22,16 +21,12 @@ from api.db.engine import SessionFactory, database_errors
 from api.errors import SpineError, Unavailable
 from api.prefect.client import Deployment, Prefect
 from api.schedules.declared import declared_active
-from api.schedules.planning import delete_unbegun, one_change_at_a_time, plan_again
+from api.schedules.planning import TIME_FOR_THE_SCHEDULER, delete_unbegun, one_change_at_a_time, plan_again
 from api.schedules.tables import ScheduleHold
 from api.schedules.verdicts import Verdict, deploy_shows, judge, rows_of
 
 # Prefect stores an event up to five seconds after it occurred, and later under load.
 SECONDS_FOR_EVENTS_TO_ARRIVE = 12.0
-
-# Prefect's scheduler first reads which schedules are on and later stores their runs, so that some can appear after a
-# schedule was switched off: seen within a second, on a busy machine.
-TIME_FOR_THE_SCHEDULER = timedelta(seconds=8)
 
 log = structlog.get_logger("spine.schedules")
 

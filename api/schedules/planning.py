@@ -1,7 +1,7 @@
 """Runs that Prefect has planned: delete those of before a change, and plan anew."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -11,7 +11,12 @@ from api.db.base import utc_now
 from api.errors import SpineError
 from api.prefect.client import Deployment, FlowRun, Prefect
 from api.prefect.filters import Json, RunFilter
+from api.prefect.transport import texts
 from api.schedules.deployments import is_enabled
+
+# Prefect's scheduler first reads which schedules there are and later stores their runs, so that some can appear after a
+# schedule was changed or switched off: seen within a second, on a busy machine.
+TIME_FOR_THE_SCHEDULER = timedelta(seconds=8)
 
 _changing: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
@@ -48,19 +53,42 @@ async def delete_unbegun(
     queue; Prefect takes both for begun. Those that are not due yet are deleted, with `due_too` also those that are due
     and wait in the queue. A worker drops a run that is gone. With `schedule_ids`, only runs of these schedules count.
     """
+    now = utc_now()
+    found = await prefect.list_runs(_planned_of([deployment_id], schedule_ids), "EXPECTED_START_TIME_ASC")
+    await prefect.delete_runs([run.id for run in found if _is_unbegun(run, now, due_too)])
+
+
+def row_id(run: FlowRun) -> UUID | None:
+    """The row of the schedule that a planned run was planned for."""
+    return run.created_by.id if run.created_by else None
+
+
+async def delete_outdated(prefect: Prefect, deployment_ids: Sequence[UUID]) -> None:
+    """Delete the planned runs of schedules that were replaced in the meantime.
+
+    Prefect's scheduler first reads the schedules and later stores their runs: those of an old timing can appear after
+    the change. They name the row of the schedule that they were planned for, which a change makes anew.
+    """
+    runs = await prefect.all_runs(_planned_of(deployment_ids))
+    # In this order: the runs of a change that comes in between are not among those that were read.
+    deployments = await prefect.deployments_by_id(deployment_ids)
+    current = {row.id for one in deployments.values() for row in one.schedules}
+    now = utc_now()
+    outdated = [run for run in runs if run.deployment_id in deployments and row_id(run) not in current]
+    await prefect.delete_runs([run.id for run in outdated if _is_unbegun(run, now, due_too=False)])
+
+
+def _planned_of(deployment_ids: Sequence[UUID], schedule_ids: Collection[UUID] = ()) -> RunFilter:
     creator: Json = {"type_": ["SCHEDULE"]}
     if schedule_ids:
-        creator["id_"] = [str(one) for one in schedule_ids]
-    of_schedule = RunFilter(
+        creator["id_"] = texts(schedule_ids)
+    return RunFilter(
         runs={
-            "deployment_id": {"any_": [str(deployment_id)]},
+            "deployment_id": {"any_": texts(deployment_ids)},
             "state": {"type": {"any_": ["SCHEDULED", "PENDING"]}},
             "created_by": creator,
         }
     )
-    now = utc_now()
-    found = await prefect.list_runs(of_schedule, "EXPECTED_START_TIME_ASC")
-    await prefect.delete_runs([run.id for run in found if _is_unbegun(run, now, due_too)])
 
 
 def _is_unbegun(run: FlowRun, now: datetime, due_too: bool) -> bool:

@@ -18,6 +18,7 @@ from api.prefect.client import MOST_ROWS, Deployment, FlowRun, Prefect, Schedule
 from api.prefect.filters import Json, RunFilter
 from api.prefect.schedules import timing_of
 from api.schedules.deployments import find_schedule, is_enabled
+from api.schedules.planning import row_id
 from api.schedules.schemas import NextRunPreview
 from api.schedules.timing import describe
 
@@ -97,7 +98,7 @@ async def _soonest(prefect: Prefect, count: int, now: datetime) -> tuple[Iterabl
     planned = await _planned(prefect, count + 1, now)
     found = await prefect.deployments_by_id(list({run.deployment_id for run in planned if run.deployment_id}))
     on = {row.id for deployment in found.values() if is_enabled(deployment) for row in _active(deployment)}
-    planned = [run for run in planned if _row_id(run) in on]
+    planned = [run for run in planned if row_id(run) in on]
     if len(planned) < count:
         return await prefect.deployments(_NOT_PAUSED), planned
     last = planned[count - 1].expected_start_time
@@ -137,14 +138,10 @@ def _by_schedules(state: Json, now: datetime) -> RunFilter:
 def _by_row(runs: Iterable[FlowRun]) -> Times:
     times: dict[UUID, set[datetime]] = defaultdict(set)
     for run in runs:
-        row_id = _row_id(run)
-        if row_id is not None and run.expected_start_time is not None:
-            times[row_id].add(run.expected_start_time)
+        planned_for = row_id(run)
+        if planned_for is not None and run.expected_start_time is not None:
+            times[planned_for].add(run.expected_start_time)
     return dict(times)
-
-
-def _row_id(run: FlowRun) -> UUID | None:
-    return run.created_by.id if run.created_by else None
 
 
 def _active(deployment: Deployment) -> list[ScheduleRow]:

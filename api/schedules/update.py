@@ -11,7 +11,7 @@ from api.schedules.catalogue import Catalogue
 from api.schedules.deployments import INHERITED_TAGS_LABEL, find_schedule, flow_of
 from api.schedules.holds import note_switch
 from api.schedules.overlap import concurrency, max_instances_of, overlap_policy_of
-from api.schedules.planning import delete_unbegun, one_change_at_a_time, plan_again
+from api.schedules.planning import delete_outdated, delete_unbegun, one_change_at_a_time, plan_again
 from api.schedules.schemas import ScheduleResponse, ScheduleUpdate
 from api.schedules.service import present
 from api.schedules.switch import refuse_without_timing, switch_off, switch_on
@@ -57,6 +57,8 @@ async def _change(
         await note_switch(sessions, deployment)
         if body.enabled is not False:
             await plan_again(prefect, deployment, now)
+        if "schedules" in changes:
+            await delete_outdated(prefect, [deployment.id])
     if body.enabled is not None:
         switch = switch_on if body.enabled else switch_off
         deployment = await switch(prefect, sessions, deployment)

@@ -9,6 +9,7 @@ from api.db.engine import SessionFactory
 from api.prefect.client import MOST_ROWS, Deployment, Prefect
 from api.schedules.follow import follow
 from api.schedules.holds import Holds, forget_all_but
+from api.schedules.planning import TIME_FOR_THE_SCHEDULER, delete_outdated
 from api.workflows.deployments import is_schedule as made_over_api
 from api.workflows.deployments import own_deployment
 
@@ -36,6 +37,8 @@ class ScheduleWatch:
         self._updated: dict[UUID, datetime] = {}
         self._own: dict[UUID, Deployment] = {}
         self._defined_by_ci: dict[UUID, None] = {}
+        # Until when runs of an old timing can still appear.
+        self._unsettled: dict[UUID, float] = {}
 
     async def run(self, prefect: Prefect, sessions: SessionFactory) -> None:
         """Look once. Raises `Unavailable` when Prefect or the database is out of reach."""
@@ -49,6 +52,7 @@ class ScheduleWatch:
         defined = await self._read_some_defined_by_ci(prefect)
         await self._holds.keep(prefect, sessions, list({**changed, **defined}.values()))
         await self._follow_changed(prefect, list(changed.values()))
+        await self._settle(prefect, changed.values())
         # Only now, so that what an error interrupted is met again.
         self._saw(changed.values())
 
@@ -59,6 +63,15 @@ class ScheduleWatch:
         await self._follow_all(prefect, everything)
         self._updated, self._defined_by_ci = {}, {}
         self._saw(everything)
+
+    async def _settle(self, prefect: Prefect, changed: Iterable[Deployment]) -> None:
+        """Look for some seconds after each change whether Prefect's scheduler had been at work on what was before."""
+        now = time.monotonic()
+        until = now + TIME_FOR_THE_SCHEDULER.total_seconds()
+        self._unsettled |= {one.id: until for one in changed if one.schedules}
+        for start in range(0, len(self._unsettled), MOST_ROWS):
+            await delete_outdated(prefect, list(self._unsettled)[start : start + MOST_ROWS])
+        self._unsettled = {one: until for one, until in self._unsettled.items() if until > now}
 
     def _saw(self, deployments: Iterable[Deployment]) -> None:
         for one in deployments:

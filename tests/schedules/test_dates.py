@@ -52,7 +52,8 @@ def plan(workflow: Workflow, deployment_id: str, start: datetime, end: datetime,
 
 def planned(workflow: Workflow, deployment_id: str) -> dict[str, list[datetime]]:
     """The times of all planned runs, by the id of the schedule's row."""
-    wanted = {"flow_runs": {"deployment_id": {"any_": [deployment_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    # Pages in the order of time can overlap where many runs have one time.
+    wanted = {"flow_runs": {"deployment_id": {"any_": [deployment_id]}}, "sort": "ID_DESC"}
     times: dict[str, list[datetime]] = {}
     count = workflow.stack.post("/flow_runs/count", {"flow_runs": wanted["flow_runs"]})
     runs = {

@@ -147,4 +147,6 @@ def listed(started: RunningUp, key: str) -> dict[str, str]:
 def states_in_prefects_database(home: Path) -> dict[str, str]:
     """What Prefect remembers once everything is stopped."""
     with sqlite3.connect(home / "prefect" / "prefect.db") as database:
-        return dict(database.execute("SELECT id, state_type FROM flow_run").fetchall())
+        # Without those that a schedule has planned.
+        wanted = "SELECT id, state_type FROM flow_run WHERE auto_scheduled = 0"
+        return dict(database.execute(wanted).fetchall())
