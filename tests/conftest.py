@@ -53,7 +53,7 @@ def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def api(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """The API on SQLite, which most tests use."""
     with api_process(stack.url, stack.home, tmp_path_factory.mktemp("api")) as started:
-        yield started
+        yield started.patient()
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +61,7 @@ def postgresql_api(stack: PrefectStack, postgresql_url: str, tmp_path_factory: p
     """The API on PostgreSQL; it leaves following Prefect to the one on SQLite."""
     folder = tmp_path_factory.mktemp("pg-api")
     with api_process(stack.url, stack.home, folder, postgresql_url, SPINE_FOLLOW_RUNS="false") as started:
-        yield started
+        yield started.patient()
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +71,7 @@ def second_postgresql_api(
     """A second API process on the same PostgreSQL database."""
     folder = tmp_path_factory.mktemp("pg-api-2")
     with api_process(stack.url, stack.home, folder, postgresql_url, SPINE_FOLLOW_RUNS="false") as started:
-        yield started
+        yield started.patient()
 
 
 @pytest.fixture(scope="session", params=["api", "postgresql_api"], ids=["sqlite", "postgresql"])

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,6 +21,26 @@ from tests.support.processes import PROJECT, free_port, running, wait_for_http, 
 ADMIN_KEY = "an-admin-key-that-only-the-tests-know"
 DEMO = PROJECT / "tests" / "demo"
 FINAL = {"COMPLETED", "FAILED", "CANCELLED"}
+# Prefect's server on SQLite stands still now and then, for the minute that it waits for a lock which it holds itself.
+LONGEST_FREEZE = 100
+
+
+class Patient(httpx.HTTPTransport):
+    """Asks again where the API says that Prefect is out of reach, as its clients are told to."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request until the answer is another one than 503."""
+        answers: list[httpx.Response] = []
+
+        def answered() -> bool:
+            answers[:] = [super(Patient, self).handle_request(request)]
+            if answers[0].status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return True
+            answers[0].read()
+            return False
+
+        wait_until(answered, "the API to reach Prefect", LONGEST_FREEZE, every=1)
+        return answers[0]
 
 
 @dataclass
@@ -33,7 +53,7 @@ class PrefectStack:
     http: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.http = httpx.Client(base_url=self.url, timeout=30)
+        self.http = httpx.Client(base_url=self.url, timeout=LONGEST_FREEZE)
 
     def get(self, path: str) -> Any:
         """GET an object of Prefect's API."""
@@ -61,7 +81,7 @@ class PrefectStack:
             answers[:] = [self.http.request(method, f"{self.url}{path}", json=body)]
             return answers[0].status_code != httpx.codes.SERVICE_UNAVAILABLE
 
-        wait_until(answered, "Prefect's database to be free", 30)
+        wait_until(answered, "Prefect's database to be free", LONGEST_FREEZE)
         assert answers[0].is_success, answers[0].text
         return answers[0].json() if answers[0].content else None
 
@@ -101,6 +121,7 @@ class Api:
     process: psutil.Popen
     settings: Settings
     log: Path
+    is_patient: bool = False
     client: httpx.Client = field(init=False)
     # The text of every answer to `client`.
     answers: list[str] = field(default_factory=list)
@@ -111,7 +132,17 @@ class Api:
     def as_key(self, key: str) -> httpx.Client:
         """A client that sends this API key."""
         hooks = {"response": [self._keep]}
-        return httpx.Client(base_url=f"{self.url}/api/v1", headers={"X-API-Key": key}, timeout=30, event_hooks=hooks)
+        return httpx.Client(
+            base_url=f"{self.url}/api/v1",
+            headers={"X-API-Key": key},
+            timeout=30,
+            event_hooks=hooks,
+            transport=Patient() if self.is_patient else None,
+        )
+
+    def patient(self) -> "Api":
+        """The same API with clients that come again after a 503, for tests that are not about outages."""
+        return replace(self, is_patient=True)
 
     def _keep(self, response: httpx.Response) -> None:
         response.read()
@@ -154,6 +185,7 @@ def prefect_environment(home: Path, port: int) -> dict[str, str]:
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": "INFO",
+        "PREFECT_API_REQUEST_TIMEOUT": str(LONGEST_FREEZE),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         # As `spine up` does: pages of deployments are ten times faster with the zones of the tzdata package.
         "PYTHONTZPATH": "",
