@@ -1,10 +1,12 @@
 """The dispatcher: sends what is due, in every API process, however the deliveries came into the database.
 
 Each channel has a lane of its own, so that a dead or slow one delays no other: only so many of its deliveries are in
-flight at once, and only one while it fails.
+flight at once, and only one while it fails. While its receiver is quick, more are taken at once than are in flight, as
+a transaction costs more than a send.
 """
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -14,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from api.alerts.channels.base import ChannelConfig
-from api.alerts.lanes import Patience, Taken, due_channels, mark, take
+from api.alerts.lanes import GIVEN_BACK, Patience, Taken, due_channels, mark, take
 from api.alerts.notices import Notice, Outcome
 from api.alerts.tables import AlertChannel
 from api.db.base import utc_now
@@ -29,9 +31,10 @@ SECONDS_AFTER_AN_ERROR = 2.0
 # Sends that are under way when the process stops get this long to be marked; later ones are sent again by somebody.
 SECONDS_TO_STOP = 0.5
 LANE_WIDTH = 8
-# Taking few at a time costs more transactions than sends.
-LEAST_TO_TAKE = 4
 FAILURES_TO_NARROW = 3
+# A receiver that answers within this time has at most so many deliveries taken for it, in flight or waiting.
+SECONDS_OF_A_QUICK_SEND = 0.25
+MOST_TAKEN = 64
 
 
 OpenConfig = Callable[[AlertChannel], ChannelConfig]
@@ -45,6 +48,29 @@ class Sends(Protocol):
         ...
 
 
+class Lane:
+    """What one channel has under way."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.gate = asyncio.Semaphore(LANE_WIDTH)
+        self._is_quick = False
+
+    @property
+    def width(self) -> int:
+        """How many deliveries are taken at the most."""
+        return MOST_TAKEN if self._is_quick else LANE_WIDTH
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is not worth a transaction to take more."""
+        return len(self.tasks) > self.width // 2
+
+    def note(self, seconds: float) -> None:
+        """Learn from how long a send took."""
+        self._is_quick = seconds <= SECONDS_OF_A_QUICK_SEND
+
+
 class Dispatcher:
     """Sends deliveries for one API process."""
 
@@ -54,7 +80,7 @@ class Dispatcher:
         self._sender = sender
         self._patience = patience
         self._something_due = asyncio.Event()
-        self._in_flight: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
+        self._lanes: dict[str, Lane] = defaultdict(Lane)
         self._ended: asyncio.Queue[tuple[Taken, Outcome, datetime]] = asyncio.Queue()
         self._outages = Outages("dispatcher")
 
@@ -73,7 +99,7 @@ class Dispatcher:
             filling.cancel()
             with suppress(TimeoutError):
                 async with asyncio.timeout(SECONDS_TO_STOP):
-                    await asyncio.gather(*(task for lane in self._in_flight.values() for task in lane))
+                    await asyncio.gather(*(task for lane in self._lanes.values() for task in lane.tasks))
                     await self._ended.join()
             marking.cancel()
             await asyncio.wait([filling, marking], timeout=SECONDS_TO_STOP)
@@ -89,10 +115,11 @@ class Dispatcher:
 
     async def _fill_lanes(self) -> None:
         self._something_due.clear()
-        full = [channel_id for channel_id, lane in self._in_flight.items() if len(lane) > LANE_WIDTH - LEAST_TO_TAKE]
+        full = [channel_id for channel_id, lane in self._lanes.items() if lane.is_full]
         for channel in await due_channels(self._sessions, full):
-            width = 1 if channel.consecutive_failures >= FAILURES_TO_NARROW else LANE_WIDTH
-            free = width - len(self._in_flight[channel.id])
+            lane = self._lanes[channel.id]
+            width = 1 if channel.consecutive_failures >= FAILURES_TO_NARROW else lane.width
+            free = width - len(lane.tasks)
             for taken in await take(self._sessions, channel, free) if free > 0 else []:
                 self._start(taken)
         with suppress(TimeoutError):
@@ -100,16 +127,26 @@ class Dispatcher:
                 await self._something_due.wait()
 
     def _start(self, taken: Taken) -> None:
-        lane = self._in_flight[taken.channel.id]
-        task = asyncio.create_task(self._send(taken))
-        lane.add(task)
+        lane = self._lanes[taken.channel.id]
+        task = asyncio.create_task(self._send_in(lane, taken))
+        lane.tasks.add(task)
 
         def leave(done: asyncio.Task[None]) -> None:
-            lane.discard(done)
-            if len(lane) <= LANE_WIDTH - LEAST_TO_TAKE:
+            lane.tasks.discard(done)
+            if not lane.is_full:
                 self.wake()
 
         task.add_done_callback(leave)
+
+    async def _send_in(self, lane: Lane, taken: Taken) -> None:
+        async with lane.gate:
+            if not taken.lease_outlasts_a_try():
+                # Its receiver has become slow; whoever is next to take it sends it.
+                self._ended.put_nowait((taken, GIVEN_BACK, utc_now()))
+                return
+            began = time.monotonic()
+            await self._send(taken)
+            lane.note(time.monotonic() - began)
 
     async def _send(self, taken: Taken) -> None:
         try:

@@ -8,13 +8,15 @@ import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, exists, select, update
+from sqlalchemy import ColumnElement, CursorResult, Table, bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.alerts.notices import Notice, Outcome
 from api.alerts.outbox import NewAlert, put_alert
+from api.alerts.sending import SECONDS_TO_SEND
 from api.alerts.severity import Severity
 from api.alerts.tables import FAILED, PENDING, SENT, Alert, AlertChannel, AlertDelivery, AlertThrottle
 from api.db.base import new_id, utc_now
@@ -22,12 +24,14 @@ from api.db.engine import SessionFactory, database_errors
 
 # Twice as long as a try takes at the most.
 LEASE = timedelta(seconds=20)
+LONGEST_TRY = timedelta(seconds=SECONDS_TO_SEND)
 LONGEST_DELAY = timedelta(minutes=30)
 LONGEST_ERROR = 500
 # A channel that failed as often in a row is reported to the others.
 FAILURES_TO_REPORT = 10
 # Alerts of Spine about its own channels; when they cannot be delivered, nothing more is said.
 OWN_SOURCE = "spine.alerts"
+_DELIVERIES = cast("Table", AlertDelivery.__table__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,14 @@ class Taken:
     channel: AlertChannel
     delivery: AlertDelivery
     notice: Notice
+
+    def lease_outlasts_a_try(self) -> bool:
+        """Whether it can still be sent before somebody else takes it."""
+        return self.delivery.due_at is not None and utc_now() + LONGEST_TRY <= self.delivery.due_at
+
+
+# What comes of a delivery that was taken and not sent.
+GIVEN_BACK = Outcome(sent=False, reason="given back")
 
 
 @dataclass(frozen=True)
@@ -115,31 +127,67 @@ async def mark(
     ordered = sorted(outcomes, key=lambda one: (one[0].channel.id, one[2]))
     with database_errors():
         async with sessions.begin() as session:
-            for taken, outcome, ended_at in ordered:
-                await _mark(session, taken, outcome, ended_at, patience)
+            for (_, sent), same in groupby(ordered, key=lambda one: (one[0].channel.id, one[1].sent)):
+                if sent:
+                    await _mark_sent(session, [(taken, ended_at) for taken, _, ended_at in same])
+                    continue
+                for taken, outcome, ended_at in same:
+                    if outcome is GIVEN_BACK:
+                        await _give_back(session, taken, ended_at)
+                    else:
+                        await _mark_failed(session, taken, outcome, ended_at, patience)
 
 
-async def _mark(session: AsyncSession, taken: Taken, outcome: Outcome, ended_at: datetime, patience: Patience) -> None:
-    delay = None if outcome.permanent else patience.delay(taken.delivery.attempt, outcome.retry_after)
-    if outcome.sent:
-        took = ended_at - taken.delivery.created_at
-        values: dict[str, Any] = {
-            "status": SENT,
-            "delivered_at": ended_at,
-            "delivery_ms": round(took.total_seconds() * 1000),
+def _mine(taken: Taken) -> tuple[ColumnElement[bool], ...]:
+    return (
+        AlertDelivery.id == taken.delivery.id,
+        AlertDelivery.lease == taken.delivery.lease,
+        AlertDelivery.status == PENDING,
+    )
+
+
+async def _mark_sent(session: AsyncSession, sent: Sequence[tuple[Taken, datetime]]) -> None:
+    """Mark deliveries to one channel, all in one statement."""
+    closed = {"status": SENT, "due_at": None, "next_retry_at": None, "error": None}
+    marking = (
+        update(_DELIVERIES)
+        .where(_DELIVERIES.c.id == bindparam("its_id"), _DELIVERIES.c.lease == bindparam("its_lease"))
+        .where(_DELIVERIES.c.status == PENDING)
+        .values(**closed, delivered_at=bindparam("ended_at"), delivery_ms=bindparam("took_ms"))
+    )
+    rows = [
+        {
+            "its_id": taken.delivery.id,
+            "its_lease": taken.delivery.lease,
+            "ended_at": ended_at,
+            "took_ms": round((ended_at - taken.delivery.created_at).total_seconds() * 1000),
         }
-        values |= {"due_at": None, "next_retry_at": None, "error": None}
-    else:
-        retry_at = None if delay is None else ended_at + delay
-        values = {"status": PENDING if retry_at else FAILED, "due_at": retry_at, "next_retry_at": retry_at}
-        values["error"] = _storable(outcome.reason or "the receiver did not say why")
-    mine = (AlertDelivery.id == taken.delivery.id, AlertDelivery.lease == taken.delivery.lease)
-    done = await session.execute(update(AlertDelivery).where(*mine, AlertDelivery.status == PENDING).values(**values))
+        for taken, ended_at in sent
+    ]
+    await session.execute(marking, rows)
+    taken, ended_at = sent[-1]
+    healthy = {"last_success_at": ended_at, "consecutive_failures": 0}
+    await session.execute(update(AlertChannel).where(AlertChannel.id == taken.channel.id).values(**healthy))
+
+
+async def _give_back(session: AsyncSession, taken: Taken, now: datetime) -> None:
+    again = {"due_at": now, "lease": None, "attempt": AlertDelivery.attempt - 1}
+    await session.execute(update(AlertDelivery).where(*_mine(taken)).values(**again))
+
+
+async def _mark_failed(
+    session: AsyncSession, taken: Taken, outcome: Outcome, ended_at: datetime, patience: Patience
+) -> None:
+    delay = None if outcome.permanent else patience.delay(taken.delivery.attempt, outcome.retry_after)
+    retry_at = None if delay is None else ended_at + delay
+    error = _storable(outcome.reason or "the receiver did not say why")
+    values = {"status": PENDING if retry_at else FAILED, "due_at": retry_at, "next_retry_at": retry_at, "error": error}
+    done = await session.execute(update(AlertDelivery).where(*_mine(taken)).values(**values))
     if cast("CursorResult[Any]", done).rowcount == 0:
         return
-    await _mark_channel(session, taken, outcome, ended_at)
-    if values["status"] == FAILED:
-        await _given_up(session, taken, values["error"])
+    await _note_failure(session, taken, outcome, ended_at)
+    if retry_at is None:
+        await _given_up(session, taken, error)
 
 
 def _storable(reason: str) -> str:
@@ -147,14 +195,10 @@ def _storable(reason: str) -> str:
     return reason.replace("\x00", "").encode(errors="replace").decode()[:LONGEST_ERROR]
 
 
-async def _mark_channel(session: AsyncSession, taken: Taken, outcome: Outcome, ended_at: datetime) -> None:
-    mine = AlertChannel.id == taken.channel.id
-    if outcome.sent:
-        await session.execute(update(AlertChannel).where(mine).values(last_success_at=ended_at, consecutive_failures=0))
-        return
+async def _note_failure(session: AsyncSession, taken: Taken, outcome: Outcome, ended_at: datetime) -> None:
     failures = await session.scalar(
         update(AlertChannel)
-        .where(mine)
+        .where(AlertChannel.id == taken.channel.id)
         .values(last_failure_at=ended_at, consecutive_failures=AlertChannel.consecutive_failures + 1)
         .returning(AlertChannel.consecutive_failures)
     )

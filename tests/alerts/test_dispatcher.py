@@ -1,0 +1,123 @@
+"""What the dispatcher takes, holds and gives back, on both databases."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from api.alerts import lanes
+from api.alerts.channels.base import ChannelConfig
+from api.alerts.channels.webhook import WebhookConfig
+from api.alerts.dispatcher import LANE_WIDTH, MOST_TAKEN, Dispatcher
+from api.alerts.lanes import Patience
+from api.alerts.notices import Notice, Outcome
+from api.alerts.outbox import NewAlert, raise_alert
+from api.alerts.severity import Severity
+from api.alerts.tables import SENT, AlertChannel, AlertDelivery
+from api.db.engine import SessionFactory, make_engine, make_sessions
+from api.db.migrate import upgrade
+from api.settings import Settings
+from tests.support.postgres import fresh_database
+
+ALERTS = 120
+
+
+class Desk:
+    """Answers at once up to a certain delivery, and slowly from then on."""
+
+    def __init__(self, quick: int, slowly: float = 0.0) -> None:
+        self.sends: Counter[str] = Counter()
+        self.at_once = self.most_at_once = 0
+        self._quick, self._slowly = quick, slowly
+
+    async def send(self, config: ChannelConfig, notice: Notice, recipient: str | None) -> Outcome:
+        self.sends[notice.delivery_id] += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(0 if sum(self.sends.values()) <= self._quick else self._slowly)
+        self.at_once -= 1
+        return Outcome(sent=True, status=200)
+
+
+@asynccontextmanager
+async def _filled(settings: Settings) -> AsyncIterator[SessionFactory]:
+    await asyncio.to_thread(upgrade, settings.sqlalchemy_url)
+    engine = make_engine(settings.sqlalchemy_url)
+    made = make_sessions(engine)
+    async with made.begin() as session:
+        fields = {"channel_type": "webhook", "config": {}, "min_severity": "INFO", "enabled": True}
+        session.add(AlertChannel(name="desk", recipients=[None], throttle_minutes=0, **fields))
+    for number in range(ALERTS):
+        await raise_alert(made, NewAlert(Severity.ERROR, f"alert {number}", "m", "test", cause=f"test:{number}"))
+    yield made
+    await engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SessionFactory]:
+    """A database with a channel and alerts that wait for it."""
+    if request.param == "sqlite":
+        async with _filled(Settings.model_validate({"home": tmp_path})) as made:
+            yield made
+        return
+    with fresh_database(request.getfixturevalue("postgresql_url")) as url:
+        async with _filled(Settings.model_validate({"home": tmp_path, "database_url": url})) as made:
+            yield made
+
+
+async def send_all(sessions: SessionFactory, desk: Desk) -> None:
+    """Dispatch until everything is marked as sent."""
+    config = WebhookConfig.model_validate({"url": "https://example.com/none"})
+    patience = Patience(3, timedelta(seconds=1))
+    async with Dispatcher(sessions, lambda _: config, desk, patience).dispatching():
+        until = time.monotonic() + 30
+        while await count(sessions, AlertDelivery.status == SENT) < ALERTS:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.05)
+
+
+async def count(sessions: SessionFactory, *conditions: object) -> int:
+    async with sessions() as session:
+        return await session.scalar(select(func.count()).select_from(AlertDelivery).where(*conditions)) or 0  # type: ignore[arg-type]
+
+
+async def test_everything_is_sent_once_and_only_so_much_at_once(sessions: SessionFactory) -> None:
+    desk = Desk(quick=ALERTS)
+    await send_all(sessions, desk)
+    assert set(desk.sends.values()) == {1}
+    assert len(desk.sends) == ALERTS
+    assert desk.most_at_once <= LANE_WIDTH
+    async with sessions() as session:
+        channel = await session.scalar(select(AlertChannel))
+        assert channel is not None
+        assert channel.last_success_at is not None
+    assert await count(sessions, AlertDelivery.lease.is_not(None), AlertDelivery.delivery_ms.is_(None)) == 0
+
+
+async def test_what_waits_too_long_for_a_receiver_that_became_slow_is_given_back(
+    sessions: SessionFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "LEASE", timedelta(seconds=2))
+    monkeypatch.setattr(lanes, "LONGEST_TRY", timedelta(seconds=1.4))
+    desk = Desk(quick=ALERTS // 4, slowly=0.3)
+    given_back = 0
+    real = lanes._give_back
+
+    async def counted(*arguments: object) -> None:
+        nonlocal given_back
+        given_back += 1
+        await real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lanes, "_give_back", counted)
+    await send_all(sessions, desk)
+    # Of as many as are taken while it is quick, few can be sent before the lease is too short for another try.
+    assert 0 < given_back <= MOST_TAKEN
+    assert set(desk.sends.values()) == {1}
+    assert len(desk.sends) == ALERTS
+    assert await count(sessions, AlertDelivery.attempt != 1) == 0
