@@ -11,6 +11,10 @@ from api import health, metrics
 from api.alerts.routes import router as alerts
 from api.alerts.service import Alerting
 from api.auth.jwt import JwtVerifier
+from api.cache.routes import router as cache
+from api.cache.store import BlobStore
+from api.cache.tidying import Tidying
+from api.connections.routes import router as connections
 from api.db.engine import make_engine, make_sessions
 from api.dependencies import get_caller
 from api.http.errors import install_error_handlers
@@ -18,11 +22,13 @@ from api.http.logs import configure_logging
 from api.http.middleware import BodyMiddleware, RequestIdMiddleware
 from api.http.openapi import install_openapi
 from api.prefect.client import Prefect
-from api.run_history.follower import Follower
+from api.run_history.follower import Chore, Follower
 from api.schedules.catalogue import Catalogue
 from api.schedules.routes import router as schedules
 from api.schedules.watch import ScheduleWatch
 from api.settings import Settings, get_settings
+from api.sources.lost_fetches import LostFetches
+from api.sources.routes import router as sources
 from api.workflows.routes import router as workflows
 
 DESCRIPTION = """
@@ -65,6 +71,10 @@ def _api_v1() -> APIRouter:
     router.include_router(workflows)
     router.include_router(schedules)
     router.include_router(alerts)
+    # Before the sources, whose names stand in the same place of a path.
+    router.include_router(cache)
+    router.include_router(connections)
+    router.include_router(sources)
     return router
 
 
@@ -79,10 +89,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with Prefect.connect(settings.prefect_deadline_seconds) as prefect:
             app.state.prefect = prefect
             alerting = app.state.alerting = Alerting(settings, app.state.sessions, prefect)
-            follower = Follower(
-                prefect, app.state.sessions, [ScheduleWatch(), *alerting.chores], alerting.after_reading
-            )
-            async with alerting.running(), follower.following() if settings.follow_runs else nullcontext():
+            after_reading: list[Chore] = [LostFetches(alerting.dispatcher.wake), *alerting.after_reading]
+            follower = Follower(prefect, app.state.sessions, [ScheduleWatch(), *alerting.chores], after_reading)
+            store = app.state.cache_store = BlobStore.of(settings)
+            tidying = Tidying(app.state.sessions, store, settings.cache_max_bytes)
+            following = follower.following() if settings.follow_runs else nullcontext()
+            async with alerting.running(), tidying.running(), following:
                 yield
     finally:
         await engine.dispose()

@@ -3,12 +3,14 @@
 What Prefect itself reads (`PREFECT_API_URL`, `PREFECT_UI_URL`, ...) stays with Prefect and is not repeated here.
 """
 
+import os
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated, Any
 
 from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL, make_url
 
 
@@ -53,11 +55,26 @@ class Settings(BaseSettings):
     alert_retention_days: int = Field(default=90, ge=1, description="Older alerts are what `spine.prune` deletes.")
     allow_private_addresses: bool = Field(
         default=False,
-        description="Whether alerts may go to loopback and private addresses; link-local ones never are allowed.",
+        description="Whether alerts, sources and connections may reach loopback and private addresses; link-local "
+        "ones never are allowed.",
+    )
+    file_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(), description="Folders whose files sources may read, separated by colons; none by default."
+    )
+    cache_url: str | None = Field(
+        default=None, description="Where fetched content is kept, any fsspec URL; a folder below the home by default."
+    )
+    cache_max_bytes: int | None = Field(
+        default=None, ge=1, description="The cache drops what was used longest ago beyond so many bytes."
     )
     jwks_url: str | None = Field(default=None, description="Where the public keys of JWT bearer tokens are.")
     jwt_issuer: str | None = Field(default=None, description="The `iss` that a bearer token must carry.")
     jwt_audience: str | None = Field(default=None, description="The `aud` that a bearer token must carry.")
+
+    @field_validator("file_roots", mode="before")
+    @classmethod
+    def _folders_from_a_line(cls, given: Any) -> Any:
+        return [part for part in given.split(os.pathsep) if part] if isinstance(given, str) else given
 
     @field_validator("secret_key")
     @classmethod

@@ -22,8 +22,15 @@ MOST_LINES_OF_A_FUNCTION = 50
 KNOW_HTTP = ("api/main.py", "api/health.py", "api/metrics.py", "api/dependencies.py", "api/*routes.py", "api/http/*.py")
 # The door to Prefect, and the command that starts Prefect.
 KNOW_PREFECT = ("api/prefect/*.py", "api/up/*.py")
-# Who may speak HTTP to the outside: besides the door, the reader of a token issuer's keys, Vault's, and alert channels.
-SPEAK_HTTP = (*KNOW_PREFECT, "api/auth/jwt.py", "api/secrets/refs.py", "api/outgoing/*.py", "api/alerts/channels/*.py")
+# Who may speak HTTP to the outside: besides the door, the readers of a token issuer's keys, of Vault and of HTTP
+# sources, and alert channels.
+SPEAK_HTTP = (
+    *KNOW_PREFECT,
+    *("api/auth/jwt.py", "api/secrets/refs.py", "api/sources/reading/http*.py"),
+    # The words in which the library of S3 says that a connection was lost.
+    "api/sources/reading/s3_failures.py",
+    *("api/outgoing/*.py", "api/alerts/channels/*.py"),
+)
 
 
 def python_files(*folders: str) -> list[str]:

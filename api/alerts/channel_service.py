@@ -1,9 +1,7 @@
 """Channels: made, read, changed, deleted and tried out."""
 
 import asyncio
-from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -27,48 +25,27 @@ from api.errors import BadRequest, Conflict, FieldError, NotFound
 from api.outgoing.addresses import literal_refusal
 from api.pagination import Page, PageRequest, make_page
 from api.schemas import ActionResponse
+from api.secrets.configs import SealedConfigs
 from api.secrets.keyring import Keyring
-from api.secrets.sealed import keep_stored, redact, seal, unseal
+from api.secrets.sealed import redact
 
 
-class ChannelSecrets:
-    """Between the configuration that clients send and see and the one that is stored."""
+class ChannelSecrets(SealedConfigs[ChannelConfig]):
+    """The configurations of channels."""
 
     def __init__(self, keyring: Keyring, allow_private: bool) -> None:
-        self._keyring = keyring
-        self._allow_private = allow_private
+        def check(config: ChannelConfig) -> None:
+            for host in config.hosts():
+                if reason := literal_refusal(host, allow_private):
+                    raise BadRequest(
+                        f"The channel's host cannot be used: {reason}.", [FieldError(("body", "config"), reason)]
+                    )
 
-    def store(
-        self, channel_type: str, sent: dict[str, Any], stored: dict[str, Any]
-    ) -> tuple[dict[str, Any], ChannelConfig]:
-        """What is to be stored for a configuration, whose `***` keep what is `stored`.
+        super().__init__("channel", CHANNEL_TYPES, keyring, check)
 
-        Raises `BadRequest` naming each wrong value.
-        """
-        plain = unseal(keep_stored(sent, stored), self._keyring)
-        try:
-            config = CHANNEL_TYPES[channel_type].model_validate(plain)
-        except ValidationError as refusal:
-            raise _bad_config(channel_type, refusal) from None
-        for host in config.hosts():
-            if reason := literal_refusal(host, self._allow_private):
-                raise BadRequest(
-                    f"The channel's host cannot be used: {reason}.", [FieldError(("body", "config"), reason)]
-                )
-        return seal(config.model_dump(exclude_none=True), self._keyring), config
-
-    def open(self, channel: AlertChannel) -> ChannelConfig:
-        """The configuration with its secrets, to send with."""
-        return CHANNEL_TYPES[channel.channel_type].model_validate(unseal(channel.config, self._keyring))
-
-
-def _bad_config(channel_type: str, refusal: ValidationError) -> BadRequest:
-    # The input stays out: it may be a secret.
-    errors = [
-        FieldError(("body", "config", *error["loc"]), error["msg"]) for error in refusal.errors(include_input=False)
-    ]
-    told = "; ".join(f"{'.'.join(map(str, error.loc[1:]))}: {error.msg}" for error in errors)
-    return BadRequest(f"A channel of type {channel_type} does not take this config: {told}.", errors)
+    def of_channel(self, channel: AlertChannel) -> ChannelConfig:
+        """The configuration of a channel with its secrets, to send with."""
+        return self.open(channel.channel_type, channel.config)
 
 
 async def create_channel(

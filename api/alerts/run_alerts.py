@@ -6,15 +6,17 @@ transaction that takes the claim away: one alert for each failure, whoever was d
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from uuid import UUID
 
 import structlog
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.alerts.outbox import NewAlert, put_alert
+from api.alerts.resolved import tell_resolved
 from api.alerts.severity import Severity
-from api.alerts.tables import PENDING, SENT, Alert, AlertDelivery
+from api.alerts.tables import Alert
 from api.db.base import utc_now
 from api.db.engine import SessionFactory, database_errors
 from api.errors import NotFound, SpineError
@@ -35,12 +37,17 @@ LONGEST_MESSAGE = 5_000
 _CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^\s/@]+@")
 
 
+# Whether the failure of a run raises an alert of another kind.
+ToldElsewhere = Callable[[AsyncSession, UUID], Awaitable[bool]]
+
+
 class RunAlerts:
     """A chore of the follower: raise the alerts that were claimed, and tell when a failure is over."""
 
-    def __init__(self, failures_in_a_row: int, wake: Callable[[], None]) -> None:
+    def __init__(self, failures_in_a_row: int, wake: Callable[[], None], told_elsewhere: ToldElsewhere) -> None:
         self._failures_in_a_row = failures_in_a_row
         self._wake = wake
+        self._told_elsewhere = told_elsewhere
 
     async def run(self, prefect: Prefect, sessions: SessionFactory) -> None:
         """Do all that is to be done now."""
@@ -65,7 +72,8 @@ class RunAlerts:
             return
         if failure.is_silenced:
             return
-        await put_alert(session, failure.alert(claim))
+        if not await self._told_elsewhere(session, claim.run_id):
+            await put_alert(session, failure.alert(claim))
         if (in_a_row := await self._streak(session, claim, failure)) is not None:
             await put_alert(session, in_a_row)
 
@@ -227,29 +235,8 @@ async def resolve(sessions: SessionFactory) -> bool:
                 mine = (*open_, Alert.deployment_id == deployment_id, Alert.failed_at < succeeded_at)
                 closing = update(Alert).where(*mine).values(resolved_at=utc_now()).returning(Alert)
                 resolved = (await session.scalars(closing, execution_options={"synchronize_session": False})).all()
-                await _tell_resolved(session, resolved)
+                if resolved:
+                    source = max(resolved, key=lambda alert: alert.id).source
+                    title = f"RESOLVED: {source} succeeds again"
+                    await tell_resolved(session, resolved, title, "A later run succeeded.")
     return bool(found)
-
-
-async def _tell_resolved(session: AsyncSession, resolved: Sequence[Alert]) -> None:
-    ids = [alert.id for alert in resolved]
-    told = AlertDelivery.status.in_([SENT, PENDING])
-    heard = set(
-        await session.scalars(select(AlertDelivery.channel_id).where(AlertDelivery.alert_id.in_(ids), told).distinct())
-    )
-    if not heard:
-        return
-    newest = max(resolved, key=lambda alert: alert.id)
-    await put_alert(
-        session,
-        NewAlert(
-            severity=Severity.INFO,
-            title=f"RESOLVED: {newest.source} succeeds again",
-            message=f"A later run succeeded. This was: {newest.title}.",
-            source=newest.source,
-            cause=f"resolved:{newest.id}",
-            domain=newest.domain,
-            details={"resolves": sorted(ids)[-100:]},
-        ),
-        lambda channel: channel.id in heard,
-    )

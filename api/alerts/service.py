@@ -17,6 +17,7 @@ from api.prefect.client import Prefect
 from api.secrets.keyring import Keyring
 from api.secrets.refs import resolve_ref
 from api.settings import Settings
+from api.sources.usage import is_fetch
 
 
 class Alerting:
@@ -26,12 +27,12 @@ class Alerting:
         self.secrets = ChannelSecrets(Keyring.from_settings(settings), settings.allow_private_addresses)
         self._sender = Sender(settings.allow_private_addresses, lambda ref: resolve_ref(ref, prefect.for_one_request()))
         patience = Patience(settings.alert_attempts, timedelta(seconds=settings.alert_retry_seconds))
-        self.dispatcher = Dispatcher(sessions, self.secrets.open, self._sender, patience)
+        self.dispatcher = Dispatcher(sessions, self.secrets.of_channel, self._sender, patience)
         self._dispatches = settings.send_alerts
         late = timedelta(seconds=settings.alert_late_seconds)
         # For the follower, which leads in one process at a time.
         self.chores = [LateRuns(late, self.dispatcher.wake)]
-        self.after_reading = [RunAlerts(settings.alert_failures_in_a_row, self.dispatcher.wake)]
+        self.after_reading = [RunAlerts(settings.alert_failures_in_a_row, self.dispatcher.wake, is_fetch)]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -50,4 +51,4 @@ class Alerting:
         with database_errors():
             async with sessions() as session:
                 channel = await find_channel(session, id_or_name)
-        return await try_channel(channel, self.secrets.open(channel), self._sender, caller)
+        return await try_channel(channel, self.secrets.of_channel(channel), self._sender, caller)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from sqlite3 import Connection as SqliteConnection
 from typing import Any
 
-from sqlalchemy import URL, event
+from sqlalchemy import URL, event, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
@@ -45,6 +45,16 @@ def _prepare_sqlite(connection: SqliteConnection, _record: Any) -> None:
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+async def keep_writers_out(session: AsyncSession) -> None:
+    """Let nobody else write until this transaction ends, on SQLite; the first statement of a transaction.
+
+    SQLite has no FOR UPDATE and begins its transaction with the first write, so that what was read before could have
+    changed by then. PostgreSQL locks the rows that are read to be changed.
+    """
+    if session.get_bind().dialect.name == "sqlite":
+        await session.execute(text("BEGIN IMMEDIATE"))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ _EXAMPLES: dict[int, str] = {
     409: "Run 0b7c8a52-6f0e-4f2e-9a3f-0a5f3f0d8a11 has already ended as Completed.",
     413: "The body is larger than the 1,048,576 bytes that are accepted.",
     415: "Send the body as application/json.",
+    416: "The range begins after the end of the content, which has 5,120 bytes.",
     422: "The request does not fit the schema: query.limit: Input should be less than or equal to 100.",
     503: "Prefect's API is out of reach; try again in a few seconds.",
 }
@@ -27,6 +28,7 @@ _MEANINGS: dict[int, str] = {
     409: "A duplicate, or a transition that the state forbids.",
     413: "The body is too large.",
     415: "The body is not JSON.",
+    416: "The range begins after the end of the content.",
     422: "The body or the query does not fit the schema.",
     503: "Prefect's API or the database is out of reach.",
 }

@@ -4,12 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from cryptography.fernet import Fernet
-from sqlalchemy import false, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from api.alerts.tables import AlertChannel
-from api.db.engine import SessionFactory
+from api.db.engine import SessionFactory, keep_writers_out
 from api.errors import Conflict
 from api.secrets.keyring import (
     KEY_FILE,
@@ -22,9 +21,10 @@ from api.secrets.keyring import (
 )
 from api.secrets.sealed import count_sealed, reseal
 from api.settings import Settings
+from api.sources.tables import Source
 
 # Every column that holds sealed secrets; tables with such a column are named here.
-SEALED_COLUMNS: list[InstrumentedAttribute[Any]] = [AlertChannel.config]
+SEALED_COLUMNS: list[InstrumentedAttribute[Any]] = [AlertChannel.config, Source.config]
 
 # The newest key and the one before it: a process that read the file just before may still encrypt with that.
 KEYS_KEPT = 2
@@ -58,17 +58,11 @@ async def rotate(
 async def _reseal_all(sessions: SessionFactory, keyring: Keyring, columns: Iterable[InstrumentedAttribute[Any]]) -> int:
     count = 0
     async with sessions.begin() as session:
+        # A row that somebody changes while it is encrypted anew would be put back as it was.
+        await keep_writers_out(session)
         for column in columns:
-            await _keep_writers_out(session, column)
             for row in await session.scalars(select(column.class_).with_for_update()):
                 tree = getattr(row, column.key)
                 setattr(row, column.key, reseal(tree, keyring))
                 count += count_sealed(tree)
     return count
-
-
-async def _keep_writers_out(session: AsyncSession, column: InstrumentedAttribute[Any]) -> None:
-    # SQLite has no FOR UPDATE and begins its transaction with the first write. Without this one, which changes
-    # nothing, a row that somebody changes while it is encrypted anew would be put back as it was.
-    if session.get_bind().dialect.name == "sqlite":
-        await session.execute(update(column.class_).where(false()).values({column.key: column}))

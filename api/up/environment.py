@@ -38,8 +38,9 @@ def shared(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "SPINE_WAREHOUSE_URL": str(plan.home / "warehouse"),
-        # On a laptop, what one tells people of is on that laptop, too.
+        # On a laptop, what one reads from and tells people of is on that laptop, too.
         "SPINE_ALLOW_PRIVATE_ADDRESSES": "true",
+        "SPINE_FILE_ROOTS": str(plan.project / "data"),
     }
     if "PREFECT_LOCAL_STORAGE_PATH" not in user:
         # Flow runs write results and the API reads them, from other working directories: the path is absolute.
@@ -50,12 +51,15 @@ def shared(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 def for_server(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of the Prefect server."""
-    return {**_FOR_SERVER, **_without_key(_child(plan, user))}
+    return {**_FOR_SERVER, **_without(_child(plan, user), "SPINE_API_KEY", "SPINE_SECRET_KEY")}
 
 
 def for_worker(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of the worker, of its flow runs and of `prefect deploy`: flow code gets no API key."""
-    return {**_FOR_WORKER, **_without_key(_child(plan, user))}
+    """The environment of the worker, of its flow runs and of `prefect deploy`: flow code gets no API key.
+
+    It does get the key of stored secrets, since the flow that fetches sources needs those.
+    """
+    return {**_FOR_WORKER, **_without(_child(plan, user), "SPINE_API_KEY")}
 
 
 def for_api(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -67,5 +71,5 @@ def _child(plan: Plan, user: Mapping[str, str]) -> dict[str, str]:
     return {**shared(plan, user), MARKER: str(plan.home)}
 
 
-def _without_key(environment: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name not in ("SPINE_API_KEY", "SPINE_SECRET_KEY")}
+def _without(environment: dict[str, str], *names: str) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name not in names}

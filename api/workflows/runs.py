@@ -50,7 +50,7 @@ async def read_run(prefect: Prefect, run_id: str) -> WorkflowRunDetail:
     """One run with its steps. Raises `NotFound`."""
     run = await find_run(prefect, run_id)
     steps, flows, result, (triggered_by, parent_run_id) = await asyncio.gather(
-        read_steps(prefect, run), prefect.flows_by_id([run.flow_id]), _result_of(prefect, run), _origin(prefect, run)
+        read_steps(prefect, run), prefect.flows_by_id([run.flow_id]), _result_of(prefect, run), origin_of(prefect, run)
     )
     logs = await _error_logs(prefect, run, steps)
     names = {attempt.id: step.name for step in steps for attempt in step.attempts}
@@ -188,7 +188,7 @@ async def _result_of(prefect: Prefect, run: FlowRun) -> dict[str, object]:
     return result if isinstance(result, dict) else {}
 
 
-async def _origin(prefect: Prefect, run: FlowRun) -> tuple[str | None, UUID | None]:
+async def origin_of(prefect: Prefect, run: FlowRun) -> tuple[str | None, UUID | None]:
     """Who or what started the run, by name, and its parent run where it has one."""
     trigger = trigger_of(run)
     if run.parent_task_run_id is not None:

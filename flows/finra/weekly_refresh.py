@@ -14,6 +14,7 @@ from flows.finra.concentration import Figures
 from flows.finra.dataset import Tier
 from flows.finra.validation import Validation
 from flows.finra.weekly_file import SourceFile
+from flows.sources import read_source
 
 
 class Computed(TypedDict):
@@ -34,11 +35,11 @@ class Published(TypedDict):
 
 
 @task(name="extract", persist_result=True, result_serializer="json")
-def extract(path: str) -> SourceFile:
-    """Find the file and fingerprint it. Nothing is copied, so later steps can run again at any time."""
-    source = weekly_file.locate(path)
-    get_run_logger().info("Found %s: %s bytes.", source["path"], f"{source['size_bytes']:,}")
-    return source
+def extract(path: str | None, source: str | None = None) -> SourceFile:
+    """Find the file, or get the current content of a registered source, and fingerprint it."""
+    file = weekly_file.locate(str(read_source(source).path) if source is not None else path or "")
+    get_run_logger().info("Found %s: %s bytes.", file["path"], f"{file['size_bytes']:,}")
+    return file
 
 
 @task(name="validate", persist_result=True, result_serializer="json")
@@ -98,7 +99,11 @@ def publish(
 
 @flow(name="finra.weekly_refresh", persist_result=True, result_serializer="json")
 def weekly_refresh(
-    week_ending: date, tier: Tier, path: str, max_reject_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+    week_ending: date,
+    tier: Tier,
+    path: str | None = None,
+    max_reject_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01,
+    source: str | None = None,
 ) -> Published:
     """Refresh venue shares and concentration of one tier and week from FINRA's weekly OTC file.
 
@@ -107,9 +112,12 @@ def weekly_refresh(
         tier: OTC, T1 (NMS Tier 1) or T2 (NMS Tier 2); rows of another tier are rejected.
         path: The file on the machine that runs the flow, absolute or relative to the run's working directory.
         max_reject_fraction: The run fails when more than this part of the rows (0 to 1) is rejected.
+        source: A registered source, by name or id, in place of a path; it is fetched when it is stale.
     """
+    if (path is None) == (source is None):
+        raise ValueError("Give one of path and source.")
     folder = str(FlowSettings().staging / str(runtime.flow_run.id))
-    source = extract(path)
-    checked = validate(source, tier, max_reject_fraction, folder)
+    file = extract(path, source)
+    checked = validate(file, tier, max_reject_fraction, folder)
     computed = compute(checked, folder)
-    return publish(source, checked, computed, tier, week_ending, folder)
+    return publish(file, checked, computed, tier, week_ending, folder)

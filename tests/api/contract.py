@@ -1,25 +1,11 @@
 """The HTTP contract as the OpenAPI document must have it: models, and what each route answers with."""
 
-# A field's JSON type with `|null` where it can be null, or the values that it takes.
-Fields = dict[str, str | list[str]]
+from tests.api.contract_fields import CATEGORIES, Fields
+from tests.api.contract_sources import SOURCE_ANSWERS, SOURCE_MODELS
 
 RUN_STATUS = ["PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
 STEP_STATUS = ["PENDING", "RUNNING", "COMPLETED", "FAILED", "SKIPPED"]
 TRIGGERS = ["SCHEDULE", "MANUAL", "API", "DEPENDENCY", "RETRY"]
-CATEGORIES = [
-    "NETWORK",
-    "DATABASE",
-    "STORAGE",
-    "SOURCE",
-    "PARSE",
-    "VALIDATION",
-    "CONFIG",
-    "AUTH",
-    "PIPELINE",
-    "ORCHESTRATION",
-    "INTERNAL",
-    "UNKNOWN",
-]
 
 SUMMARY: Fields = {
     "run_id": "string",
@@ -192,6 +178,7 @@ MODELS: dict[str, Fields] = {
         "delivery_success_rate": "number",
         "avg_delivery_time_ms": "number|null",
     },
+    **SOURCE_MODELS,
     "ActionResponse": {"id": "string", "status": "string", "message": "string"},
     "Pagination": {"offset": "integer", "limit": "integer", "total": "integer", "has_more": "boolean"},
 }
@@ -223,4 +210,5 @@ ANSWERS = {
     ("post", "/alerts"): ("201", "ActionResponse"),
     ("get", "/alerts/stats"): ("200", "AlertStats"),
     ("get", "/alerts/{alert_id}"): ("200", "AlertDetail"),
+    **SOURCE_ANSWERS,
 }

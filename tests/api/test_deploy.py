@@ -20,7 +20,7 @@ def test_a_clean_copy_of_the_project_registers_every_deployment(api: Api, stack:
         for entry in yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]:
             found = stack.deployment(entry["name"], entry["name"])
             assert found["entrypoint"] == entry["entrypoint"]
-            assert set(entry["tags"]) <= set(found["tags"])
+            assert set(entry.get("tags", [])) <= set(found["tags"])
             assert found["work_pool_name"] == "spine"
             assert api.get(f"/workflows/definitions/{entry['name']}")["description"]
     finally:

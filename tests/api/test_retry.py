@@ -181,13 +181,20 @@ def test_a_cancelled_run_can_be_retried(api: Api, stack: PrefectStack) -> None:
     assert api.wait_for(run_id)["status"] == "COMPLETED"
 
 
+def untaken_run(stack: PrefectStack) -> str:
+    """A run of a deployment that failed before any worker took it: it was due tomorrow."""
+    deployment = stack.deployment("demo.typed", "demo.typed")
+    due = {"type": "SCHEDULED", "state_details": {"scheduled_time": (utc_now() + timedelta(days=1)).isoformat()}}
+    body = {"state": due, "parameters": {"day": "2025-12-15", "tier": "A"}}
+    run_id = str(stack.post(f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
+    stack.post(f"/flow_runs/{run_id}/set_state", {"state": {"type": "FAILED"}, "force": True})
+    return run_id
+
+
 def test_of_many_retries_at_once_over_two_processes_one_wins(
     postgresql_api: Api, second_postgresql_api: Api, stack: PrefectStack
 ) -> None:
-    deployment = stack.deployment("demo.typed", "demo.typed")
-    body = {"state": {"type": "SCHEDULED"}, "parameters": {"day": "2025-12-15", "tier": "A"}}
-    run_id = stack.post(f"/deployments/{deployment['id']}/create_flow_run", body)["id"]
-    stack.post(f"/flow_runs/{run_id}/set_state", {"state": {"type": "FAILED"}, "force": True})
+    run_id = untaken_run(stack)
     apis = [postgresql_api, second_postgresql_api] * 4
     with ThreadPoolExecutor(8) as pool:
         statuses = Counter(pool.map(lambda one: retry(one, run_id)[0], apis))
@@ -197,20 +204,14 @@ def test_of_many_retries_at_once_over_two_processes_one_wins(
 
 
 def test_of_many_retries_at_once_on_sqlite_one_wins(api: Api, stack: PrefectStack) -> None:
-    deployment = stack.deployment("demo.typed", "demo.typed")
-    body = {"parameters": {"day": "2025-12-15", "tier": "A"}}
-    run_id = stack.post(f"/deployments/{deployment['id']}/create_flow_run", body)["id"]
-    stack.post(f"/flow_runs/{run_id}/set_state", {"state": {"type": "FAILED"}, "force": True})
+    run_id = untaken_run(stack)
     with ThreadPoolExecutor(8) as pool:
         statuses = Counter(pool.map(lambda _: retry(api, run_id)[0], range(8)))
     assert statuses == {200: 1, 409: 7}
 
 
 def test_a_claim_holds_others_off_until_its_owner_must_be_gone(api: Api, stack: PrefectStack) -> None:
-    deployment = stack.deployment("demo.typed", "demo.typed")
-    body = {"parameters": {"day": "2025-12-15", "tier": "A"}}
-    run_id = stack.post(f"/deployments/{deployment['id']}/create_flow_run", body)["id"]
-    stack.post(f"/flow_runs/{run_id}/set_state", {"state": {"type": "FAILED"}, "force": True})
+    run_id = untaken_run(stack)
     state_id = stack.get(f"/flow_runs/{run_id}")["state_id"]
 
     def claim(age: timedelta) -> None:

@@ -18,7 +18,7 @@ from api.prefect.client import Prefect
 from api.workflows.run_pages import BY_START
 from api.workflows.run_queries import RunQuery, filters_for
 from api.workflows.step_counts import NOT_SIMPLY_COMPLETED
-from tests.benchmarks import alerts, finra_rows, schedules
+from tests.benchmarks import alerts, finra_rows, schedules, sources
 from tests.benchmarks.seeding import copy_run
 from tests.benchmarks.timing import alternate, row
 from tests.support.postgres import fresh_database, postgresql_server
@@ -150,6 +150,12 @@ def measure_alerts() -> None:
             alerts.measure_million(api, database)
 
 
+def measure_sources() -> None:
+    """The rows about sources."""
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(sources.measure(Path(folder)))
+
+
 @contextmanager
 def _folder() -> Iterator[tuple[Path, dict[str, str]]]:
     with tempfile.TemporaryDirectory() as name:
@@ -159,8 +165,14 @@ def _folder() -> Iterator[tuple[Path, dict[str, str]]]:
 
 
 def main() -> None:
-    """Measure everything, or only the parts that the command line names: `runs`, `schedules`, `alerts`, `finra`."""
-    parts = {"runs": measure_runs, "schedules": measure_schedules, "alerts": measure_alerts, "finra": measure_finra}
+    """Measure everything, or only the parts that the command line names."""
+    parts = {
+        "runs": measure_runs,
+        "schedules": measure_schedules,
+        "alerts": measure_alerts,
+        "finra": measure_finra,
+        "sources": measure_sources,
+    }
     print("| what | Spine | compared with | that | ratio | aim |\n|---|---|---|---|---|---|")
     for name in sys.argv[1:] or parts:
         parts[name]()

@@ -195,6 +195,8 @@ def prefect_environment(home: Path, port: int) -> dict[str, str]:
         "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "8",
         "SPINE_WAREHOUSE_URL": str(home.parent / "warehouse"),
         "SPINE_HOME": str(home.parent / "spine"),
+        "SPINE_FILE_ROOTS": str(home.parent / "files"),
+        "SPINE_ALLOW_PRIVATE_ADDRESSES": "true",
     }
 
 

@@ -1,5 +1,6 @@
 """`spine up` beside a Prefect server that is already there, and on PostgreSQL."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 from api.up.children import WORKER
 from api.up.home import read_records
 from api.up.processes import of_home, variable
+from tests.support.postgres import fresh_database
 from tests.support.processes import free_port
 from tests.support.stack import PrefectStack
 from tests.up.support import assert_one_sentence, running_up, spine_up
@@ -32,13 +34,20 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def database(postgresql_url: str) -> Iterator[str]:
+    """A database of its own: the key that it makes known is not that of the other tests."""
+    with fresh_database(postgresql_url) as url:
+        yield url
+
+
 def test_it_uses_the_named_prefect_and_stops_in_order_when_the_worker_dies(
-    stack: PrefectStack, postgresql_url: str, project: Path, tmp_path: Path
+    stack: PrefectStack, database: str, project: Path, tmp_path: Path
 ) -> None:
     home, key = tmp_path / "home", "a-key-from-the-environment"
     given = {
         "PREFECT_API_URL": stack.url,
-        "SPINE_DATABASE_URL": postgresql_url,
+        "SPINE_DATABASE_URL": database,
         "SPINE_API_KEY": key,
         "SPINE_WORK_POOL": "beside",
     }

@@ -1,0 +1,89 @@
+"""Conditional and range requests as RFC 9110 has them (sections 8.8, 13 and 14), for content that never changes."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
+
+_SINGLE_RANGE = re.compile(r"bytes=[ \t]*([0-9]*)-([0-9]*)[ \t]*", re.IGNORECASE)
+_ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+# No content is longer, and Python refuses to read much longer numbers.
+_MOST_DIGITS = 18
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes from `first` on, `length` of them."""
+
+    first: int
+    length: int
+
+
+class Unsatisfiable(Exception):
+    """A range that begins after the end of the content."""
+
+
+def http_date(moment: datetime) -> str:
+    """A moment as HTTP writes it, to the second."""
+    return format_datetime(moment.astimezone(UTC).replace(microsecond=0), usegmt=True)
+
+
+def is_unchanged(headers: Mapping[str, str], etag: str, last_modified: datetime) -> bool:
+    """Whether the client has this content already (304); `headers` has names in lower case."""
+    known = headers.get("if-none-match")
+    if known is not None:
+        return known.strip() == "*" or etag in _ENTITY_TAG.findall(known)
+    since = _moment(headers.get("if-modified-since"))
+    return since is not None and last_modified.replace(microsecond=0) <= since
+
+
+def wanted_span(headers: Mapping[str, str], size: int, etag: str, last_modified: datetime) -> Span | None:
+    """The part that the client wants; None for all of it. Raises `Unsatisfiable`.
+
+    Several ranges, another unit and what is no range at all get the whole content, as does a range of content that is
+    not the one of `If-Range`.
+    """
+    matched = _SINGLE_RANGE.fullmatch(headers.get("range", ""))
+    if matched is None or not _is_of_this(headers.get("if-range"), etag, last_modified):
+        return None
+    first, last = (_number(digits) for digits in matched.groups())
+    if first is None:
+        return None if last is None else _suffix(last, size)
+    if last is not None and last < first:
+        return None
+    if first >= size:
+        raise Unsatisfiable
+    return Span(first, (size if last is None else min(last + 1, size)) - first)
+
+
+def _suffix(length: int, size: int) -> Span:
+    if not min(length, size):
+        raise Unsatisfiable
+    return Span(size - min(length, size), min(length, size))
+
+
+def _number(digits: str) -> int | None:
+    if not digits:
+        return None
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) <= _MOST_DIGITS else 10**_MOST_DIGITS + len(digits)
+
+
+def _is_of_this(condition: str | None, etag: str, last_modified: datetime) -> bool:
+    if condition is None:
+        return True
+    if '"' in condition:
+        # A weak tag does not tell bytes apart.
+        return condition.strip() == etag
+    return condition.strip() == http_date(last_modified)
+
+
+def _moment(given: str | None) -> datetime | None:
+    if given is None:
+        return None
+    try:
+        moment = parsedate_to_datetime(given)
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

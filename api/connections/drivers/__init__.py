@@ -1,0 +1,19 @@
+"""The drivers, one small file for each type of database. Each needs its package only when it is used."""
+
+from importlib import import_module
+
+from api.connections.drivers.base import Driver
+
+_MODULES = {
+    "postgresql": "api.connections.drivers.postgresql",
+    "mysql": "api.connections.drivers.mysql",
+    "sqlite": "api.connections.drivers.sqlite",
+    "oracle": "api.connections.drivers.oracle",
+    "db2": "api.connections.drivers.db2",
+}
+
+
+def driver_of(db_type: str) -> Driver:
+    """The driver of a type of database."""
+    driver: Driver = import_module(_MODULES[db_type]).DRIVER
+    return driver

@@ -1,0 +1,66 @@
+"""Trying a connection: connect with the real driver, ask something trivial, and tell what the server said."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from api.connections.drivers import driver_of
+from api.connections.drivers.base import Driver, explained
+from api.connections.target import ConnectionTarget
+from api.connections.usage import counted
+from api.sources.failure import FailureCategory, FetchFailure
+from api.sources.reading.base import Limits
+from api.sources.reading.work import GuardedWork
+
+SECONDS_TO_TRY = 10.0
+# A driver that meets its limit says more than one that is given up.
+_SECONDS_FOR_THE_DRIVER = 1.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of a try; `latency_ms` is from the first packet to the answer."""
+
+    success: bool
+    message: str
+    latency_ms: float | None = None
+
+
+async def try_connection(target: ConnectionTarget, seconds: float = SECONDS_TO_TRY) -> Trial:
+    """Connect, ask, and close, all within so many seconds."""
+    trying = asyncio.create_task(asyncio.to_thread(_try, target, max(seconds - _SECONDS_FOR_THE_DRIVER, 0.1)))
+    done, _ = await asyncio.wait([trying], timeout=seconds)
+    if done:
+        return trying.result()
+    # Its thread ends by the limits of the driver.
+    return Trial(False, f"The database {target.name} did not answer within {seconds:g} s.")
+
+
+def _try(target: ConnectionTarget, seconds: float) -> Trial:
+    try:
+        driver = driver_of(target.db_type)
+    except FetchFailure as missing:
+        return Trial(False, missing.sentence)
+    began = time.monotonic()
+    work = GuardedWork(target.allow_private, Limits(None, began + seconds, seconds))
+    try:
+        with counted(target.id):
+            product = work.run(_ask, driver, target, seconds)
+    except FetchFailure as failure:
+        refused = work.refusal(target.host)
+        late = time.monotonic() - began >= seconds and failure.category is FailureCategory.NETWORK
+        told = f"The database {target.name} did not answer within {seconds:g} s." if late else failure.sentence
+        return Trial(False, refused.sentence if refused else told)
+    finally:
+        work.close()
+    took = round((time.monotonic() - began) * 1000, 1)
+    return Trial(True, f"{product} answered in {took:g} ms.", took)
+
+
+def _ask(driver: Driver, target: ConnectionTarget, seconds: float) -> str:
+    with explained(driver, target):
+        session = driver.connect(target, seconds)
+        try:
+            return session.probe()
+        finally:
+            session.close()

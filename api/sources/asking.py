@@ -1,0 +1,77 @@
+"""Fetches that are asked for: written down before anything is started."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.db.base import utc_now
+from api.db.engine import SessionFactory, database_errors
+from api.errors import Conflict
+from api.sources.endings import Ending, write_ending
+from api.sources.lifecycle import find_source
+from api.sources.schemas import FetchTrigger
+from api.sources.tables import OPEN, PENDING, RUNNING, Fetch, Source
+
+GONE = Ending(error="The process that fetched it is gone.", error_category="ORCHESTRATION")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A fetch that was asked for; `joined` when an open one already does what is wanted."""
+
+    fetch_id: str
+    source_id: str
+    source_name: str
+    status: str
+    joined: bool
+
+
+async def ask(
+    sessions: SessionFactory, id_or_name: str, fetch_id: str, *, by: str, trigger: FetchTrigger, force: bool
+) -> Asked:
+    """Write down that a fetch is wanted; safe to repeat with the same `fetch_id`.
+
+    Raises `NotFound`, and `Conflict` for a source that is disabled.
+    """
+    with database_errors():
+        async with sessions.begin() as session:
+            source = await find_source(session, id_or_name, to_change=True)
+            if not source.enabled:
+                raise Conflict(f"The source {source.name!r} is disabled; enable it to fetch it.")
+            fetch = await session.get(Fetch, fetch_id) or await _open_fetch(session, source, force)
+            joined = fetch is not None and fetch.id != fetch_id
+            if fetch is None:
+                fetch = Fetch(id=fetch_id, source_id=source.id, trigger=trigger.value, triggered_by=by, force=force)
+                session.add(fetch)
+                fetch.status = PENDING
+            elif not joined and fetch.run_id is None:
+                # Starting it failed, and is tried again.
+                fetch.status, fetch.error, fetch.error_category = PENDING, None, None
+            return Asked(fetch.id, source.id, source.name, fetch.status, joined)
+
+
+async def _open_fetch(session: AsyncSession, source: Source, force: bool) -> Fetch | None:
+    """A fetch that is under way and brings what is wanted; what has died on the way is ended."""
+    mine = select(Fetch).where(Fetch.source_id == source.id, Fetch.status.in_(OPEN)).order_by(Fetch.id)
+    now = utc_now()
+    for fetch in (await session.scalars(mine.with_for_update())).all():
+        if is_dead(fetch, now):
+            await write_ending(session, source, fetch, GONE)
+        elif fetch.force or not force:
+            return fetch
+    return None
+
+
+def is_dead(fetch: Fetch, now: datetime) -> bool:
+    """Whether the process that ran a fetch is gone without a word."""
+    return fetch.status == RUNNING and fetch.alive_until is not None and fetch.alive_until < now
+
+
+async def note_run(sessions: SessionFactory, fetch_id: str, run_id: UUID) -> None:
+    """Note the flow run that was started for a fetch."""
+    with database_errors():
+        async with sessions.begin() as session:
+            await session.execute(update(Fetch).where(Fetch.id == fetch_id).values(run_id=run_id))

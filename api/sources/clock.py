@@ -1,0 +1,136 @@
+"""Fetching by the clock: a Prefect schedule of `spine.fetch_source` for each source that has a cron expression.
+
+Its timing is Prefect's alone, so that a change in Prefect's UI is a change of the source. The source's row only knows
+which schedule is its own.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from api.auth.callers import Caller
+from api.db.base import utc_now
+from api.db.engine import SessionFactory, database_errors
+from api.errors import NotFound
+from api.prefect.client import Deployment, Prefect
+from api.schedules.catalogue import Catalogue
+from api.schedules.create import create_schedule
+from api.schedules.delete import delete_schedule
+from api.schedules.names import refuse_taken
+from api.schedules.preview import next_runs
+from api.schedules.schemas import ScheduleCreate, ScheduleUpdate, TargetType
+from api.schedules.switch import disable_schedule, enable_schedule
+from api.schedules.timing import describe, make_timing
+from api.schedules.update import update_schedule
+from api.sources.requests import FETCH_FLOW, find_fetch_flow, source_tag
+from api.sources.tables import Source
+from api.workflows.deployments import is_schedule as made_over_api
+from api.workflows.origins import DOMAIN_TAG_PREFIX
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When a source is fetched by the clock: nulls when it is not, or not now."""
+
+    cron_expression: str | None = None
+    next_fetch_at: datetime | None = None
+
+
+class Clocks:
+    """The schedules of sources, as Prefect has them."""
+
+    def __init__(self, prefect: Prefect, sessions: SessionFactory, catalogue: Catalogue, caller: Caller) -> None:
+        self._prefect = prefect
+        self._sessions = sessions
+        self._catalogue = catalogue
+        self._caller = caller
+
+    async def check(self, source_name: str, cron: str, *, is_new: bool) -> None:
+        """Refuse what could not be scheduled. Raises `BadRequest`, `Conflict`, and `Unavailable` without the flow."""
+        await make_timing(cron, None, "UTC", utc_now())
+        await find_fetch_flow(self._prefect)
+        if is_new:
+            await self._clear_up(schedule_name(source_name))
+            await refuse_taken(self._prefect, schedule_name(source_name))
+
+    async def set(self, source: Source, cron: str | None) -> UUID | None:
+        """Let a source be fetched by this cron expression in UTC, or not by the clock any more; its schedule's id.
+
+        Safe to repeat.
+        """
+        present = await self.schedule_of(source)
+        if cron is None:
+            await self.remove(source)
+            return None
+        if present is None:
+            return await self._create(source, cron)
+        changes = ScheduleUpdate(cron_expression=cron, tags=_tags(source))
+        await update_schedule(self._prefect, self._sessions, self._catalogue, str(present.id), changes)
+        return present.id
+
+    async def switch(self, source: Source) -> None:
+        """Pause the schedule of a disabled source, and let that of an enabled one go on."""
+        present = await self.schedule_of(source)
+        if present is None or not present.schedules:
+            return
+        switch = enable_schedule if source.enabled else disable_schedule
+        await switch(self._prefect, self._sessions, str(present.id))
+
+    async def remove(self, source: Source) -> None:
+        """Delete the schedule of a source, if it is still there."""
+        present = await self.schedule_of(source)
+        if present is not None:
+            await delete_schedule(self._prefect, self._catalogue, str(present.id))
+
+    async def schedule_of(self, source: Source) -> Deployment | None:
+        """The schedule of a source; None without one, or when it was deleted in Prefect."""
+        if source.schedule_id is None:
+            return None
+        try:
+            return await self._prefect.read_deployment(source.schedule_id)
+        except NotFound:
+            return None
+
+    async def read(self, source: Source) -> Clock:
+        """When a source is fetched, as Prefect has it now."""
+        schedule = await self.schedule_of(source)
+        if schedule is None or not schedule.schedules:
+            return Clock()
+        following = await next_runs(self._prefect, [schedule], utc_now())
+        return Clock(describe(schedule.schedules[0]).cron_expression, following[schedule.id])
+
+    async def _create(self, source: Source, cron: str) -> UUID:
+        body = ScheduleCreate(
+            name=schedule_name(source.name),
+            target_type=TargetType.WORKFLOW,
+            target_name=FETCH_FLOW,
+            target_params={"source": source.id},
+            cron_expression=cron,
+            enabled=source.enabled,
+            description=f"Fetches the source {source.name}.",
+            tags=_tags(source),
+        )
+        made = await create_schedule(self._prefect, self._sessions, self._caller, body)
+        return UUID(made.id)
+
+    async def _clear_up(self, name: str) -> None:
+        """Delete a schedule whose source was never made, as Prefect's answer did not come in time."""
+        found = await self._prefect.deployments({"deployments": {"name": {"any_": [name]}}})
+        for one in found:
+            source_id = one.parameters.get("source")
+            if made_over_api(one) and isinstance(source_id, str) and not await self._exists(source_id):
+                await delete_schedule(self._prefect, self._catalogue, str(one.id))
+
+    async def _exists(self, source_id: str) -> bool:
+        with database_errors():
+            async with self._sessions() as session:
+                return await session.get(Source, source_id) is not None
+
+
+def schedule_name(source_name: str) -> str:
+    """What the schedule of a source is called in Prefect; it keeps the name when the source gets another."""
+    return f"fetch-{source_name}"
+
+
+def _tags(source: Source) -> list[str]:
+    return [source_tag(source.name), *([f"{DOMAIN_TAG_PREFIX}{source.domain}"] if source.domain else [])]

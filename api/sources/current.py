@@ -1,0 +1,87 @@
+"""The current content of a source for whoever works on it, and the record of who did."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.cache.service import NewEntry, count_read, current_entries, hold_all
+from api.db.base import utc_now
+from api.db.engine import SessionFactory, database_errors
+from api.sources.lifecycle import find_source
+from api.sources.tables import GOOD, Fetch, Source, SourceUse
+
+
+@dataclass(frozen=True)
+class Current:
+    """What the newest good fetch of a source brought or confirmed."""
+
+    source: Source
+    fetch_id: str
+    # Names the content: SHA-256, hex.
+    capture_id: str
+    entries: Sequence[NewEntry]
+
+
+async def find_current(
+    sessions: SessionFactory, id_or_name: str, *, holder: str, seconds: float, max_age: timedelta | None = None
+) -> Current | None:
+    """The content of a source, held for `seconds`, unless it is stale; None where it is, or where there is none.
+
+    Content is fresh until its `cache_ttl_seconds` are over, or for `max_age` after the fetch where that is given. A
+    source with neither is asked each time. Raises `NotFound`.
+    """
+    with database_errors():
+        async with sessions.begin() as session:
+            found = await _read(session, await find_source(session, id_or_name))
+            if found is None or not _is_fresh(found, max_age):
+                return None
+            await _hold(session, found[0], holder, seconds)
+            await count_read(session, hit=True)
+            return found[0]
+
+
+async def read_current(sessions: SessionFactory, id_or_name: str, *, holder: str, seconds: float) -> Current | None:
+    """The content of a source as it is, held for `seconds`; None where there is none. Raises `NotFound`."""
+    with database_errors():
+        async with sessions.begin() as session:
+            found = await _read(session, await find_source(session, id_or_name))
+            if found is None:
+                return None
+            await _hold(session, found[0], holder, seconds)
+            return found[0]
+
+
+async def note_use(sessions: SessionFactory, run_id: UUID, current: Current) -> None:
+    """Write down that a flow run worked on what a fetch brought; safe to repeat."""
+    use = SourceUse(run_id=run_id, fetch_id=current.fetch_id, capture_id=current.capture_id, used_at=utc_now())
+    with database_errors():
+        async with sessions.begin() as session:
+            await session.merge(use)
+
+
+async def _read(session: AsyncSession, source: Source) -> tuple[Current, datetime, datetime | None] | None:
+    """The content, when it was fetched, and when it expires."""
+    mine = select(Fetch).where(Fetch.source_id == source.id, Fetch.status.in_(GOOD)).order_by(Fetch.completed_at.desc())
+    fetch = (await session.scalars(mine.limit(1))).first()
+    rows = await current_entries(session, source.id)
+    if fetch is None or fetch.completed_at is None or not rows:
+        return None
+    expiries = [row.expires_at for row in rows if row.expires_at is not None]
+    current = Current(source, fetch.id, fetch.content_hash or "", [NewEntry.of(row) for row in rows])
+    return current, fetch.completed_at, min(expiries) if len(expiries) == len(rows) else None
+
+
+def _is_fresh(found: tuple[Current, datetime, datetime | None], max_age: timedelta | None) -> bool:
+    _, fetched_at, expires_at = found
+    now = utc_now()
+    if max_age is not None:
+        return now - fetched_at <= max_age
+    return expires_at is not None and expires_at > now
+
+
+async def _hold(session: AsyncSession, current: Current, holder: str, seconds: float) -> None:
+    await hold_all(session, [entry.content_hash for entry in current.entries], holder, seconds)

@@ -1,0 +1,33 @@
+"""Why a fetch failed, in the words that its row keeps."""
+
+from enum import StrEnum
+
+
+class FailureCategory(StrEnum):
+    """What kind of thing stood in the way; the values are those of `error_category`."""
+
+    NETWORK = "NETWORK"
+    AUTH = "AUTH"
+    SOURCE = "SOURCE"
+    PARSE = "PARSE"
+    STORAGE = "STORAGE"
+    CONFIG = "CONFIG"
+
+
+class FetchFailure(Exception):
+    """A fetch that cannot go on: `sentence` is for people and holds no secret; `transient` may go well later."""
+
+    def __init__(self, category: FailureCategory, sentence: str, *, transient: bool = False) -> None:
+        super().__init__(sentence)
+        self.category = category
+        self.sentence = sentence
+        self.transient = transient
+
+    # Prefect moves exceptions between processes.
+    def __reduce__(self) -> tuple[object, ...]:
+        """How to make it again, with its category."""
+        return _again, (self.category, self.sentence, self.transient)
+
+
+def _again(category: FailureCategory, sentence: str, transient: bool) -> FetchFailure:
+    return FetchFailure(category, sentence, transient=transient)

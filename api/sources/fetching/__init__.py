@@ -1,0 +1,1 @@
+"""Fetching a source: read, hashed, parsed, kept in the cache, and written down."""

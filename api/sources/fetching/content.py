@@ -1,0 +1,151 @@
+"""The bytes of one fetch: each item of its source goes through a part file into the cache, and is parsed on the way.
+
+All of this is synchronous and belongs into one thread, the reader's. Nothing here touches the database: between
+`gather` and `publish` the caller writes down that the content is held.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from api.cache.service import NewEntry
+from api.cache.store import BlobStore, Part
+from api.sources.failure import FailureCategory, FetchFailure
+from api.sources.parsing import Parsed, ParserConfig, parse, parser_for, to_arrow
+from api.sources.reading.base import Item, Reader, Unchanged, Validators
+from api.sources.tables import Source
+
+# Of all files of a source together.
+MOST_EXAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the content of a source is parsed; without a type, that is told from each file's name."""
+
+    parser_type: str | None
+    config: ParserConfig
+
+    @classmethod
+    def of(cls, source: Source) -> "Format":
+        """What a source says; a file's `format` counts where it has no `parser_type`."""
+        parser_type = source.parser_type or source.config.get("format")
+        return cls(parser_type, ParserConfig.model_validate(source.parser_config or {}))
+
+    def parse(self, part: Part, item: Item) -> Parsed | None:
+        """Count the rows of a part; None for content without a known format. Raises `FetchFailure`."""
+        parser = parser_for(item.name, self.parser_type)
+        return parse(part.path, item.name, parser, self._config_for(item)) if parser else None
+
+    def to_arrow(self, paths: Sequence[Path]) -> pa.Table:
+        """The good rows of files of one format, named as their source names them. Raises `FetchFailure`."""
+        parser = parser_for(paths[0].name, self.parser_type)
+        if parser is None:
+            raise FetchFailure(FailureCategory.PARSE, f"{paths[0].name} has no format that is known; set parser_type.")
+        return to_arrow([(path, path.name) for path in paths], parser, self.config)
+
+    def _config_for(self, item: Item) -> ParserConfig:
+        if item.encoding is None or "encoding" in self.config.model_fields_set:
+            return self.config
+        try:
+            return ParserConfig.model_validate(self.config.model_dump(exclude_unset=True) | {"encoding": item.encoding})
+        except ValidationError:
+            # A server can claim an encoding that does not exist.
+            return self.config
+
+
+@dataclass
+class Gathered:
+    """What a fetch has brought: an entry for each item in the order of the source, and what was read for that."""
+
+    entries: list[NewEntry] = field(default_factory=list)
+    bytes_fetched: int = 0
+    examples: list[dict[str, object]] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int | None:
+        """The rows of all entries; None when there is content of which none are counted."""
+        counts = [entry.rows for entry in self.entries]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+    @property
+    def bad_rows(self) -> int:
+        """The rows that were left out."""
+        return sum(entry.bad_rows for entry in self.entries)
+
+    def content_hash(self, is_list: bool) -> str:
+        """SHA-256 of the content; for a source of many files, of their keys and hashes in order."""
+        if not is_list:
+            return self.entries[0].content_hash
+        lines = (f"{entry.content_hash}  {entry.key}\n" for entry in self.entries)
+        return sha256("".join(lines).encode()).hexdigest()
+
+    def validators(self, is_list: bool) -> tuple[str | None, datetime | None]:
+        """ETag and time of the last change, of a source with one content."""
+        if is_list:
+            return None, None
+        known = Validators.from_json(self.entries[0].validators)
+        return known.etag, known.last_modified
+
+
+@dataclass(frozen=True)
+class Read:
+    """An item whose bytes are in a part, not yet in the cache."""
+
+    entry: NewEntry
+    part: Part
+    examples: tuple[dict[str, object], ...]
+
+
+def read_items(
+    reader: Reader, store: BlobStore, format_: Format, known: Mapping[str, NewEntry], force: bool
+) -> Iterator[Read | NewEntry]:
+    """Every item of a source in its order: read anew, or as it was known. Raises `FetchFailure`.
+
+    Whoever takes a `Read` publishes its part or discards it before asking for the next.
+    """
+    validators = {key: Validators.from_json(entry.validators) for key, entry in known.items()}
+    for item in reader.items(validators, force):
+        if isinstance(item, Unchanged):
+            yield known[item.key].with_validators(item.validators.to_json())
+        else:
+            yield _read(item, store, format_)
+
+
+def _read(item: Item, store: BlobStore, format_: Format) -> Read:
+    part = store.begin()
+    try:
+        for chunk in item.chunks:
+            part.write(chunk)
+        written = part.finish()
+        parsed = format_.parse(part, item)
+    except BaseException:
+        part.discard()
+        raise
+    entry = NewEntry(
+        key=item.key,
+        name=item.name,
+        content_hash=written.content_hash,
+        size_bytes=written.size_bytes,
+        content_type=item.content_type,
+        encoding=item.encoding,
+        validators=item.validators.to_json(),
+        rows=parsed.rows if parsed else None,
+        bad_rows=parsed.bad_rows if parsed else 0,
+    )
+    return Read(entry, part, _examples(item, parsed))
+
+
+def _examples(item: Item, parsed: Parsed | None) -> tuple[dict[str, object], ...]:
+    if parsed is None:
+        return ()
+    return tuple({"file": item.name, "line": row.line, "reason": row.reason} for row in parsed.examples)
+
+
+# Tells people how far a fetch is.
+Tell = Callable[[str], None]

@@ -1,0 +1,68 @@
+"""Fetches whose flow run has ended without a word: killed, cancelled, deleted, or never started."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from sqlalchemy import select
+
+from api.db.base import utc_now
+from api.db.engine import SessionFactory, database_errors
+from api.prefect.client import FlowRun, Prefect
+from api.prefect.filters import RunFilter
+from api.sources.asking import GONE, is_dead
+from api.sources.endings import Ending
+from api.sources.lifecycle import end
+from api.sources.tables import OPEN, Fetch
+
+# A request has long been answered by then.
+TIME_TO_START = timedelta(seconds=60)
+# Prefect's row of a run can become visible a moment after it was noted.
+TIME_TO_APPEAR = timedelta(seconds=10)
+MOST_AT_ONCE = 200
+
+
+class LostFetches:
+    """A chore of the follower: write down the end of fetches that cannot do so themselves any more."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+
+    async def run(self, prefect: Prefect, sessions: SessionFactory) -> None:
+        """Look at the oldest fetches that are open."""
+        fetches = await _open_fetches(sessions)
+        ids = [str(fetch.run_id) for fetch in fetches if fetch.run_id]
+        runs = {}
+        if ids:
+            found = await prefect.all_runs(RunFilter(runs={"id": {"any_": ids}}))
+            runs = {run.id: run for run in found}
+        for fetch in fetches:
+            ending = _ending(fetch, runs.get(fetch.run_id) if fetch.run_id else None)
+            if ending is not None and await end(sessions, fetch.id, ending) is not None:
+                self._wake()
+
+
+async def _open_fetches(sessions: SessionFactory) -> Sequence[Fetch]:
+    wanted = select(Fetch).where(Fetch.status.in_(OPEN)).order_by(Fetch.created_at).limit(MOST_AT_ONCE)
+    with database_errors():
+        async with sessions() as session:
+            return (await session.scalars(wanted)).all()
+
+
+def _ending(fetch: Fetch, run: FlowRun | None) -> Ending | None:
+    """How a fetch has ended; None while it has not."""
+    now = utc_now()
+    if fetch.run_id is None:
+        return _ended("It was never started.") if fetch.created_at < now - TIME_TO_START else None
+    if run is None:
+        since = fetch.started_at or fetch.created_at
+        return _ended("Its run was deleted.").silent() if since < now - TIME_TO_APPEAR else None
+    state = run.state
+    if state is None or not state.is_final():
+        return GONE if is_dead(fetch, now) else None
+    if state.is_cancelled():
+        return _ended("Its run was cancelled.").silent()
+    return _ended(f"Its run ended as {state.name} before it did: {(state.message or 'Prefect keeps no reason')[:500]}")
+
+
+def _ended(sentence: str) -> Ending:
+    return Ending(error=sentence, error_category="ORCHESTRATION")

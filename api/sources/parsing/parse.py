@@ -1,0 +1,85 @@
+"""One way to read each kind of file, for counting its rows and for making a table of them."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from api.sources.parsing.arrow import batch_of, table_of
+from api.sources.parsing.broken import failures_of
+from api.sources.parsing.compression import content_of
+from api.sources.parsing.config import ParserConfig, ParserType
+from api.sources.parsing.delimited import read_delimited
+from api.sources.parsing.json_files import read_json, read_jsonl
+from api.sources.parsing.parquet_files import read_parquet
+from api.sources.parsing.records import Record, good_records
+from api.sources.parsing.tally import Parsed, Tally
+from api.sources.parsing.text import text_of
+from api.sources.parsing.xml_files import read_xml
+
+_DELIMITED = (ParserType.CSV, ParserType.PSV, ParserType.TSV)
+# Of these every value is text, and what it stands for is judged.
+_TEXTS = (*_DELIMITED, ParserType.XML)
+
+
+def parse(path: Path, name: str, parser_type: ParserType, config: ParserConfig) -> Parsed:
+    """Count the rows of a file and check its shape, in memory that does not grow with it.
+
+    `name` tells the compression. Raises `FetchFailure` of category PARSE for a file that does not parse.
+    """
+    tally = Tally(config)
+    with failures_of(name):
+        for _ in _batches(path, name, parser_type, tally, whole=False):
+            pass
+        return tally.parsed()
+
+
+def to_arrow(paths_and_names: Iterable[tuple[Path, str]], parser_type: ParserType, config: ParserConfig) -> pa.Table:
+    """The good rows of files, in their order, as one table; a column that a file does not have is null there.
+
+    Columns are of the types in `config.columns`. Of the others, those of delimited text and XML are integers, numbers,
+    booleans, dates or timestamps where all their values are, else strings; those of JSON and Parquet keep their types,
+    and what JSON nests is a string of JSON. Raises `FetchFailure` as `parse` does.
+    """
+    batches: list[pa.RecordBatch] = []
+    names: dict[str, None] = {}
+    last = ""
+    for path, name in paths_and_names:
+        tally = Tally(config)
+        with failures_of(name):
+            batches += _batches(path, name, parser_type, tally, whole=True)
+            tally.parsed()
+        names |= tally.columns
+        last = name
+    with failures_of(last):
+        return table_of(batches, names, config.columns or {}, inferred=parser_type in _TEXTS)
+
+
+def _batches(path: Path, name: str, kind: ParserType, tally: Tally, *, whole: bool) -> Iterator[pa.RecordBatch]:
+    """The good rows of a file, counted in `tally`; of records there are no batches unless `whole`."""
+    config = tally.config
+    if kind is ParserType.PARQUET:
+        yield from read_parquet(path, name, tally)
+        return
+    if kind in _DELIMITED:
+        yield from read_delimited(text_of(path, name, config), kind, config, tally, whole=whole)
+        return
+    with _records(path, name, kind, config) as records:
+        for good in good_records(records, tally):
+            if whole and good:
+                yield batch_of(good, config.columns or {}, as_text=kind in _TEXTS)
+
+
+@contextmanager
+def _records(path: Path, name: str, kind: ParserType, config: ParserConfig) -> Iterator[Iterator[Record]]:
+    # XML tells its own encoding, unless it was told from outside.
+    if kind is ParserType.XML and "encoding" not in config.model_fields_set:
+        with content_of(path, name, config.max_expanded_bytes) as content:
+            yield read_xml(content, config, transcoded=False)
+        return
+    with text_of(path, name, config)() as text:
+        if kind is ParserType.XML:
+            yield read_xml(text, config, transcoded=True)
+        else:
+            yield read_json(text, config) if kind is ParserType.JSON else read_jsonl(text, config)

@@ -1,0 +1,73 @@
+"""Rows of a database as Arrow has them."""
+
+import json
+from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+from api.connections.drivers.base import Column
+from api.sources.failure import FailureCategory, FetchFailure
+
+# The types that values of one Python type have together, where a driver tells none.
+_TYPES_OF_VALUES: list[tuple[set[type], pa.DataType]] = [
+    ({bool}, pa.bool_()),
+    ({int}, pa.int64()),
+    ({int, float}, pa.float64()),
+    ({bytes}, pa.binary()),
+    ({datetime}, pa.timestamp("us")),
+    ({date}, pa.date32()),
+]
+
+
+def schema_of(columns: Sequence[Column], first: Sequence[Sequence[Any]]) -> pa.Schema:
+    """The schema of a result, from its first rows where the driver does not tell.
+
+    Raises `FetchFailure` when two columns have one name.
+    """
+    names = [column.name for column in columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        sentence = f"The query has more than one column {twice[0]!r}; give each a name of its own with AS."
+        raise FetchFailure(FailureCategory.CONFIG, sentence)
+    types = [
+        column.type if column.type is not None else _type_of([row[index] for row in first])
+        for index, column in enumerate(columns)
+    ]
+    return pa.schema(list(zip(names, types, strict=True)))
+
+
+def _type_of(values: Sequence[Any]) -> pa.DataType:
+    kinds = {type(value) for value in values if value is not None}
+    for known, of_them in _TYPES_OF_VALUES:
+        if kinds and kinds <= known:
+            return of_them
+    return pa.string()
+
+
+def to_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
+    """Rows as a batch of this schema. Raises `FetchFailure` naming the column of a value that does not fit."""
+    arrays = [_array([row[index] for row in rows], field) for index, field in enumerate(schema)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _array(values: list[Any], field: pa.Field) -> pa.Array:
+    if pa.types.is_string(field.type):
+        values = [value if value is None or isinstance(value, str) else _as_text(value) for value in values]
+    try:
+        return pa.array(values, field.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError):
+        sentence = f"The column {field.name!r} has values that are no {field.type}; cast it in the query."
+        raise FetchFailure(FailureCategory.SOURCE, sentence) from None
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, Decimal):
+        return format(value, "f") if value.is_finite() else str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict | list):
+        return json.dumps(value, default=str)
+    return str(value)

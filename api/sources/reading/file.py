@@ -1,0 +1,204 @@
+"""Files of this machine, only below the folders that SPINE_FILE_ROOTS opens.
+
+The path is resolved first, and then opened one folder after the other without following any link, so that a link that
+is put in place in between leads nowhere.
+"""
+
+import errno
+import glob
+import mimetypes
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from api.sources.failure import FailureCategory, FetchFailure
+from api.sources.reading.base import (
+    CHUNK,
+    MOST_FILES,
+    Item,
+    Limits,
+    Unchanged,
+    Validators,
+    changed_meanwhile,
+    none_matches,
+    not_there,
+    too_many_match,
+)
+from api.sources.reading.globs import has_magic
+
+# The clock that file systems take their times from ticks a hundred times a second or faster. What is younger than some
+# ticks could change once more and look the same.
+SECONDS_UNTIL_SETTLED = 0.05
+_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A FIFO would wait for a writer.
+_FILE = _SAFELY | os.O_NONBLOCK
+_FOLDER = _SAFELY | os.O_DIRECTORY
+_NO_LONGER_THAT = {errno.ELOOP, errno.ENOTDIR}
+
+
+class FileReader:
+    """Reads the regular files that `path`, absolute or relative to the only root, names or matches."""
+
+    def __init__(self, path: str, roots: Sequence[Path], limits: Limits) -> None:
+        self._path = path
+        self._roots = roots
+        self._limits = limits
+        self._chunks: Iterator[bytes] | None = None
+
+    def items(self, known: Mapping[str, Validators], force: bool) -> Iterator[Item | Unchanged]:
+        """The files in the order of their paths. A folder that a pattern matches is passed over."""
+        pattern = absolute_path(self._path, self._roots)
+        for path in self._matches(pattern):
+            descriptor = self._open(path)
+            before = _settled(descriptor, self._limits)
+            key = _printable(path)
+            validators = _validators(before)
+            before_known = known.get(key)
+            if not force and before_known is not None and before_known.etag == validators.etag:
+                os.close(descriptor)
+                yield Unchanged(key, validators)
+                continue
+            self._chunks = self._read(descriptor, before, key)
+            # It owns the descriptor from its first step on.
+            next(self._chunks)
+            name = _printable(os.path.basename(path))
+            self._limits.expect(before.st_size)
+            yield Item(key, name, validators, mimetypes.guess_type(name)[0], None, self._chunks)
+            self.close()
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        if self._chunks is not None:
+            self._chunks.close()  # type: ignore[attr-defined]
+            self._chunks = None
+
+    def _matches(self, pattern: str) -> list[str]:
+        if not has_magic(self._path):
+            return [pattern]
+        found: set[str] = set()
+        with _explained(pattern):
+            for path in glob.iglob(pattern, recursive=True):
+                self._limits.check_time(FailureCategory.SOURCE)
+                if not os.path.isdir(path):
+                    found.add(path)
+                if len(found) > MOST_FILES:
+                    raise too_many_match(self._path)
+        if not found:
+            raise none_matches(self._path)
+        return sorted(found)
+
+    def _open(self, path: str) -> int:
+        """A descriptor of a regular file."""
+        with _explained(path, listed=has_magic(self._path)):
+            real = Path(os.path.realpath(path, strict=True))
+            root = next((root for root in _resolved(self._roots) if real.is_relative_to(root)), None)
+            if root is None:
+                raise FetchFailure(
+                    FailureCategory.CONFIG, f"{_printable(path)} leads out of the folders that SPINE_FILE_ROOTS opens."
+                )
+            if not stat.S_ISREG(real.lstat().st_mode):
+                raise _no_file(path)
+        with _explained(path, was_there=True):
+            descriptor = _open_below(root, real.relative_to(root).parts)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise _no_file(path)
+        return descriptor
+
+    def _read(self, descriptor: int, before: os.stat_result, key: str) -> Iterator[bytes]:
+        with open(descriptor, "rb", buffering=0) as file, _explained(key):
+            yield b""
+            taken = 0
+            while part := file.read(CHUNK):
+                taken += len(part)
+                # A file that somebody writes to faster than it is read would never end.
+                if taken > before.st_size:
+                    raise changed_meanwhile(key)
+                self._limits.check_time(FailureCategory.SOURCE)
+                self._limits.take(len(part))
+                yield part
+            if _validators(os.fstat(descriptor)) != _validators(before) or taken != before.st_size:
+                raise changed_meanwhile(key)
+
+
+def absolute_path(path: str, roots: Sequence[Path]) -> str:
+    """The path or pattern, absolute. Raises `FetchFailure` when it cannot be below a root, links aside."""
+    if not roots:
+        raise FetchFailure(
+            FailureCategory.CONFIG, "Files cannot be read: SPINE_FILE_ROOTS names no folder, which closes them all."
+        )
+    if ".." in Path(path).parts:
+        raise FetchFailure(FailureCategory.CONFIG, f"{path} must not go up by '..'.")
+    if os.path.isabs(path):
+        below = (*(root.absolute() for root in roots), *_resolved(roots))
+        if not any(Path(path).is_relative_to(root) for root in below):
+            raise FetchFailure(FailureCategory.CONFIG, f"{path} is not below a folder that SPINE_FILE_ROOTS opens.")
+        return os.path.normpath(path)
+    if len(roots) > 1:
+        raise FetchFailure(
+            FailureCategory.CONFIG, f"{path} must be absolute, as SPINE_FILE_ROOTS names more than one folder."
+        )
+    root = str(roots[0].absolute())
+    # The root's own name is no pattern.
+    return os.path.normpath(os.path.join(glob.escape(root) if has_magic(path) else root, path))
+
+
+def _resolved(roots: Sequence[Path]) -> list[Path]:
+    return [Path(os.path.realpath(root)) for root in roots]
+
+
+def _open_below(root: Path, parts: tuple[str, ...]) -> int:
+    """Open a file below a folder without following a link. Raises `OSError`."""
+    folder = os.open(root, _FOLDER)
+    try:
+        for part in parts[:-1]:
+            inner = os.open(part, _FOLDER, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.open(parts[-1], _FILE, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _settled(descriptor: int, limits: Limits) -> os.stat_result:
+    """What is known of an open file, once it is old enough for a change to show."""
+    found = os.fstat(descriptor)
+    age = time.time() - found.st_mtime
+    if 0 <= age < SECONDS_UNTIL_SETTLED:
+        time.sleep(limits.wait(SECONDS_UNTIL_SETTLED - age, FailureCategory.SOURCE))
+        found = os.fstat(descriptor)
+    return found
+
+
+def _validators(found: os.stat_result) -> Validators:
+    etag = f'"{found.st_size:x}-{found.st_mtime_ns:x}"'
+    return Validators(etag, datetime.fromtimestamp(found.st_mtime, UTC), found.st_size)
+
+
+def _printable(path: str) -> str:
+    """A path that every database can keep, also where the name of a file is no UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _no_file(path: str) -> FetchFailure:
+    return FetchFailure(FailureCategory.CONFIG, f"{_printable(path)} is no regular file; only those are read.")
+
+
+@contextmanager
+def _explained(path: str, *, listed: bool = False, was_there: bool = False) -> Iterator[None]:
+    key = _printable(path)
+    try:
+        yield
+    except FileNotFoundError:
+        raise (changed_meanwhile(key) if was_there else not_there(key, listed=listed)) from None
+    except PermissionError:
+        raise FetchFailure(FailureCategory.AUTH, f"Spine may not read {key}.") from None
+    except OSError as error:
+        if error.errno in _NO_LONGER_THAT:
+            raise (changed_meanwhile(key) if was_there else not_there(key, listed=listed)) from None
+        said = os.strerror(error.errno) if error.errno else "it cannot be read"
+        raise FetchFailure(FailureCategory.SOURCE, f"{key}: {said}.", transient=True) from None

@@ -1,0 +1,19 @@
+"""Who uses sources and fetches."""
+
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.sources.tables import Fetch, Source
+
+
+async def sources_using(session: AsyncSession, connection_id: str) -> list[str]:
+    """The names of the sources that read over a connection, in order."""
+    mine = select(Source.name).where(Source.connection_id == connection_id).order_by(Source.name)
+    return list(await session.scalars(mine))
+
+
+async def is_fetch(session: AsyncSession, run_id: UUID) -> bool:
+    """Whether a flow run was a fetch, whose failure raises an alert of its source."""
+    return (await session.scalars(select(Fetch.id).where(Fetch.run_id == run_id).limit(1))).first() is not None

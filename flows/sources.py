@@ -1,0 +1,119 @@
+"""Registered sources for workflows: `read_source` gives a run the current content, fetched when it is stale."""
+
+import asyncio
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pyarrow as pa
+from prefect import get_run_logger, runtime
+
+from api.cache.service import NewEntry, release
+from api.cache.store import BlobStore
+from api.sources.current import Current, find_current, note_use, read_current
+from api.sources.failure import FailureCategory, FetchFailure
+from api.sources.fetching.content import Format
+from api.sources.fetching.workshop import HOLD_SECONDS, Workshop, open_workshop
+from flows import staging
+from flows.config import FlowSettings
+from flows.fetch_source import fetch_source
+
+
+@dataclass(frozen=True)
+class SourceContent:
+    """The content of a source as a run works on it.
+
+    ``paths`` are read-only files in the order of the source, which stay for as long as the run's staged files do.
+    ``capture_id`` names the content, SHA-256 in hex; ``fetch_id`` is the fetch that brought or confirmed it.
+    """
+
+    source: str
+    fetch_id: str
+    capture_id: str
+    paths: tuple[Path, ...]
+    format: Format
+
+    @property
+    def path(self) -> Path:
+        """The file. Raises `ValueError` for a source of several."""
+        if len(self.paths) != 1:
+            raise ValueError(f"The source {self.source} has {len(self.paths)} files; use `paths`.")
+        return self.paths[0]
+
+    def to_arrow(self) -> pa.Table:
+        """The good rows of all files, under the source's `parser_config`. Raises `FetchFailure`."""
+        return self.format.to_arrow(self.paths)
+
+
+def read_source(source: str, *, max_age: timedelta | None = None) -> SourceContent:
+    """The current content of a registered source, by id or name, for the run that asks; to be called in a flow or task.
+
+    It is fetched first, in a run of `spine.fetch_source` below this one, when it is older than `max_age`, or without
+    that when the source's `cache_ttl_seconds` are over; a source without both is asked each time whether it has
+    changed. Which fetch this run used is recorded.
+
+    Raises `NotFound` for an unknown source, `Conflict` for a stale one that is disabled, and `FetchFailure`.
+    """
+    # A loop of its own: the caller may be in one.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(copy_context().run, asyncio.run, aread_source(source, max_age=max_age)).result()
+
+
+async def aread_source(source: str, *, max_age: timedelta | None = None) -> SourceContent:
+    """The same as `read_source`, for flows and tasks that are coroutines."""
+    run_id = UUID(runtime.flow_run.id)
+    holder = f"{run_id.hex}-{uuid4().hex[:8]}"
+    async with open_workshop() as shop:
+        current = await find_current(shop.sessions, source, holder=holder, seconds=HOLD_SECONDS, max_age=max_age)
+        if current is None or not await _is_there(shop, current):
+            await fetch_source(source)
+            current = await read_current(shop.sessions, source, holder=holder, seconds=HOLD_SECONDS)
+        if current is None or not await _is_there(shop, current):
+            raise FetchFailure(FailureCategory.STORAGE, f"The content of the source {source} is gone from the cache.")
+        paths = await asyncio.to_thread(_staged, shop.store, current, run_id)
+        await note_use(shop.sessions, run_id, current)
+        async with shop.sessions.begin() as session:
+            await release(session, holder)
+    get_run_logger().info("Using fetch %s of the source %s.", current.fetch_id, current.source.name)
+    return SourceContent(
+        source=current.source.name,
+        fetch_id=current.fetch_id,
+        capture_id=current.capture_id,
+        paths=paths,
+        format=Format.of(current.source),
+    )
+
+
+async def _is_there(shop: Workshop, current: Current) -> bool:
+    def check() -> bool:
+        return all(shop.store.size(entry.content_hash) == entry.size_bytes for entry in current.entries)
+
+    return await asyncio.to_thread(check)
+
+
+def _staged(store: BlobStore, current: Current, run_id: UUID) -> tuple[Path, ...]:
+    """The content as files of this run, which nobody else deletes."""
+    folder = staging.fresh(FlowSettings().staging / str(run_id) / "sources" / current.source.id)
+    return tuple(_stage(store, entry, folder / f"{number:05}") for number, entry in enumerate(current.entries))
+
+
+def _stage(store: BlobStore, entry: NewEntry, folder: Path) -> Path:
+    folder.mkdir()
+    # The name may come from elsewhere.
+    path = folder / (Path(entry.name).name or "content")
+    local = store.local_path(entry.content_hash)
+    if local is not None:
+        try:
+            os.link(local, path)
+        except OSError:
+            shutil.copyfile(local, path)
+    else:
+        with store.open(entry.content_hash) as blob, path.open("wb") as file:
+            shutil.copyfileobj(blob, file, 1 << 20)
+    path.chmod(0o400)
+    return path

@@ -1,0 +1,93 @@
+"""Caches on both databases, in a local folder and on moto's S3 server."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import s3fs  # type: ignore[import-untyped]
+from sqlalchemy import make_url
+
+from api.cache.store import BlobStore
+from api.db.engine import make_engine, make_sessions
+from api.db.tables import Base
+from api.settings import Settings
+from tests.cache.support import Cache
+from tests.support.postgres import fresh_database
+from tests.support.processes import free_port, running, wait_for_http
+
+AWS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@contextmanager
+def moto(port: int, log: Path) -> Iterator[str]:
+    """An S3 server with a bucket named `cache`."""
+    url = f"http://127.0.0.1:{port}"
+    with running(["moto.server", "-p", str(port)], {}, log) as server:
+        wait_for_http(f"{url}/moto-api/", server, log)
+        s3fs.S3FileSystem(key="test", secret="test", endpoint_url=url, skip_instance_cache=True).mkdir("cache")
+        yield url
+
+
+@pytest.fixture(scope="package")
+def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with moto(free_port(), Path(tmp_path_factory.mktemp("moto")) / "moto.log") as url:
+        yield url
+
+
+@pytest.fixture
+def local_store(tmp_path: Path) -> BlobStore:
+    return BlobStore.of(Settings(home=tmp_path / "home"))
+
+
+@pytest.fixture
+def s3_store(s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BlobStore:
+    for name, value in {**AWS, "AWS_ENDPOINT_URL": s3_url}.items():
+        monkeypatch.setenv(name, value)
+    return BlobStore.of(Settings(home=tmp_path / "home", cache_url=f"s3://cache/{uuid4().hex}"))
+
+
+@pytest.fixture
+def memory_store(tmp_path: Path) -> BlobStore:
+    """A protocol whose uploads can be seen half-done."""
+    return BlobStore.of(Settings(home=tmp_path / "home", cache_url=f"memory://{uuid4().hex}"))
+
+
+@pytest.fixture(params=["local_store", "s3_store", "memory_store"], ids=["local", "s3", "memory"])
+def store(request: pytest.FixtureRequest) -> BlobStore:
+    """A store of each kind."""
+    found: BlobStore = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="package")
+def cache_database(postgresql_url: str) -> Iterator[str]:
+    with fresh_database(postgresql_url) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of either kind, without tables or with those of an earlier test."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path / 'spine.db'}"
+    url = make_url(request.getfixturevalue("cache_database")).set(drivername="postgresql+psycopg")
+    return url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+async def cache(database_url: str, local_store: BlobStore) -> AsyncIterator[Cache]:
+    """An empty cache in a local folder, on either database."""
+    engine = make_engine(make_url(database_url))
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+        await connection.run_sync(Base.metadata.create_all)
+    yield Cache(make_sessions(engine), local_store)
+    await engine.dispose()
+
+
+@pytest.fixture
+async def s3_cache(cache: Cache, s3_store: BlobStore) -> Cache:
+    """An empty cache on S3, on either database."""
+    return Cache(cache.sessions, s3_store)

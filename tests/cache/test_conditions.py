@@ -1,0 +1,142 @@
+"""Conditions and ranges of requests, as RFC 9110 has them."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from api.cache.conditions import Span, Unsatisfiable, http_date, is_unchanged, wanted_span
+from api.cache.labels import disposition, media_type
+
+ETAG = f'"{"a" * 64}"'
+MOMENT = datetime(2025, 12, 15, 9, 30, 1, 999_999, tzinfo=UTC)
+DATE = "Mon, 15 Dec 2025 09:30:01 GMT"
+
+
+@pytest.mark.parametrize(
+    ("header", "span"),
+    [
+        ("bytes=0-0", Span(0, 1)),
+        ("bytes=2-5", Span(2, 4)),
+        ("bytes=2-", Span(2, 98)),
+        ("bytes=99-", Span(99, 1)),
+        ("bytes=90-1000", Span(90, 10)),
+        ("bytes=-1", Span(99, 1)),
+        ("bytes=-1000", Span(0, 100)),
+        ("Bytes=0-9", Span(0, 10)),
+        ("bytes=0-" + "9" * 5000, Span(0, 100)),
+        ("bytes=" + "0" * 5000 + "1-2", Span(1, 2)),
+        ("bytes=0-1,3-4", None),
+        ("bytes=5-2", None),
+        ("bytes=-", None),
+        ("bytes=", None),
+        ("bytes=a-b", None),
+        ("bytes=--1", None),
+        ("bytes=1_0-20", None),
+        ("bytes=\u0661-\u0662", None),
+        ("rows=0-1", None),
+        ("", None),
+    ],
+)
+def test_a_range_of_a_hundred_bytes(header: str, span: Span | None) -> None:
+    assert wanted_span({"range": header}, 100, ETAG, MOMENT) == span
+
+
+@pytest.mark.parametrize(
+    ("header", "size"),
+    [
+        ("bytes=100-", 100),
+        ("bytes=100-200", 100),
+        ("bytes=" + "9" * 5000 + "-", 100),
+        ("bytes=-0", 100),
+        ("bytes=0-", 0),
+        ("bytes=-5", 0),
+    ],
+)
+def test_a_range_after_the_end_is_unsatisfiable(header: str, size: int) -> None:
+    with pytest.raises(Unsatisfiable):
+        wanted_span({"range": header}, size, ETAG, MOMENT)
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        (ETAG, True),
+        (f"W/{ETAG}", False),
+        ('"other"', False),
+        (DATE, True),
+        ("Mon, 15 Dec 2025 09:30:02 GMT", False),
+        ("nonsense", False),
+    ],
+)
+def test_a_range_is_only_given_of_the_content_that_the_client_means(condition: str, holds: bool) -> None:
+    found = wanted_span({"range": "bytes=0-9", "if-range": condition}, 100, ETAG, MOMENT)
+    assert found == (Span(0, 10) if holds else None)
+
+
+@pytest.mark.parametrize(
+    ("headers", "unchanged"),
+    [
+        ({"if-none-match": ETAG}, True),
+        ({"if-none-match": f"W/{ETAG}"}, True),
+        ({"if-none-match": f'"x", W/"y,z" ,{ETAG}'}, True),
+        ({"if-none-match": "*"}, True),
+        ({"if-none-match": '"x"'}, False),
+        ({"if-none-match": "a" * 64}, False),
+        ({"if-none-match": '"x"', "if-modified-since": DATE}, False),
+        ({"if-modified-since": DATE}, True),
+        ({"if-modified-since": "Mon, 15 Dec 2025 09:30:00 GMT"}, False),
+        ({"if-modified-since": "yesterday"}, False),
+        ({}, False),
+    ],
+)
+def test_the_client_is_told_what_it_has_already(headers: dict[str, str], unchanged: bool) -> None:
+    assert is_unchanged(headers, ETAG, MOMENT) is unchanged
+
+
+def test_times_are_written_as_http_does() -> None:
+    assert http_date(MOMENT) == DATE
+
+
+@pytest.mark.parametrize(
+    ("content_type", "encoding", "told"),
+    [
+        ("text/csv", "latin-1", "text/csv; charset=latin-1"),
+        ("Text/CSV; charset=utf-8", None, "text/csv"),
+        ("application/json", "utf-8", "application/json"),
+        (None, "utf-8", "application/octet-stream"),
+        ("text/html", "utf-8", "application/octet-stream"),
+        ("application/xhtml+xml", None, "application/octet-stream"),
+        ("image/svg+xml", None, "application/octet-stream"),
+        ("text/xml", None, "application/octet-stream"),
+        ("text/javascript", None, "application/octet-stream"),
+        ("multipart/x-mixed-replace", None, "application/octet-stream"),
+        ("text/csv\r\nX-Bad: 1", None, "application/octet-stream"),
+        ("text/csv", "utf-8\r\nX-Bad: 1", "text/csv"),
+        ("text", None, "application/octet-stream"),
+    ],
+)
+def test_a_type_is_passed_on_unless_it_may_do_harm(content_type: str | None, encoding: str | None, told: str) -> None:
+    assert media_type(content_type, encoding) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "plain", "exact"),
+    [
+        ("weekly.csv", "weekly.csv", "weekly.csv"),
+        ("2025/12/weekly file.csv", "weekly file.csv", "weekly%20file.csv"),
+        ("..\\..\\evil.exe", "evil.exe", "evil.exe"),
+        ("Börse.csv", "B_rse.csv", "B%C3%B6rse.csv"),
+        ('a"; filename=b.html', "a__ filename_b.html", "a%22%3B%20filename%3Db.html"),
+        ("a\r\nX-Bad: 1", "a__X-Bad_ 1", "a__X-Bad%3A%201"),
+        ("\udcff.csv", "_.csv", "_.csv"),
+        ("..", "content", "content"),
+        ("", "content", "content"),
+    ],
+)
+def test_a_file_name_is_safe_in_a_header(name: str, plain: str, exact: str) -> None:
+    assert disposition(name) == f"attachment; filename=\"{plain}\"; filename*=UTF-8''{exact}"
+
+
+def test_a_long_name_keeps_its_extension() -> None:
+    assert disposition("x" * 5000 + ".csv").endswith("x.csv")
+    assert len(disposition("x" * 5000 + ".csv")) < 500

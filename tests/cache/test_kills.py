@@ -1,0 +1,39 @@
+"""A process that is killed while it writes: no blob that is not whole, and no part after the next sweep."""
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import psutil
+
+from api.cache.store import BlobStore
+from api.settings import Settings
+from tests.cache.support import hash_of, read_blob
+from tests.support.processes import running, wait_until
+
+KILLS = 10
+
+
+def test_killed_writers_leave_no_half_blob_and_no_part(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    store = BlobStore.of(Settings(home=home))
+    parts = home / "cache" / "parts"
+    swept = 0
+    for number in range(KILLS):
+        with running(["tests.cache.writer", str(home)], {}, tmp_path / "writer.log") as writer:
+            wait_until(lambda: _is_at_work(parts, writer), "the writer to write", 20, every=0.01)
+            time.sleep(random.uniform(0, 0.2))
+            assert store.sweep() == 0, f"kill {number}: the part of a living process was swept"
+            writer.send_signal(signal.SIGKILL)
+            writer.wait()
+        swept += store.sweep()
+        assert list(parts.iterdir()) == []
+    for name, _ in store.list():
+        assert hash_of(read_blob(store, name)) == name
+    assert swept > 0
+
+
+def _is_at_work(parts: Path, writer: psutil.Popen) -> bool:
+    assert writer.poll() is None
+    return parts.is_dir() and any(parts.iterdir())

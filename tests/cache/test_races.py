@@ -1,0 +1,130 @@
+"""Removing content beside bringing it: an entry never names content that is not there."""
+
+import asyncio
+import random
+import threading
+
+import pytest
+from sqlalchemy import select, update
+
+from api.cache.eviction import evict
+from api.cache.reconciling import reconcile
+from api.cache.removal import clear, delete_unreferenced
+from api.cache.store import BlobStore
+from api.cache.tables import CacheBlob, CacheEntry
+from api.errors import DatabaseUnavailable
+from tests.cache.support import Cache, hash_of, put_blob
+
+ROUNDS = {"local": 12, "s3": 6}
+# Few, so that all fetch and delete the same, but more than are held at once.
+CONTENTS = [b"%d" % number * 1000 for number in range(8)]
+
+
+class Race:
+    """Fetches of equal content by several at once, while others remove all they can."""
+
+    def __init__(self, cache: Cache, rounds: int) -> None:
+        self.cache = cache
+        self.rounds = rounds
+        self.over = asyncio.Event()
+        self.removed = 0
+
+    async def fetch(self, source: str) -> None:
+        for number in range(20 * self.rounds):
+            if number >= self.rounds and self.removed:
+                return
+            contents = random.sample(CONTENTS, 2)
+            try:
+                await self.cache.fetch(source, *contents)
+            except DatabaseUnavailable:
+                # A busy SQLite; nothing was written.
+                continue
+
+    async def remove(self, source: str) -> None:
+        while not self.over.is_set():
+            way = random.choice(("all", "one", "unreferenced", "evict", "reconcile"))
+            sessions, store = self.cache.sessions, self.cache.store
+            if way == "all":
+                self.removed += (await clear(sessions, store, None, False)).bytes
+            elif way == "one":
+                self.removed += (await clear(sessions, store, source, False)).bytes
+            elif way == "unreferenced":
+                self.removed += await delete_unreferenced(sessions, store)
+            elif way == "evict":
+                self.removed += await evict(sessions, store, 1000)
+            else:
+                assert (await reconcile(sessions, store)).lost_entries == 0
+            await asyncio.sleep(0)
+
+    async def look(self) -> None:
+        """Under the lock of each content that an entry names, its file must be there."""
+        while not self.over.is_set():
+            for content in CONTENTS:
+                async with self.cache.sessions.begin() as session:
+                    # A write first, for SQLite; who removes content needs this lock, too.
+                    mine = update(CacheBlob).where(CacheBlob.content_hash == hash_of(content))
+                    await session.execute(mine.values(size_bytes=CacheBlob.size_bytes))
+                    named = select(CacheEntry.id).where(CacheEntry.content_hash == hash_of(content))
+                    if await session.scalar(named.limit(1)):
+                        assert self.cache.store.size(hash_of(content)) == len(content)
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("database_url", "kind"),
+    [("sqlite", "local"), ("postgresql", "local"), ("postgresql", "s3")],
+    indirect=["database_url"],
+)
+async def test_no_entry_ever_names_content_that_is_gone(
+    cache: Cache, kind: str, request: pytest.FixtureRequest
+) -> None:
+    cache = Cache(cache.sessions, request.getfixturevalue(f"{kind}_store"))
+    race = Race(cache, ROUNDS[kind])
+    sources = [await cache.source() for _ in range(4)]
+    others = [asyncio.create_task(race.remove(sources[0])) for _ in range(2)]
+    others.append(asyncio.create_task(race.look()))
+    await asyncio.gather(*(race.fetch(source) for source in sources))
+    race.over.set()
+    await asyncio.gather(*others)
+    assert race.removed > 0
+    for source in sources:
+        for entry in await cache.entries(source):
+            assert cache.store.size(entry.content_hash) == entry.size_bytes
+    # And nothing is left over.
+    await clear(cache.sessions, cache.store, None, False)
+    assert await cache.files() == set()
+    assert await cache.blobs() == set()
+
+
+class SlowStore(BlobStore):
+    """A store that deletes when it is told to."""
+
+    def __init__(self, store: BlobStore) -> None:
+        super().__init__(store._parts, store._blobs)
+        self.began, self.go_on = threading.Event(), threading.Event()
+
+    def delete(self, content_hash: str) -> None:
+        self.began.set()
+        assert self.go_on.wait(10)
+        super().delete(content_hash)
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["in peace", "cancelled"])
+async def test_content_cannot_be_held_while_its_file_is_being_deleted(cache: Cache, cancelled: bool) -> None:
+    store = SlowStore(cache.store)
+    source = await cache.source()
+    await cache.fetch(source, b"wanted again")
+    deleting = asyncio.create_task(clear(cache.sessions, store, source, False))
+    await asyncio.to_thread(store.began.wait)
+    if cancelled:
+        deleting.cancel()
+    holding = asyncio.create_task(cache.hold(hash_of(b"wanted again"), "fetch"))
+    # Long enough for it to have come as far as it can.
+    await asyncio.wait([holding], timeout=0.3)
+    assert not holding.done()
+    store.go_on.set()
+    await asyncio.wait([deleting, holding])
+    assert deleting.cancelled() is cancelled
+    put_blob(cache.store, b"wanted again")
+    await clear(cache.sessions, cache.store, None, False)
+    assert await cache.files() == {hash_of(b"wanted again")}

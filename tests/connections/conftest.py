@@ -1,0 +1,64 @@
+"""Databases to read from."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pymysql
+import pytest
+from sqlalchemy import make_url
+
+from api.connections.target import ConnectionTarget
+from tests.connections.support import sqlite_target, target
+from tests.support.postgres import fresh_database
+
+TRADES = [(1, "AAA", "12.50"), (2, "BBB", "0.25"), (3, None, None)]
+
+
+@pytest.fixture
+def postgresql(postgresql_url: str) -> Iterator[ConnectionTarget]:
+    """A PostgreSQL with a table of three trades; over a socket where it is the embedded one."""
+    with fresh_database(postgresql_url) as database, psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE trades (id int, venue text, price numeric(10, 2))")
+        with connection.cursor() as cursor:
+            cursor.executemany("INSERT INTO trades VALUES (%s, %s, %s)", TRADES)
+        url = make_url(database)
+        if not url.host or url.host.startswith("/") or "host" in url.query:
+            pytest.skip("the embedded PostgreSQL has no port")
+        yield target(port=url.port, database=url.database, username=url.username, password=url.password)
+
+
+@pytest.fixture
+def mariadb() -> Iterator[ConnectionTarget]:
+    """A MariaDB with the same table, where there is one."""
+    try:
+        connection = pymysql.connect(host="127.0.0.1", port=3306, user="root", password="", autocommit=True)
+    except pymysql.Error:
+        pytest.skip("there is no MariaDB on this machine")
+    with connection, connection.cursor() as cursor:
+        cursor.execute("CREATE DATABASE spine_test_desk")
+        try:
+            cursor.execute("USE spine_test_desk")
+            cursor.execute("CREATE TABLE trades (id int, venue varchar(10), price decimal(10, 2)) ENGINE=InnoDB")
+            cursor.executemany("INSERT INTO trades VALUES (%s, %s, %s)", TRADES)
+            yield target(db_type="mysql", port=3306, database="spine_test_desk", username="root")
+        finally:
+            cursor.execute("DROP DATABASE spine_test_desk")
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> ConnectionTarget:
+    """A SQLite file with the same table."""
+    with sqlite3.connect(tmp_path / "desk.db") as connection:
+        connection.execute("CREATE TABLE trades (id int, venue text, price real)")
+        connection.executemany("INSERT INTO trades VALUES (?, ?, ?)", TRADES)
+    connection.close()
+    return sqlite_target(tmp_path / "desk.db")
+
+
+@pytest.fixture(params=["postgresql", "mariadb", "sqlite"])
+def database(request: pytest.FixtureRequest) -> ConnectionTarget:
+    """Each of them."""
+    found: ConnectionTarget = request.getfixturevalue(request.param)
+    return found

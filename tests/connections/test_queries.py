@@ -1,0 +1,174 @@
+"""Queries as sources: typed, streamed, read-only, and the same bytes for the same rows."""
+
+import io
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from api.connections.target import ConnectionTarget
+from tests.connections.support import failure, read
+from tests.support.processes import PROJECT
+
+MANY_ROWS = {
+    "postgresql": "SELECT g AS id, 'venue ' || g AS venue FROM generate_series(1, {count}) g",
+    "mysql": "SELECT seq AS id, CONCAT('venue ', seq) AS venue FROM seq_1_to_{count}",
+    "sqlite": "WITH RECURSIVE g(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM g WHERE id < {count}) "
+    "SELECT id, 'venue ' || id AS venue FROM g",
+}
+SLEEP = {
+    "postgresql": "SELECT pg_sleep(60)",
+    "mysql": "SELECT SLEEP(60)",
+    "sqlite": "WITH RECURSIVE g(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM g) SELECT count(*) FROM g",
+}
+
+
+def table_of(content: bytes) -> Any:
+    return pq.read_table(io.BytesIO(content))
+
+
+def test_rows_come_as_parquet_and_the_same_rows_give_the_same_bytes(database: ConnectionTarget) -> None:
+    query = "SELECT id, venue, price FROM trades ORDER BY id"
+    content = read(database, query)
+    price = float if database.db_type == "sqlite" else Decimal
+    assert table_of(content).to_pylist() == [
+        {"id": 1, "venue": "AAA", "price": price("12.50")},
+        {"id": 2, "venue": "BBB", "price": price("0.25")},
+        {"id": 3, "venue": None, "price": None},
+    ]
+    assert read(database, query) == content
+
+
+def test_a_result_without_rows_has_its_columns(database: ConnectionTarget) -> None:
+    found = table_of(read(database, "SELECT id, venue FROM trades WHERE id > 99"))
+    assert (found.num_rows, found.column_names) == (0, ["id", "venue"])
+
+
+def test_many_rows_all_come(database: ConnectionTarget) -> None:
+    found = table_of(read(database, MANY_ROWS[database.db_type].format(count=120_000)))
+    assert found.num_rows == 120_000
+    assert found.column("venue")[-1].as_py() == "venue 120000"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "INSERT INTO trades VALUES (9, 'X', 1)",
+        "DELETE FROM trades",
+        "DROP TABLE trades",
+        "SELECT 1; DELETE FROM trades",
+        "SELECT 1; COMMIT; DELETE FROM trades",
+    ],
+)
+def test_a_query_that_writes_is_refused_and_changes_nothing(database: ConnectionTarget, query: str) -> None:
+    assert failure(database, query).category in ("CONFIG", "SOURCE")
+    assert table_of(read(database, "SELECT id FROM trades")).num_rows == 3
+
+
+def test_a_query_in_postgresql_cannot_write_by_a_detour(postgresql: ConnectionTarget) -> None:
+    with psycopg.connect(
+        host=postgresql.host,
+        port=postgresql.port,
+        dbname=postgresql.database,
+        user=postgresql.username,
+        autocommit=True,
+    ) as connection:
+        connection.execute("CREATE FUNCTION sneak() RETURNS int LANGUAGE sql AS $$ DELETE FROM trades; SELECT 1 $$")
+    for query in ("SELECT sneak()", "WITH gone AS (DELETE FROM trades RETURNING id) SELECT * FROM gone"):
+        assert failure(postgresql, query).category in ("CONFIG", "SOURCE")
+    assert table_of(read(postgresql, "SELECT id FROM trades")).num_rows == 3
+
+
+def test_the_time_limit_holds_while_the_server_thinks(database: ConnectionTarget) -> None:
+    failed = failure(database, SLEEP[database.db_type], seconds=1)
+    assert "timeout_seconds" in failed.sentence
+    assert failed.transient
+
+
+def test_the_limit_of_bytes_holds(database: ConnectionTarget) -> None:
+    failed = failure(database, MANY_ROWS[database.db_type].format(count=300_000), max_bytes=50_000)
+    assert (failed.category, "max_bytes" in failed.sentence) == ("SOURCE", True)
+
+
+def test_what_is_wrong_with_a_query_is_told_in_the_words_of_the_server(database: ConnectionTarget) -> None:
+    assert (gone := failure(database, "SELECT * FROM nowhere")).category == "SOURCE"
+    assert "nowhere" in gone.sentence
+    assert failure(database, "SELECT FROM WHERE").category == "CONFIG"
+    assert not gone.transient
+    twice = failure(database, "SELECT id, id FROM trades")
+    assert (twice.category, "AS" in twice.sentence) == ("CONFIG", True)
+
+
+def test_a_refused_login_is_a_matter_of_auth_without_the_password(mariadb: ConnectionTarget) -> None:
+    failed = failure(replace(mariadb, username="nobody", password="s3cr3t-pw"), "SELECT 1")
+    assert (failed.category, "s3cr3t-pw" in failed.sentence) == ("AUTH", False)
+
+
+def test_the_types_of_postgresql_are_kept(postgresql: ConnectionTarget) -> None:
+    query = """
+        SELECT 1::bigint AS big, 2::smallint AS small, true AS yes, 1.5::float8 AS real, 2.50::numeric(6, 2) AS money,
+        3.14159::numeric AS exact, '2026-01-05'::date AS day, '2026-01-05 10:00'::timestamp AS local,
+        '2026-01-05 10:00+02'::timestamptz AS moment, '{"a": 1}'::jsonb AS json, ARRAY[1, 2] AS list,
+        'ab'::bytea AS raw, '5f0e4f2e-9a3f-4a5f-8f0d-8a115f0e4f2e'::uuid AS uuid, NULL AS nothing
+    """
+    found = table_of(read(postgresql, query))
+    (row,) = found.to_pylist()
+    assert row == {
+        "big": 1,
+        "small": 2,
+        "yes": True,
+        "real": 1.5,
+        "money": Decimal("2.50"),
+        "exact": "3.14159",
+        "day": date(2026, 1, 5),
+        "local": datetime(2026, 1, 5, 10),
+        "moment": datetime(2026, 1, 5, 8, tzinfo=UTC),
+        "json": '{"a": 1}',
+        "list": "[1, 2]",
+        "raw": b"ab",
+        "uuid": "5f0e4f2e-9a3f-4a5f-8f0d-8a115f0e4f2e",
+        "nothing": None,
+    }
+    assert found.schema.field("money").type == pa.decimal128(6, 2)
+
+
+def test_a_column_that_begins_with_nothing_takes_what_follows(database: ConnectionTarget) -> None:
+    found = table_of(read(database, "SELECT price, id FROM trades ORDER BY id DESC"))
+    assert found.num_rows == 3
+
+
+MEMORY = """
+import resource, sys, time
+from pathlib import Path
+from api.connections.target import ConnectionTarget
+from api.sources.reading.base import Limits
+from api.sources.reading.database import open_query_reader
+import api.connections.drivers.postgresql, pyarrow.parquet
+fields = eval(sys.argv[1])
+reader = open_query_reader(ConnectionTarget(**fields), sys.argv[2], Limits(None, time.monotonic() + 120, 120))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for item in reader.items({}, False):
+    size = sum(len(part) for part in item.chunks)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(size, (after - before) // 1024)
+"""
+
+
+def test_the_memory_for_a_large_result_does_not_grow_with_it(postgresql: ConnectionTarget) -> None:
+    # 400 MB as text.
+    query = "SELECT g AS id, repeat(md5(g::text), 60) AS text FROM generate_series(1, 200000) g"
+    fields = repr({**asdict(postgresql), "file_roots": ()})
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, fields, query], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    size, megabytes = map(int, done.stdout.split())
+    assert size > 3_000_000
+    assert megabytes < 150

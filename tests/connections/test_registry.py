@@ -1,0 +1,285 @@
+"""Connections as clients register, read, try and delete them: the whole API in this process, on either database."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from api import main
+from api.auth.bootstrap import ensure_admin_key
+from api.connections.trying import SECONDS_TO_TRY
+from api.db.migrate import upgrade
+from api.settings import Settings, get_settings
+from tests.connections.servers import PASSWORD, USER, TlsServer, postgresql_with_tls, silent_server
+from tests.support.postgres import fresh_database
+from tests.support.stack import ADMIN_KEY
+
+PATH = "/sources/connections"
+# None of these may be in an answer.
+PLAIN, WRONG = "pl41n-s3cr3t", "wr0ng-s3cr3t"
+
+
+@dataclass
+class Registry:
+    """The API as a client sees it, and the text of every answer."""
+
+    app: FastAPI
+    client: httpx.AsyncClient
+    answers: list[str] = field(default_factory=list)
+
+    async def send(self, method: str, path: str, status: int = 200, **sent: Any) -> Any:
+        """The body of an answer with this status."""
+        response = await self.client.request(method, path, **sent)
+        self.answers.append(f"{response.headers} {response.text}")
+        assert response.status_code == status, response.text
+        return response.json()
+
+    async def make(self, **fields: Any) -> dict[str, Any]:
+        """Register a connection and show it."""
+        made = await self.send("POST", PATH, 201, json=body(**fields))
+        assert made["status"] == "created"
+        return await self.show(made["id"])
+
+    async def refuse(self, status: int, **fields: Any) -> str:
+        """Why a connection is refused, of which nothing is kept and no secret is repeated."""
+        before = await self.send("GET", PATH)
+        refused = await self.send("POST", PATH, status, json=body(**fields))
+        assert PLAIN not in self.answers[-1]
+        assert await self.send("GET", PATH) == before
+        return str(refused["detail"])
+
+    async def show(self, connection: str) -> dict[str, Any]:
+        """One connection."""
+        return dict(await self.send("GET", f"{PATH}/{connection}"))
+
+    async def try_(self, made: dict[str, Any]) -> dict[str, Any]:
+        """Try a connection, and see that what was told is kept as its health."""
+        told = await self.send("POST", f"{PATH}/{made['id']}/test")
+        shown = await self.show(made["id"])
+        status = "HEALTHY" if told["success"] else "UNHEALTHY"
+        assert (shown["health_status"], shown["health_message"]) == (status, told["message"])
+        assert shown["last_health_check_at"] > (made["last_health_check_at"] or made["created_at"])
+        assert (told["latency_ms"] is not None) is told["success"]
+        return dict(told)
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    given = {"db_type": "postgresql", "host": "db.example.com", "port": 5432, "database": "desk"}
+    return {"name": f"connection-{uuid4().hex[:8]}", **given, **fields}
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A migrated database with the admin key, for an API that may reach this machine."""
+    given: dict[str, Any] = {"home": tmp_path_factory.mktemp("home"), "api_key": ADMIN_KEY, "follow_runs": False}
+    given |= {"send_alerts": False, "allow_private_addresses": True, "prefect_deadline_seconds": 1}
+    with fresh_database(request.getfixturevalue("postgresql_url")) as url:
+        made = Settings(**given, database_url=url if request.param == "postgresql" else None)
+        upgrade(made.sqlalchemy_url)
+        ensure_admin_key(made)
+        yield made
+
+
+@pytest.fixture(scope="module")
+async def started(settings: Settings) -> AsyncIterator[Registry]:
+    """The API in this process, with Prefect out of reach."""
+    with pytest.MonkeyPatch.context() as patched, temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        # The log of this process is pytest's.
+        patched.setattr(main, "configure_logging", lambda _: None)
+        app = main.create_app(settings)
+        base, key = "http://spine/api/v1", {"X-API-Key": ADMIN_KEY}
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=base, headers=key)
+        async with app.router.lifespan_context(app), client:
+            yield Registry(app, client)
+
+
+@pytest.fixture
+async def registry(started: Registry) -> AsyncIterator[Registry]:
+    """The API without sources and connections."""
+    started.answers.clear()
+    yield started
+    for path in ("/sources", PATH):
+        for one in (await started.send("GET", path, params={"limit": 100}))["data"]:
+            await started.send("DELETE", f"{path}/{one['id']}")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
+    """A PostgreSQL that checks passwords, with TLS."""
+    with postgresql_with_tls(tmp_path_factory.mktemp("server")) as started:
+        yield started
+
+
+def at(server: TlsServer, **fields: Any) -> dict[str, Any]:
+    """The fields of a connection to the server, but for its password."""
+    return {"host": "127.0.0.1", "port": server.port, "database": "postgres", "username": USER, **fields}
+
+
+async def test_a_new_connection_has_every_field_of_the_contract_and_no_reference(registry: Registry) -> None:
+    made = await registry.make(name="The warehouse", username="reader", password_ref="env:DESK_PASSWORD")
+    assert await registry.show("The warehouse") == await registry.show(made["id"].lower()) == made
+    assert made.pop("created_at") <= made.pop("updated_at")
+    assert len(made.pop("id")) == 26
+    given = {"name": "The warehouse", "db_type": "postgresql", "host": "db.example.com", "port": 5432}
+    given |= {"database": "desk", "username": "reader"}
+    defaults = {"pool_size": 5, "pool_overflow": 10, "ssl_mode": "require", "enabled": True}
+    health = {"health_status": "UNKNOWN", "health_message": None, "last_health_check_at": None}
+    assert made == {**given, **defaults, **health, "active_connections": 0, "idle_connections": 0}
+    assert not [answer for answer in registry.answers if "DESK_PASSWORD" in answer]
+
+
+async def test_a_name_is_taken_once(registry: Registry) -> None:
+    made = await registry.make(name="taken")
+    assert "'taken'" in await registry.refuse(409, name="taken", port=1)
+    assert await registry.show("taken") == made
+
+
+async def test_lists_are_newest_first_and_filtered(registry: Registry) -> None:
+    first, second = await registry.make(db_type="MySQL"), await registry.make(enabled=False)
+    for query, wanted in (
+        ({}, [second, first]),
+        ({"db_type": "MYSQL"}, [first]),
+        ({"enabled": False}, [second]),
+        ({"enabled": False, "db_type": "mysql"}, []),
+        ({"offset": 1, "limit": 1}, [first]),
+    ):
+        assert (await registry.send("GET", PATH, params=query))["data"] == wanted, query
+    await registry.send("GET", PATH, 422, params={"db_type": "dbase"})
+
+
+async def test_what_is_not_there_is_404(registry: Registry) -> None:
+    for name in ("nobody", "01J00000000000000000000001", "%00"):
+        for method, path in (("GET", name), ("DELETE", name), ("POST", f"{name}/test")):
+            await registry.send(method, f"{PATH}/{path}", 404)
+
+
+@pytest.mark.parametrize("name", ["password", "Password", "pwd", "secret", "token"])
+async def test_a_plain_password_is_refused_with_what_to_send_instead(registry: Registry, name: str) -> None:
+    told = await registry.refuse(422, **{name: PLAIN})
+    assert f"{name} would be kept in plain text; send password_ref instead" in told
+    assert "env:NAME" in told
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "fields"),
+    [
+        *((422, "password_ref", {"password_ref": ref}) for ref in (PLAIN, f"prefect:{PLAIN}/x", "env:SPINE_API_KEY")),
+        (422, "host", {"host": f"reader:{PLAIN}@db.example.com"}),
+        (422, "database", {"database": f"postgresql://reader:{PLAIN}@h/desk"}),
+        (422, "options", {"options": {"password": PLAIN}}),
+        (422, "port", {"port": PLAIN}),
+        (422, "db_type", {"db_type": "dbase"}),
+        (422, "host must be given for postgresql", {"host": None}),
+        (422, "host", {"host": "a.example.com,b.example.com"}),
+        (422, "ssl_mode", {"ssl_mode": "prefer"}),
+        (422, "enabled", {"enabled": "yes"}),
+        (400, "name", {"name": "with/slash"}),
+        (400, "looks like an id", {"name": "01J00000000000000000000001"}),
+        (400, "169.254.169.254 is", {"host": "169.254.169.254"}),
+        (400, "SPINE_FILE_ROOTS", {"db_type": "sqlite", "host": None, "port": None, "database": "/etc/desk.db"}),
+    ],
+)
+async def test_what_cannot_be_is_refused(registry: Registry, status: int, told: str, fields: dict[str, Any]) -> None:
+    assert told in await registry.refuse(status, **fields)
+
+
+async def test_a_private_address_is_neither_registered_nor_tried_without_leave(
+    registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await registry.make(host="127.0.0.1", port=9)
+    closed = settings.model_copy(update={"allow_private_addresses": False})
+    monkeypatch.setattr(registry.app, "dependency_overrides", {get_settings: lambda: closed})
+    for host in ("127.0.0.1", "localhost", "10.0.0.1", "::1", "2130706433"):
+        assert "SPINE_ALLOW_PRIVATE_ADDRESSES" in await registry.refuse(400, host=host)
+    assert "SPINE_ALLOW_PRIVATE_ADDRESSES" in (await registry.try_(made))["message"]
+
+
+async def test_a_connection_is_kept_for_as_long_as_a_source_uses_it(registry: Registry) -> None:
+    made = await registry.make(name="used")
+    source = {"name": "Desk rates", "source_type": "database", "config": {"connection": "used", "query": "SELECT 1"}}
+    await registry.send("POST", "/sources", 201, json=source)
+    refused = await registry.send("DELETE", f"{PATH}/used", 409)
+    assert "the source 'Desk rates'" in refused["detail"]
+    assert await registry.show("used") == made
+    await registry.send("DELETE", "/sources/Desk rates")
+    assert (await registry.send("DELETE", f"{PATH}/used"))["status"] == "deleted"
+    await registry.send("GET", f"{PATH}/{made['id']}", 404)
+
+
+@pytest.mark.parametrize("kind", ["env", "file"])
+async def test_a_password_is_looked_up_each_time_that_a_connection_is_tried(
+    registry: Registry, server: TlsServer, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep(password: str) -> None:
+        monkeypatch.setenv("DESK_PASSWORD", password)
+        (tmp_path / "password").write_text(f"{password}\n")
+
+    ref = {"env": "env:DESK_PASSWORD", "file": f"file:{tmp_path / 'password'}"}[kind]
+    made = await registry.make(**at(server, password_ref=ref))
+    missing = await registry.try_(made)
+    assert (missing["success"], ref in missing["message"]) == (False, True)
+    keep(WRONG)
+    wrong = await registry.try_(made)
+    assert (wrong["success"], "password authentication failed" in wrong["message"]) == (False, True), wrong
+    keep(PASSWORD)
+    right = await registry.try_(made)
+    assert (right["success"], right["message"].startswith("PostgreSQL ")) == (True, True), right
+    assert 0 < right["latency_ms"] < 60_000
+    assert not [answer for answer in registry.answers if WRONG in answer or PASSWORD in answer]
+
+
+async def test_the_authority_to_trust_is_looked_up_too(registry: Registry, server: TlsServer, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text(server.authority)
+    (tmp_path / "password").write_text(PASSWORD)
+    refs = {"password_ref": f"file:{tmp_path / 'password'}", "ssl_cert_ref": f"file:{tmp_path / 'ca.pem'}"}
+    made = await registry.make(**at(server, ssl_mode="verify-full", **refs))
+    assert (await registry.try_(made))["success"]
+    other = await registry.make(**at(server, ssl_mode="verify-full", **refs, database="nowhere"))
+    assert 'database "nowhere" does not exist' in (await registry.try_(other))["message"]
+
+
+async def test_a_keeper_of_secrets_that_is_out_of_reach_says_nothing_about_the_database(registry: Registry) -> None:
+    made = await registry.make(password_ref="prefect:desk-password")
+    told = await registry.send("POST", f"{PATH}/{made['id']}/test")
+    assert (told["success"], told["latency_ms"]) == (False, None)
+    assert "Prefect" in told["message"]
+    assert await registry.show(made["id"]) == made
+
+
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+async def test_servers_that_never_answer_are_given_up_in_time_and_hold_up_nobody(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DESK_PASSWORD", PASSWORD)
+    with silent_server() as port:
+        fields = {"host": "127.0.0.1", "port": port, "username": "u", "password_ref": "env:DESK_PASSWORD"}
+        made = [await registry.make(**fields, db_type=kind) for kind in ("postgresql", "mysql", "oracle")]
+        began = time.monotonic()
+        trying = [asyncio.create_task(registry.try_(one)) for one in made]
+        await asyncio.sleep(1)
+        shown = [await registry.show(one["id"]) for one in made]
+        assert [one["active_connections"] for one in shown] == [1, 1, 1]
+        assert time.monotonic() - began < 5
+        told = await asyncio.gather(*trying)
+        assert time.monotonic() - began < SECONDS_TO_TRY + 2
+    assert not [one for one in told if one["success"]]
+
+
+async def test_a_missing_driver_says_what_to_install(registry: Registry) -> None:
+    made = await registry.make(db_type="db2", host="127.0.0.1")
+    assert "install spine[db2]" in (await registry.try_(made))["message"]
+
+
+async def test_a_disabled_connection_is_not_tried(registry: Registry) -> None:
+    made = await registry.make(name="resting", enabled=False)
+    refused = await registry.send("POST", f"{PATH}/resting/test", 409)
+    assert refused["detail"] == "The connection 'resting' is disabled."
+    assert await registry.show("resting") == made

@@ -1,0 +1,81 @@
+"""What a try of a connection tells."""
+
+import sqlite3
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from api.connections.target import ConnectionTarget
+from api.connections.trying import try_connection
+from tests.connections.servers import silent_server
+from tests.connections.support import sqlite_target, target
+from tests.support.processes import free_port
+
+PRODUCTS = {"postgresql": "PostgreSQL", "mysql": "MariaDB", "sqlite": "SQLite"}
+
+
+async def test_a_database_that_answers_is_named_with_its_version_and_how_long_it_took(
+    database: ConnectionTarget,
+) -> None:
+    trial = await try_connection(database)
+    assert trial.success, trial.message
+    assert trial.message.startswith(f"{PRODUCTS[database.db_type]} ")
+    assert trial.latency_ms is not None
+    assert trial.latency_ms > 0
+
+
+async def test_a_database_that_is_not_there_is_told_in_the_words_of_the_server(database: ConnectionTarget) -> None:
+    trial = await try_connection(replace(database, database="nowhere"))
+    assert not trial.success
+    assert "nowhere" in trial.message
+
+
+@pytest.mark.parametrize("db_type", ["postgresql", "mysql", "oracle"])
+async def test_a_server_that_never_answers_is_given_up_within_the_time_limit(db_type: str) -> None:
+    with silent_server() as port:
+        began = time.monotonic()
+        trial = await try_connection(target(db_type=db_type, port=port, username="u", password="p"), seconds=3)
+        assert time.monotonic() - began < 6
+    assert not trial.success
+
+
+@pytest.mark.parametrize("db_type", ["postgresql", "mysql", "oracle"])
+async def test_a_port_that_nobody_listens_on_is_told(db_type: str) -> None:
+    trial = await try_connection(target(db_type=db_type, port=free_port(), username="u", password="p"))
+    assert not trial.success
+    assert "refused" in trial.message.lower() or "cannot connect" in trial.message.lower(), trial.message
+
+
+@pytest.mark.parametrize("db_type", ["postgresql", "mysql", "oracle"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "169.254.169.254"])
+async def test_an_address_that_is_not_allowed_is_not_connected_to(db_type: str, host: str) -> None:
+    with silent_server() as port:
+        forbidden = target(db_type=db_type, host=host, port=port, username="u", password="p", allow_private=False)
+        trial = await try_connection(forbidden, seconds=3)
+    assert not trial.success
+    assert "address" in trial.message, trial.message
+
+
+async def test_the_metadata_address_is_never_connected_to(postgresql: ConnectionTarget) -> None:
+    trial = await try_connection(replace(postgresql, host="169.254.169.254"))
+    assert "never allowed" in trial.message
+
+
+async def test_a_missing_driver_says_what_to_install() -> None:
+    trial = await try_connection(target(db_type="db2"))
+    assert (trial.success, "install spine[db2]" in trial.message) == (False, True)
+
+
+async def test_a_sqlite_file_outside_of_the_open_folders_is_not_opened(tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    sqlite3.connect(tmp_path / "outside.db").close()
+    (inside / "link.db").symlink_to(tmp_path / "outside.db")
+    for name in ("../outside.db", str(tmp_path / "outside.db"), "link.db"):
+        trial = await try_connection(replace(sqlite_target(inside / "x.db"), database=name))
+        assert not trial.success, name
+    trial = await try_connection(sqlite_target(inside / "new.db"))
+    assert not trial.success
+    assert not (inside / "new.db").exists()

@@ -1,0 +1,43 @@
+"""Workshops on both databases, with a folder that sources may read."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.cache.store import BlobStore
+from api.db.engine import make_engine, make_sessions
+from api.db.migrate import upgrade
+from api.settings import Settings
+from api.sources.fetching.workshop import Workshop
+from tests.sources.support import NO_PREFECT, Desk
+from tests.support.postgres import fresh_database
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """The URL of an empty database; None for the SQLite file in the home."""
+    if request.param == "sqlite":
+        yield None
+    else:
+        with fresh_database(request.getfixturevalue("postgresql_url")) as url:
+            yield url
+
+
+@pytest.fixture
+def settings(database: str | None, tmp_path: Path) -> Settings:
+    """A home and a folder of files of its own."""
+    (tmp_path / "files").mkdir()
+    given: dict[str, Any] = {"database_url": database} if database else {}
+    return Settings(home=tmp_path / "home", file_roots=(tmp_path / "files",), allow_private_addresses=True, **given)
+
+
+@pytest.fixture
+async def desk(settings: Settings) -> AsyncIterator[Desk]:
+    """A desk on a migrated database."""
+    settings.home.mkdir()
+    upgrade(settings.sqlalchemy_url)
+    engine = make_engine(settings.sqlalchemy_url)
+    yield Desk(Workshop(settings, make_sessions(engine), NO_PREFECT, BlobStore.of(settings)), settings.file_roots[0])
+    await engine.dispose()

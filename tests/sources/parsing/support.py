@@ -1,0 +1,36 @@
+"""Files made of bytes, and what parsing says about them."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from api.sources.failure import FailureCategory, FetchFailure
+from api.sources.parsing import Parsed, ParserConfig, ParserType, parse, to_arrow
+
+
+class Desk:
+    """A folder for files of given content."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "content"
+
+    def parse(self, content: bytes, kind: str, name: str = "file", **config: Any) -> Parsed:
+        self.path.write_bytes(content)
+        return parse(self.path, name, ParserType(kind), ParserConfig(**config))
+
+    def refusal(self, content: bytes, kind: str, name: str = "file", **config: Any) -> str:
+        with pytest.raises(FetchFailure) as caught:
+            self.parse(content, kind, name, **config)
+        assert caught.value.category is FailureCategory.PARSE
+        assert caught.value.__cause__ is None
+        return caught.value.sentence
+
+    def table(self, content: bytes, kind: str, name: str = "file", **config: Any) -> pa.Table:
+        self.path.write_bytes(content)
+        return to_arrow([(self.path, name)], ParserType(kind), ParserConfig(**config))
+
+
+def lines_of(parsed: Parsed) -> list[int]:
+    return [row.line for row in parsed.examples]

@@ -1,0 +1,225 @@
+"""One fetch from beginning to end: what is read, what is written down, and what stays when it goes wrong."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from api.errors import Conflict
+from api.sources.reading.base import CHUNK
+from tests.sources.reading.support import settle
+from tests.sources.support import Desk
+from tests.support.receivers import receiver, refuse
+
+ROWS = b"day,venue,shares\n2026-01-05,AAA,1\n2026-01-05,BBB,2\n"
+MORE_ROWS = ROWS + b"2026-01-05,CCC,3\n"
+BAD_ROWS = ROWS + b"2026-01-05,CCC,3,4\n2026-01-05,DDD,5\n"
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+async def test_a_fetch_writes_down_hash_bytes_rows_and_what_it_was(desk: Desk) -> None:
+    settle(desk.file("trades.csv", ROWS))
+    name = await desk.register("file", {"path": "trades.csv"})
+    fetched = await desk.fetch(name)
+    assert (fetched.status, fetched.error) == ("SUCCESS", None)
+    assert (fetched.content_hash, fetched.capture_id) == (sha256(ROWS), sha256(ROWS))
+    assert (fetched.bytes_fetched, fetched.rows_parsed, fetched.content_changed) == (len(ROWS), 2, True)
+    assert (fetched.trigger, fetched.triggered_by, fetched.execution_id) == ("MANUAL", "tests", "here:1")
+    assert fetched.etag is not None
+    assert fetched.last_modified is not None
+    assert await desk.content(name) == [ROWS]
+    source = await desk.source(name)
+    assert (source.last_fetch_status, source.last_content_hash, source.total_fetches) == ("SUCCESS", sha256(ROWS), 1)
+    assert source.last_fetch_at is not None
+    assert source.reader is None
+
+
+async def test_what_has_not_changed_is_not_read_again_unless_forced(desk: Desk) -> None:
+    settle(desk.file("trades.csv", ROWS))
+    name = await desk.register("file", {"path": "trades.csv"})
+    first = await desk.fetch(name)
+    again = await desk.fetch(name)
+    assert (again.status, again.content_changed, again.bytes_fetched, again.rows_parsed) == ("SUCCESS", False, 0, 2)
+    assert (again.content_hash, again.etag) == (first.content_hash, first.etag)
+    forced = await desk.fetch(name, force=True)
+    assert (forced.status, forced.content_changed, forced.bytes_fetched) == ("SUCCESS", False, len(ROWS))
+
+
+async def test_a_change_is_found(desk: Desk) -> None:
+    settle(desk.file("trades.csv", ROWS))
+    name = await desk.register("file", {"path": "trades.csv"})
+    await desk.fetch(name)
+    desk.file("trades.csv", MORE_ROWS)
+    changed = await desk.fetch(name)
+    assert (changed.content_changed, changed.rows_parsed, changed.content_hash) == (True, 3, sha256(MORE_ROWS))
+    assert await desk.content(name) == [MORE_ROWS]
+
+
+async def test_content_that_the_cache_has_lost_is_read_again(desk: Desk) -> None:
+    settle(desk.file("trades.csv", ROWS))
+    name = await desk.register("file", {"path": "trades.csv"})
+    await desk.fetch(name)
+    desk.shop.store.delete(sha256(ROWS))
+    assert (await desk.fetch(name)).bytes_fetched == len(ROWS)
+    assert await desk.content(name) == [ROWS]
+
+
+async def test_after_a_change_of_the_config_nothing_is_taken_for_unchanged(desk: Desk) -> None:
+    settle(desk.file("trades.csv", ROWS))
+    name = await desk.register("file", {"path": "trades.csv"})
+    await desk.fetch(name)
+    await desk.update(name, parser_config={"has_header": False})
+    fetched = await desk.fetch(name)
+    assert (fetched.bytes_fetched, fetched.rows_parsed) == (len(ROWS), 3)
+
+
+async def test_bad_rows_make_it_partial_and_are_told_with_line_and_reason(desk: Desk) -> None:
+    settle(desk.file("trades.csv", BAD_ROWS))
+    name = await desk.register("file", {"path": "trades.csv"})
+    fetched = await desk.fetch(name)
+    assert (fetched.status, fetched.rows_parsed, fetched.bad_rows, fetched.error) == ("PARTIAL", 3, 1, None)
+    (bad,) = fetched.bad_row_examples
+    assert (bad.file, bad.line) == ("trades.csv", 4)
+    assert "4" in bad.reason
+    assert await desk.alerts(name) == []
+    again = await desk.fetch(name)
+    assert (again.status, again.bad_rows, again.bytes_fetched) == ("PARTIAL", 1, 0)
+
+
+async def test_what_does_not_parse_fails_and_the_cache_keeps_the_last_that_did(desk: Desk) -> None:
+    settle(desk.file("trades.csv", ROWS))
+    name = await desk.register("file", {"path": "trades.csv", "cache_ttl_seconds": 60})
+    await desk.fetch(name)
+    desk.file("trades.csv", b"\xff\xfe\xfa,\x00\n" * 3)
+    fetched = await desk.fetch(name)
+    assert (fetched.status, fetched.error_category, fetched.content_hash) == ("FAILED", "PARSE", None)
+    assert fetched.error
+    assert await desk.content(name) == [ROWS]
+    assert desk.stray_files() == []
+    source = await desk.source(name)
+    assert (source.last_content_hash, source.consecutive_failures) == (sha256(ROWS), 1)
+
+
+async def test_a_failure_raises_an_alert_and_the_next_success_ends_the_streak(desk: Desk) -> None:
+    name = await desk.register("file", {"path": "late.csv"}, domain="desk.rates")
+    for failures in (1, 2):
+        fetched = await desk.fetch(name)
+        assert (fetched.status, fetched.error_category) == ("FAILED", "SOURCE")
+        assert (await desk.source(name)).consecutive_failures == failures
+    alerts = await desk.alerts(name)
+    assert [(alert.severity, alert.domain, alert.error_category) for alert in alerts] == [
+        ("ERROR", "desk.rates", "SOURCE")
+    ] * 2
+    settle(desk.file("late.csv", ROWS))
+    await desk.fetch(name)
+    source = await desk.source(name)
+    assert (source.consecutive_failures, source.total_fetches, source.good_fetches) == (0, 3, 1)
+    assert all(alert.resolved_at is not None for alert in await desk.alerts(name))
+
+
+async def test_a_pattern_is_one_fetch_with_an_entry_for_each_file(desk: Desk) -> None:
+    settle(desk.file("b.csv", ROWS), desk.file("a.csv", MORE_ROWS))
+    name = await desk.register("file", {"path": "*.csv"})
+    fetched = await desk.fetch(name)
+    assert (fetched.rows_parsed, fetched.bytes_fetched) == (5, len(ROWS + MORE_ROWS))
+    entries = await desk.entries(name)
+    assert [entry.name for entry in entries] == ["a.csv", "b.csv"]
+    lines = "".join(f"{entry.content_hash}  {entry.key}\n" for entry in entries)
+    assert fetched.content_hash == sha256(lines.encode())
+
+    settle(desk.file("c.csv", ROWS))
+    (desk.root / "a.csv").unlink()
+    changed = await desk.fetch(name)
+    assert (changed.content_changed, changed.rows_parsed, changed.bytes_fetched) == (True, 4, len(ROWS))
+    assert [entry.name for entry in await desk.entries(name)] == ["b.csv", "c.csv"]
+
+
+async def test_one_file_of_a_pattern_that_does_not_parse_changes_nothing(desk: Desk) -> None:
+    settle(desk.file("a.csv", ROWS), desk.file("b.csv", ROWS))
+    name = await desk.register("file", {"path": "*.csv"})
+    await desk.fetch(name)
+    settle(desk.file("a.csv", MORE_ROWS), desk.file("c.csv", b"\xff\xfe\xfa,\x00\n" * 3))
+    os.utime(desk.root / "a.csv", (1_700_000_001, 1_700_000_001))
+    assert (await desk.fetch(name)).status == "FAILED"
+    assert await desk.content(name) == [ROWS, ROWS]
+
+
+async def test_equal_content_of_two_sources_is_kept_once(desk: Desk) -> None:
+    settle(desk.file("a.csv", ROWS), desk.file("b.csv", ROWS))
+    for file in ("a.csv", "b.csv"):
+        name = await desk.register("file", {"path": file})
+        await desk.fetch(name)
+    assert [blob for blob, _ in desk.shop.store.list()] == [sha256(ROWS)]
+
+
+async def test_content_of_no_known_format_is_kept_without_a_count_of_rows(desk: Desk) -> None:
+    settle(desk.file("blob.bin", b"\x00\x01" * 10))
+    name = await desk.register("file", {"path": "blob.bin"})
+    fetched = await desk.fetch(name)
+    assert (fetched.status, fetched.rows_parsed, fetched.bytes_fetched) == ("SUCCESS", None, 20)
+
+
+async def test_the_limits_of_a_source_are_kept_and_leave_nothing_behind(desk: Desk) -> None:
+    with receiver() as site:
+        site.always = refuse(200, b"x" * (3 * CHUNK))
+        small = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.bin", "max_bytes": CHUNK})
+        fetched = await desk.fetch(small)
+    assert (fetched.status, fetched.error_category) == ("FAILED", "SOURCE")
+    assert "max_bytes" in (fetched.error or "")
+    assert desk.stray_files() == []
+    assert list(desk.shop.store.list()) == []
+
+
+async def test_a_304_is_a_success_of_no_bytes(desk: Desk) -> None:
+    with receiver() as site:
+        url = f"http://127.0.0.1:{site.port}/trades.csv"
+        name = await desk.register("http", {"url": url})
+        site.behaviours = [refuse(200, ROWS, ETag='"v1"'), refuse(304, b"")]
+        first, second = await desk.fetch(name), await desk.fetch(name)
+        assert site.requests[1].headers["If-None-Match"] == '"v1"'
+    assert (first.etag, first.bytes_fetched) == ('"v1"', len(ROWS))
+    assert (second.status, second.content_changed, second.bytes_fetched, second.etag) == ("SUCCESS", False, 0, '"v1"')
+
+
+async def test_a_secret_of_a_source_is_in_no_row(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEED_TOKEN", "s3cr3t-token-of-feed")
+    with receiver() as site:
+        url = f"http://127.0.0.1:{site.port}/trades.csv?key=s3cr3t-in-query"
+        auth = {"type": "bearer", "token_ref": "env:FEED_TOKEN"}
+        name = await desk.register("http", {"url": url, "auth": auth, "headers": {"X-Desk": "s3cr3t-header"}})
+        site.behaviours = [refuse(500, b"s3cr3t-token-of-feed"), refuse(200, ROWS)]
+        failed, good = await desk.fetch(name), await desk.fetch(name)
+        assert site.requests[1].headers["Authorization"] == "Bearer s3cr3t-token-of-feed"
+        assert "s3cr3t-in-query" in site.requests[1].path
+    shown = [failed.model_dump_json(), good.model_dump_json(), (await desk.registry.read(name)).model_dump_json()]
+    shown += [str(entry) for entry in await desk.entries(name)]
+    shown += [f"{alert.title} {alert.message} {alert.details}" for alert in await desk.alerts(name)]
+    assert not [text for text in shown if "s3cr3t" in text]
+
+
+async def test_a_secret_that_is_not_there_is_a_matter_of_the_configuration(desk: Desk) -> None:
+    auth = {"type": "bearer", "token_ref": "env:NOT_SET_ANYWHERE"}
+    name = await desk.register("http", {"url": "http://127.0.0.1:9/x", "auth": auth})
+    fetched = await desk.fetch(name)
+    assert (fetched.status, fetched.error_category) == ("FAILED", "CONFIG")
+    assert "NOT_SET_ANYWHERE" in (fetched.error or "")
+
+
+async def test_a_disabled_source_is_not_fetched(desk: Desk) -> None:
+    settle(desk.file("trades.csv", ROWS))
+    name = await desk.register("file", {"path": "trades.csv"}, enabled=False)
+    with pytest.raises(Conflict, match="disabled"):
+        await desk.begin(name)
+    assert (await desk.source(name)).total_fetches == 0
+
+
+async def test_the_cache_that_cannot_be_written_is_a_matter_of_storage(desk: Desk, tmp_path: Path) -> None:
+    settle(desk.file("trades.csv", ROWS))
+    name = await desk.register("file", {"path": "trades.csv"})
+    (desk.shop.settings.home / "cache").write_text("a file where a folder belongs")
+    fetched = await desk.fetch(name)
+    assert (fetched.status, fetched.error_category) == ("FAILED", "STORAGE")

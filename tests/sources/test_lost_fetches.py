@@ -1,0 +1,242 @@
+"""Fetches that cannot write down their own end any more: what is made of them, and which are left alone."""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from sqlalchemy import select, update
+
+from api.cache.service import hold
+from api.cache.tables import CacheHold
+from api.db.base import utc_now
+from api.errors import PrefectUnavailable
+from api.prefect.client import Prefect
+from api.sources.asking import ask, note_run
+from api.sources.lifecycle import Begun
+from api.sources.lost_fetches import LostFetches
+from api.sources.schemas import FetchDetail, FetchTrigger
+from api.sources.tables import Fetch
+from tests.sources.reading.support import settle
+from tests.sources.support import Desk
+from tests.support.processes import free_port
+from tests.support.stack import PrefectStack
+
+ROWS = b"a,b\n1,2\n"
+LONG_AGO = timedelta(hours=1)
+Details = dict[str, str]
+
+
+@dataclass
+class Office:
+    """A desk beside a Prefect whose runs nobody executes, and how often somebody was woken to send alerts."""
+
+    desk: Desk
+    stack: PrefectStack
+    prefect: Prefect
+    flow_id: str
+    woken: list[bool] = field(default_factory=list)
+
+    async def source(self) -> str:
+        settle(self.desk.file("a.csv", ROWS))
+        return await self.desk.register("file", {"path": "a.csv"})
+
+    async def ask(self, name: str, state: str | None, details: Details | None = None) -> str:
+        """A fetch that was asked for, with a run in this state, or without one."""
+        fetch_id = uuid4().hex[:26].upper()
+        sessions = self.desk.shop.sessions
+        await ask(sessions, name, fetch_id, by="tests", trigger=FetchTrigger.API, force=False)
+        if state is not None:
+            await note_run(sessions, fetch_id, self.run(state, details))
+        return fetch_id
+
+    async def begin(self, name: str, state: str, details: Details | None = None) -> Begun:
+        """A fetch at work on its source, whose run is in this state."""
+        begun = await self.desk.begin(name, run_id=self.run(state, details))
+        await self.desk.go_on_until_it_holds_the_source(begun)
+        return begun
+
+    def run(self, state: str, details: Details | None = None) -> UUID:
+        run_id = self.stack.make_run(self.flow_id, "PENDING")
+        body = {"state": {"type": state, **(details or {})}, "force": True}
+        self.stack.post(f"/flow_runs/{run_id}/set_state", body)
+        return UUID(run_id)
+
+    async def change(self, fetch_id: str, **values: Any) -> None:
+        async with self.desk.shop.sessions.begin() as session:
+            await session.execute(update(Fetch).where(Fetch.id == fetch_id).values(**values))
+
+    async def grow_old(self, fetch_id: str) -> None:
+        """Let a fetch have been asked for, and begun, long ago."""
+        fetch = await self.desk.read_fetch(fetch_id)
+        before = utc_now() - LONG_AGO
+        await self.change(fetch_id, created_at=before, **({"started_at": before} if fetch.started_at else {}))
+
+    async def look(self) -> None:
+        """Look for lost fetches once."""
+        await LostFetches(lambda: self.woken.append(True)).run(self.prefect, self.desk.shop.sessions)
+
+    async def status(self, fetch_id: str) -> str:
+        return (await self.desk.read_fetch(fetch_id)).status
+
+    async def titles(self, name: str) -> list[str]:
+        return [alert.title for alert in await self.desk.alerts(name)]
+
+
+@pytest.fixture
+def flow_id(stack: PrefectStack) -> Iterator[str]:
+    """A flow of this test, deleted at the end with its runs."""
+    made = stack.flow_id(f"fetching.{uuid4().hex[:10]}")
+    yield made
+    stack.delete(f"/flows/{made}")
+
+
+@pytest.fixture
+async def office(desk: Desk, stack: PrefectStack, flow_id: str) -> AsyncIterator[Office]:
+    with temporary_settings({PREFECT_API_URL: stack.url}):
+        async with Prefect.connect(8) as prefect:
+            yield Office(desk, stack, prefect, flow_id)
+
+
+def why(fetch: FetchDetail) -> tuple[str, str | None]:
+    return fetch.status, fetch.error_category
+
+
+ENDED: list[tuple[str, Details, str]] = [
+    ("FAILED", {"message": "it fell over"}, "Its run ended as Failed before it did: it fell over"),
+    ("CRASHED", {"name": "Lost", "message": "exit code -9"}, "Its run ended as Lost before it did: exit code -9"),
+    ("COMPLETED", {}, "Its run ended as Completed before it did: Prefect keeps no reason"),
+    ("FAILED", {"message": "x" * 5_000}, f"Its run ended as Failed before it did: {'x' * 500}"),
+]
+
+
+async def test_a_fetch_whose_run_ended_has_failed_and_raised_an_alert(office: Office) -> None:
+    for state, details, told in ENDED:
+        name = await office.source()
+        begun = await office.begin(name, state, details)
+        office.woken.clear()
+        await office.look()
+        failed = await office.desk.read_fetch(begun.fetch_id)
+        assert (why(failed), failed.error) == (("FAILED", "ORCHESTRATION"), told)
+        assert failed.completed_at is not None
+        assert await office.titles(name) == [f"The source {name} could not be fetched"]
+        source = await office.desk.source(name)
+        assert (source.consecutive_failures, source.total_fetches, source.last_fetch_status) == (1, 1, "FAILED")
+        assert office.woken == [True]
+
+
+async def test_a_lost_fetch_lets_go_of_its_source_and_of_the_cache_so_that_the_next_one_goes_well(
+    office: Office,
+) -> None:
+    name = await office.source()
+    begun = await office.begin(name, "CRASHED")
+    sessions = office.desk.shop.sessions
+    async with sessions.begin() as session:
+        await hold(session, "0" * 64, begun.fetch_id, 600)
+    await office.look()
+    assert (await office.desk.source(name)).reader is None
+    async with sessions() as session:
+        assert (await session.scalars(select(CacheHold))).all() == []
+    assert (await office.desk.fetch(name)).status == "SUCCESS"
+    # It is not looked at again, and the one that went well is not either.
+    await office.look()
+    assert (await office.desk.source(name)).total_fetches == 2
+    assert (len(office.woken), len(await office.titles(name))) == (1, 1)
+
+
+async def test_a_fetch_that_waits_for_a_worker_is_not_lost_however_long_it_waits(office: Office) -> None:
+    for state in ("SCHEDULED", "PENDING"):
+        fetch_id = await office.ask(await office.source(), state)
+        await office.grow_old(fetch_id)
+        await office.look()
+        assert await office.status(fetch_id) == "PENDING"
+    assert office.woken == []
+
+
+async def test_a_fetch_whose_run_ended_before_it_began_is_lost(office: Office) -> None:
+    fetch_id = await office.ask(await office.source(), "CRASHED", {"message": "no such image"})
+    await office.look()
+    lost = await office.desk.read_fetch(fetch_id)
+    assert why(lost) == ("FAILED", "ORCHESTRATION")
+    assert "no such image" in (lost.error or "")
+
+
+async def test_a_fetch_at_work_is_not_lost_while_its_process_keeps_its_promise(office: Office) -> None:
+    name = await office.source()
+    begun = await office.begin(name, "RUNNING")
+    await office.grow_old(begun.fetch_id)
+    await office.look()
+    assert await office.status(begun.fetch_id) == "RUNNING"
+    assert (await office.desk.source(name)).reader == begun.fetch_id
+
+    await office.change(begun.fetch_id, alive_until=utc_now() - timedelta(seconds=1))
+    await office.look()
+    lost = await office.desk.read_fetch(begun.fetch_id)
+    assert why(lost) == ("FAILED", "ORCHESTRATION")
+    assert lost.error == "The process that fetched it is gone."
+    assert (await office.desk.source(name)).reader is None
+    assert office.woken == [True]
+
+
+async def test_what_a_person_has_cancelled_or_deleted_raises_no_alert(office: Office) -> None:
+    for state, told in (("CANCELLED", "Its run was cancelled."), (None, "Its run was deleted.")):
+        name = await office.source()
+        begun = await office.begin(name, state or "RUNNING")
+        if state is None:
+            run_id = (await office.desk.read_fetch(begun.fetch_id)).run_id
+            office.stack.delete(f"/flow_runs/{run_id}")
+            await office.grow_old(begun.fetch_id)
+        await office.look()
+        lost = await office.desk.read_fetch(begun.fetch_id)
+        assert (why(lost), lost.error) == (("FAILED", "ORCHESTRATION"), told)
+        assert await office.titles(name) == []
+        source = await office.desk.source(name)
+        assert (source.consecutive_failures, source.total_fetches) == (0, 1)
+
+
+async def test_a_run_that_prefect_does_not_show_yet_is_given_time(office: Office) -> None:
+    begun = await office.desk.begin(await office.source(), run_id=uuid4())
+    await office.look()
+    assert await office.status(begun.fetch_id) == "RUNNING"
+    await office.grow_old(begun.fetch_id)
+    await office.look()
+    assert await office.status(begun.fetch_id) == "FAILED"
+
+
+async def test_a_fetch_that_nobody_started_is_lost_once_its_request_must_have_been_answered(office: Office) -> None:
+    name = await office.source()
+    fetch_id = await office.ask(name, None)
+    await office.change(fetch_id, created_at=utc_now() - timedelta(seconds=30))
+    await office.look()
+    assert await office.status(fetch_id) == "PENDING"
+    await office.change(fetch_id, created_at=utc_now() - timedelta(seconds=90))
+    await office.look()
+    lost = await office.desk.read_fetch(fetch_id)
+    assert (why(lost), lost.error) == (("FAILED", "ORCHESTRATION"), "It was never started.")
+    assert len(await office.titles(name)) == 1
+
+
+async def test_each_of_many_open_fetches_is_judged_by_its_own_run(office: Office) -> None:
+    states = ["RUNNING", "FAILED", "RUNNING", "CRASHED", "CANCELLED", "RUNNING"]
+    begun = [await office.begin(await office.source(), state) for state in states]
+    await office.look()
+    found = [await office.status(one.fetch_id) for one in begun]
+    assert found == ["RUNNING", "FAILED", "RUNNING", "FAILED", "FAILED", "RUNNING"]
+    # Cancelled or not, whoever waits for a fetch hears of its end.
+    assert len(office.woken) == 3
+
+
+async def test_while_prefect_is_out_of_reach_nothing_is_taken_for_lost(office: Office) -> None:
+    begun = await office.begin(await office.source(), "CRASHED")
+    await office.change(begun.fetch_id, alive_until=utc_now() - LONG_AGO)
+    await office.grow_old(begun.fetch_id)
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
+        async with Prefect.connect(0.5) as nobody:
+            with pytest.raises(PrefectUnavailable):
+                await LostFetches(lambda: None).run(nobody, office.desk.shop.sessions)
+    assert await office.status(begun.fetch_id) == "RUNNING"
+    await office.look()
+    assert await office.status(begun.fetch_id) == "FAILED"

@@ -1,0 +1,173 @@
+"""A source is read by one fetch at a time, whoever asks and whoever dies."""
+
+import asyncio
+import threading
+from datetime import timedelta
+from functools import partial
+
+import pytest
+from sqlalchemy import update
+
+from api.db.base import utc_now
+from api.errors import Conflict
+from api.sources.asking import ask
+from api.sources.failure import FetchFailure
+from api.sources.fetching.engine import FetchLost
+from api.sources.lifecycle import stay_alive
+from api.sources.schemas import FetchTrigger
+from api.sources.tables import Fetch
+from tests.sources.reading.support import settle
+from tests.sources.support import Desk
+from tests.support.processes import wait_until
+from tests.support.receivers import Behaviour, Handler, Receiver, receiver
+
+ROWS = b"day,venue\n2026-01-05,AAA\n"
+
+
+def when(free: threading.Event, body: bytes) -> Behaviour:
+    """Answer once that is set."""
+
+    def behave(handler: Handler) -> None:
+        assert free.wait(30)
+        handler.answer(200, body)
+
+    return behave
+
+
+async def asked(site: Receiver) -> None:
+    """Wait until somebody reads there."""
+    await asyncio.to_thread(wait_until, lambda: bool(site.requests), "somebody to read", 30)
+
+
+async def kill(desk: Desk, fetch_id: str) -> None:
+    """Let the promise of a fetch have run out, as if its process had been killed a while ago."""
+    async with desk.shop.sessions.begin() as session:
+        gone = update(Fetch).where(Fetch.id == fetch_id).values(alive_until=utc_now() - timedelta(seconds=1))
+        await session.execute(gone)
+
+
+async def test_the_second_of_two_fetches_waits_and_takes_what_the_first_brought(desk: Desk) -> None:
+    free = threading.Event()
+    with receiver() as site:
+        site.always = when(free, ROWS)
+        name = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"})
+        first = asyncio.create_task(desk.fetch(name))
+        await asked(site)
+        second = asyncio.create_task(desk.fetch(name))
+        await asyncio.sleep(0.5)
+        free.set()
+        one, two = await asyncio.gather(first, second)
+        assert len(site.requests) == 1
+    assert (one.status, one.bytes_fetched, one.content_changed) == ("SUCCESS", len(ROWS), True)
+    assert (two.status, two.bytes_fetched, two.content_changed) == ("SUCCESS", 0, False)
+    assert (two.content_hash, two.rows_parsed) == (one.content_hash, 1)
+
+
+async def test_a_forced_fetch_that_waited_reads_for_itself(desk: Desk) -> None:
+    free = threading.Event()
+    with receiver() as site:
+        site.always = when(free, ROWS)
+        name = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"})
+        first = asyncio.create_task(desk.fetch(name))
+        await asked(site)
+        second = asyncio.create_task(desk.fetch(name, force=True))
+        await asyncio.sleep(0.3)
+        assert len(site.requests) == 1
+        free.set()
+        await asyncio.gather(first, second)
+        assert len(site.requests) == 2
+
+
+async def test_the_source_of_a_fetch_whose_process_was_killed_is_free_again(desk: Desk) -> None:
+    settle(desk.file("a.csv", ROWS))
+    name = await desk.register("file", {"path": "a.csv"})
+    killed = await desk.begin(name)
+    await desk.go_on_until_it_holds_the_source(killed)
+    waiting = asyncio.create_task(desk.fetch(name))
+    await asyncio.sleep(1.3)
+    assert not waiting.done()
+    await kill(desk, killed.fetch_id)
+    assert (await waiting).status == "SUCCESS"
+
+
+async def test_a_fetch_that_stood_still_for_too_long_does_not_write_over_the_next_one(desk: Desk) -> None:
+    free = threading.Event()
+    with receiver() as site:
+        site.behaviours = [when(free, b"day,venue\n2025-12-29,OLD\n")]
+        site.always = when(threading.Event(), b"")
+        url = f"http://127.0.0.1:{site.port}/a.csv"
+        name = await desk.register("http", {"url": url})
+        stuck = await desk.begin(name)
+        going_on = asyncio.create_task(desk.go_on(stuck))
+        await asked(site)
+        await kill(desk, stuck.fetch_id)
+        settle(desk.file("a.csv", ROWS))
+        site.behaviours = [lambda handler: handler.answer(200, ROWS)]
+        assert (await desk.fetch(name)).status == "SUCCESS"
+        free.set()
+        with pytest.raises(FetchLost):
+            await going_on
+    assert await desk.content(name) == [ROWS]
+
+
+async def test_who_asks_for_what_is_under_way_is_given_that(desk: Desk) -> None:
+    name = await desk.register("file", {"path": "a.csv"})
+    asking = partial(ask, desk.shop.sessions, name, by="dashboard", trigger=FetchTrigger.API)
+    first = await asking("01J00000000000000000000001", force=False)
+    again = await asking("01J00000000000000000000001", force=False)
+    other = await asking("01J00000000000000000000002", force=False)
+    forced = await asking("01J00000000000000000000003", force=True)
+    assert [first.joined, again.joined, other.joined, forced.joined] == [False, False, True, False]
+    assert first.fetch_id == again.fetch_id == other.fetch_id
+    assert forced.fetch_id == "01J00000000000000000000003"
+
+
+async def test_many_who_ask_at_once_start_one_fetch(desk: Desk) -> None:
+    name = await desk.register("file", {"path": "a.csv"})
+    ids = [f"01J000000000000000000000{number:02}" for number in range(10)]
+    answers = await asyncio.gather(
+        *(ask(desk.shop.sessions, name, one, by="dashboard", trigger=FetchTrigger.API, force=False) for one in ids)
+    )
+    assert len({one.fetch_id for one in answers}) == 1
+    assert sum(not one.joined for one in answers) == 1
+
+
+async def test_who_asks_after_the_process_was_killed_starts_another_and_the_dead_one_has_failed(desk: Desk) -> None:
+    name = await desk.register("file", {"path": "a.csv"})
+    dead = await desk.begin(name)
+    await kill(desk, dead.fetch_id)
+    new = "01J00000000000000000000009"
+    answer = await ask(desk.shop.sessions, name, new, by="tests", trigger=FetchTrigger.API, force=False)
+    assert (answer.fetch_id, answer.joined) == (new, False)
+    ended = await desk.read_fetch(dead.fetch_id)
+    assert (ended.status, ended.error_category) == ("FAILED", "ORCHESTRATION")
+    assert not await stay_alive(desk.shop.sessions, dead.fetch_id)
+
+
+async def test_a_disabled_source_is_not_asked_for(desk: Desk) -> None:
+    name = await desk.register("file", {"path": "a.csv"}, enabled=False)
+    with pytest.raises(Conflict, match="disabled"):
+        await ask(desk.shop.sessions, name, "01J00000000000000000000001", by="x", trigger=FetchTrigger.API, force=False)
+
+
+async def test_the_second_fetch_reads_for_itself_when_the_first_has_failed(desk: Desk) -> None:
+    free = threading.Event()
+
+    def fail_then(handler: Handler) -> None:
+        assert free.wait(30)
+        handler.answer(404, b"")
+
+    with receiver() as site:
+        site.behaviours = [fail_then]
+        site.always = lambda handler: handler.answer(200, ROWS)
+        name = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"})
+        begun = await desk.begin(name)
+        first = asyncio.create_task(desk.go_on(begun))
+        await asked(site)
+        second = asyncio.create_task(desk.fetch(name))
+        await asyncio.sleep(0.2)
+        free.set()
+        with pytest.raises(FetchFailure) as failed:
+            await first
+        await desk.fail(begun, failed.value)
+        assert (await second).status == "SUCCESS"
