@@ -18,7 +18,7 @@ from api.up.children import Children
 from api.up.console import Console
 from api.up.errors import StopRequested, UpError
 from api.up.home import locked, prepare_home
-from api.up.plan import Plan, make_plan
+from api.up.plan import Plan, WorkerType, make_plan
 from api.up.ports import check_ports
 from api.up.shutdown import running, stop_all
 from api.up.waiting import Signals, Waiting
@@ -32,10 +32,13 @@ def up(
     host: Annotated[str, typer.Option(help="Address that the API listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the API.")] = 8000,
     prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect server.")] = 4200,
+    worker: Annotated[
+        WorkerType, typer.Option(help="spine starts runs at once, process is Prefect's own.")
+    ] = WorkerType.SPINE,
 ) -> None:
     """Start Prefect, the worker and the API, and keep them running until Ctrl-C."""
     try:
-        _up(make_plan(home, host, port, prefect_port))
+        _up(make_plan(home, host, port, prefect_port, worker))
     except UpError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None

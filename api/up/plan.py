@@ -3,10 +3,18 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 # Prefect's API knows no credentials of its own by default, so it listens on the loopback whatever `--host` says.
 LOOPBACK = "127.0.0.1"
+
+
+class WorkerType(StrEnum):
+    """The type of worker that runs flows: one that starts them at once, or Prefect's own."""
+
+    SPINE = "spine"
+    PROCESS = "process"
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,7 @@ class Plan:
     prefect_port: int
     external_prefect: str | None
     prefect_ui: str
+    worker: WorkerType = WorkerType.SPINE
 
     @property
     def prefect_api(self) -> str:
@@ -36,7 +45,14 @@ class Plan:
         return address(self.host, self.port)
 
 
-def make_plan(home: Path, host: str, port: int, prefect_port: int, environ: Mapping[str, str] = os.environ) -> Plan:
+def make_plan(
+    home: Path,
+    host: str,
+    port: int,
+    prefect_port: int,
+    worker: WorkerType = WorkerType.SPINE,
+    environ: Mapping[str, str] = os.environ,
+) -> Plan:
     """Decide the addresses; Prefect's own variables for host, API and UI are respected."""
     external = environ.get("PREFECT_API_URL", "").rstrip("/") or None
     prefect_host = environ.get("PREFECT_SERVER_API_HOST") or LOOPBACK
@@ -50,6 +66,7 @@ def make_plan(home: Path, host: str, port: int, prefect_port: int, environ: Mapp
         prefect_port=prefect_port,
         external_prefect=external,
         prefect_ui=environ.get("PREFECT_UI_URL") or derived_ui,
+        worker=worker,
     )
 
 

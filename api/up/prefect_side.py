@@ -14,6 +14,7 @@ import httpx
 import psutil
 
 from api.up.errors import UpError
+from api.up.plan import WorkerType
 from api.up.processes import FLOW_RUN_ID, variable
 
 if TYPE_CHECKING:
@@ -41,10 +42,13 @@ def is_healthy(api_url: str, *, trust_env: bool) -> bool:
     return answer.is_success
 
 
-def ensure_work_pool(api_url: str, name: str) -> str:
-    """Make the process work pool unless it exists; an existing pool is never changed. Returns what was done."""
+def ensure_work_pool(api_url: str, name: str, worker: WorkerType) -> str:
+    """Make the work pool unless it exists; an existing pool is never changed. Returns what was done.
+
+    Workers of both types serve pools of either: they are configured with the same variables.
+    """
     with _one_sentence(api_url):
-        return asyncio.run(_ensure_work_pool(api_url, name))
+        return asyncio.run(_ensure_work_pool(api_url, name, worker))
 
 
 def crash_interrupted_runs(api_url: str, pool: str, worker: str) -> list[str]:
@@ -69,7 +73,7 @@ async def _last_heartbeat(api_url: str, pool: str, worker: str) -> datetime | No
     return next((one.last_heartbeat_time for one in known if one.name == worker), None)
 
 
-async def _ensure_work_pool(api_url: str, name: str) -> str:
+async def _ensure_work_pool(api_url: str, name: str, worker: WorkerType) -> str:
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
     from prefect.workers.process import ProcessWorker
@@ -79,14 +83,14 @@ async def _ensure_work_pool(api_url: str, name: str) -> str:
             pool = await client.read_work_pool(name)
         except ObjectNotFound:
             template = ProcessWorker.get_default_base_job_template()
-            new = WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
+            new = WorkPoolCreate(name=name, type=worker.value, base_job_template=template)
             # Another process may have made the pool since we asked.
             with contextlib.suppress(ObjectAlreadyExists):
                 await client.create_work_pool(new)
             return f"{name} (made)"
-    if pool.type != ProcessWorker.type:
+    if pool.type not in list(WorkerType):
         raise UpError(
-            f"The work pool {name!r} is of type {pool.type!r} and spine up starts a process worker; "
+            f"The work pool {name!r} is of type {pool.type!r} and spine up starts a {worker} worker; "
             "name another pool with SPINE_WORK_POOL."
         )
     return f"{name} (kept)"
@@ -137,7 +141,7 @@ def _is_ours(run: "FlowRun", worker: str, workers: set[str]) -> bool:
     if WORKER_LABEL in run.labels:
         return run.labels[WORKER_LABEL] == worker
     # A worker labels a run a moment after it has taken it; until then it can only be ours if nobody else was there.
-    return workers <= {worker} and run.state is not None and run.state.is_pending()
+    return workers <= {worker}
 
 
 def _in_progress(flow_run: "FlowRunFilter") -> "FlowRunFilter":

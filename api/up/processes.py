@@ -43,9 +43,9 @@ def with_descendants(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
 
 
 def variable(process: psutil.Process, name: str) -> str | None:
-    """The value of an environment variable that the process was started with."""
+    """The value of an environment variable that the process was started with; None without, and where it is blank."""
     try:
-        return process.environ().get(name)
+        return process.environ().get(name, "").strip() or None
     except (psutil.Error, OSError):
         return None
 

@@ -79,7 +79,7 @@ class Start:
     def _launch_worker(self) -> None:
         self._heartbeat_before = self._waiting.result(self._heartbeat)
         self.worker_launched = True
-        what = ["--pool", self.settings.work_pool, "--type", "process", "--name", self.worker_name]
+        what = ["--pool", self.settings.work_pool, "--type", self.plan.worker.value, "--name", self.worker_name]
         self._children.start(WORKER, ["prefect", "worker", "start", *what], environment.for_worker(self.plan))
 
     def _database(self) -> None:
@@ -119,7 +119,7 @@ class Start:
     def _work_pool(self) -> None:
         with self._console.step("Work pool") as step:
             pool = self.settings.work_pool
-            step.detail = self._waiting.result(lambda: ensure_work_pool(self.plan.prefect_api, pool))
+            step.detail = self._waiting.result(lambda: ensure_work_pool(self.plan.prefect_api, pool, self.plan.worker))
 
     def _interrupted_runs(self) -> None:
         with self._console.step("Interrupted runs", if_detail=True) as step:

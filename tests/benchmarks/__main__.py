@@ -18,7 +18,7 @@ from api.prefect.client import Prefect
 from api.workflows.run_pages import BY_START
 from api.workflows.run_queries import RunQuery, filters_for
 from api.workflows.step_counts import NOT_SIMPLY_COMPLETED
-from tests.benchmarks import alerts, finra_rows, schedules, sources
+from tests.benchmarks import alerts, finra_rows, schedules, sources, worker
 from tests.benchmarks.seeding import copy_run
 from tests.benchmarks.timing import alternate, row
 from tests.support.postgres import fresh_database, postgresql_server
@@ -150,6 +150,16 @@ def measure_alerts() -> None:
             alerts.measure_million(api, database)
 
 
+def measure_worker() -> None:
+    """The rows about workers."""
+    with (
+        _folder() as (folder, environment),
+        prefect_server(environment, folder / "server.log"),
+        api_process(environment["PREFECT_API_URL"], folder / "prefect", folder / "api") as api,
+    ):
+        worker.measure(PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", dict(os.environ)), api, folder)
+
+
 def measure_sources() -> None:
     """The rows about sources."""
     with tempfile.TemporaryDirectory() as folder:
@@ -172,6 +182,7 @@ def main() -> None:
         "alerts": measure_alerts,
         "finra": measure_finra,
         "sources": measure_sources,
+        "worker": measure_worker,
     }
     print("| what | Spine | compared with | that | ratio | aim |\n|---|---|---|---|---|---|")
     for name in sys.argv[1:] or parts:

@@ -211,9 +211,11 @@ def prefect_server(environment: dict[str, str], log: Path) -> Iterator[psutil.Po
 
 
 @contextmanager
-def prefect_worker(environment: dict[str, str], log: Path, pool: str = "spine") -> Iterator[psutil.Popen]:
-    """A stock process worker."""
-    with running(["prefect", "worker", "start", "--pool", pool, "--type", "process"], environment, log) as process:
+def prefect_worker(
+    environment: dict[str, str], log: Path, pool: str = "spine", kind: str = "spine"
+) -> Iterator[psutil.Popen]:
+    """A worker of this type."""
+    with running(["prefect", "worker", "start", "--pool", pool, "--type", kind], environment, log) as process:
         yield process
 
 
@@ -224,7 +226,7 @@ def prefect_stack(folder: Path) -> Iterator[PrefectStack]:
     with ExitStack() as cleanup:
         cleanup.enter_context(prefect_server(environment, folder / "prefect-server.log"))
         stack = PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", {**os.environ, **environment})
-        stack.post("/work_pools/", {"name": "spine", "type": "process"})
+        stack.post("/work_pools/", {"name": "spine", "type": "spine"})
         stack.cli("deploy", "--all", "--no-prompt")
         stack.cli("deploy", "--all", "--no-prompt", "--prefect-file", str(DEMO / "prefect.yaml"))
         _switch_off_schedules(stack)

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from api.up.errors import UpError
+from api.up.plan import WorkerType
 from api.up.prefect_side import WORKER_LABEL, crash_interrupted_runs, ensure_work_pool
 from api.up.processes import FLOW_RUN_ID
 from tests.support.processes import free_port
@@ -21,7 +22,7 @@ class Pool:
     def __init__(self, stack: PrefectStack) -> None:
         self.name = f"pool-{uuid4().hex[:8]}"
         self._stack = stack
-        assert ensure_work_pool(stack.url, self.name) == f"{self.name} (made)"
+        assert ensure_work_pool(stack.url, self.name, WorkerType.SPINE) == f"{self.name} (made)"
         self._flow = stack.post("/flows/", {"name": "interrupted"})["id"]
 
     def run(self, state: str, worker: str | None, **more: Any) -> str:
@@ -103,8 +104,16 @@ def test_a_run_whose_process_lives_is_left_alone(pool: Pool) -> None:
 def test_an_existing_pool_is_kept_as_it_is(pool: Pool, stack: PrefectStack) -> None:
     stack.http.patch(f"{stack.url}/work_pools/{pool.name}", json={"concurrency_limit": 3}).raise_for_status()
     before = stack.get(f"/work_pools/{pool.name}")
-    assert ensure_work_pool(stack.url, pool.name) == f"{pool.name} (kept)"
+    for worker in WorkerType:
+        assert ensure_work_pool(stack.url, pool.name, worker) == f"{pool.name} (kept)"
     assert stack.get(f"/work_pools/{pool.name}") == before
+
+
+def test_a_pool_that_no_worker_of_this_machine_serves_is_refused(stack: PrefectStack) -> None:
+    name = f"pool-{uuid4().hex[:8]}"
+    stack.post("/work_pools/", {"name": name, "type": "kubernetes"})
+    with pytest.raises(UpError, match="kubernetes"):
+        ensure_work_pool(stack.url, name, WorkerType.SPINE)
 
 
 def test_prefect_out_of_reach_is_a_sentence() -> None:

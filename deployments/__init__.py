@@ -1,0 +1,1 @@
+"""What runs flows: the worker of type `spine`, and the fork servers that it starts runs from."""

@@ -1,0 +1,85 @@
+"""Which files a warm interpreter was made from, and whether they are still the same.
+
+A file's signature is its change time in nanoseconds, size and inode; None stands for a file that is not there.
+"""
+
+import os
+import sys
+import sysconfig
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+Signatures = dict[str, list[int] | None]
+
+# Prefect reads its settings from these, in the working directory.
+_SETTINGS = ("prefect.toml", ".env", "pyproject.toml")
+# A file system's clock may be this much behind.
+_CLOCK_STEP_NANOSECONDS = 20_000_000
+_NEVER = [-1, -1, -1]
+
+
+def signature(path: str) -> list[int] | None:
+    """The signature of a file as it is now."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return [found.st_ctime_ns, found.st_size, found.st_ino]
+
+
+def changed(signatures: Signatures) -> str | None:
+    """The first file that is not as it was."""
+    return next((path for path, known in signatures.items() if signature(path) != known), None)
+
+
+def signatures(paths: Iterable[str], read_since: int) -> Signatures:
+    """The signatures of files that were read from the time `read_since` on, in nanoseconds.
+
+    One that has changed since then counts as changed: what was read of it may be what was there before.
+    """
+    found = {path: signature(path) for path in paths}
+    unsettled = read_since - _CLOCK_STEP_NANOSECONDS
+    return {path: _NEVER if known and known[0] >= unsettled else known for path, known in found.items()}
+
+
+def of_interpreter(directory: str) -> set[str]:
+    """What decides how Prefect and the installed packages behave: the folders of packages and Prefect's settings."""
+    packages = {path for path in sys.path if f"{path}/".startswith(_installed()) and os.path.isdir(path)}
+    return packages | {os.path.join(directory, name) for name in _SETTINGS}
+
+
+def of_modules() -> set[str]:
+    """The files of all modules that belong to no installed package."""
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    return {str(Path(file).absolute()) for file in files if file and not file.startswith(_installed())}
+
+
+@contextmanager
+def opened_files() -> Iterator[set[str]]:
+    """The files that this thread opens meanwhile, outside of installed packages and the system's own folders."""
+    found: set[str] = set()
+    thread = threading.get_ident()
+    skipped = (*_installed(), "/proc/", "/sys/", "/dev/")
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and is_watching and threading.get_ident() == thread and isinstance(arguments[0], str):
+            path = os.path.abspath(arguments[0])
+            if not path.startswith(skipped):
+                found.add(path)
+
+    is_watching = True
+    # There is no way to take a hook out again.
+    sys.addaudithook(hook)
+    try:
+        yield found
+    finally:
+        is_watching = False
+
+
+def _installed() -> tuple[str, ...]:
+    places = sysconfig.get_paths()
+    found = {places[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return tuple(sorted(f"{place.rstrip('/')}/" for place in found))

@@ -1,0 +1,78 @@
+"""The engine server: `python main.py <descriptor of the socket>`, in the working directory and environment of its runs.
+
+It is started as a file so that the working directory can come first on `sys.path`, as it does for a run, without
+its modules taking the place of ours.
+"""
+
+import importlib
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+# All that a run needs of Prefect and imports late.
+_MODULES = (
+    "prefect.engine",
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "prefect.flows",
+    "prefect.tasks",
+    "prefect.task_runners",
+    "prefect.client.orchestration",
+    "prefect.events.clients",
+    "prefect.events.worker",
+    "prefect.events.utilities",
+    "prefect.logging.handlers",
+    "prefect.results",
+    "prefect.filesystems",
+    "prefect.artifacts",
+    "prefect.concurrency.sync",
+    "prefect.concurrency.asyncio",
+    "prefect.utilities.importtools",
+    "prefect.utilities.visualization",
+    "prefect._internal.metrics",
+    "prefect._internal.observers",
+    "anyio._backends._asyncio",
+    "anyio.streams.memory",
+    "anyio.streams.stapled",
+    "anyio.streams.tls",
+    "encodings.idna",
+    "pydantic.v1",
+    "rich._emoji_codes",
+    "websockets.asyncio.client",
+    "runpy",
+)
+
+
+def main() -> None:
+    """Import Prefect, say so, and fork flow servers until the worker closes the socket."""
+    began = time.time_ns()
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    root = str(Path(__file__).resolve().parents[2])
+    sys.path[0] = root
+    from deployments.forking.environment_block import RunInEnvironment
+    from deployments.forking.files import of_interpreter, signatures
+    from deployments.forking.loading import load
+    from deployments.forking.messages import Loaded
+    from deployments.forking.server import EngineServer
+    from deployments.forking.trimming import trim
+
+    directory = os.getcwd()
+    # What a run reads on disk has to be what it runs: compiled files are checked by the second only.
+    writes_bytecode, sys.dont_write_bytecode = not sys.dont_write_bytecode, True
+    in_environment = RunInEnvironment()
+    sys.path[0] = directory
+    # The project's own package of that name must be found where a run imports it.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "deployments"]:
+        del sys.modules[name]
+    for name in _MODULES:
+        importlib.import_module(name)
+    trim()
+    server = EngineServer(connection, load, in_environment, writes_bytecode=writes_bytecode)
+    server.send(Loaded(signatures(of_interpreter(directory), began)))
+    server.serve()
+
+
+if __name__ == "__main__":
+    main()

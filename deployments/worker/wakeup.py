@@ -1,0 +1,36 @@
+"""Waking up when work arrives: Prefect's events of runs that are scheduled in a work pool."""
+
+import asyncio
+from collections.abc import Callable
+from uuid import UUID
+
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
+from prefect.logging import get_logger
+
+# The states that a run waits in for a worker, and those from which a slot that others wait for becomes free.
+_EVENTS = ["prefect.flow-run.Scheduled", "prefect.flow-run.AwaitingRetry", "prefect.flow-run.Resuming"]
+_LONGEST_PAUSE = 30.0
+_logger = get_logger("worker.spine")
+
+
+async def wake_on_work(pool_id: UUID, wake: Callable[[], None]) -> None:
+    """Call `wake` for every run that is scheduled in the pool, until cancelled.
+
+    A connection that is lost is made anew; what happens meanwhile is found by the worker's own polling.
+    """
+    which = EventFilter(
+        event=EventNameFilter(name=_EVENTS), any_resource=EventAnyResourceFilter(id=[f"prefect.work-pool.{pool_id}"])
+    )
+    pause = 1.0
+    while True:
+        try:
+            async with get_events_subscriber(filter=which, reconnection_attempts=0) as events:
+                wake()
+                pause = 1.0
+                async for _ in events:
+                    wake()
+        except Exception as error:  # Whatever it is: without events there is the polling.
+            _logger.debug("No events of scheduled runs: %s; trying again in %.0f s.", type(error).__name__, pause)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)

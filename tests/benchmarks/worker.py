@@ -1,0 +1,139 @@
+"""From a trigger to the first step, and to the end, of a flow of three steps that do nothing: both types of worker."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import httpx
+import psutil
+
+from tests.support.processes import wait_until
+from tests.support.stack import FINAL, Api, PrefectStack, prefect_worker
+
+ROUNDS = 20
+AT_ONCE = 50
+# Prefect's default, and what `spine up` sets.
+WORKERS = {"spine": ("spine", "10"), "process": ("process", "10"), "process, polling each second": ("process", "1")}
+FLOW = """
+from prefect import flow, task
+
+
+@task
+def step(number: int) -> int:
+    return number + 1
+
+
+@flow(name="bench.three_steps")
+def three_steps() -> int:
+    return step(step(step(0)))
+"""
+
+
+def measure(stack: PrefectStack, api: Api, folder: Path) -> None:
+    """Print the rows: medians and 95th percentiles of runs taken in turns, then many at once."""
+    with _workers(stack, folder) as processes:
+        print(f"(idle memory, PSS: {', '.join(f'{name} {_memory(one):.0f} MB' for name, one in processes.items())})")
+        spent: dict[str, list[tuple[float, float]]] = {name: [] for name in WORKERS}
+        for _ in range(ROUNDS + 1):
+            for name, times in spent.items():
+                times.append(_one(stack, api, name))
+        for number, what in enumerate(("first step begins", "run is completed")):
+            seconds = {name: [one[number] for one in times[1:]] for name, times in spent.items()}
+            _row(f"trigger until the {what}", seconds)
+        last = {name: [_many(stack, api, name)] for name in WORKERS}
+        _row(f"{AT_ONCE} triggers at once until the last is completed", last)
+
+
+@contextmanager
+def _workers(stack: PrefectStack, folder: Path) -> Iterator[dict[str, psutil.Popen]]:
+    project = folder / "bench"
+    project.mkdir()
+    (project / "three.py").write_text(FLOW)
+    deployments = "".join(
+        f"  - {{name: {_slug(name)}, entrypoint: three.py:three_steps, work_pool: {{name: {_slug(name)}}}}}\n"
+        for name in WORKERS
+    )
+    (project / "prefect.yaml").write_text(f"name: bench\ndeployments:\n{deployments}")
+    for name, (kind, _) in WORKERS.items():
+        stack.post("/work_pools/", {"name": _slug(name), "type": kind})
+    stack.cli("deploy", "--all", "--no-prompt", cwd=project)
+    with ExitStack() as cleanup:
+        processes = {}
+        for name, (kind, seconds) in WORKERS.items():
+            environment = {**stack.environment, "PREFECT_WORKER_QUERY_SECONDS": seconds}
+            log = folder / f"{_slug(name)}.log"
+            processes[name] = cleanup.enter_context(prefect_worker(environment, log, _slug(name), kind))
+        # Until all have started and imported what they import.
+        time.sleep(20)
+        yield processes
+
+
+def _slug(name: str) -> str:
+    return "bench." + name.replace(", polling each ", "-")
+
+
+def _one(stack: PrefectStack, api: Api, name: str) -> tuple[float, float]:
+    """Seconds from a trigger until its first step began and until it was completed."""
+    began = time.time()
+    run_id = api.trigger(_slug(name))
+    wait_until(lambda: _state(stack, run_id) in FINAL, "the run to end", 120, every=0.05)
+    assert _state(stack, run_id) == "COMPLETED"
+    steps: list[Any] = []
+
+    def all_are_recorded() -> bool:
+        steps[:] = stack.post("/task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
+        return len(steps) == 3 and all(step["start_time"] for step in steps)
+
+    wait_until(all_are_recorded, "the steps to be recorded", 60, every=0.2)
+    ended = stack.get(f"/flow_runs/{run_id}")["end_time"]
+    return _time(min(step["start_time"] for step in steps)) - began, _time(ended) - began
+
+
+def _many(stack: PrefectStack, api: Api, name: str) -> float:
+    """Seconds from many triggers until the last of their runs was completed."""
+    began = time.time()
+    runs = asyncio.run(_trigger_many(api, name))
+    wait_until(lambda: all(_state(stack, one) in FINAL for one in runs), "the runs to end", 900, every=1)
+    found = [stack.get(f"/flow_runs/{one}") for one in runs]
+    assert {one["state_type"] for one in found} == {"COMPLETED"}
+    return max(_time(one["end_time"]) for one in found) - began
+
+
+async def _trigger_many(api: Api, name: str) -> list[str]:
+    headers = dict(api.client.headers)
+    async with httpx.AsyncClient(base_url=api.client.base_url, headers=headers, timeout=120) as client:
+        path = f"/workflows/trigger/{_slug(name)}"
+        answers = await asyncio.gather(*(client.post(path, json={"params": {}}) for _ in range(AT_ONCE)))
+    return [answer.raise_for_status().json()["run_id"] for answer in answers]
+
+
+def _state(stack: PrefectStack, run_id: str) -> str:
+    return str(stack.get(f"/flow_runs/{run_id}")["state_type"])
+
+
+def _time(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _memory(worker: psutil.Popen) -> float:
+    """Megabytes of a worker and all its processes, what they share counted once."""
+    processes = [psutil.Process(worker.pid), *worker.children(recursive=True)]
+    return sum(process.memory_full_info().pss for process in processes) / 1e6
+
+
+def _row(what: str, seconds: dict[str, list[float]]) -> None:
+    ours = seconds.pop("spine")
+    for name, others in seconds.items():
+        ratio = median(others) / median(ours)
+        print(f"| {what} | {_told(ours)} | {name} | {_told(others)} | {ratio:.1f} times | ≥ 10 times |", flush=True)
+
+
+def _told(seconds: list[float]) -> str:
+    if len(seconds) == 1:
+        return f"{seconds[0]:.1f} s"
+    return f"{median(seconds):.2f} s, p95 {quantiles(seconds, n=20)[-1]:.2f} s"
