@@ -8,7 +8,7 @@ from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.logging import get_logger
 
-# The states that a run waits in for a worker, and those from which a slot that others wait for becomes free.
+# The states in which a run waits for a worker.
 _EVENTS = ["prefect.flow-run.Scheduled", "prefect.flow-run.AwaitingRetry", "prefect.flow-run.Resuming"]
 _LONGEST_PAUSE = 30.0
 _logger = get_logger("worker.spine")

@@ -1,10 +1,9 @@
 """What the tests of run history share: Spine's database and door without an API, and runs that nobody executes."""
 
 import asyncio
-import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -103,22 +102,17 @@ class Line:
     def copy(self, run_id: str, ends: Sequence[datetime]) -> list[str]:
         """Store copies of a run that ended at these times, straight in Prefect's database."""
         made = [str(uuid4()) for _ in ends]
-        with closing(sqlite3.connect(self.stack.home / "prefect.db", timeout=60)) as connection, connection:
-            connection.row_factory = sqlite3.Row
-            run = dict(connection.execute("SELECT * FROM flow_run WHERE id = ?", [run_id]).fetchone())
-            state = dict(connection.execute("SELECT * FROM flow_run_state WHERE id = ?", [run["state_id"]]).fetchone())
+        with self.stack.tables() as tables:
+            run = tables.row("flow_run", run_id)
+            state = tables.row("flow_run_state", str(run["state_id"]))
             for copy_id, end in zip(made, ends, strict=True):
-                when, state_id = end.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"), str(uuid4())
+                when, state_id = tables.time(end), str(uuid4())
                 times = dict.fromkeys(("start_time", "end_time", "expected_start_time", "state_timestamp"), when)
-                _insert(connection, "flow_run", {**run, **times, "id": copy_id, "state_id": state_id})
-                state_of_copy = {"id": state_id, "flow_run_id": copy_id, "timestamp": when}
-                _insert(connection, "flow_run_state", {**state, **state_of_copy})
+                # Each names the other.
+                tables.insert("flow_run", {**run, **times, "id": copy_id, "state_id": None})
+                tables.insert("flow_run_state", {**state, "id": state_id, "flow_run_id": copy_id, "timestamp": when})
+                tables.change("flow_run", copy_id, state_id=state_id)
         return made
-
-
-def _insert(connection: sqlite3.Connection, table: str, row: dict[str, Any]) -> None:
-    marks = ", ".join("?" * len(row))
-    connection.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", list(row.values()))  # noqa: S608
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 15) -> float:

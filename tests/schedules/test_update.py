@@ -1,7 +1,5 @@
 """`PATCH /schedules/{id}`: only what is sent changes, and what was planned is planned anew."""
 
-import json
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
@@ -72,9 +70,8 @@ def test_what_the_scheduler_plans_too_late_for_an_old_timing_goes(schedules: Sch
     schedule_id = schedules.make(interval_seconds=3600)
     schedules.patch(schedule_id, interval_seconds=7200)
     kept, *_, stray = workflow.planned(schedule_id)
-    with sqlite3.connect(workflow.stack.home / "prefect.db", timeout=30) as database:
-        creator = json.dumps({**stray["created_by"], "id": str(uuid4())})
-        database.execute("UPDATE flow_run SET created_by = ? WHERE id = ?", (creator, stray["id"]))
+    with workflow.stack.tables() as tables:
+        tables.change("flow_run", stray["id"], created_by={**stray["created_by"], "id": str(uuid4())})
 
     def is_gone() -> bool:
         return stray["id"] not in {run["id"] for run in workflow.planned(schedule_id)}

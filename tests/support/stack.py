@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import psutil
 from api.auth.bootstrap import ensure_admin_key
 from api.db.migrate import upgrade
 from api.settings import Settings
+from tests.support.prefect_database import PrefectTables, prefect_database, prefect_tables
 from tests.support.processes import PROJECT, free_port, running, wait_for_http, wait_until
 
 ADMIN_KEY = "an-admin-key-that-only-the-tests-know"
@@ -107,6 +108,10 @@ class PrefectStack:
         found: dict[str, Any] = self.get(f"/deployments/name/{flow}/{name}")
         return found
 
+    def tables(self) -> AbstractContextManager[PrefectTables]:
+        """The tables of its database, in a transaction."""
+        return prefect_tables(self.environment, self.home)
+
     def make_run(self, flow_id: str, state: str = "COMPLETED", **fields: Any) -> str:
         """Store a flow run without running anything."""
         body = {"flow_id": flow_id, "state": {"type": state}, **fields}
@@ -191,6 +196,7 @@ def prefect_environment(home: Path, port: int) -> dict[str, str]:
         "PYTHONTZPATH": "",
         # Tests store hundreds of runs that were due long ago; marking them all as late keeps SQLite locked for minutes.
         "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
+        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
         "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "2",
         "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "8",
         "SPINE_WAREHOUSE_URL": str(home.parent / "warehouse"),
@@ -222,8 +228,9 @@ def prefect_worker(
 @contextmanager
 def prefect_stack(folder: Path) -> Iterator[PrefectStack]:
     """A server, a worker, and the project's and the demo's deployments."""
-    environment = prefect_environment(folder / "prefect", free_port())
     with ExitStack() as cleanup:
+        environment = prefect_environment(folder / "prefect", free_port())
+        environment |= cleanup.enter_context(prefect_database())
         cleanup.enter_context(prefect_server(environment, folder / "prefect-server.log"))
         stack = PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", {**os.environ, **environment})
         stack.post("/work_pools/", {"name": "spine", "type": "spine"})

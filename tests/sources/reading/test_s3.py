@@ -273,7 +273,7 @@ def test_without_an_endpoint_it_is_amazon_whatever_the_environment_says(
 
 
 def test_the_deadline_ends_the_look_up_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: time.sleep(2))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: time.sleep(10))
     began = time.monotonic()
     assert "timeout_seconds" in failure(reader("http://some-store:9000", "a", seconds=0.5)).sentence
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 8

@@ -1,0 +1,81 @@
+"""Prefect's own database in the tests: the machine's PostgreSQL, as past one machine, or SQLite where there is none.
+
+With SQLite the server stands still for a minute whenever it waits for a lock that it holds itself. The tests of
+`spine up` use SQLite in any case, as `spine up` does.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from sqlalchemy import Connection, String, Table, cast, create_engine, insert, make_url, select, update
+from sqlalchemy.schema import MetaData
+
+from tests.support.postgres import MACHINE_URL, fresh_database
+
+VARIABLE = "PREFECT_API_DATABASE_CONNECTION_URL"
+
+
+@contextmanager
+def prefect_database() -> Iterator[dict[str, str]]:
+    """The variables that give a Prefect server a new database."""
+    if not _is_fit():
+        yield {}
+        return
+    with fresh_database(MACHINE_URL) as url:
+        yield {VARIABLE: make_url(url).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)}
+
+
+def _is_fit() -> bool:
+    """Whether there is a server, with the extension that Prefect needs."""
+    try:
+        with psycopg.connect(MACHINE_URL, connect_timeout=2) as connection:
+            found = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_trgm'").fetchone()
+            return found is not None
+    except psycopg.OperationalError:
+        return False
+
+
+class PrefectTables:
+    """Prefect's tables, for what its API does not let anyone store."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._metadata = MetaData()
+
+    def __getitem__(self, name: str) -> Table:
+        """A table by its name."""
+        return Table(name, self._metadata, autoload_with=self.connection)
+
+    def row(self, table: str, row_id: str) -> dict[str, Any]:
+        """A row by its id."""
+        found = self.connection.execute(select(self[table]).where(cast(self[table].c.id, String) == row_id))
+        return dict(found.mappings().one())
+
+    def insert(self, table: str, row: dict[str, Any]) -> None:
+        """Store a row."""
+        self.connection.execute(insert(self[table]).values(row))
+
+    def change(self, table: str, row_id: str, **values: Any) -> None:
+        """Change a row."""
+        found = cast(self[table].c.id, String) == row_id
+        assert self.connection.execute(update(self[table]).where(found).values(values)).rowcount == 1
+
+    def time(self, when: datetime) -> datetime:
+        """A time as the database takes it: SQLite knows no zones, and Prefect has UTC in it."""
+        return when if self.connection.dialect.name == "postgresql" else when.astimezone(UTC).replace(tzinfo=None)
+
+
+@contextmanager
+def prefect_tables(environment: dict[str, str], home: Path) -> Iterator[PrefectTables]:
+    """The tables of a running server, in a transaction."""
+    if url := environment.get(VARIABLE):
+        engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    else:
+        engine = create_engine(f"sqlite:///{home / 'prefect.db'}", connect_args={"timeout": 60})
+    with engine.begin() as connection:
+        yield PrefectTables(connection)
+    engine.dispose()

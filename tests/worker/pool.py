@@ -1,0 +1,139 @@
+"""A work pool with a worker of one type, a project folder and deployments of its own."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import yaml
+
+from tests.support.processes import wait_until
+from tests.support.stack import PrefectStack, prefect_worker
+
+PROJECT = Path(__file__).with_name("project")
+ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+@dataclass
+class Pool:
+    """A pool and its worker: start runs, and see what became of them."""
+
+    kind: str
+    stack: PrefectStack
+    folder: Path
+    name: str
+    worker: psutil.Popen = field(init=False)
+
+    @property
+    def project(self) -> Path:
+        """The folder of the flows' code, which a test may edit."""
+        return self.folder / "project"
+
+    @property
+    def log(self) -> Path:
+        """What the worker and its runs have printed."""
+        return self.folder / "worker.log"
+
+    def deploy(self, *entrypoints: str, **more: Any) -> None:
+        """Deploy flows, each under the name of its function."""
+        entries = [
+            {
+                "name": f"{self.name}-{entrypoint.partition(':')[2]}",
+                "entrypoint": entrypoint,
+                "work_pool": {"name": self.name, "job_variables": {"env": {"MARK": self.name}}},
+                **more,
+            }
+            for entrypoint in entrypoints
+        ]
+        (self.project / "prefect.yaml").write_text(yaml.safe_dump({"name": self.name, "deployments": entries}))
+        self.stack.cli("deploy", "--all", "--no-prompt", cwd=self.project)
+
+    def deployment(self, function: str) -> dict[str, Any]:
+        """The deployment of a flow function."""
+        return self.stack.deployment(function.replace("_", "-"), f"{self.name}-{function}")
+
+    def start(self, function: str, **parameters: Any) -> "Run":
+        """Start a run. Its flow gets the path of a file of its own."""
+        path = self.folder / f"{uuid4().hex}.jsonl"
+        body = {"parameters": {"path": str(path), **parameters}}
+        made = self.stack.post(f"/deployments/{self.deployment(function)['id']}/create_flow_run", body)
+        return Run(self.stack, str(made["id"]), path)
+
+    def run(self, function: str, **parameters: Any) -> "Run":
+        """Start a run and wait until it is completed."""
+        run = self.start(function, **parameters)
+        assert run.ended() == "COMPLETED", run.state
+        return run
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was started, and the file of what it tells."""
+
+    stack: PrefectStack
+    id: str
+    path: Path
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Its state, as Prefect has it."""
+        state: dict[str, Any] = self.stack.get(f"/flow_runs/{self.id}")["state"]
+        return state
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        """What it has told, in order."""
+        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+
+    @property
+    def fact(self) -> dict[str, Any]:
+        """The first that it told."""
+        wait_until(lambda: bool(self.told), f"run {self.id} to tell something", 60)
+        return self.told[0]
+
+    def becomes(self, *types: str, seconds: float = 90) -> str:
+        """The type of its state, once it is one of these."""
+        found: list[str] = []
+
+        def reached() -> bool:
+            found[:] = [self.state["type"]]
+            return found[0] in types
+
+        wait_until(reached, f"run {self.id} to become {types}", seconds)
+        return found[0]
+
+    def ended(self, seconds: float = 90) -> str:
+        """The type of its last state."""
+        return self.becomes(*ENDED, seconds=seconds)
+
+    def set_state(self, state: str, name: str | None = None) -> None:
+        """Do what the buttons of Prefect's UI do."""
+        self.stack.post(f"/flow_runs/{self.id}/set_state", {"state": {"type": state, "name": name}})
+
+    def logged(self) -> list[str]:
+        """The messages of its log."""
+        which = {"logs": {"flow_run_id": {"any_": [self.id]}}, "sort": "TIMESTAMP_ASC"}
+        return [entry["message"] for entry in self.stack.post("/logs/filter", which)]
+
+
+@contextmanager
+def served_pool(kind: str, stack: PrefectStack, folder: Path) -> Iterator[Pool]:
+    """A pool with a worker and a copy of the project."""
+    folder.mkdir()
+    pool = Pool(kind, stack, folder, f"{kind}-{uuid4().hex[:6]}")
+    shutil.copytree(PROJECT, pool.project, ignore=shutil.ignore_patterns("__pycache__"))
+    stack.post("/work_pools/", {"name": pool.name, "type": kind})
+    with serving(pool):
+        yield pool
+
+
+@contextmanager
+def serving(pool: Pool) -> Iterator[None]:
+    """A worker of the pool."""
+    with prefect_worker(pool.stack.environment, pool.log, pool.name, pool.kind) as pool.worker:
+        yield
