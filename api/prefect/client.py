@@ -104,10 +104,16 @@ class Prefect(DeploymentCalls):
                 idempotency_key=idempotency_key,
             )
 
-    async def set_run_state(self, run_id: UUID, state: State[Any]) -> OrchestrationResult[Any]:
-        """Propose a state under Prefect's own rules (never forced) and tell what Prefect made of it."""
+    async def set_run_state(self, run_id: UUID, state: State[Any], *, force: bool = False) -> OrchestrationResult[Any]:
+        """Propose a state under Prefect's own rules, unless it is forced, and tell what Prefect made of it."""
         async with self._translated():
-            return await self._client.set_flow_run_state(run_id, state)
+            return await self._client.set_flow_run_state(run_id, state, force=force)
+
+    async def run_states(self, run_id: UUID) -> list[State[Any]]:
+        """All states that a run has been in, oldest first."""
+        async with self._translated():
+            states = await self._client.read_flow_run_states(run_id)
+        return sorted(states, key=lambda state: state.timestamp)
 
     async def delete_runs(self, run_ids: Sequence[UUID]) -> None:
         """Delete runs; those that are gone already do not matter."""

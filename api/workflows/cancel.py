@@ -1,13 +1,14 @@
 """Cancel a run.
 
-A run that no process has yet is CANCELLED at once. One that runs is CANCELLING: its worker stops the process and
-reports CANCELLED. When no worker is left to do that, Prefect's own service puts it into CANCELLED after
+A run that no worker has taken is CANCELLED at once. One that runs, or is about to, is CANCELLING: its worker stops the
+process and reports CANCELLED. When no worker is left to do that, Prefect's own service puts it into CANCELLED after
 `PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS` (`spine up` sets 30), and does the same for
 children that ran inside the cancelled process.
 """
 
 import asyncio
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 from api.auth.callers import Caller
@@ -16,8 +17,6 @@ from api.prefect.client import FlowRun, Prefect, SetStateStatus, State
 from api.prefect.states import Cancelled, Cancelling, is_final, refusal_of
 from api.schemas import ActionResponse
 from api.workflows.runs import find_run
-
-NO_PROCESS_YET = {"SCHEDULED", "PENDING"}
 
 
 async def cancel_run(prefect: Prefect, caller: Caller, run_id: str) -> ActionResponse:
@@ -53,9 +52,12 @@ async def _cancel(prefect: Prefect, run: FlowRun, message: str) -> bool:
     """Propose the state that stops `run` and tell whether it is cancelled already."""
     if run.state is not None and run.state.is_cancelling():
         return False
-    if not _has_process(run) and await _propose(prefect, run, Cancelled(message=message)):
-        return True
-    return await _propose(prefect, run, Cancelling(message=message))
+    if _has_process(run) or not await _propose(prefect, run, Cancelled(message=message)):
+        return await _propose(prefect, run, Cancelling(message=message))
+    if await _goes_on(prefect, run):
+        await prefect.set_run_state(run.id, Cancelling(message=message), force=True)
+        return False
+    return True
 
 
 async def _propose(prefect: Prefect, run: FlowRun, state: State[Any]) -> bool:
@@ -77,7 +79,14 @@ async def _propose(prefect: Prefect, run: FlowRun, state: State[Any]) -> bool:
 
 
 def _has_process(run: FlowRun) -> bool:
-    """Whether a process runs or waits for this run; a flow with `retries` waits for its next try in its own process."""
-    if run.state_type is not None and run.state_type.value not in NO_PROCESS_YET:
+    """Whether a worker starts, or has started, a process for this run; it waits in it for its next try."""
+    if run.state is None or not run.state.is_scheduled():
         return True
     return run.run_count > 0 and run.empirical_policy.retry_type == "in_process"
+
+
+async def _goes_on(prefect: Prefect, run: FlowRun) -> bool:
+    """Whether a worker took a run just before it was CANCELLED: Prefect lets it begin nevertheless."""
+    states = await prefect.run_states(run.id)
+    taken = any(one.is_pending() and then.is_cancelled() for one, then in pairwise(states))
+    return taken and (states[-1].is_cancelled() or not states[-1].is_final())

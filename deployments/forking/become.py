@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from deployments.forking.loading import Flow
 from deployments.forking.messages import GO
 
 
@@ -23,11 +24,16 @@ class Run:
     gate: socket.socket
 
 
-def become_run(run: Run, flow: Any) -> NoReturn:
-    """Run Prefect's engine on the imported flow and end the process as an interpreter ends."""
+def become_run(run: Run, flow: Flow | None) -> NoReturn:
+    """Run Prefect's engine on the imported flow, or have it import the flow; then end as an interpreter ends."""
     _take_output(run.stream_output)
     os.environ.clear()
     os.environ.update(run.environment)
+    for name, value in (flow.environment if flow else {}).items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
     _reseed()
     status = _status_of_engine(run.gate, flow)
     _finish()
@@ -48,15 +54,17 @@ def _reseed() -> None:
         numpy_random.seed()
 
 
-def _status_of_engine(gate: socket.socket, flow: Any) -> int:
+def _status_of_engine(gate: socket.socket, flow: Flow | None) -> int:
     import prefect.flow_engine
 
-    def load_flow(flow_run: object) -> Any:
-        # It is imported already, and importing it once more would declare twice what may be declared once.
+    load = prefect.flow_engine.load_flow
+
+    def load_flow(flow_run: Any) -> Any:
         with gate:
             if gate.recv(1) != GO:
                 os._exit(0)
-        return flow
+        # Importing it once more would declare twice what may be declared once.
+        return flow.flow if flow else load(flow_run)
 
     prefect.flow_engine.load_flow = load_flow
     sys.argv = [""]

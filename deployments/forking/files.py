@@ -9,6 +9,7 @@ import sysconfig
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,12 @@ def of_interpreter(directory: str) -> set[str]:
 def of_modules() -> set[str]:
     """The files of all modules that belong to no installed package."""
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    return {str(Path(file).absolute()) for file in files if file and not file.startswith(_installed())}
+    return {str(Path(file).absolute()) for file in files if file and not is_installed(file)}
+
+
+def is_installed(file: str) -> bool:
+    """Whether a file belongs to Python or to an installed package."""
+    return file.startswith(_installed())
 
 
 @contextmanager
@@ -79,6 +85,7 @@ def opened_files() -> Iterator[set[str]]:
         is_watching = False
 
 
+@lru_cache(maxsize=1)
 def _installed() -> tuple[str, ...]:
     places = sysconfig.get_paths()
     found = {places[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}

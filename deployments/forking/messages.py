@@ -7,7 +7,7 @@ forked has `Exited`.
 
 import json
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TypeVar
 
 from deployments.forking.files import Signatures
@@ -19,17 +19,26 @@ _LENGTH = struct.Struct("!I")
 
 @dataclass(frozen=True)
 class Load:
-    """Fork a flow server that imports this entrypoint."""
+    """Fork a flow server that imports this entrypoint.
+
+    With `modules`, its runs import it for themselves, and the server imports of these what runs can share.
+    """
 
     entrypoint: str
+    modules: list[str] | None = None
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A server is ready; `refusal` says why it cannot fork runs. `files` are those that what it runs was made from."""
+    """A server is ready. `files` are those that what it runs was made from.
+
+    `refusal` says what its code does when it is imported that each run has to do for itself; it has ended then.
+    `modules` are those of installed packages that its code needs.
+    """
 
     files: Signatures
     refusal: str | None = None
+    modules: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

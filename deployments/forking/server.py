@@ -13,6 +13,7 @@ from deployments.forking.become import Run, become_run
 from deployments.forking.environment_block import RunInEnvironment
 from deployments.forking.loading import Flow
 from deployments.forking.messages import Decoder, Exited, Load, Loaded, Message, Start, Started, encoded
+from deployments.forking.packages import preload
 
 Loader = Callable[[str], Flow]
 
@@ -126,19 +127,32 @@ class EngineServer(_Server):
         pid = self.fork()
         if pid == 0:
             server = FlowServer(connection, self._in_environment, writes_bytecode=self._writes_bytecode)
-            server.flow = self._load(message.entrypoint)
-            server.send(Loaded(server.flow.files, server.flow.refusal))
-            if server.flow.refusal:
-                os._exit(0)
+            if message.modules is None:
+                server.share(self._load(message.entrypoint))
+            else:
+                server.share_only(message.modules)
             server.serve()
         connection.close()
         self.send(Started(pid))
 
 
 class FlowServer(_Server):
-    """Has imported a flow, and forks a process for each run of it."""
+    """Has imported a flow, unless each run has to, and forks a process for each run of it."""
 
-    flow: Flow
+    _flow: Flow | None
+
+    def share(self, flow: Flow) -> None:
+        """Say what was imported; end if runs cannot share it."""
+        self._flow = flow
+        self.send(Loaded(flow.files, flow.refusal, flow.modules))
+        if flow.refusal:
+            os._exit(0)
+
+    def share_only(self, modules: list[str]) -> None:
+        """Let each run import the flow, and have imported what it will need of installed packages."""
+        self._flow = None
+        preload(modules)
+        self.send(Loaded({}))
 
     def answer(self, message: Message) -> None:
         """Fork a run."""
@@ -149,6 +163,6 @@ class FlowServer(_Server):
         if pid == 0:
             self._in_environment.set(message.environment.get("PREFECT__FLOW_RUN_ID", ""))
             sys.dont_write_bytecode = not self._writes_bytecode
-            become_run(Run(message.environment, message.stream_output, gate), self.flow.flow)
+            become_run(Run(message.environment, message.stream_output, gate), self._flow)
         gate.close()
         self.send(Started(pid))

@@ -35,8 +35,9 @@ class Attempt:
         executor = self.context.create_executor(
             self.run, self.starter, propose_submitting=False, hook_runner=self.context.hooks
         )
+        executor._get_attempt_conclusion = self.context.conclusion_of
         result = await _execute(executor, task_status)
-        await self.context.cancelled(self.run.id)
+        await self.context.conclude(self.run.id)
         return result
 
     async def close(self) -> None:
@@ -78,6 +79,8 @@ class Attempts:
         server = await self._servers.server(workspace.code)
         async with AsyncExitStack() as stack:
             context = await stack.enter_async_context(await self._execution.context())
+            context.expect(run.id)
+            stack.callback(context.forget, run.id)
             starter = await fork_run(
                 server, workspace, run, context.control_channel, stream_output=configuration.stream_output
             )

@@ -10,9 +10,13 @@ from contextlib import AsyncExitStack
 from typing import Self
 from uuid import UUID
 
+from prefect._internal.attempt_control import AttemptConclusion, EngineOutcomeReceipt
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._hook_runner import FlowRunHookRunner
+
+_SECONDS_BETWEEN_LOOKS = 0.01
+_ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
 
 
 class HooksOfRuns:
@@ -47,6 +51,9 @@ class SharedContext(FlowRunExecutorContext):
         await super().__aenter__()
         self.hooks = HooksOfRuns()
         self._cancelling: defaultdict[UUID, set[asyncio.Future[None]]] = defaultdict(set)
+        self._expected: set[UUID] = set()
+        self._cancelled: set[UUID] = set()
+        self._ended: set[UUID] = set()
         self._observer.on_cancelling = self._begin_to_cancel
         return self
 
@@ -61,15 +68,51 @@ class SharedContext(FlowRunExecutorContext):
     async def _cancel(self, run_id: UUID) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._cancelling[run_id].add(done)
+        self._cancelled.add(run_id)
         try:
+            # It may be about to start: Prefect would find nothing to stop, and the run would begin.
+            while run_id in self._expected and self.process_manager.get(run_id) is None:  # noqa: ASYNC110
+                await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
             await self._cancellation_manager.cancel_by_id(run_id)
         finally:
             done.set_result(None)
             self._cancelling[run_id].discard(done)
 
-    async def cancelled(self, run_id: UUID) -> None:
-        """Wait until nothing is left to be done of a run's cancellation."""
+    def expect(self, run_id: UUID) -> None:
+        """A process of this run is about to be started."""
+        self._expected.add(run_id)
+        self._observer.add_in_flight_flow_run_id(run_id)
+
+    def forget(self, run_id: UUID) -> None:
+        """Nothing more comes of this run, or nothing came of it."""
+        self._expected.discard(run_id)
+        self._cancelled.discard(run_id)
+        self._ended.discard(run_id)
+        self._observer.remove_in_flight_flow_run_id(run_id)
+
+    def conclusion_of(self, run_id: UUID) -> AttemptConclusion | None:
+        """What a process has said of its end."""
+        conclusion = self.control_channel.get_conclusion(run_id)
+        if isinstance(conclusion, EngineOutcomeReceipt) and conclusion.state_type in _ENDED:
+            self._ended.add(run_id)
+        return conclusion
+
+    async def conclude(self, run_id: UUID) -> None:
+        """Wait until nothing is left to be done of the cancellation of a run whose process has ended.
+
+        Prefect's engine ends in whatever state it finds when it is stopped before the flow has begun.
+        """
+        self._expected.discard(run_id)
         await asyncio.gather(*self._cancelling.pop(run_id, ()))
+        if run_id in self._ended:
+            return
+        run = await self.client.read_flow_run(run_id)
+        if run.state is None:
+            return
+        was_stopped = run_id in self._cancelled and (run.state.is_crashed() or not run.state.is_final())
+        if was_stopped or run.state.is_cancelling():
+            message = run.state.message if run.state.is_cancelling() else "Flow run was cancelled successfully."
+            await self._state_proposer.propose_cancelled(run, {"message": message})
 
 
 class SharedExecution:

@@ -153,13 +153,13 @@ def _watch(process: Forked) -> None:
 
 
 class FlowServer:
-    """A fork server that has imported one entrypoint."""
+    """A fork server for the runs of one entrypoint, which it has imported unless each run has to."""
 
     def __init__(self, process: Forked, connection: _Connection, loaded: Loaded) -> None:
         self._process = process
         self._connection = connection
         self._files = loaded.files
-        # Why it cannot fork runs; its process has ended then.
+        # What keeps runs from sharing what was imported.
         self.refusal = loaded.refusal
 
     @property
@@ -169,7 +169,7 @@ class FlowServer:
 
     def outdated(self) -> str | None:
         """The file that has changed since it was imported, or why else it is of no use any more."""
-        if self.refusal is None and not self._connection.is_open:
+        if not self._connection.is_open:
             return "its process"
         return changed(self._files)
 
@@ -249,11 +249,19 @@ class EngineServer:
 
     async def load(self, entrypoint: str) -> FlowServer:
         """Fork a server for an entrypoint, and wait until it has imported it. Raises `ServerGone`."""
+        _, _, loaded = once = await self._fork(Load(entrypoint))
+        if loaded.refusal is None:
+            return FlowServer(*once)
+        process, connection, _ = await self._fork(Load(entrypoint, loaded.modules))
+        # What was found out holds until one of the files changes.
+        return FlowServer(process, connection, loaded)
+
+    async def _fork(self, message: Load) -> tuple[Forked, _Connection, Loaded]:
         ours, theirs = socket.socketpair()
         connection = _Connection(ours)
         with theirs:
-            process = await self._connection.fork(Load(entrypoint), theirs)
-        return FlowServer(process, connection, await _loaded(process.pid, connection))
+            process = await self._connection.fork(message, theirs)
+        return process, connection, await _loaded(process.pid, connection)
 
     def retire(self) -> None:
         """Fork no more servers, and end when those that were forked have ended."""

@@ -63,8 +63,6 @@ class WarmServers:
                 warm = await self._warm(code)
             except (ServerGone, OSError) as error:
                 raise CannotFork(f"its fork server could not be started: {error}") from error
-        if warm.flow.refusal is not None:
-            raise CannotFork(warm.flow.refusal)
         return warm.flow
 
     async def renew(self) -> None:
@@ -103,6 +101,10 @@ class WarmServers:
             _logger.info("Importing %s again: %s has changed.", code.entrypoint, reason)
             self._flows.pop(code).flow.retire()
         warm = self._flows[code] = _Warm(engine, await engine.load(code.entrypoint))
+        if warm.flow.refusal is not None:
+            _logger.info(
+                "Each run of %s imports its code: it %s when it is imported.", code.entrypoint, warm.flow.refusal
+            )
         self._drop_what_is_too_much()
         return warm
 

@@ -1,6 +1,10 @@
 """`POST /runs/{run_id}/cancel`."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import psutil
 
 from tests.support.processes import wait_until
 from tests.support.stack import Api, PrefectStack, prefect_worker
@@ -103,3 +107,23 @@ def test_a_suspended_run_is_cancelled(api: Api, stack: PrefectStack) -> None:
 
 def test_an_unknown_run_cannot_be_cancelled(api: Api) -> None:
     assert cancel(api, "nonsense") == 404
+
+
+def test_a_run_is_cancelled_at_whatever_moment_of_its_start(api: Api, stack: PrefectStack, tmp_path: Path) -> None:
+    api.wait_for(api.trigger("demo.typed", day="2025-12-15", tier="A"), "COMPLETED")
+
+    def start_and_cancel(number: int) -> str:
+        run_id = api.trigger("demo.sleeper", marks=str(tmp_path / str(number)))
+        time.sleep(number * 0.04)
+        assert cancel(api, run_id) == 200
+        return run_id
+
+    with ThreadPoolExecutor(4) as pool:
+        runs = list(pool.map(start_and_cancel, range(20)))
+    for run_id in runs:
+        api.wait_for(run_id, "CANCELLED", "COMPLETED", seconds=20)
+    time.sleep(2)
+    found = [stack.get(f"/flow_runs/{run_id}") for run_id in runs]
+    assert {run["state_type"] for run in found} == {"CANCELLED"}
+    pids = [int(run["infrastructure_pid"]) for run in found if run["infrastructure_pid"]]
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "the processes to end", 10)

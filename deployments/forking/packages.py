@@ -1,0 +1,46 @@
+"""The installed packages that a flow needs, imported ahead where runs can share them."""
+
+import importlib
+import os
+import sys
+from contextlib import suppress
+from itertools import groupby
+
+from deployments.forking.files import is_installed
+from deployments.forking.sharing import Sharing
+
+
+def installed_modules(before: set[str]) -> list[str]:
+    """The modules of installed packages that were imported since, in order."""
+    found = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name not in before and file and is_installed(file):
+            found.append(name)
+    return found
+
+
+def preload(modules: list[str]) -> None:
+    """Import these, except packages that start threads or keep files open: each is tried in a process of its own."""
+    for _, group in groupby(modules, key=lambda name: name.partition(".")[0]):
+        names = list(group)
+        if (child := os.fork()) == 0:
+            os._exit(_try(names))
+        if os.waitpid(child, 0)[1] == 0:
+            _import(names)
+
+
+def _try(names: list[str]) -> int:
+    try:
+        sharing = Sharing()
+        _import(names)
+        return 1 if sharing.obstacle() else 0
+    except BaseException:  # Whatever it is, it is to happen in the run.
+        return 1
+
+
+def _import(names: list[str]) -> None:
+    for name in names:
+        # Some modules can be imported only by way of others.
+        with suppress(ImportError):
+            importlib.import_module(name)
