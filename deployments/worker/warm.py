@@ -101,10 +101,8 @@ class WarmServers:
             _logger.info("Importing %s again: %s has changed.", code.entrypoint, reason)
             self._flows.pop(code).flow.retire()
         warm = self._flows[code] = _Warm(engine, await engine.load(code.entrypoint))
-        if warm.flow.refusal is not None:
-            _logger.info(
-                "Each run of %s imports its code: it %s when it is imported.", code.entrypoint, warm.flow.refusal
-            )
+        if refusal := warm.flow.refusal:
+            _logger.info("Each run of %s imports its code, which %s when it is imported.", code.entrypoint, refusal)
         self._drop_what_is_too_much()
         return warm
 

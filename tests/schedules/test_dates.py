@@ -38,9 +38,9 @@ def steady_schedules(zone: str) -> list[Schedule]:
 
 
 def deploy(workflow: Workflow, schedules: list[Schedule]) -> tuple[str, dict[str, Schedule]]:
-    """A deployment that the running scheduler leaves alone; its id, and its schedules by the ids of their rows."""
-    rows = [{"schedule": schedule, "active": True} for schedule in schedules]
-    made = workflow.deploy("planned", schedules=rows, paused=True)
+    """A deployment; its id, and its schedules by the ids of their rows."""
+    # Were it paused, the watch over schedules would delete what is planned.
+    made = workflow.deploy("planned", schedules=[{"schedule": schedule, "active": True} for schedule in schedules])
     return made["id"], {row["id"]: row["schedule"] for row in made["schedules"]}
 
 
@@ -50,10 +50,12 @@ def plan(workflow: Workflow, deployment_id: str, start: datetime, end: datetime,
     workflow.stack.post(f"/deployments/{deployment_id}/schedule", body)
 
 
-def planned(workflow: Workflow, deployment_id: str) -> dict[str, list[datetime]]:
-    """The times of all planned runs, by the id of the schedule's row."""
+def planned(workflow: Workflow, deployment_id: str, start: datetime) -> dict[str, list[datetime]]:
+    """The times of all runs that are planned from a time on, by the id of the schedule's row."""
     # Pages in the order of time can overlap where many runs have one time.
-    wanted = {"flow_runs": {"deployment_id": {"any_": [deployment_id]}}, "sort": "ID_DESC"}
+    since = {"after_": start.isoformat()}
+    of_deployment = {"deployment_id": {"any_": [deployment_id]}, "expected_start_time": since}
+    wanted = {"flow_runs": of_deployment, "sort": "ID_DESC"}
     times: dict[str, list[datetime]] = {}
     count = workflow.stack.post("/flow_runs/count", {"flow_runs": wanted["flow_runs"]})
     runs = {
@@ -72,8 +74,9 @@ async def test_dates_around_a_change_of_the_clock(workflow: Workflow, zone: str,
     at = datetime.fromisoformat(change)
     end = at + timedelta(hours=30)
     deployment_id, schedules = deploy(workflow, steady_schedules(zone))
-    plan(workflow, deployment_id, at - timedelta(hours=4), end, 280)
-    expected = planned(workflow, deployment_id)
+    begin = at - timedelta(hours=4)
+    plan(workflow, deployment_id, begin, end, 280)
+    expected = planned(workflow, deployment_id, begin)
     assert expected.keys() == schedules.keys()
     for minutes in MOMENTS:
         moment = at + timedelta(minutes=minutes, seconds=5)
@@ -86,7 +89,7 @@ async def test_dates_around_a_change_of_the_clock(workflow: Workflow, zone: str,
     # What the scheduler comes upon at each of these moments is nothing but what it has planned already. Only of
     # intervals of minutes it may have left out some dates in the hour that comes twice, and these it plans as it goes.
     as_it_goes = {row_id for row_id, schedule in schedules.items() if schedule.get("interval", HOUR) < HOUR}
-    for row_id, times in planned(workflow, deployment_id).items():
+    for row_id, times in planned(workflow, deployment_id, begin).items():
         later = [time for time in times if time not in expected[row_id]]
         assert all(row_id in as_it_goes and at <= time < at + timedelta(hours=1) for time in later), schedules[row_id]
 
@@ -126,7 +129,7 @@ async def test_other_dates(workflow: Workflow, what: str, schedule: Schedule, st
     deployment_id, schedules = deploy(workflow, [schedule])
     plan(workflow, deployment_id, begin, begin + timedelta(days=365 * 12), 8)
     ((row_id, stored),) = schedules.items()
-    expected = planned(workflow, deployment_id)[row_id]
+    expected = planned(workflow, deployment_id, begin)[row_id]
     assert len(expected) >= 3, what
     assert list(await timing_of(stored).dates_from(begin, 8))[: len(expected)] == expected
 

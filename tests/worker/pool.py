@@ -41,11 +41,15 @@ class Pool:
 
     def deploy(self, *entrypoints: str, **more: Any) -> None:
         """Deploy flows, each under the name of its function."""
+        environment = {"MARK": self.name, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
         entries = [
             {
                 "name": f"{self.name}-{entrypoint.partition(':')[2]}",
                 "entrypoint": entrypoint,
-                "work_pool": {"name": self.name, "job_variables": {"env": {"MARK": self.name}}},
+                "work_pool": {
+                    "name": self.name,
+                    "job_variables": {"env": environment},
+                },
                 **more,
             }
             for entrypoint in entrypoints
@@ -59,10 +63,14 @@ class Pool:
 
     def start(self, function: str, **parameters: Any) -> "Run":
         """Start a run. Its flow gets the path of a file of its own."""
-        path = self.folder / f"{uuid4().hex}.jsonl"
-        body = {"parameters": {"path": str(path), **parameters}}
+        name = f"{uuid4().hex}.jsonl"
+        body = {"parameters": {"path": str(self.folder / name), **parameters}}
         made = self.stack.post(f"/deployments/{self.deployment(function)['id']}/create_flow_run", body)
-        return Run(self.stack, str(made["id"]), path)
+        return self.of(made["id"], name)
+
+    def of(self, run_id: str, file: str) -> "Run":
+        """A run that was started, and what it tells in this file."""
+        return Run(self.stack, run_id, self.folder / file)
 
     def run(self, function: str, **parameters: Any) -> "Run":
         """Start a run and wait until it is completed."""

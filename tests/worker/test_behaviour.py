@@ -107,6 +107,13 @@ def test_a_run_beyond_its_time_limit_fails(runs: dict[str, Run]) -> None:
     wait_until(lambda: not psutil.pid_exists(run.fact["pid"]), "the process to end", 20)
 
 
+def test_a_run_tells_that_it_is_alive(runs: dict[str, Run]) -> None:
+    run = runs["sleeps"]
+    assert run.fact
+    wanted = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": {"id": [f"prefect.flow-run.{run.id}"]}}
+    wait_until(lambda: run.stack.post("/events/filter", {"filter": wanted})["total"] > 0, "a heartbeat", 30)
+
+
 def test_a_run_that_sleeps_in_c_code_is_cancelled(runs: dict[str, Run]) -> None:
     run = runs["sleeps"]
     pid = run.fact["pid"]

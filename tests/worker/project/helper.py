@@ -1,0 +1,3 @@
+"""A module of the project that a flow imports."""
+
+VALUE = 1

@@ -1,0 +1,37 @@
+"""A flow that tells what it finds of earlier runs and of the interpreter that it was forked from."""
+
+import json
+import os
+import random
+import sys
+import time
+from pathlib import Path
+
+import helper  # type: ignore[import-not-found]
+from prefect import flow
+
+VALUE = 1
+seen: list[int] = []
+os.environ["SET_BY_IMPORT"] = "yes"
+
+
+@flow
+def warm(path: str, seconds: float = 0) -> None:
+    """Tell, and leave traces that no other run may find."""
+    seen.append(os.getpid())
+    facts = {
+        "value": VALUE,
+        "helper": helper.VALUE,
+        "seen": len(seen),
+        "random": random.random(),
+        "left": os.environ.get("LEFT"),
+        "set_by_import": os.environ.get("SET_BY_IMPORT"),
+        "parent": os.getppid(),
+        "pid": os.getpid(),
+        "modules": "tabnanny" in sys.modules,
+    }
+    Path(path).write_text(json.dumps(facts) + "\n")
+    os.environ["LEFT"] = "behind"
+    import tabnanny  # noqa: F401
+
+    time.sleep(seconds)
