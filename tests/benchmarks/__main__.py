@@ -154,10 +154,11 @@ def measure_worker() -> None:
     """The rows about workers."""
     with (
         _folder() as (folder, environment),
-        prefect_server(environment, folder / "server.log"),
+        prefect_server(environment, folder / "server.log") as server,
         api_process(environment["PREFECT_API_URL"], folder / "prefect", folder / "api") as api,
     ):
-        worker.measure(PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", dict(os.environ)), api, folder)
+        stack = PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", dict(os.environ))
+        worker.measure(stack, api, folder, server)
 
 
 def measure_sources() -> None:

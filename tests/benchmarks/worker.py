@@ -17,6 +17,8 @@ from tests.support.stack import FINAL, Api, PrefectStack, prefect_worker
 
 ROUNDS = 20
 AT_ONCE = 50
+MANY_AT_ONCE = 200
+IN_A_ROW = 1_000
 # Prefect's default, and what `spine up` sets.
 WORKERS = {"spine": ("spine", "10"), "process": ("process", "10"), "process, polling each second": ("process", "1")}
 FLOW = """
@@ -28,16 +30,19 @@ def step(number: int) -> int:
     return number + 1
 
 
-@flow(name="bench.three_steps")
+@flow(name="NAME")
 def three_steps() -> int:
     return step(step(step(0)))
 """
 
 
-def measure(stack: PrefectStack, api: Api, folder: Path) -> None:
+def measure(stack: PrefectStack, api: Api, folder: Path, server: psutil.Popen) -> None:
     """Print the rows: medians and 95th percentiles of runs taken in turns, then many at once."""
     with _workers(stack, folder) as processes:
-        print(f"(idle memory, PSS: {', '.join(f'{name} {_memory(one):.0f} MB' for name, one in processes.items())})")
+        workers = {f"worker, {name}": one for name, one in processes.items()}
+        idle = {"Prefect's server": server, "the API": api.process, **workers}
+        told = ", ".join(f"{name} {_memory(one):.0f} MB" for name, one in idle.items())
+        print(f"| idle memory (PSS) | {told} | | | | |", flush=True)
         spent: dict[str, list[tuple[float, float]]] = {name: [] for name in WORKERS}
         for _ in range(ROUNDS + 1):
             for name, times in spent.items():
@@ -45,17 +50,20 @@ def measure(stack: PrefectStack, api: Api, folder: Path) -> None:
         for number, what in enumerate(("first step begins", "run is completed")):
             seconds = {name: [one[number] for one in times[1:]] for name, times in spent.items()}
             _row(f"trigger until the {what}", seconds)
-        last = {name: [_many(stack, api, name)] for name in WORKERS}
+        last = {name: [_many(stack, api, name, AT_ONCE)] for name in WORKERS}
         _row(f"{AT_ONCE} triggers at once until the last is completed", last)
+        print(f"| {MANY_AT_ONCE} triggers at once, spine | {_many(stack, api, 'spine', MANY_AT_ONCE):.1f} s | | | | |")
+        _one_after_the_other(stack, api, processes["spine"])
 
 
 @contextmanager
 def _workers(stack: PrefectStack, folder: Path) -> Iterator[dict[str, psutil.Popen]]:
     project = folder / "bench"
     project.mkdir()
-    (project / "three.py").write_text(FLOW)
+    for name in WORKERS:
+        (project / f"{_slug(name)}.py").write_text(FLOW.replace("NAME", _slug(name)))
     deployments = "".join(
-        f"  - {{name: {_slug(name)}, entrypoint: three.py:three_steps, work_pool: {{name: {_slug(name)}}}}}\n"
+        f"  - {{name: {_slug(name)}, entrypoint: {_slug(name)}.py:three_steps, work_pool: {{name: {_slug(name)}}}}}\n"
         for name in WORKERS
     )
     (project / "prefect.yaml").write_text(f"name: bench\ndeployments:\n{deployments}")
@@ -94,21 +102,37 @@ def _one(stack: PrefectStack, api: Api, name: str) -> tuple[float, float]:
     return _time(min(step["start_time"] for step in steps)) - began, _time(ended) - began
 
 
-def _many(stack: PrefectStack, api: Api, name: str) -> float:
+def _one_after_the_other(stack: PrefectStack, api: Api, worker: psutil.Popen) -> None:
+    """What many runs leave behind in the worker and its warm interpreters."""
+    family = [psutil.Process(worker.pid), *worker.children(recursive=True)]
+
+    def held() -> str:
+        megabytes = "+".join(f"{one.memory_full_info().uss / 1e6:.0f}" for one in family)
+        return f"{megabytes} MB, {'+'.join(str(one.num_fds()) for one in family)} files"
+
+    before = held()
+    for _ in range(IN_A_ROW):
+        _one(stack, api, "spine")
+    print(
+        f"| {IN_A_ROW} runs in a row: worker + interpreters before and after | {before}; {held()} | | | | |", flush=True
+    )
+
+
+def _many(stack: PrefectStack, api: Api, name: str, count: int) -> float:
     """Seconds from many triggers until the last of their runs was completed."""
     began = time.time()
-    runs = asyncio.run(_trigger_many(api, name))
+    runs = asyncio.run(_trigger_many(api, name, count))
     wait_until(lambda: all(_state(stack, one) in FINAL for one in runs), "the runs to end", 900, every=1)
     found = [stack.get(f"/flow_runs/{one}") for one in runs]
     assert {one["state_type"] for one in found} == {"COMPLETED"}
     return max(_time(one["end_time"]) for one in found) - began
 
 
-async def _trigger_many(api: Api, name: str) -> list[str]:
+async def _trigger_many(api: Api, name: str, count: int) -> list[str]:
     headers = dict(api.client.headers)
     async with httpx.AsyncClient(base_url=api.client.base_url, headers=headers, timeout=120) as client:
         path = f"/workflows/trigger/{_slug(name)}"
-        answers = await asyncio.gather(*(client.post(path, json={"params": {}}) for _ in range(AT_ONCE)))
+        answers = await asyncio.gather(*(client.post(path, json={"params": {}}) for _ in range(count)))
     return [answer.raise_for_status().json()["run_id"] for answer in answers]
 
 
