@@ -21,10 +21,16 @@ LONGEST = [
     "tests/alerts/test_delivery.py",
     "tests/api/test_cancel.py",
     "tests/up/test_external_prefect.py",
+    "tests/worker/test_behaviour.py",
+    "tests/worker/test_forking.py",
+    "tests/sources/test_end_to_end.py",
     "tests/schedules/test_end_to_end.py",
     "tests/api/test_finra_run.py",
     "tests/api/test_idempotency.py",
     "tests/api/test_deploy.py",
+    "tests/schedules/test_follow.py",
+    "tests/sources/test_kills.py",
+    "tests/alerts/test_troubles.py",
     "tests/test_house.py",
 ]
 

@@ -1,12 +1,12 @@
 """What the tests of alerts share: channels, alerts, and waiting for what becomes of them."""
 
-import time
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import httpx
 
+from tests.support.processes import wait_until
 from tests.support.receivers import Receiver
 from tests.support.stack import Api
 
@@ -55,13 +55,14 @@ class Alerts:
 
     def settled(self, alert_id: str, seconds: float = 20) -> dict[str, Any]:
         """An alert once none of its deliveries is pending."""
-        until = time.monotonic() + seconds
-        while True:
-            found = self.read(alert_id)
-            if all(one["status"] != "PENDING" for one in found["deliveries"]):
-                return found
-            assert time.monotonic() < until, found
-            time.sleep(0.05)
+        found: dict[str, Any] = {}
+
+        def is_settled() -> bool:
+            found.update(self.read(alert_id))
+            return all(one["status"] != "PENDING" for one in found["deliveries"])
+
+        wait_until(is_settled, f"the deliveries of alert {alert_id}", seconds, every=0.05)
+        return found
 
     def delivery(self, alert_id: str) -> dict[str, Any]:
         """The only delivery of an alert, once it is settled."""

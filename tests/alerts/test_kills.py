@@ -21,14 +21,14 @@ KILLS = 20
 POSTERS = 4
 
 
-def post_until_accepted(url: list[str], number: int) -> str:
+def post_until_accepted(client: httpx.Client, url: list[str], number: int) -> str:
     """Raise an alert as a client does that is told nothing: again, under the same key, until there is an answer."""
-    headers = {"X-API-Key": ADMIN_KEY, "Idempotency-Key": f"alert-{number}"}
+    headers = {"Idempotency-Key": f"alert-{number}"}
     body = {"severity": "ERROR", "title": f"alert {number}", "message": "m", "source": "kills"}
     until = time.monotonic() + 120
     while time.monotonic() < until:
         try:
-            response = httpx.post(f"{url[0]}/api/v1/alerts", json=body, headers=headers, timeout=5)
+            response = client.post(f"{url[0]}/api/v1/alerts", json=body, headers=headers)
         except httpx.HTTPError:
             time.sleep(0.1)
             continue
@@ -63,8 +63,9 @@ def test_of_500_alerts_none_is_lost_whenever_the_process_is_killed(
                 made = client.post(f"{url[0]}/api/v1/alerts/channels", json={**body, "throttle_minutes": 0})
                 assert made.status_code == 201
             del first
+        posting = desks.enter_context(httpx.Client(headers={"X-API-Key": ADMIN_KEY}, timeout=5))
         with ThreadPoolExecutor(POSTERS) as pool:
-            accepted = [pool.submit(_paced, url, number, pause) for number in range(ALERTS)]
+            accepted = [pool.submit(_paced, posting, url, number, pause) for number in range(ALERTS)]
             for _ in range(kills):
                 with api_on_same_folder():
                     pause.wait(chance.uniform(0.05, 1.2))
@@ -79,10 +80,10 @@ def test_of_500_alerts_none_is_lost_whenever_the_process_is_killed(
                             client.delete(f"/alerts/channels/{database}-{number}")
 
 
-def _paced(url: list[str], number: int, pause: threading.Event) -> str:
+def _paced(client: httpx.Client, url: list[str], number: int, pause: threading.Event) -> str:
     # So that there is something to be accepted and sent at every kill.
     pause.wait(0.15)
-    return post_until_accepted(url, number)
+    return post_until_accepted(client, url, number)
 
 
 def _check(receivers: list[Receiver], ids: set[str]) -> None:

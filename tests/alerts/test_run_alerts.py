@@ -12,7 +12,7 @@ import pytest
 from tests.alerts.conftest import SOON
 from tests.alerts.support import Alerts
 from tests.run_history.support import Line
-from tests.support.processes import free_port
+from tests.support.processes import free_port, wait_until
 from tests.support.receivers import Receiver
 from tests.support.stack import PrefectStack, api_process, prefect_environment, prefect_server
 
@@ -43,16 +43,12 @@ def make_line(stack: PrefectStack, **fields: Any) -> Line:
 
 def heard(desk: Receiver, line: Line) -> list[dict[str, Any]]:
     """What came that is about a line's runs."""
-    name = line.stack.get(f"/flows/{line.flow_id}")["name"]
-    return [request.json for request in desk.posts if request.json["source"] == name]
+    return [request.json for request in desk.posts if request.json["source"] == line.flow_name]
 
 
 def wait_heard(desk: Receiver, line: Line, count: int, seconds: float = 20) -> list[dict[str, Any]]:
-    until = time.monotonic() + seconds
-    while len(found := heard(desk, line)) < count:
-        assert time.monotonic() < until, found
-        time.sleep(0.05)
-    return found
+    wait_until(lambda: len(heard(desk, line)) >= count, f"{count} notices", seconds, every=0.05)
+    return heard(desk, line)
 
 
 def fail(line: Line, message: str = "Flow run encountered an exception: ValueError: no rows") -> str:
@@ -68,8 +64,7 @@ def test_a_failed_run_is_told_with_its_exception_and_a_link(
     line = make_line(stack, tags=["domain:desk.rates", "severity:critical"])
     run_id = fail(line, "Flow run encountered an exception: OSError: postgresql://spine:s3cret@db is gone")
     (told,) = wait_heard(everything, line, 1)
-    name = stack.get(f"/flows/{line.flow_id}")["name"]
-    assert (told["title"], told["severity"], told["domain"]) == (f"{name} failed", "CRITICAL", "desk.rates")
+    assert (told["title"], told["severity"], told["domain"]) == (f"{line.flow_name} failed", "CRITICAL", "desk.rates")
     assert (told["run_id"], told["error_category"]) == (run_id, "STORAGE")
     assert "OSError: postgresql://***@db is gone" in told["message"]
     assert "attempt 1" in told["message"]
@@ -82,10 +77,12 @@ def test_a_real_flow_tells_its_step_only_after_the_last_retry(
 ) -> None:
     run_id = watching.api.trigger("demo.three_steps", marks=str(marks), unless=str(marks) + "-never")
     watching.api.wait_for(run_id, "FAILED")
-    until = time.monotonic() + 20
-    while not (found := [request.json for request in everything.posts if request.json["run_id"] == run_id]):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+
+    def of_run() -> list[dict[str, Any]]:
+        return [request.json for request in everything.posts if request.json["run_id"] == run_id]
+
+    wait_until(lambda: bool(of_run()), "the failure to be told", 20)
+    found = of_run()
     detail = watching.api.get(f"/workflows/runs/{run_id}")
     failed = [step["step_name"] for step in detail["steps"] if step["status"] == "FAILED"]
     assert len(found) == 1

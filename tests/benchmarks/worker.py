@@ -85,12 +85,17 @@ def _slug(name: str) -> str:
     return "bench." + name.replace(", polling each ", "-")
 
 
-def _one(stack: PrefectStack, api: Api, name: str) -> tuple[float, float]:
-    """Seconds from a trigger until its first step began and until it was completed."""
-    began = time.time()
+def _completed(stack: PrefectStack, api: Api, name: str) -> str:
     run_id = api.trigger(_slug(name))
     wait_until(lambda: _state(stack, run_id) in FINAL, "the run to end", 120, every=0.05)
     assert _state(stack, run_id) == "COMPLETED"
+    return run_id
+
+
+def _one(stack: PrefectStack, api: Api, name: str) -> tuple[float, float]:
+    """Seconds from a trigger until its first step began and until it was completed."""
+    began = time.time()
+    run_id = _completed(stack, api, name)
     steps: list[Any] = []
 
     def all_are_recorded() -> bool:
@@ -112,7 +117,7 @@ def _one_after_the_other(stack: PrefectStack, api: Api, worker: psutil.Popen) ->
 
     before = held()
     for _ in range(IN_A_ROW):
-        _one(stack, api, "spine")
+        _completed(stack, api, "spine")
     print(
         f"| {IN_A_ROW} runs in a row: worker + interpreters before and after | {before}; {held()} | | | | |", flush=True
     )

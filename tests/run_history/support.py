@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -79,6 +80,11 @@ class Line:
     stack: PrefectStack
     flow_id: str
     id: UUID
+
+    @cached_property
+    def flow_name(self) -> str:
+        """The name of its flow."""
+        return str(self.stack.get(f"/flows/{self.flow_id}")["name"])
 
     def make(self, state: str, **fields: Any) -> str:
         """Store a run that is in this state from the start."""

@@ -43,10 +43,16 @@ class Project:
         """A deployment as Prefect has it."""
         return self.stack.deployment(f"{self.prefix}.{flow}", name)
 
-    def planned(self, deployment_id: Any) -> list[Entry]:
-        """The runs that Prefect has planned of a deployment, in order."""
+    def all_deployed(self, flow: str = "only") -> dict[str, Entry]:
+        """All deployments of a flow by name, as Prefect has them."""
+        found = self.stack.post("/deployments/filter", {"flows": {"name": {"any_": [f"{self.prefix}.{flow}"]}}})
+        return {one["name"]: one for one in found}
+
+    def planned(self, *deployment_ids: Any) -> list[Entry]:
+        """The runs that Prefect has planned of these deployments, in order, 200 at most."""
+        of_these = {"deployment_id": {"any_": [str(one) for one in deployment_ids]}}
         wanted = {
-            "flow_runs": {"deployment_id": {"any_": [str(deployment_id)]}, "state": {"type": {"any_": ["SCHEDULED"]}}},
+            "flow_runs": {**of_these, "state": {"type": {"any_": ["SCHEDULED"]}}},
             "sort": "EXPECTED_START_TIME_ASC",
         }
         runs: list[Entry] = self.stack.post("/flow_runs/filter", wanted)

@@ -97,18 +97,14 @@ class Story:
         while not self._is_settled() and time.monotonic() < begun + SECONDS_FOR_PREFECT:
             await self.watching.look()
             await asyncio.sleep(0.3)
-        self.after.append(self._read())
+        self.after.append(self.ci.all_deployed())
         self.planned.append({name: self.ci.planned(one["id"]) for name, one in self.after[-1].items()})
-
-    def _read(self) -> dict[str, dict[str, Any]]:
-        return {entry["name"]: self.ci.deployed(entry["name"]) for entry in entries()}
 
     def _is_settled(self) -> bool:
         """Whether exactly what is on has planned runs; Prefect's scheduler can be late with either."""
-        return all(
-            bool(self.ci.planned(one["id"])) == (not one["paused"] and any(row["active"] for row in one["schedules"]))
-            for one in self._read().values()
-        )
+        deployed = self.ci.all_deployed().values()
+        on = {one["id"] for one in deployed if not one["paused"] and any(row["active"] for row in one["schedules"])}
+        return {run["deployment_id"] for run in self.ci.planned(*(one["id"] for one in deployed))} == on
 
     async def is_on(self, name: str, turn: int) -> bool:
         """Whether a deployment ran after a turn; it has planned runs exactly if so."""

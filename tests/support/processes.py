@@ -14,6 +14,7 @@ import psutil
 
 PROJECT = Path(__file__).resolve().parents[2]
 SECONDS_TO_START = 90
+LONGEST_PAUSE = 1.0
 
 
 def free_port() -> int:
@@ -65,17 +66,24 @@ def wait_for_http(url: str, process: psutil.Popen, log: Path) -> None:
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
             raise AssertionError(f"the server died:\n{log.read_text()[-3000:]}")
         try:
-            return httpx.get(url, timeout=2).status_code == 200
+            return client.get(url).status_code == 200
         except httpx.HTTPError:
             return False
 
-    wait_until(answers, f"{url} to answer", SECONDS_TO_START)
+    # Each client would read the machine's certificates anew, which takes longer than the request.
+    with httpx.Client(timeout=2) as client:
+        wait_until(answers, f"{url} to answer", SECONDS_TO_START)
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60, every: float = 0.1) -> None:
-    """Wait until `condition` holds; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
+    """Wait until `condition` holds; fail after `seconds`.
+
+    The pauses begin with `every` and grow with the wait to a tenth of it: looking costs the servers time that they
+    could spend on what is waited for.
+    """
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise AssertionError(f"waited {seconds} s in vain for {what}")
-        time.sleep(every)
+        time.sleep(max(every, min(waited / 10, LONGEST_PAUSE)))

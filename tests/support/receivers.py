@@ -2,12 +2,13 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.support.processes import wait_until
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,7 @@ class Receiver:
 
     def wait_for(self, count: int, seconds: float = 15) -> list[Received]:
         """Wait until so many notices came."""
-        until = time.monotonic() + seconds
-        while len(self.posts) < count:
-            if time.monotonic() > until:
-                raise AssertionError(f"{len(self.posts)} of {count} notices came within {seconds} s")
-            time.sleep(0.02)
+        wait_until(lambda: len(self.posts) >= count, f"{count} notices", seconds, every=0.02)
         return self.posts
 
 
