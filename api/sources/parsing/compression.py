@@ -39,9 +39,9 @@ class Readable(Protocol):
         """The next bytes, at most `size`; none at the end."""
 
 
-def expansion_limit(path: Path, configured: int | None) -> int:
-    """How many bytes the content of a file may expand to."""
-    return configured or max(LEAST_LIMIT, MOST_EXPANSION * path.stat().st_size)
+def expansion_limit(size: int, configured: int | None = None) -> int:
+    """How many bytes so many compressed ones may expand to."""
+    return configured or max(LEAST_LIMIT, MOST_EXPANSION * size)
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def content_of(path: Path, name: str, max_expanded_bytes: int | None) -> Iterato
         with ExitStack() as stack:
             with _translated(suffix):
                 inner = stack.enter_context(_opened(file, suffix))
-            yield _Expanding(inner, suffix, expansion_limit(path, max_expanded_bytes))
+            yield _Expanding(inner, suffix, expansion_limit(path.stat().st_size, max_expanded_bytes))
 
 
 def _suffix_of(head: bytes, name: str) -> str | None:

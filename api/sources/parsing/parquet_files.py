@@ -27,7 +27,7 @@ def read_parquet(path: Path, name: str, tally: Tally) -> Iterator[pa.RecordBatch
     """
     config = tally.config
     with _seekable(path, name, config) as file:
-        limit = expansion_limit(path, config.max_expanded_bytes)
+        limit = expansion_limit(path.stat().st_size, config.max_expanded_bytes)
         batches = _batches(file, limit, tally)
         while True:
             try:

@@ -6,7 +6,8 @@ from contextlib import suppress
 from email.message import Message
 
 from api.sources.failure import FailureCategory, FetchFailure
-from api.sources.reading.base import CHUNK, not_whole
+from api.sources.parsing.compression import expansion_limit
+from api.sources.reading.base import CHUNK, Limits, not_whole
 
 GZIP = {"gzip", "x-gzip"}
 # S3 leaves this behind on objects that were sent in parts.
@@ -26,13 +27,16 @@ def is_gzip(content_encoding: str | None, key: str) -> bool:
     raise FetchFailure(FailureCategory.SOURCE, f"{key} is sent in a coding that Spine did not ask for and cannot read.")
 
 
-def gunzipped(parts: Iterator[bytes], key: str) -> Iterator[bytes]:
+def gunzipped(parts: Iterator[bytes], key: str, limits: Limits) -> Iterator[bytes]:
     """The decoded content, never more than a chunk at once, whatever it expands to.
 
-    Raises `FetchFailure` for what is no gzip, and for one that ends too early.
+    Where there is no `max_bytes`, it may expand as archives may, measured by what has come and not by what was
+    promised. Raises `FetchFailure` for more, for what is no gzip, and for one that ends too early.
     """
     decoder = zlib.decompressobj(_GZIP_WINDOW)
+    come = expanded = 0
     for part in parts:
+        come += len(part)
         left, more = part, True
         while left or more:
             if decoder.eof:
@@ -48,10 +52,18 @@ def gunzipped(parts: Iterator[bytes], key: str) -> Iterator[bytes]:
             left = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
             # All input can be taken in while output still waits for its turn.
             more = len(data) == CHUNK
+            expanded += len(data)
+            if limits.max_bytes is None and expanded > expansion_limit(come):
+                raise _expands_too_far(key, expansion_limit(come))
             if data:
                 yield data
     if not decoder.eof:
         raise not_whole(key)
+
+
+def _expands_too_far(key: str, limit: int) -> FetchFailure:
+    sentence = f"{key} is sent as gzip that expands to more than {limit:,} bytes; max_bytes may allow more."
+    return FetchFailure(FailureCategory.SOURCE, sentence)
 
 
 def decoded_name(name: str) -> str:

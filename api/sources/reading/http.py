@@ -69,7 +69,7 @@ class HttpReader:
         content_type, encoding = content_type_of(response.headers.get("Content-Type"))
         name = name_of(response, self._request.url, url, coded)
         parts = self._parts(response)
-        chunks = measured(gunzipped(parts, self._key) if coded else parts, self._limits)
+        chunks = measured(gunzipped(parts, self._key, self._limits) if coded else parts, self._limits)
         yield Item(self._key, name, validators, content_type, encoding, chunks)
 
     def close(self) -> None:

@@ -198,7 +198,7 @@ class S3Reader:
         name = listed.key.rpartition("/")[2]
         content_type, encoding = content_type_of(answer.get("ContentType"))
         parts = self._parts(key, size)
-        chunks = measured(gunzipped(parts, key) if coded else parts, self._limits)
+        chunks = measured(gunzipped(parts, key, self._limits) if coded else parts, self._limits)
         name = decoded_name(name) if coded else name
         return Item(key, name, validators, content_type or mimetypes.guess_type(name)[0], encoding, chunks)
 
