@@ -1,13 +1,21 @@
 """One fetch from beginning to end: what is read, what is written down, and what stays when it goes wrong."""
 
+import asyncio
+import gzip
 import hashlib
+import io
 import os
+import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from api.errors import Conflict
+from api.sources.failure import FailureCategory, FetchFailure
 from api.sources.reading.base import CHUNK
+from tests.cache.test_store import small_files
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk
 from tests.support.receivers import receiver, refuse
@@ -19,6 +27,11 @@ BAD_ROWS = ROWS + b"2026-01-05,CCC,3,4\n2026-01-05,DDD,5\n"
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def long_rows() -> bytes:
+    """A file that is read at once and takes many seconds to be parsed."""
+    return gzip.compress(b"<rows>" + b"<row><day>2026-01-05</day></row>" * 2_000_000 + b"</rows>", 1)
 
 
 async def test_a_fetch_writes_down_hash_bytes_rows_and_what_it_was(desk: Desk) -> None:
@@ -172,6 +185,41 @@ async def test_the_limits_of_a_source_are_kept_and_leave_nothing_behind(desk: De
     assert "max_bytes" in (fetched.error or "")
     assert desk.stray_files() == []
     assert list(desk.shop.store.list()) == []
+
+
+async def test_the_time_of_a_source_is_kept_while_it_is_parsed(desk: Desk) -> None:
+    settle(desk.file("trades.xml.gz", long_rows()))
+    name = await desk.register("file", {"path": "trades.xml.gz", "timeout_seconds": 0.7})
+    began = time.monotonic()
+    fetched = await desk.fetch(name)
+    assert time.monotonic() - began < 4
+    assert (fetched.status, fetched.error_category) == ("FAILED", "SOURCE")
+    assert "0.7 s that timeout_seconds allows" in (fetched.error or "")
+    assert desk.stray_files() == []
+
+
+async def test_a_fetch_that_is_cancelled_while_it_parses_ends_soon(desk: Desk) -> None:
+    settle(desk.file("trades.xml.gz", long_rows()))
+    begun = await desk.begin(await desk.register("file", {"path": "trades.xml.gz"}))
+    fetching = asyncio.create_task(desk.go_on(begun))
+    await asyncio.sleep(0.7)
+    began = time.monotonic()
+    fetching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    assert time.monotonic() - began < 3
+    assert desk.stray_files() == []
+
+
+async def test_a_disk_that_is_full_while_a_file_is_parsed_is_a_matter_of_storage(desk: Desk) -> None:
+    expanded = io.BytesIO()
+    pq.write_table(pa.table({"day": ["2026-01-05"] * 1_000_000}), expanded, compression="none", use_dictionary=False)
+    settle(desk.file("trades.parquet.gz", gzip.compress(expanded.getvalue())))
+    begun = await desk.begin(await desk.register("file", {"path": "trades.parquet.gz"}))
+    with small_files(8_000_000), pytest.raises(FetchFailure) as failed:
+        await desk.go_on(begun)
+    assert (failed.value.category, failed.value.transient) == (FailureCategory.STORAGE, True)
+    assert desk.stray_files() == []
 
 
 async def test_a_304_is_a_success_of_no_bytes(desk: Desk) -> None:

@@ -7,17 +7,19 @@ All of this is synchronous and belongs into one thread, the reader's. Nothing he
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
 from pydantic import ValidationError
 
+from api.cache.failures import local_errors
 from api.cache.service import NewEntry
 from api.cache.store import BlobStore, Part
 from api.sources.failure import FailureCategory, FetchFailure
 from api.sources.parsing import Parsed, ParserConfig, parse, parser_for, to_arrow
-from api.sources.reading.base import Item, Reader, Unchanged, Validators
+from api.sources.reading.base import Item, Limits, Reader, Unchanged, Validators
 from api.sources.tables import Source
 
 # Of all files of a source together.
@@ -37,10 +39,15 @@ class Format:
         parser_type = source.parser_type or source.config.get("format")
         return cls(parser_type, ParserConfig.model_validate(source.parser_config or {}))
 
-    def parse(self, part: Part, item: Item) -> Parsed | None:
+    def parse(self, part: Part, item: Item, limits: Limits) -> Parsed | None:
         """Count the rows of a part; None for content without a known format. Raises `FetchFailure`."""
         parser = parser_for(item.name, self.parser_type)
-        return parse(part.path, item.name, parser, self._config_for(item)) if parser else None
+        if parser is None:
+            return None
+        # What is compressed can take hours to read, however small it is.
+        check = partial(limits.check_time, FailureCategory.SOURCE)
+        with local_errors():
+            return parse(part.path, item.name, parser, self._config_for(item), check)
 
     def to_arrow(self, paths: Sequence[Path]) -> pa.Table:
         """The good rows of files of one format, named as their source names them. Raises `FetchFailure`."""
@@ -103,7 +110,7 @@ class Read:
 
 
 def read_items(
-    reader: Reader, store: BlobStore, format_: Format, known: Mapping[str, NewEntry], force: bool
+    reader: Reader, store: BlobStore, format_: Format, known: Mapping[str, NewEntry], limits: Limits, *, force: bool
 ) -> Iterator[Read | NewEntry]:
     """Every item of a source in its order: read anew, or as it was known. Raises `FetchFailure`.
 
@@ -114,16 +121,16 @@ def read_items(
         if isinstance(item, Unchanged):
             yield known[item.key].with_validators(item.validators.to_json())
         else:
-            yield _read(item, store, format_)
+            yield _read(item, store, format_, limits)
 
 
-def _read(item: Item, store: BlobStore, format_: Format) -> Read:
+def _read(item: Item, store: BlobStore, format_: Format, limits: Limits) -> Read:
     part = store.begin()
     try:
         for chunk in item.chunks:
             part.write(chunk)
         written = part.finish()
-        parsed = format_.parse(part, item)
+        parsed = format_.parse(part, item, limits)
     except BaseException:
         part.discard()
         raise

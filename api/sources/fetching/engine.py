@@ -188,7 +188,7 @@ async def _gather(shop: Workshop, begun: Begun, plan: Plan, force: bool, tell: T
     format_ = Format.of(plan.source)
     gathered = Gathered()
     await run(shop.store.sweep)
-    items = read_items(plan.reader, shop.store, format_, plan.known, force)
+    items = read_items(plan.reader, shop.store, format_, plan.known, plan.limits, force=force)
     while (item := await run(lambda: next(items, None))) is not None:
         if isinstance(item, NewEntry):
             gathered.entries.append(item)

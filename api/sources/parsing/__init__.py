@@ -1,7 +1,7 @@
 """Files of rows: counting them, checking their shape, and reading them as Arrow tables.
 
-`parse` needs the same memory whatever the size of a file. Whatever the bytes, the only error is a `FetchFailure` of
-category PARSE.
+`parse` needs the same memory whatever the size of a file. Whatever the bytes, all that they raise is a
+`FetchFailure` of category PARSE.
 """
 
 from api.sources.parsing.config import ParserConfig, ParserType, parser_for

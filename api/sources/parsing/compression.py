@@ -2,8 +2,9 @@
 
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -32,6 +33,29 @@ _ENCRYPTED = 0x1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
+# Raises when reading must end.
+Check = Callable[[], None]
+
+
+def unchecked() -> None:
+    """Reading may take as long as it takes."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to be parsed: `name` tells its compression, and `check` is called again and again while it is read."""
+
+    path: Path
+    name: str
+    max_expanded_bytes: int | None = None
+    check: Check = unchecked
+
+    @property
+    def expansion_limit(self) -> int:
+        """How many bytes it may expand to."""
+        return expansion_limit(self.path.stat().st_size, self.max_expanded_bytes)
+
+
 class Readable(Protocol):
     """Something to read bytes from."""
 
@@ -45,19 +69,19 @@ def expansion_limit(size: int, configured: int | None = None) -> int:
 
 
 @contextmanager
-def content_of(path: Path, name: str, max_expanded_bytes: int | None) -> Iterator[Readable]:
-    """The decompressed content of a file. Raises `BrokenFile`, also while it is read."""
-    with path.open("rb") as file:
-        head = file.read(_LONGEST_MAGIC)
-        file.seek(0)
-        suffix = _suffix_of(head, name)
+def content_of(file: File) -> Iterator[Readable]:
+    """The decompressed content of a file. Raises `BrokenFile` and what its `check` raises, also while it is read."""
+    with file.path.open("rb") as stored:
+        head = stored.read(_LONGEST_MAGIC)
+        stored.seek(0)
+        suffix = _suffix_of(head, file.name)
         if suffix is None:
-            yield file
+            yield _Checked(stored, file.check)
             return
         with ExitStack() as stack:
             with _translated(suffix):
-                inner = stack.enter_context(_opened(file, suffix))
-            yield _Expanding(inner, suffix, expansion_limit(path.stat().st_size, max_expanded_bytes))
+                inner = stack.enter_context(_opened(stored, suffix))
+            yield _Checked(_Expanding(inner, suffix, file.expansion_limit), file.check)
 
 
 def _suffix_of(head: bytes, name: str) -> str | None:
@@ -113,6 +137,18 @@ class _Guarded:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+
+class _Checked:
+    """Content that is read for as long as it may be."""
+
+    def __init__(self, inner: Readable, check: Check) -> None:
+        self._inner = inner
+        self._check = check
+
+    def read(self, size: int, /) -> bytes:
+        self._check()
+        return self._inner.read(size)
 
 
 class _Expanding:

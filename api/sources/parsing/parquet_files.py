@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
@@ -12,24 +11,23 @@ import pyarrow.parquet as pq
 
 from api.sources.parsing.broken import BrokenFile
 from api.sources.parsing.columns import ARROW_TYPES, convert, misfits
-from api.sources.parsing.compression import CHUNK, content_of, expansion_limit
-from api.sources.parsing.config import ColumnType, ParserConfig, compression_suffix
+from api.sources.parsing.compression import CHUNK, File, content_of
+from api.sources.parsing.config import ColumnType, compression_suffix
 from api.sources.parsing.tally import Tally
 
 _BATCH = 16_384
 _MAGIC = b"PAR1"
 
 
-def read_parquet(path: Path, name: str, tally: Tally) -> Iterator[pa.RecordBatch]:
+def read_parquet(file: File, tally: Tally) -> Iterator[pa.RecordBatch]:
     """The good rows of a file, counted in `tally`. Raises `BrokenFile`.
 
     A compressed one is expanded into a temporary file, because Parquet is read from its end.
     """
-    config = tally.config
-    with _seekable(path, name, config) as file:
-        limit = expansion_limit(path.stat().st_size, config.max_expanded_bytes)
-        batches = _batches(file, limit, tally)
+    with _seekable(file) as content:
+        batches = _batches(content, file.expansion_limit, tally)
         while True:
+            file.check()
             try:
                 batch = next(batches, None)
             except (pa.ArrowException, ValueError, OverflowError, MemoryError):
@@ -45,13 +43,13 @@ def read_parquet(path: Path, name: str, tally: Tally) -> Iterator[pa.RecordBatch
 
 
 @contextmanager
-def _seekable(path: Path, name: str, config: ParserConfig) -> Iterator[IO[bytes]]:
-    with path.open("rb") as file:
-        if file.read(len(_MAGIC)) == _MAGIC and compression_suffix(name) is None:
-            yield file
+def _seekable(file: File) -> Iterator[IO[bytes]]:
+    with file.path.open("rb") as stored:
+        if stored.read(len(_MAGIC)) == _MAGIC and compression_suffix(file.name) is None:
+            yield stored
             return
-    with tempfile.TemporaryFile(dir=path.parent) as expanded:
-        with content_of(path, name, config.max_expanded_bytes) as content:
+    with tempfile.TemporaryFile(dir=file.path.parent) as expanded:
+        with content_of(file) as content:
             while data := content.read(CHUNK):
                 expanded.write(data)
         yield expanded

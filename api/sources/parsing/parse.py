@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from api.sources.parsing.arrow import batch_of, table_of
 from api.sources.parsing.broken import failures_of
-from api.sources.parsing.compression import content_of
+from api.sources.parsing.compression import Check, File, content_of, unchecked
 from api.sources.parsing.config import ParserConfig, ParserType
 from api.sources.parsing.delimited import read_delimited
 from api.sources.parsing.json_files import read_json, read_jsonl
@@ -23,14 +23,15 @@ _DELIMITED = (ParserType.CSV, ParserType.PSV, ParserType.TSV)
 _TEXTS = (*_DELIMITED, ParserType.XML)
 
 
-def parse(path: Path, name: str, parser_type: ParserType, config: ParserConfig) -> Parsed:
+def parse(path: Path, name: str, parser_type: ParserType, config: ParserConfig, check: Check = unchecked) -> Parsed:
     """Count the rows of a file and check its shape, in memory that does not grow with it.
 
-    `name` tells the compression. Raises `FetchFailure` of category PARSE for a file that does not parse.
+    `name` tells the compression, and `check` is called again and again, to raise when it takes too long. Raises
+    `FetchFailure` of category PARSE for a file that does not parse, and `OSError` where the disk fails.
     """
     tally = Tally(config)
     with failures_of(name):
-        for _ in _batches(path, name, parser_type, tally, whole=False):
+        for _ in _batches(File(path, name, config.max_expanded_bytes, check), parser_type, tally, whole=False):
             pass
         return tally.parsed()
 
@@ -48,7 +49,7 @@ def to_arrow(paths_and_names: Iterable[tuple[Path, str]], parser_type: ParserTyp
     for path, name in paths_and_names:
         tally = Tally(config)
         with failures_of(name):
-            batches += _batches(path, name, parser_type, tally, whole=True)
+            batches += _batches(File(path, name, config.max_expanded_bytes), parser_type, tally, whole=True)
             tally.parsed()
         names |= tally.columns
         last = name
@@ -56,29 +57,29 @@ def to_arrow(paths_and_names: Iterable[tuple[Path, str]], parser_type: ParserTyp
         return table_of(batches, names, config.columns or {}, inferred=parser_type in _TEXTS)
 
 
-def _batches(path: Path, name: str, kind: ParserType, tally: Tally, *, whole: bool) -> Iterator[pa.RecordBatch]:
+def _batches(file: File, kind: ParserType, tally: Tally, *, whole: bool) -> Iterator[pa.RecordBatch]:
     """The good rows of a file, counted in `tally`; of records there are no batches unless `whole`."""
     config = tally.config
     if kind is ParserType.PARQUET:
-        yield from read_parquet(path, name, tally)
+        yield from read_parquet(file, tally)
         return
     if kind in _DELIMITED:
-        yield from read_delimited(text_of(path, name, config), kind, config, tally, whole=whole)
+        yield from read_delimited(text_of(file, config), kind, config, tally, whole=whole)
         return
-    with _records(path, name, kind, config) as records:
+    with _records(file, kind, config) as records:
         for good in good_records(records, tally):
             if whole and good:
                 yield batch_of(good, config.columns or {}, as_text=kind in _TEXTS)
 
 
 @contextmanager
-def _records(path: Path, name: str, kind: ParserType, config: ParserConfig) -> Iterator[Iterator[Record]]:
+def _records(file: File, kind: ParserType, config: ParserConfig) -> Iterator[Iterator[Record]]:
     # XML tells its own encoding, unless it was told from outside.
     if kind is ParserType.XML and "encoding" not in config.model_fields_set:
-        with content_of(path, name, config.max_expanded_bytes) as content:
+        with content_of(file) as content:
             yield read_xml(content, config, transcoded=False)
         return
-    with text_of(path, name, config)() as text:
+    with text_of(file, config)() as text:
         if kind is ParserType.XML:
             yield read_xml(text, config, transcoded=True)
         else:

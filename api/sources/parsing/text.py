@@ -3,10 +3,9 @@
 import codecs
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 from api.sources.parsing.broken import BrokenFile
-from api.sources.parsing.compression import CHUNK, Readable, content_of
+from api.sources.parsing.compression import CHUNK, File, Readable, content_of
 from api.sources.parsing.config import ParserConfig, is_utf8
 
 LONGEST_LINE = 16 * 1024 * 1024
@@ -18,7 +17,7 @@ _MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
 OpenText = Callable[[], AbstractContextManager[Readable]]
 
 
-def text_of(path: Path, name: str, config: ParserConfig) -> OpenText:
+def text_of(file: File, config: ParserConfig) -> OpenText:
     """What opens the text of a file: UTF-8 without a byte-order mark, `skip_rows` not yet left out.
 
     Reading it raises `BrokenFile`, which names the line, where the content is not in the configured encoding.
@@ -26,11 +25,11 @@ def text_of(path: Path, name: str, config: ParserConfig) -> OpenText:
 
     @contextmanager
     def opened() -> Iterator[Readable]:
-        with content_of(path, name, config.max_expanded_bytes) as content:
+        with content_of(file) as content:
             yield _Text(content, config.encoding, where)
 
     def where() -> int:
-        with content_of(path, name, config.max_expanded_bytes) as content:
+        with content_of(file) as content:
             return _first_wrong_line(content, config.encoding)
 
     return opened
