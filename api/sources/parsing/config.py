@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+LONGEST_NAME = 1_000
 COMPRESSION_SUFFIXES = (".gz", ".zip", ".zst", ".bz2")
 # They are text encodings to Python, but no file is written in them.
 _NOT_OF_FILES = {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape"}
@@ -68,8 +69,8 @@ def _without_gaps(path: str) -> str:
 
 
 _Mark = Annotated[str, StringConstraints(min_length=1, max_length=1), AfterValidator(_ascii_mark)]
-_ColumnName = Annotated[str, StringConstraints(max_length=1_000)]
-_Name = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
+_ColumnName = Annotated[str, StringConstraints(max_length=LONGEST_NAME)]
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
 
 
 class ParserConfig(BaseModel):

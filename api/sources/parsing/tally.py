@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from api.sources.parsing.broken import BrokenFile, counted, short
-from api.sources.parsing.config import ParserConfig
+from api.sources.parsing.config import LONGEST_NAME, ParserConfig
 
 MOST_EXAMPLES = 20
 MOST_COLUMNS = 10_000
@@ -48,8 +48,9 @@ class Tally:
             self.examples.append(BadRow(line, reason))
 
     def meet(self, names: Iterable[str]) -> None:
-        """Take in names of columns. Raises `BrokenFile` when there are more than a table can sensibly have."""
+        """Take in names of columns. Raises `BrokenFile` for more or longer ones than a table can sensibly have."""
         new = [name for name in names if name not in self.columns]
+        check_lengths(new)
         # JSON can spell halves of characters, which are no text.
         if any(0xD800 <= ord(char) <= 0xDFFF for name in new for char in name):
             raise BrokenFile("the name of a column is no text")
@@ -80,3 +81,10 @@ class Tally:
             )
             raise BrokenFile(f"{how_many}; the first, at {first.line:,}: {first.reason}")
         return Parsed(self.rows, self.bad_rows, tuple(self.examples), tuple(self.columns))
+
+
+def check_lengths(names: Iterable[str]) -> None:
+    """Raise `BrokenFile` for a name that is longer than that of a column may be: all names are held at once."""
+    longest = max(names, key=len, default="")
+    if len(longest) > LONGEST_NAME:
+        raise BrokenFile(f"the name '{short(longest)}' is longer than {LONGEST_NAME:,} characters")

@@ -13,6 +13,7 @@ from api.sources.parsing.broken import BrokenFile
 from api.sources.parsing.compression import CHUNK, Readable
 from api.sources.parsing.config import ParserConfig
 from api.sources.parsing.records import Record
+from api.sources.parsing.tally import check_lengths
 from api.sources.parsing.text import LONGEST_LINE
 
 # Expat looks again at a token that does not end in a piece, so small pieces make long tokens slow.
@@ -97,8 +98,9 @@ class _Rows(ContentHandler):
     def startElement(self, name: str, attrs: Any) -> None:
         self.met += 1
         self._depth += 1
-        self._names.add(name)
-        self._names.update(attrs.getNames())
+        new = {name, *attrs.getNames()} - self._names
+        check_lengths(new)
+        self._names |= new
         if self._depth > _DEEPEST or len(self._names) > _MOST_NAMES:
             raise BrokenFile("it is nested too deeply" if self._depth > _DEEPEST else "it has too many different names")
         if not self._row_depth and self._is_row(name):

@@ -133,6 +133,24 @@ def test_xml_is_in_the_encoding_that_it_declares_unless_another_is_configured(de
     assert desk.table('<a><b c="\xe4"/></a>'.encode("utf-16"), "xml")["c"].to_pylist() == ["\xe4"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("json", '[{"{}": 1}]'),
+        ("jsonl", '{"{}": 1}'),
+        ("xml", "<a><b><{}>1</{}></b></a>"),
+        ("xml", '<a><b {}="1"/></a>'),
+        ("xml", "<a><b><c><{}/></c></b></a>"),
+        ("csv", "{}\n1\n"),
+    ],
+)
+def test_a_name_is_as_long_as_a_column_may_be_named_and_no_longer(desk: Desk, kind: str, content: str) -> None:
+    assert desk.parse(content.replace("{}", "x" * 1_000).encode(), kind).rows == 1
+    refused = desk.refusal(content.replace("{}", "x" * 1_001).encode(), kind)
+    assert "xxx...' is longer than 1,000 characters" in refused
+    assert len(refused) < 200
+
+
 def test_a_row_of_xml_over_the_limit_is_refused(desk: Desk) -> None:
     content = b"<a><b><c>" + b"x" * 18_000_000 + b"</c></b></a>"
     assert "line 1 is longer than 16 MB" in desk.refusal(content, "xml")
