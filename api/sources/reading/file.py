@@ -5,30 +5,27 @@ is put in place in between leads nowhere.
 """
 
 import errno
-import glob
 import mimetypes
 import os
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from api.sources.failure import FailureCategory, FetchFailure
 from api.sources.reading.base import (
     CHUNK,
-    MOST_FILES,
     Item,
     Limits,
     Unchanged,
     Validators,
     changed_meanwhile,
-    none_matches,
     not_there,
-    too_many_match,
 )
-from api.sources.reading.globs import has_magic
+from api.sources.reading.globs import Entry, find, has_magic
 
 # The clock that file systems take their times from ticks a hundred times a second or faster. What is younger than some
 # ticks could change once more and look the same.
@@ -51,8 +48,7 @@ class FileReader:
 
     def items(self, known: Mapping[str, Validators], force: bool) -> Iterator[Item | Unchanged]:
         """The files in the order of their paths. A folder that a pattern matches is passed over."""
-        pattern = absolute_path(self._path, self._roots)
-        for path in self._matches(pattern):
+        for path in self._matches():
             descriptor = self._open(path)
             before = _settled(descriptor, self._limits)
             key = _printable(path)
@@ -76,20 +72,19 @@ class FileReader:
             self._chunks.close()  # type: ignore[attr-defined]
             self._chunks = None
 
-    def _matches(self, pattern: str) -> list[str]:
+    def _matches(self) -> list[str]:
         if not has_magic(self._path):
-            return [pattern]
-        found: set[str] = set()
-        with _explained(pattern):
-            for path in glob.iglob(pattern, recursive=True):
-                self._limits.check_time(FailureCategory.SOURCE)
-                if not os.path.isdir(path):
-                    found.add(path)
-                if len(found) > MOST_FILES:
-                    raise too_many_match(self._path)
-        if not found:
-            raise none_matches(self._path)
-        return sorted(found)
+            return [absolute_path(self._path, self._roots)]
+        # The root's own name is no pattern.
+        root, rest = _divided(self._path, self._roots)
+        return find(rest, os.path.normpath(root), self._listing, self._path)
+
+    def _listing(self, folder: str) -> Iterator[Entry]:
+        self._limits.check_time(FailureCategory.SOURCE)
+        # A folder can go at any moment.
+        with _explained(folder), suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            for one in entries:
+                yield Entry(one.name, one.path, one.is_dir(follow_symlinks=False), partial(_is_file, one))
 
     def _open(self, path: str) -> int:
         """A descriptor of a regular file."""
@@ -127,6 +122,11 @@ class FileReader:
 
 def absolute_path(path: str, roots: Sequence[Path]) -> str:
     """The path or pattern, absolute. Raises `FetchFailure` when it cannot be below a root, links aside."""
+    return os.path.normpath(os.path.join(*_divided(path, roots)))
+
+
+def _divided(path: str, roots: Sequence[Path]) -> tuple[Path, str]:
+    """The root that a path or pattern is below, and what it is from there."""
     if not roots:
         raise FetchFailure(
             FailureCategory.CONFIG, "Files cannot be read: SPINE_FILE_ROOTS names no folder, which closes them all."
@@ -134,21 +134,29 @@ def absolute_path(path: str, roots: Sequence[Path]) -> str:
     if ".." in Path(path).parts:
         raise FetchFailure(FailureCategory.CONFIG, f"{path} must not go up by '..'.")
     if os.path.isabs(path):
-        below = (*(root.absolute() for root in roots), *_resolved(roots))
-        if not any(Path(path).is_relative_to(root) for root in below):
+        root = next((root for root in _named(roots) if Path(path).is_relative_to(root)), None)
+        if root is None:
             raise FetchFailure(FailureCategory.CONFIG, f"{path} is not below a folder that SPINE_FILE_ROOTS opens.")
-        return os.path.normpath(path)
+        return root, str(Path(path).relative_to(root))
     if len(roots) > 1:
         raise FetchFailure(
             FailureCategory.CONFIG, f"{path} must be absolute, as SPINE_FILE_ROOTS names more than one folder."
         )
-    root = str(roots[0].absolute())
-    # The root's own name is no pattern.
-    return os.path.normpath(os.path.join(glob.escape(root) if has_magic(path) else root, path))
+    return roots[0].absolute(), str(Path(path))
+
+
+def _named(roots: Sequence[Path]) -> list[Path]:
+    """The roots under all their names."""
+    return [*(root.absolute() for root in roots), *_resolved(roots)]
 
 
 def _resolved(roots: Sequence[Path]) -> list[Path]:
     return [Path(os.path.realpath(root)) for root in roots]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether what is no folder can be read, or else is to be told of."""
+    return not entry.is_symlink() or os.path.isfile(entry.path)
 
 
 def _open_below(root: Path, parts: tuple[str, ...]) -> int:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import paramiko
 
@@ -18,11 +19,10 @@ from api.sources.reading.base import (
     Validators,
     changed_meanwhile,
     measured,
-    none_matches,
     not_there,
     too_many_match,
 )
-from api.sources.reading.globs import ANY_FOLDERS, has_magic, literal_parts, name_matches
+from api.sources.reading.globs import Entry, find, has_magic, path_below
 from api.sources.reading.sftp_download import download
 from api.sources.reading.sftp_login import SftpPlace, connected, key_of
 from api.sources.reading.work import GuardedWork
@@ -112,39 +112,17 @@ class SftpReader:
         pattern = self._place.path
         if not has_magic(pattern):
             return [pattern]
-        parts = pattern.split("/")
-        start = literal_parts(parts)
-        found: set[str] = set()
+        # A path without a folder to begin with is one from the user's home.
+        folder = "/" if pattern.startswith("/") else ""
         with self._explained(self._place.name(pattern)):
-            self._work.run(self._walk, client, "/".join(start), parts[len(start) :], found)
-        if not found:
-            raise none_matches(self._place.name(pattern))
-        return sorted(found)
+            listing = partial(self._listing, client)
+            return self._work.run(find, pattern.lstrip("/"), folder, listing, self._place.name(pattern))
 
-    def _walk(self, client: paramiko.SFTPClient, folder: str, parts: list[str], found: set[str]) -> None:
-        """Find what matches the parts of a pattern below a folder."""
+    def _listing(self, client: paramiko.SFTPClient, folder: str) -> Iterator[Entry]:
         self._limits.check_time()
-        part, rest = parts[0], parts[1:]
-        if part == ANY_FOLDERS and rest:
-            self._walk(client, folder, rest, found)
         for one in _listed(client, folder):
-            if not name_matches(part, one.filename):
-                continue
-            path = one.filename if folder == "" and not self._place.path.startswith("/") else f"{folder}/{one.filename}"
-            if stat.S_ISLNK(one.st_mode or 0):
-                # Files are read through links, folders are not walked into, which could go round for ever.
-                with_target = _target(client, path)
-                if with_target is not None and not rest and stat.S_ISREG(with_target):
-                    found.add(path)
-            elif stat.S_ISDIR(one.st_mode or 0):
-                if part == ANY_FOLDERS:
-                    self._walk(client, path, parts, found)
-                elif rest:
-                    self._walk(client, path, rest, found)
-            elif not rest:
-                found.add(path)
-            if len(found) > MOST_FILES:
-                raise too_many_match(self._place.name(self._place.path))
+            path, mode = path_below(folder, one.filename), one.st_mode or 0
+            yield Entry(one.filename, path, stat.S_ISDIR(mode), partial(_is_file, client, path, mode))
 
     @contextmanager
     def _explained(self, key: str, *, listed: bool = False) -> Iterator[None]:
@@ -173,11 +151,14 @@ def _listed(client: paramiko.SFTPClient, folder: str) -> list[paramiko.SFTPAttri
     return listed
 
 
-def _target(client: paramiko.SFTPClient, path: str) -> int | None:
+def _is_file(client: paramiko.SFTPClient, path: str, mode: int) -> bool:
+    """Whether what is no folder can be read, or else is to be told of."""
+    if not stat.S_ISLNK(mode):
+        return True
     try:
-        return client.stat(path).st_mode
+        return stat.S_ISREG(client.stat(path).st_mode or 0)
     except OSError:
-        return None
+        return False
 
 
 def _must_be_regular(found: paramiko.SFTPAttributes, key: str) -> None:

@@ -86,10 +86,37 @@ def test_a_pattern_gives_every_file_in_order(root: Path) -> None:
     for name in ("b.csv", "a.csv", "x/c.csv", ".hidden.csv", "d.txt"):
         (root / name).write_bytes(name.encode())
     (root / "folder.csv").mkdir()
+    (root / "link.csv").symlink_to("x/c.csv")
+    (root / "gone.csv").symlink_to("nowhere.csv")
+    for name in ("round", "x/again"):
+        (root / name).symlink_to(root)
     found = [one for one in read(reader(root / "**" / "*.csv", root)) if not isinstance(one, Unchanged)]
-    assert [content for _, content in found] == [b"a.csv", b"b.csv", b"x/c.csv"]
+    assert [content for _, content in found] == [b"a.csv", b"b.csv", b"x/c.csv", b"x/c.csv"]
+    assert [item.key for item, _ in found] == [str(root / name) for name in ("a.csv", "b.csv", "link.csv", "x/c.csv")]
     nothing = failure(reader(root / "*.parquet", root))
     assert (nothing.category, nothing.transient) == (FailureCategory.SOURCE, False)
+
+
+def test_a_pattern_begins_with_folders_whatever_their_names_and_whether_they_are_links(tmp_path: Path) -> None:
+    root = tmp_path / "[root]"
+    (root / "real" / "x").mkdir(parents=True)
+    (root / "real" / "x" / "a.csv").write_bytes(b"1")
+    (root / "link").symlink_to("real")
+    (tmp_path / "alias").symlink_to(root)
+    for below, pattern in (
+        (root, "link/*/*.csv"),
+        (root, f"{root}/link/**/a.csv"),
+        (root, "./link//x/?.csv"),
+        (tmp_path / "alias", "**/*.csv"),
+    ):
+        assert read_one(reader(pattern, below))[1] == b"1"
+    assert failure(reader("none/*.csv", root)).sentence == "Nothing matches none/*.csv."
+
+
+def test_the_deadline_holds_while_folders_are_searched(root: Path) -> None:
+    (root / "x").mkdir()
+    late = failure(FileReader("**/*.csv", [root], limits(seconds=0)))
+    assert "within the 0 s that timeout_seconds allows" in late.sentence
 
 
 def test_no_root_closes_all_files(root: Path) -> None:
