@@ -103,6 +103,14 @@ async def test_bad_rows_make_it_partial_and_are_told_with_line_and_reason(desk: 
     assert (again.status, again.bad_rows, again.bytes_fetched) == ("PARTIAL", 1, 0)
 
 
+async def test_the_bad_rows_of_many_files_are_all_counted_and_some_are_told(desk: Desk) -> None:
+    for file in ("a.csv", "b.csv", "c.csv"):
+        settle(desk.file(file, ROWS + b"1\n" * 15))
+    fetched = await desk.fetch(await desk.register("file", {"path": "*.csv"}))
+    assert (fetched.status, fetched.bad_rows) == ("PARTIAL", 45)
+    assert [bad.file for bad in fetched.bad_row_examples] == ["a.csv"] * 15 + ["b.csv"] * 5
+
+
 async def test_what_does_not_parse_fails_and_the_cache_keeps_the_last_that_did(desk: Desk) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv", "cache_ttl_seconds": 60})

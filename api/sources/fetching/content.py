@@ -117,14 +117,17 @@ def read_items(
     Whoever takes a `Read` publishes its part or discards it before asking for the next.
     """
     validators = {key: Validators.from_json(entry.validators) for key, entry in known.items()}
+    most_examples = MOST_EXAMPLES
     for item in reader.items(validators, force):
         if isinstance(item, Unchanged):
             yield known[item.key].with_validators(item.validators.to_json())
         else:
-            yield _read(item, store, format_, limits)
+            read = _read(item, store, format_, limits, most_examples)
+            most_examples -= len(read.examples)
+            yield read
 
 
-def _read(item: Item, store: BlobStore, format_: Format, limits: Limits) -> Read:
+def _read(item: Item, store: BlobStore, format_: Format, limits: Limits, most_examples: int) -> Read:
     part = store.begin()
     try:
         for chunk in item.chunks:
@@ -145,7 +148,7 @@ def _read(item: Item, store: BlobStore, format_: Format, limits: Limits) -> Read
         rows=parsed.rows if parsed else None,
         bad_rows=parsed.bad_rows if parsed else 0,
     )
-    return Read(entry, part, _examples(item, parsed))
+    return Read(entry, part, _examples(item, parsed)[:most_examples])
 
 
 def _examples(item: Item, parsed: Parsed | None) -> tuple[dict[str, object], ...]:
