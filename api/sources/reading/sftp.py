@@ -135,6 +135,10 @@ class SftpReader:
             raise not_there(key, listed=listed) from None
         except PermissionError:
             raise FetchFailure(FailureCategory.AUTH, f"The server does not let Spine read {key}.") from None
+        except UnicodeError:
+            # paramiko takes all that a server says for UTF-8, and all names of a folder before any can be left out.
+            sentence = f"What the server says of {key} is not UTF-8; a folder with such a name in it cannot be listed."
+            raise FetchFailure(FailureCategory.SOURCE, sentence) from None
         # An answer of the server, such as that it failed, is an OSError without a number.
         except (paramiko.SSHException, paramiko.SFTPError, EOFError, OSError):
             self._limits.check_time()

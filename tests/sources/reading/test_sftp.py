@@ -136,6 +136,18 @@ def test_what_is_not_there_or_no_file_is_told(server: SftpServer) -> None:
     assert failure(reader(server, "/in")).category is FailureCategory.CONFIG
 
 
+def test_a_name_that_is_no_utf8_is_told_where_it_stands_in_the_way(tmp_path: Path) -> None:
+    for name in (b"a.csv", b"b\xe4.txt"):
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        path.write_bytes(b"1")
+        settle(path)
+    with sftp_server(tmp_path) as server:
+        failed = failure(reader(server, "/*.csv"))
+        assert (failed.category, failed.transient) == (FailureCategory.SOURCE, False)
+        assert "is not UTF-8; a folder with such a name in it" in failed.sentence
+        assert read_one(reader(server, "/a.csv"))[1] == b"1"
+
+
 @pytest.mark.parametrize("form", ["line", "with comment", "fingerprint"])
 def test_the_key_of_the_server_is_known_by_line_or_fingerprint(server: SftpServer, form: str) -> None:
     key = {
