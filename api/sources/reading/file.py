@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from io import FileIO
 from pathlib import Path
 
 from api.sources.failure import FailureCategory, FetchFailure
@@ -44,33 +45,30 @@ class FileReader:
         self._path = path
         self._roots = roots
         self._limits = limits
-        self._chunks: Iterator[bytes] | None = None
+        self._file: FileIO | None = None
 
     def items(self, known: Mapping[str, Validators], force: bool) -> Iterator[Item | Unchanged]:
         """The files in the order of their paths. A folder that a pattern matches is passed over."""
         for path in self._matches():
-            descriptor = self._open(path)
-            before = _settled(descriptor, self._limits)
+            file = self._file = self._open(path)
+            before = _settled(file.fileno(), self._limits)
             key = _printable(path)
             validators = _validators(before)
             before_known = known.get(key)
             if not force and before_known is not None and before_known.etag == validators.etag:
-                os.close(descriptor)
+                self.close()
                 yield Unchanged(key, validators)
                 continue
-            self._chunks = self._read(descriptor, before, key)
-            # It owns the descriptor from its first step on.
-            next(self._chunks)
             name = _printable(os.path.basename(path))
             self._limits.expect(before.st_size)
-            yield Item(key, name, validators, mimetypes.guess_type(name)[0], None, self._chunks)
+            yield Item(key, name, validators, mimetypes.guess_type(name)[0], None, self._read(file, before, key))
             self.close()
 
     def close(self) -> None:
         """Close the file that is open."""
-        if self._chunks is not None:
-            self._chunks.close()  # type: ignore[attr-defined]
-            self._chunks = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _matches(self) -> list[str]:
         if not has_magic(self._path):
@@ -86,8 +84,8 @@ class FileReader:
             for one in entries:
                 yield Entry(one.name, one.path, one.is_dir(follow_symlinks=False), partial(_is_file, one))
 
-    def _open(self, path: str) -> int:
-        """A descriptor of a regular file."""
+    def _open(self, path: str) -> FileIO:
+        """A regular file."""
         with _explained(path, listed=has_magic(self._path)):
             real = Path(os.path.realpath(path, strict=True))
             root = next((root for root in _resolved(self._roots) if real.is_relative_to(root)), None)
@@ -102,11 +100,10 @@ class FileReader:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise _no_file(path)
-        return descriptor
+        return open(descriptor, "rb", buffering=0)
 
-    def _read(self, descriptor: int, before: os.stat_result, key: str) -> Iterator[bytes]:
-        with open(descriptor, "rb", buffering=0) as file, _explained(key):
-            yield b""
+    def _read(self, file: FileIO, before: os.stat_result, key: str) -> Iterator[bytes]:
+        with _explained(key):
             taken = 0
             while part := file.read(CHUNK):
                 taken += len(part)
@@ -116,7 +113,7 @@ class FileReader:
                 self._limits.check_time(FailureCategory.SOURCE)
                 self._limits.take(len(part))
                 yield part
-            if _validators(os.fstat(descriptor)) != _validators(before) or taken != before.st_size:
+            if _validators(os.fstat(file.fileno())) != _validators(before) or taken != before.st_size:
                 raise changed_meanwhile(key)
 
 

@@ -253,4 +253,7 @@ def test_nothing_stays_open(root: Path) -> None:
         assert len(os.listdir("/proc/self/fd")) == before + 1
     opened.close()
     read(reader(root / "*", root), known_of(read(reader(root / "*", root))))
+    # What is this young is waited for, which the deadline forbids.
+    os.utime(root / "a")
+    assert "timeout_seconds" in failure(FileReader(str(root / "a"), [root], limits(seconds=0))).sentence
     assert len(os.listdir("/proc/self/fd")) == before
