@@ -18,6 +18,7 @@ from api.sources.reading.http_messages import (
     authorization,
     conditions,
     harmless,
+    is_strong,
     length_of,
     name_of,
     same_origin,
@@ -61,7 +62,7 @@ class HttpReader:
             raise status_failure(response.status_code, self._key)
         coded = is_gzip(response.headers.get("Content-Encoding"), self._key)
         validators = validators_of(response, coded)
-        if before is not None and _is_strong(before.etag) and before.etag == validators.etag:
+        if before is not None and is_strong(before.etag) and before.etag == validators.etag:
             # The server does not look at conditions, but its answer says the same.
             yield Unchanged(self._key, validators)
             return
@@ -164,10 +165,6 @@ class HttpReader:
             if receiving and isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
                 raise not_whole(self._key) from None
             raise FetchFailure(FailureCategory.NETWORK, _said(error, self._key), transient=True) from None
-
-
-def _is_strong(etag: str | None) -> bool:
-    return etag is not None and not etag.startswith("W/")
 
 
 def _with_names_of(ours: Mapping[str, str], sent: Mapping[str, str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ import base64
 import hashlib
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from urllib.parse import unquote
 
@@ -17,6 +17,9 @@ from api.sources.reading.decoding import decoded_name, filename_of
 # What may be told to another server than the one that was configured.
 _HARMLESS = {"accept", "accept-language", "user-agent"}
 _TRANSIENT = {408, 425, 429}
+# How old the last change must be for another one to show: by the server's clock a second, which is what Last-Modified
+# is told in, and by ours as much as clocks may differ.
+_BY_ITS_CLOCK, _BY_OURS = timedelta(seconds=1), timedelta(minutes=1)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -66,14 +69,35 @@ def conditions(known: Validators | None) -> dict[str, str]:
 
 
 def validators_of(response: httpx.Response, coded: bool) -> Validators:
-    """What an answer tells of its content; the length of a compressed body is not that of its content."""
+    """What an answer tells of its content; the length of a compressed body is not that of its content.
+
+    A time of the last change that could be that of another change as well is none (RFC 9110, section 8.8.2.2).
+    """
     etag = response.headers.get("ETag")
-    modified = None
-    with suppress(ValueError, TypeError, OverflowError):
-        moment = parsedate_to_datetime(response.headers.get("Last-Modified", ""))
-        modified = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     usable = etag is not None and etag.isprintable() and etag.isascii() and len(etag) <= 500
-    return Validators(etag if usable else None, modified, None if coded else length_of(response))
+    etag = etag if usable else None
+    modified = _moment_of(response, "Last-Modified")
+    if modified is not None and not is_strong(etag) and not _is_settled(modified, response):
+        modified = None
+    return Validators(etag, modified, None if coded else length_of(response))
+
+
+def is_strong(etag: str | None) -> bool:
+    """Whether content with this ETag is the same to the last byte."""
+    return etag is not None and not etag.startswith("W/")
+
+
+def _is_settled(modified: datetime, response: httpx.Response) -> bool:
+    told_at = _moment_of(response, "Date")
+    age = datetime.now(UTC) - modified if told_at is None else told_at - modified
+    return age >= (_BY_OURS if told_at is None else _BY_ITS_CLOCK)
+
+
+def _moment_of(response: httpx.Response, header: str) -> datetime | None:
+    with suppress(ValueError, TypeError, OverflowError):
+        moment = parsedate_to_datetime(response.headers.get(header, ""))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    return None
 
 
 def length_of(response: httpx.Response) -> int | None:
