@@ -144,6 +144,29 @@ def test_a_column_that_begins_with_nothing_takes_what_follows(database: Connecti
     assert found.num_rows == 3
 
 
+@pytest.mark.parametrize(
+    ("early", "late", "found"),
+    [
+        ("7", "12.75", None),
+        ("7", "'seven'", None),
+        ("0.5", "12", 12.0),
+        ("0.5", "9007199254740993", None),
+        ("'a'", "12.75", "12.75"),
+        ("x'00'", "'a'", None),
+    ],
+)
+def test_a_value_that_comes_late_is_kept_as_it_is_or_refused(
+    sqlite: ConnectionTarget, early: str, late: str, found: Any
+) -> None:
+    rows = MANY_ROWS["sqlite"].format(count=6_001)
+    query = f"SELECT CASE WHEN id <= 6000 THEN {early} ELSE {late} END AS number FROM ({rows})"  # noqa: S608
+    if found is not None:
+        assert table_of(read(sqlite, query)).column("number")[-1].as_py() == found
+        return
+    failed = failure(sqlite, query)
+    assert (failed.category, "'number'" in failed.sentence) == ("SOURCE", True), failed.sentence
+
+
 MEMORY = """
 import resource, sys, time
 from pathlib import Path

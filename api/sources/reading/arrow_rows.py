@@ -1,8 +1,8 @@
 """Rows of a database as Arrow has them."""
 
 import json
-from collections.abc import Sequence
-from datetime import date, datetime
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -19,6 +19,19 @@ _TYPES_OF_VALUES: list[tuple[set[type], pa.DataType]] = [
     ({bytes}, pa.binary()),
     ({datetime}, pa.timestamp("us")),
     ({date}, pa.date32()),
+]
+# What columns of a type hold without loss. Arrow itself would cut what is left over: 1.5 to 1 and a moment to its day.
+_VALUES_OF_TYPES: list[tuple[Callable[[pa.DataType], bool], set[type]]] = [
+    (pa.types.is_boolean, {bool}),
+    (pa.types.is_integer, {int}),
+    # Of integers only those that a float has exactly, as Arrow sees to.
+    (pa.types.is_floating, {float, int}),
+    (pa.types.is_decimal, {Decimal, int}),
+    (pa.types.is_binary, {bytes}),
+    (pa.types.is_timestamp, {datetime}),
+    (pa.types.is_date, {date}),
+    (pa.types.is_time, {time}),
+    (pa.types.is_duration, {timedelta}),
 ]
 
 
@@ -56,11 +69,23 @@ def to_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch
 def _array(values: list[Any], field: pa.Field) -> pa.Array:
     if pa.types.is_string(field.type):
         values = [value if value is None or isinstance(value, str) else _as_text(value) for value in values]
+    else:
+        _check_kinds({type(value) for value in values if value is not None}, field)
     try:
         return pa.array(values, field.type)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError):
-        sentence = f"The column {field.name!r} has values that are no {field.type}; cast it in the query."
-        raise FetchFailure(FailureCategory.SOURCE, sentence) from None
+        raise _does_not_fit(field) from None
+
+
+def _check_kinds(kinds: set[type], field: pa.Field) -> None:
+    for is_of, held in _VALUES_OF_TYPES:
+        if is_of(field.type) and not kinds <= held:
+            raise _does_not_fit(field)
+
+
+def _does_not_fit(field: pa.Field) -> FetchFailure:
+    sentence = f"The column {field.name!r} has values that are no {field.type}; cast it in the query."
+    return FetchFailure(FailureCategory.SOURCE, sentence)
 
 
 def _as_text(value: Any) -> str:
