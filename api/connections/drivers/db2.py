@@ -74,7 +74,8 @@ class _Session:
 
     def select(self, query: str) -> Rows:
         cursor = self._connection.cursor()
-        cursor.execute(f"{query} FOR READ ONLY")
+        # On a line of its own, or a comment at the end of the query would swallow it.
+        cursor.execute(f"{query}\nFOR READ ONLY")
         return _Rows(cursor)
 
     def abort(self) -> None:
