@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import isfinite
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
@@ -43,11 +43,15 @@ _READ_ONLY = 1792
 _QUERY = {ER.PARSE_ERROR, ER.SYNTAX_ERROR, ER.EMPTY_QUERY, _READ_ONLY}
 _LOST = {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_CONN_HOST_ERROR, CR.CR_CONNECTION_ERROR, 0}
 _TLS = {CR.CR_SSL_CONNECTION_ERROR}
+# The ways to log in that send the password as it is, whoever asks for it.
+_PLAIN_LOGINS = ("mysql_clear_password", "dialog")
 
 
 class _Driver:
     def connect(self, target: ConnectionTarget, seconds: float) -> Session:
-        tls = {"ssl_disabled": True} if target.ssl_mode == "disable" else {"ssl": tls_context(target)}
+        tls: dict[str, Any] = {"ssl_disabled": True, "auth_plugin_map": dict.fromkeys(_PLAIN_LOGINS, _NoPlainLogin)}
+        if target.ssl_mode != "disable":
+            tls = {"ssl": tls_context(target)}
         wait = int(min(seconds, 31_536_000)) + 1 if isfinite(seconds) else None
         connection = pymysql.connect(
             host=target.host,
@@ -81,6 +85,19 @@ class _Driver:
             category = FailureCategory.SOURCE
         sentence = f"The database {target.name} says: {target.scrubbed(str(said))}"
         return FetchFailure(category, sentence, transient=category is FailureCategory.NETWORK)
+
+
+class _NoPlainLogin:
+    """What PyMySQL asks for an answer when a server wants the password itself."""
+
+    def __init__(self, connection: Any) -> None:
+        pass
+
+    def authenticate(self, packet: Any) -> NoReturn:
+        """Say nothing."""
+        raise pymysql.OperationalError(
+            CR.CR_SSL_CONNECTION_ERROR, "the server asks for the password in plain text, which ssl_mode disable forbids"
+        )
 
 
 class _Session:
