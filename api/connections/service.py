@@ -112,20 +112,19 @@ async def check_connection(
 ) -> ConnectionTestResponse:
     """Try a connection now and keep how it was.
 
-    Raises `NotFound`, and `Conflict` for one that is disabled. A keeper of its secrets that is out of reach is told and
-    says nothing about the database, so that its health stays.
+    Raises `NotFound`, and `Conflict` for one that is disabled. A keeper of its secrets out of reach, and too many tries
+    at once, are told and say nothing about the database, so that its health stays.
     """
     with database_errors():
         async with sessions() as session:
             row = await find_connection(session, id_or_name)
     try:
-        target = await open_target(row, prefect, settings)
+        trial = await try_connection(await open_target(row, prefect, settings))
     except (SecretMissing, BadRequest) as missing:
         await _note_health(sessions, row.id, HealthStatus.UNHEALTHY, missing.detail)
         return ConnectionTestResponse(success=False, message=missing.detail, latency_ms=None)
     except Unavailable as reason:
         return ConnectionTestResponse(success=False, message=reason.detail, latency_ms=None)
-    trial = await try_connection(target)
     status = HealthStatus.HEALTHY if trial.success else HealthStatus.UNHEALTHY
     await _note_health(sessions, row.id, status, trial.message)
     return ConnectionTestResponse(success=trial.success, message=trial.message, latency_ms=trial.latency_ms)

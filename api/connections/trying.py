@@ -1,20 +1,28 @@
 """Trying a connection: connect with the real driver, ask something trivial, and tell what the server said."""
 
 import asyncio
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from api.connections.drivers import driver_of
-from api.connections.drivers.base import Driver, explained
+from api.connections.drivers.base import Driver, abort_after, explained
 from api.connections.target import ConnectionTarget
 from api.connections.usage import counted
+from api.errors import Unavailable
 from api.sources.failure import FailureCategory, FetchFailure
 from api.sources.reading.base import Limits
 from api.sources.reading.work import GuardedWork
 
 SECONDS_TO_TRY = 10.0
+# More at once are not begun: one that waits for its turn would look like a database that does not answer.
+MOST_AT_ONCE = 32
 # A driver that meets its limit says more than one that is given up.
 _SECONDS_FOR_THE_DRIVER = 1.0
+# Of their own, so that slow databases take no threads from anything else.
+_threads = ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="try-connection")
+_free = threading.BoundedSemaphore(MOST_AT_ONCE)
 
 
 @dataclass(frozen=True)
@@ -27,8 +35,12 @@ class Trial:
 
 
 async def try_connection(target: ConnectionTarget, seconds: float = SECONDS_TO_TRY) -> Trial:
-    """Connect, ask, and close, all within so many seconds."""
-    trying = asyncio.create_task(asyncio.to_thread(_try, target, max(seconds - _SECONDS_FOR_THE_DRIVER, 0.1)))
+    """Connect, ask, and close, all within so many seconds. Raises `Unavailable` while too many others are tried."""
+    if not _free.acquire(blocking=False):
+        raise Unavailable(f"{MOST_AT_ONCE} connections are being tried at this moment; try {target.name} again soon.")
+    work = _threads.submit(_try, target, max(seconds - _SECONDS_FOR_THE_DRIVER, 0.1))
+    work.add_done_callback(lambda _: _free.release())
+    trying = asyncio.wrap_future(work)
     done, _ = await asyncio.wait([trying], timeout=seconds)
     if done:
         return trying.result()
@@ -42,10 +54,11 @@ def _try(target: ConnectionTarget, seconds: float) -> Trial:
     except FetchFailure as missing:
         return Trial(False, missing.sentence)
     began = time.monotonic()
-    work = GuardedWork(target.allow_private, Limits(None, began + seconds, seconds))
+    limits = Limits(None, began + seconds, seconds)
+    work = GuardedWork(target.allow_private, limits)
     try:
         with counted(target.id):
-            product = work.run(_ask, driver, target, seconds)
+            product = work.run(_ask, driver, target, limits)
     except FetchFailure as failure:
         refused = work.refusal(target.host)
         late = time.monotonic() - began >= seconds and failure.category is FailureCategory.NETWORK
@@ -57,10 +70,12 @@ def _try(target: ConnectionTarget, seconds: float) -> Trial:
     return Trial(True, f"{product} answered in {took:g} ms.", took)
 
 
-def _ask(driver: Driver, target: ConnectionTarget, seconds: float) -> str:
+def _ask(driver: Driver, target: ConnectionTarget, limits: Limits) -> str:
     with explained(driver, target):
-        session = driver.connect(target, seconds)
+        session = driver.connect(target, limits.left())
+        clock = abort_after(session, limits.left())
         try:
             return session.probe()
         finally:
+            clock.cancel()
             session.close()

@@ -59,3 +59,18 @@ def mysql_that_wants_the_password(way: str) -> Iterator[tuple[int, list[bytes]]]
 
     with serving(answer) as port:
         yield port, sent
+
+
+@contextmanager
+def postgresql_that_stalls() -> Iterator[int]:
+    """A PostgreSQL that lets everybody in and then never says a word again."""
+
+    def answer(connection: socket.socket) -> None:
+        connection.recv(4096)
+        # AuthenticationOk and ReadyForQuery.
+        connection.sendall(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I")
+        while connection.recv(4096):
+            continue
+
+    with serving(answer) as port:
+        yield port

@@ -15,11 +15,14 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from api import main
 from api.auth.bootstrap import ensure_admin_key
-from api.connections.trying import SECONDS_TO_TRY
+from api.connections.trying import MOST_AT_ONCE, SECONDS_TO_TRY, try_connection
 from api.db.migrate import upgrade
 from api.settings import Settings, get_settings
+from tests.connections.misbehaving import postgresql_that_stalls
 from tests.connections.servers import PASSWORD, USER, TlsServer, postgresql_with_tls, silent_server
+from tests.connections.support import target
 from tests.support.postgres import fresh_database
+from tests.support.processes import free_port
 from tests.support.stack import ADMIN_KEY
 
 PATH = "/sources/connections"
@@ -271,6 +274,17 @@ async def test_servers_that_never_answer_are_given_up_in_time_and_hold_up_nobody
         told = await asyncio.gather(*trying)
         assert time.monotonic() - began < SECONDS_TO_TRY + 2
     assert not [one for one in told if one["success"]]
+
+
+async def test_that_too_many_are_tried_at_once_says_nothing_about_a_database(registry: Registry) -> None:
+    made = await registry.make(host="127.0.0.1", port=free_port())
+    with postgresql_that_stalls() as port:
+        slow = [asyncio.create_task(try_connection(target(port=port), seconds=3)) for _ in range(MOST_AT_ONCE)]
+        await asyncio.sleep(0)
+        told = await registry.send("POST", f"{PATH}/{made['id']}/test")
+        await asyncio.gather(*slow)
+    assert (told["success"], told["latency_ms"], made["name"] in told["message"]) == (False, None, True), told
+    assert await registry.show(made["id"]) == made
 
 
 async def test_a_missing_driver_says_what_to_install(registry: Registry) -> None:

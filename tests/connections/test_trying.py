@@ -1,5 +1,6 @@
 """What a try of a connection tells."""
 
+import asyncio
 import sqlite3
 import time
 from dataclasses import replace
@@ -8,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from api.connections.target import ConnectionTarget
-from api.connections.trying import try_connection
+from api.connections.trying import MOST_AT_ONCE, try_connection
+from api.connections.usage import open_sessions
+from api.errors import Unavailable
+from tests.connections.misbehaving import postgresql_that_stalls
 from tests.connections.servers import silent_server
 from tests.connections.support import sqlite_target, target
-from tests.support.processes import free_port
+from tests.support.processes import free_port, wait_until
 
 PRODUCTS = {"postgresql": "PostgreSQL", "mysql": "MariaDB", "sqlite": "SQLite"}
 
@@ -39,6 +43,31 @@ async def test_a_server_that_never_answers_is_given_up_within_the_time_limit(db_
         trial = await try_connection(target(db_type=db_type, port=port, username="u", password="p"), seconds=3)
         assert time.monotonic() - began < 6
     assert not trial.success
+
+
+async def test_a_server_that_stalls_after_the_login_keeps_no_thread() -> None:
+    with postgresql_that_stalls() as port:
+        stalled = target(port=port, username="u", password="p")
+        began = time.monotonic()
+        trial = await try_connection(stalled, seconds=3)
+        assert (trial.success, "within" in trial.message) == (False, True), trial.message
+        await asyncio.to_thread(wait_until, lambda: open_sessions(stalled.id) == 0, "the session to end", 2)
+        assert time.monotonic() - began < 6
+
+
+async def test_a_database_is_not_blamed_for_others_that_are_slow(sqlite: ConnectionTarget) -> None:
+    with postgresql_that_stalls() as port:
+        stalled = target(port=port, username="u", password="p")
+        slow = [asyncio.create_task(try_connection(stalled, seconds=3)) for _ in range(MOST_AT_ONCE - 1)]
+        await asyncio.sleep(0)
+        assert (await try_connection(sqlite, seconds=3)).success
+        slow.append(asyncio.create_task(try_connection(stalled, seconds=3)))
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match=sqlite.name):
+            await try_connection(sqlite, seconds=3)
+        assert not [trial for trial in await asyncio.gather(*slow) if trial.success]
+        await asyncio.to_thread(wait_until, lambda: open_sessions(stalled.id) == 0, "the sessions to end", 3)
+    assert (await try_connection(sqlite, seconds=3)).success
 
 
 @pytest.mark.parametrize("db_type", ["postgresql", "mysql", "oracle"])

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,6 +74,14 @@ def explained(driver: Driver, target: ConnectionTarget) -> Iterator[None]:
         if failure is None:
             raise
         raise failure from None
+
+
+def abort_after(session: Session, seconds: float) -> threading.Timer:
+    """A clock, already started, that ends what a session waits for: in C no guard of sockets can. `cancel` stops it."""
+    timer = threading.Timer(min(max(seconds, 0.0), threading.TIMEOUT_MAX), session.abort)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def checked_address(target: ConnectionTarget) -> str:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from api.connections.drivers import driver_of
-from api.connections.drivers.base import Rows, Session, explained
+from api.connections.drivers.base import Rows, Session, abort_after, explained
 from api.connections.target import ConnectionTarget
 from api.connections.usage import counted
 from api.sources.failure import FailureCategory, FetchFailure
@@ -60,10 +60,7 @@ class QueryReader:
         seconds = self._limits.wait(1e9)
         session = self._session = driver_of(self._target.db_type).connect(self._target, seconds)
         if isfinite(self._limits.deadline):
-            # For what waits in C, where no guard can end it.
-            self._timer = threading.Timer(seconds, session.abort)
-            self._timer.daemon = True
-            self._timer.start()
+            self._timer = abort_after(session, self._limits.left())
         return session.select(self._query)
 
     def _run(self, call: Any) -> Any:
