@@ -13,8 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from api.connections.drivers import driver_of
+from api.connections.drivers.base import explained
 from api.connections.target import ConnectionTarget
-from tests.connections.support import failure, read
+from api.sources.failure import FetchFailure
+from tests.connections.support import failure, read, target
 from tests.support.processes import PROJECT
 
 MANY_ROWS = {
@@ -137,6 +140,32 @@ def test_the_types_of_postgresql_are_kept(postgresql: ConnectionTarget) -> None:
         "nothing": None,
     }
     assert found.schema.field("money").type == pa.decimal128(6, 2)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "UTF8"])
+def test_text_is_read_and_asked_for_whatever_its_encoding(postgresql: ConnectionTarget, encoding: str) -> None:
+    name = f"{postgresql.database}_{encoding.lower()}"
+    login: dict[str, Any] = {"host": postgresql.host, "port": postgresql.port, "user": postgresql.username}
+    with psycopg.connect(**login, dbname=postgresql.database, autocommit=True) as owner:
+        making = f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        owner.execute(making.encode())
+        try:
+            with psycopg.connect(**login, dbname=name, client_encoding="UTF8", autocommit=True) as inside:
+                inside.execute("CREATE TABLE cities (city text, börse text)")
+                inside.execute("INSERT INTO cities VALUES ('Zürich', 'SIX')")
+            kept = replace(postgresql, database=name)
+            found = table_of(read(kept, "SELECT city, börse FROM cities WHERE city ~ 'ü'"))
+            assert found.to_pylist() == [{"city": "Zürich", "börse": "SIX"}]
+            if encoding == "SQL_ASCII":
+                failed = failure(kept, "SELECT convert_from('\\xff', 'SQL_ASCII') AS text")
+                assert (failed.category, "UTF8" in failed.sentence) == ("SOURCE", True), failed.sentence
+        finally:
+            owner.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def test_text_that_no_server_should_have_sent_is_told() -> None:
+    with pytest.raises(FetchFailure, match="not in UTF-8"), explained(driver_of("postgresql"), target()):
+        b"\xff".decode()
 
 
 def test_a_column_that_begins_with_nothing_takes_what_follows(database: ConnectionTarget) -> None:

@@ -69,6 +69,9 @@ def explained(driver: Driver, target: ConnectionTarget) -> Iterator[None]:
     """Translate the errors of a driver into `FetchFailure`, without the secrets that they may repeat."""
     try:
         yield
+    except UnicodeDecodeError:
+        sentence = f"The database {target.name} sent text that is not in UTF-8; convert it in the query."
+        raise FetchFailure(FailureCategory.SOURCE, sentence) from None
     except Exception as error:
         failure = driver.explain(target, error)
         if failure is None:

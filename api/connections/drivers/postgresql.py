@@ -79,6 +79,9 @@ class _Driver:
                 gssencmode="disable",
                 connect_timeout=max(2, int(seconds)),
                 application_name="spine",
+                # Whatever the database keeps its text in: queries are sent in it, and psycopg gives text as bytes for
+                # SQL_ASCII.
+                client_encoding="UTF8",
                 options=f"-c default_transaction_read_only=on -c statement_timeout={int(min(seconds, 1e6) * 1000)}",
             )
         set_json_loads(lambda text: bytes(text).decode() if not isinstance(text, str) else text, connection)
