@@ -84,6 +84,6 @@ def _moment(given: str | None) -> datetime | None:
         return None
     try:
         moment = parsedate_to_datetime(given)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

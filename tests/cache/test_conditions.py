@@ -86,6 +86,9 @@ def test_a_range_is_only_given_of_the_content_that_the_client_means(condition: s
         ({"if-modified-since": DATE}, True),
         ({"if-modified-since": "Mon, 15 Dec 2025 09:30:00 GMT"}, False),
         ({"if-modified-since": "yesterday"}, False),
+        ({"if-modified-since": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, False),
+        ({"if-modified-since": "Mon, 15 Dec 2025 09:30:01 +99999999999999999999"}, False),
+        ({"if-modified-since": f"Mon, 15 Dec {'9' * 5000} 09:30:01 GMT"}, False),
         ({}, False),
     ],
 )
