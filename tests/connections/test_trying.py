@@ -5,7 +5,10 @@ import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import pymysql
 import pytest
 
 from api.connections.target import ConnectionTarget
@@ -14,7 +17,7 @@ from api.connections.usage import open_sessions
 from api.errors import Unavailable
 from tests.connections.misbehaving import postgresql_that_stalls
 from tests.connections.servers import silent_server
-from tests.connections.support import sqlite_target, target
+from tests.connections.support import failure, sqlite_target, target
 from tests.support.processes import free_port, wait_until
 
 PRODUCTS = {"postgresql": "PostgreSQL", "mysql": "MariaDB", "sqlite": "SQLite"}
@@ -92,9 +95,40 @@ async def test_the_metadata_address_is_never_connected_to(postgresql: Connection
     assert "never allowed" in trial.message
 
 
+async def test_a_mysql_password_may_have_any_letter(mariadb: ConnectionTarget) -> None:
+    user, password = f"reader_{uuid4().hex[:8]}", "pässwörd-Ω-密"
+    login: dict[str, Any] = {"host": mariadb.host, "port": mariadb.port, "user": mariadb.username, "autocommit": True}
+    with pymysql.connect(**login) as owner, owner.cursor() as cursor:
+        cursor.execute(f"CREATE USER {user}@'%%' IDENTIFIED BY %s", (password,))
+        try:
+            cursor.execute(f"GRANT SELECT ON {mariadb.database}.* TO {user}@'%'")
+            right, wrong = (replace(mariadb, username=user, password=one) for one in (password, f"{password}!"))
+            trials = [await try_connection(one) for one in (right, wrong)]
+        finally:
+            cursor.execute(f"DROP USER {user}@'%'")
+    assert [trial.success for trial in trials] == [True, False], trials
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
+async def test_what_a_driver_did_not_foresee_is_told_by_its_kind(database: ConnectionTarget) -> None:
+    # What no bytes of UTF-8 are in the environment is half a letter here.
+    trial = await try_connection(replace(database, password="s3cr3t-\udcff"))
+    assert (trial.success, "UnicodeEncodeError" in trial.message) == (False, True), trial.message
+    assert failure(replace(database, password="s3cr3t-\udcff"), "SELECT 1").category == "SOURCE"
+    assert "udcff" not in trial.message
+    assert "s3cr3t" not in trial.message
+
+
 async def test_a_missing_driver_says_what_to_install() -> None:
     trial = await try_connection(target(db_type="db2"))
     assert (trial.success, "install spine[db2]" in trial.message) == (False, True)
+
+
+async def test_a_driver_that_cannot_be_loaded_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ibm_db.py").write_text("raise ImportError('libxml2.so.2 is not there')")
+    monkeypatch.syspath_prepend(tmp_path)
+    trial = await try_connection(target(db_type="db2"))
+    assert (trial.success, "libxml2.so.2 is not there" in trial.message) == (False, True), trial.message
 
 
 async def test_a_sqlite_file_outside_of_the_open_folders_is_not_opened(tmp_path: Path) -> None:

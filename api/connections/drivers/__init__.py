@@ -3,6 +3,7 @@
 from importlib import import_module
 
 from api.connections.drivers.base import Driver
+from api.sources.failure import FailureCategory, FetchFailure
 
 _MODULES = {
     "postgresql": "api.connections.drivers.postgresql",
@@ -14,6 +15,10 @@ _MODULES = {
 
 
 def driver_of(db_type: str) -> Driver:
-    """The driver of a type of database."""
-    driver: Driver = import_module(_MODULES[db_type]).DRIVER
+    """The driver of a type of database. Raises `FetchFailure` when its package is missing, or cannot be loaded."""
+    try:
+        driver: Driver = import_module(_MODULES[db_type]).DRIVER
+    except ImportError as broken:
+        sentence = f"The driver for {db_type} cannot be loaded where this runs: {broken}."
+        raise FetchFailure(FailureCategory.CONFIG, sentence) from None
     return driver

@@ -7,14 +7,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import format_tb
 from typing import Any, Protocol
 
 import pyarrow as pa
+import structlog
 
 from api.connections.target import ConnectionTarget
 from api.outgoing.addresses import refusal
 from api.sources.failure import FailureCategory, FetchFailure
 
+log = structlog.get_logger("spine.connections")
 ROWS_AT_ONCE = 5_000
 
 
@@ -69,14 +72,20 @@ def explained(driver: Driver, target: ConnectionTarget) -> Iterator[None]:
     """Translate the errors of a driver into `FetchFailure`, without the secrets that they may repeat."""
     try:
         yield
+    except FetchFailure:
+        raise
     except UnicodeDecodeError:
         sentence = f"The database {target.name} sent text that is not in UTF-8; convert it in the query."
         raise FetchFailure(FailureCategory.SOURCE, sentence) from None
     except Exception as error:
-        failure = driver.explain(target, error)
-        if failure is None:
-            raise
-        raise failure from None
+        raise driver.explain(target, error) or _broke(target, error) from None
+
+
+def _broke(target: ConnectionTarget, error: Exception) -> FetchFailure:
+    """What a driver did not foresee, without its message, of which nobody knows what it repeats."""
+    kind = type(error).__name__
+    log.error("driver_broke", connection=target.name, kind=kind, where="".join(format_tb(error.__traceback__)))
+    return FetchFailure(FailureCategory.SOURCE, f"The driver of the database {target.name} failed with {kind}.")
 
 
 def abort_after(session: Session, seconds: float) -> threading.Timer:

@@ -57,7 +57,8 @@ class _Driver:
             host=target.host,
             port=target.port,
             user=target.username or "",
-            password=target.password or "",
+            # PyMySQL would take text for Latin-1, which is not what the password was set in.
+            password=(target.password or "").encode(),
             database=target.database,
             charset="utf8mb4",
             connect_timeout=min(wait or 30, 30),
