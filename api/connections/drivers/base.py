@@ -18,7 +18,6 @@ from api.outgoing.addresses import refusal
 from api.sources.failure import FailureCategory, FetchFailure
 
 log = structlog.get_logger("spine.connections")
-ROWS_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class Rows(Protocol):
 
     columns: Sequence[Column]
 
-    def batches(self) -> Iterator[Sequence[Sequence[Any]]]:
-        """Some rows at a time, until there are none. Raises what the driver raises."""
+    def fetch(self, count: int) -> Sequence[Sequence[Any]]:
+        """The next rows, as many as this, or all that are left. Raises what the driver raises."""
 
 
 class Session(Protocol):

@@ -1,11 +1,11 @@
 """Db2 with ibm_db, whose client library connects in C: the address is checked here and given to it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from math import isfinite
 from typing import Any
 
-from api.connections.drivers.base import ROWS_AT_ONCE, Column, Rows, Session, checked_address, missing_package
+from api.connections.drivers.base import Column, Rows, Session, checked_address, missing_package
 from api.connections.target import ConnectionTarget
 from api.sources.failure import FailureCategory, FetchFailure
 
@@ -94,9 +94,9 @@ class _Rows:
         self._cursor = cursor
         self.columns: Sequence[Column] = [Column(str(one[0]), None) for one in cursor.description or ()]
 
-    def batches(self) -> Iterator[Sequence[Sequence[Any]]]:
-        while rows := self._cursor.fetchmany(ROWS_AT_ONCE):
-            yield rows
+    def fetch(self, count: int) -> Sequence[Sequence[Any]]:
+        rows: Sequence[Sequence[Any]] = self._cursor.fetchmany(count)
+        return rows
 
 
 DRIVER = _Driver()

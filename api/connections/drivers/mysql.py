@@ -1,13 +1,13 @@
 """MySQL and MariaDB with PyMySQL, whose sockets are Python's, so that the guard sees every address."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from math import isfinite
 from typing import Any, NoReturn
 
 import pyarrow as pa
 
-from api.connections.drivers.base import ROWS_AT_ONCE, Column, Rows, Session, missing_package, tls_context
+from api.connections.drivers.base import Column, Rows, Session, missing_package, tls_context
 from api.connections.target import ConnectionTarget
 from api.sources.failure import FailureCategory, FetchFailure
 
@@ -125,8 +125,11 @@ class _Session:
             self._connection._force_close()
 
     def close(self) -> None:
-        # Without a good-bye, which would read the rest of the rows first.
+        # Without a good-bye, which would read the rest of the rows first; nor is PyMySQL to look for them later.
         self.abort()
+        if (unread := self._connection._result) is not None:
+            unread.unbuffered_active = False
+            self._connection._result = None
 
 
 class _Rows:
@@ -134,9 +137,9 @@ class _Rows:
         self._cursor = cursor
         self.columns: Sequence[Column] = [_column(field) for field in cursor._result.fields]
 
-    def batches(self) -> Iterator[Sequence[Sequence[Any]]]:
-        while rows := self._cursor.fetchmany(ROWS_AT_ONCE):
-            yield rows
+    def fetch(self, count: int) -> Sequence[Sequence[Any]]:
+        rows: Sequence[Sequence[Any]] = self._cursor.fetchmany(count)
+        return rows
 
 
 def _column(field: Any) -> Column:

@@ -1,13 +1,13 @@
 """Oracle with python-oracledb in its thin mode, whose sockets are Python's."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from math import isfinite
 from typing import Any
 
 import pyarrow as pa
 
-from api.connections.drivers.base import ROWS_AT_ONCE, Column, Rows, Session, missing_package, tls_context
+from api.connections.drivers.base import Column, Rows, Session, missing_package, tls_context
 from api.connections.target import ConnectionTarget
 from api.sources.failure import FailureCategory, FetchFailure
 
@@ -83,7 +83,6 @@ class _Session:
         with self._connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION READ ONLY")
         cursor = self._connection.cursor()
-        cursor.arraysize = ROWS_AT_ONCE
         cursor.execute(query)
         return _Rows(cursor)
 
@@ -101,9 +100,11 @@ class _Rows:
         self._cursor = cursor
         self.columns: Sequence[Column] = [_column(one) for one in cursor.description or ()]
 
-    def batches(self) -> Iterator[Sequence[Sequence[Any]]]:
-        while rows := self._cursor.fetchmany():
-            yield rows
+    def fetch(self, count: int) -> Sequence[Sequence[Any]]:
+        # As many as come with one answer of the server.
+        self._cursor.arraysize = count
+        rows: Sequence[Sequence[Any]] = self._cursor.fetchmany()
+        return rows
 
 
 def _column(described: Any) -> Column:

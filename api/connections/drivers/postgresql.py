@@ -7,7 +7,7 @@ password file, no client certificate, no authority that happens to lie in a home
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -17,7 +17,6 @@ import pyarrow as pa
 from psycopg.types.json import set_json_loads
 
 from api.connections.drivers.base import (
-    ROWS_AT_ONCE,
     Column,
     Rows,
     Session,
@@ -151,9 +150,8 @@ class _Rows:
         self._cursor = cursor
         self.columns: Sequence[Column] = [_column(one) for one in cursor.description or ()]
 
-    def batches(self) -> Iterator[Sequence[Sequence[Any]]]:
-        while rows := self._cursor.fetchmany(ROWS_AT_ONCE):
-            yield rows
+    def fetch(self, count: int) -> Sequence[Sequence[Any]]:
+        return self._cursor.fetchmany(count)
 
 
 def _column(described: psycopg.Column) -> Column:

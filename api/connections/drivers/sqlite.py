@@ -2,13 +2,13 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from api.connections.drivers.base import ROWS_AT_ONCE, Column, Rows, Session
+from api.connections.drivers.base import Column, Rows, Session
 from api.connections.target import ConnectionTarget
 from api.sources.failure import FailureCategory, FetchFailure
 from api.sources.reading.file import absolute_path
@@ -78,9 +78,8 @@ class _Rows:
         # Types belong to values here; those of the first rows tell.
         self.columns: Sequence[Column] = [Column(str(one[0]), None) for one in cursor.description or ()]
 
-    def batches(self) -> Iterator[Sequence[Sequence[Any]]]:
-        while rows := self._cursor.fetchmany(ROWS_AT_ONCE):
-            yield rows
+    def fetch(self, count: int) -> Sequence[Sequence[Any]]:
+        return self._cursor.fetchmany(count)
 
 
 DRIVER = _Driver()

@@ -22,6 +22,12 @@ _PARQUET = "application/vnd.apache.parquet"
 # A group of rows is what is in memory at once.
 _ROWS_OF_A_GROUP = 50_000
 _BYTES_OF_A_GROUP = 16 * 1024 * 1024
+# Rows are asked for by their number, few at first: nobody knows how wide they are.
+_ROWS_AT_FIRST = 20
+_MOST_ROWS_AT_ONCE = 5_000
+_BYTES_AT_ONCE = 4 * 1024 * 1024
+# How many rows tell the types of columns where the driver does not.
+_ROWS_TO_TELL = 5_000
 
 
 class QueryReader:
@@ -78,23 +84,37 @@ class QueryReader:
 
     def _written(self, rows: Rows) -> Iterator[bytes]:
         sink = _Sink()
-        batches = rows.batches()
-        first = self._run(lambda: next(batches, []))
-        schema = schema_of(rows.columns, first)
+        some = self._first(rows)
+        schema = schema_of(rows.columns, some)
         group: list[pa.RecordBatch] = []
         with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-            some: Sequence[Sequence[Any]] = first
             while some:
-                self._limits.check_time()
                 group.append(to_batch(some, schema))
                 if _is_full(group):
                     writer.write_table(pa.Table.from_batches(group, schema))
                     group = []
                     yield from self._taken(sink)
-                some = self._run(lambda: next(batches, []))
+                some = self._fetch(rows, _next_count(some))
             if group:
                 writer.write_table(pa.Table.from_batches(group, schema))
         yield from self._taken(sink)
+
+    def _first(self, rows: Rows) -> Sequence[Sequence[Any]]:
+        """The first rows; more of them where they are to tell the types of columns."""
+        first = list(self._fetch(rows, _ROWS_AT_FIRST))
+        if all(column.type is not None for column in rows.columns):
+            return first
+        while len(first) < _ROWS_TO_TELL and _average_size(first) * len(first) < _BYTES_OF_A_GROUP:
+            more = self._fetch(rows, min(_next_count(first), _ROWS_TO_TELL - len(first)))
+            if not more:
+                break
+            first += more
+        return first
+
+    def _fetch(self, rows: Rows, count: int) -> Sequence[Sequence[Any]]:
+        self._limits.check_time()
+        fetched: Sequence[Sequence[Any]] = self._run(lambda: rows.fetch(count))
+        return fetched
 
     def _taken(self, sink: "_Sink") -> Iterator[bytes]:
         for part in sink.taken():
@@ -105,6 +125,20 @@ class QueryReader:
 def open_query_reader(target: ConnectionTarget, query: str, limits: Limits) -> QueryReader:
     """What reads a query; nothing is connected to before its item's chunks are asked for."""
     return QueryReader(target, query, limits)
+
+
+def _next_count(rows: Sequence[Sequence[Any]]) -> int:
+    """How many rows to ask for after these; told by the rows alone, so that the same rows give the same file."""
+    fitting = int(_BYTES_AT_ONCE / max(_average_size(rows), 1))
+    # Not many more than the last time, as the next ones may be wider.
+    return max(1, min(fitting, 4 * len(rows), _MOST_ROWS_AT_ONCE))
+
+
+def _average_size(rows: Sequence[Sequence[Any]]) -> float:
+    """About how many bytes a row has, from a hundred or two of them."""
+    some = rows[:: max(1, len(rows) // 100)]
+    sizes = [len(value if isinstance(value, str | bytes) else str(value)) for row in some for value in row]
+    return sum(sizes) / max(1, len(some))
 
 
 def _is_full(group: Sequence[pa.RecordBatch]) -> bool:
