@@ -1,8 +1,10 @@
 """What a try of a connection tells."""
 
 import asyncio
+import socket
 import sqlite3
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from api.connections.trying import MOST_AT_ONCE, try_connection
 from api.connections.usage import open_sessions
 from api.errors import Unavailable
 from tests.connections.misbehaving import postgresql_that_stalls
-from tests.connections.servers import silent_server
+from tests.connections.servers import PASSWORD, USER, postgresql_with_tls, silent_server
 from tests.connections.support import failure, sqlite_target, target
 from tests.support.processes import free_port, wait_until
 
@@ -71,6 +73,23 @@ async def test_a_database_is_not_blamed_for_others_that_are_slow(sqlite: Connect
         assert not [trial for trial in await asyncio.gather(*slow) if trial.success]
         await asyncio.to_thread(wait_until, lambda: open_sessions(stalled.id) == 0, "the sessions to end", 3)
     assert (await try_connection(sqlite, seconds=3)).success
+
+
+@pytest.mark.parametrize("first", ["silent", "closed"])
+async def test_every_address_of_a_name_is_tried_within_the_time_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    def found(_: str, port: int, **__: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in ("127.0.0.2", "127.0.0.1")]
+
+    with postgresql_with_tls(tmp_path) as server, ExitStack() as stack:
+        if first == "silent":
+            stack.enter_context(socket.create_server(("127.0.0.2", server.port)))
+        # A name with these addresses would be needed on every machine.
+        monkeypatch.setattr(socket, "getaddrinfo", found)
+        at = {"host": "db.example.com", "port": server.port, "username": USER, "password": PASSWORD}
+        trial = await try_connection(target(**at, ssl_mode="require"), seconds=6)
+    assert trial.success, trial.message
 
 
 @pytest.mark.parametrize("db_type", ["postgresql", "mysql", "oracle"])

@@ -95,8 +95,8 @@ def abort_after(session: Session, seconds: float) -> threading.Timer:
     return timer
 
 
-def checked_address(target: ConnectionTarget) -> str:
-    """An address of the target's host that may be connected to.
+def checked_addresses(target: ConnectionTarget) -> list[str]:
+    """The addresses of the target's host, all of which may be connected to.
 
     For drivers that connect in C, where no guard sees the address. Raises `FetchFailure`.
     """
@@ -110,7 +110,7 @@ def checked_address(target: ConnectionTarget) -> str:
     for address in addresses:
         if (reason := refusal(address, target.allow_private)) is not None:
             raise FetchFailure(FailureCategory.CONFIG, f"{target.host} cannot be connected to: {reason}.")
-    return addresses[0]
+    return addresses
 
 
 def tls_context(target: ConnectionTarget) -> ssl.SSLContext:

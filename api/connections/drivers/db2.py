@@ -5,7 +5,7 @@ from contextlib import suppress
 from math import isfinite
 from typing import Any
 
-from api.connections.drivers.base import Column, Rows, Session, checked_address, missing_package
+from api.connections.drivers.base import Column, Rows, Session, checked_addresses, missing_package
 from api.connections.target import ConnectionTarget
 from api.sources.failure import FailureCategory, FetchFailure
 
@@ -25,7 +25,7 @@ class _Driver:
         wait = int(min(seconds, 30)) if isfinite(seconds) else 30
         parts = {
             "DATABASE": target.database,
-            "HOSTNAME": checked_address(target),
+            "HOSTNAME": checked_addresses(target)[0],
             "PORT": str(target.port),
             "PROTOCOL": "TCPIP",
             "UID": target.username or "",

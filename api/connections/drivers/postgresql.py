@@ -1,6 +1,6 @@
 """PostgreSQL with psycopg, over libpq.
 
-libpq connects in C, so the address is checked here and given to it. Nothing of a personal set-up takes part: no
+libpq connects in C, so the addresses are checked here and given to it. Nothing of a personal set-up takes part: no
 password file, no client certificate, no authority that happens to lie in a home.
 """
 
@@ -20,7 +20,7 @@ from api.connections.drivers.base import (
     Column,
     Rows,
     Session,
-    checked_address,
+    checked_addresses,
     system_authorities,
     tls_context,
 )
@@ -44,6 +44,8 @@ _TYPES: dict[int, pa.DataType] = {
     1184: pa.timestamp("us", "UTC"),
 }
 _NUMERIC = 1700
+# libpq waits no shorter for an address.
+_LEAST_SECONDS = 2
 # The classes of SQLSTATE, and single ones, by what they mean for who reads a source.
 _CATEGORIES = {
     "28": FailureCategory.AUTH,
@@ -62,10 +64,11 @@ _TLS = ("SSL", "certificate", "TLS")
 
 class _Driver:
     def connect(self, target: ConnectionTarget, seconds: float) -> Session:
+        addresses = checked_addresses(target)[: max(1, int(seconds // _LEAST_SECONDS))]
         with tempfile.TemporaryDirectory(prefix="spine-") as folder:
             connection = psycopg.connect(
-                host=target.host,
-                hostaddr=checked_address(target),
+                host=",".join([target.host] * len(addresses)),
+                hostaddr=",".join(addresses),
                 port=target.port,
                 dbname=target.database,
                 user=target.username or "",
@@ -76,7 +79,8 @@ class _Driver:
                 sslcert=_NO_FILE,
                 sslkey=_NO_FILE,
                 gssencmode="disable",
-                connect_timeout=max(2, int(seconds)),
+                # For each address.
+                connect_timeout=max(_LEAST_SECONDS, int(seconds / len(addresses))),
                 application_name="spine",
                 # Whatever the database keeps its text in: queries are sent in it, and psycopg gives text as bytes for
                 # SQL_ASCII.
