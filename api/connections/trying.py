@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from api.connections.drivers import driver_of
-from api.connections.drivers.base import Driver, abort_after, explained
+from api.connections.drivers.base import Driver, abort_after, connected, explained
 from api.connections.target import ConnectionTarget
 from api.connections.usage import counted
 from api.errors import Unavailable
@@ -72,8 +72,8 @@ def _try(target: ConnectionTarget, seconds: float) -> Trial:
 
 def _ask(driver: Driver, target: ConnectionTarget, limits: Limits) -> str:
     with explained(driver, target):
-        session = driver.connect(target, limits.left())
-        clock = abort_after(session, limits.left())
+        session = connected(driver, target, limits.left())
+        clock = abort_after(limits.left(), session.abort)
         try:
             return session.probe()
         finally:

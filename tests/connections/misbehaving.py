@@ -3,6 +3,7 @@
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -62,11 +63,12 @@ def mysql_that_wants_the_password(way: str) -> Iterator[tuple[int, list[bytes]]]
 
 
 @contextmanager
-def postgresql_that_stalls() -> Iterator[int]:
-    """A PostgreSQL that lets everybody in and then never says a word again."""
+def postgresql_that_stalls(seconds: float = 0) -> Iterator[int]:
+    """A PostgreSQL that lets everybody in, after so many seconds, and then never says a word again."""
 
     def answer(connection: socket.socket) -> None:
         connection.recv(4096)
+        time.sleep(seconds)
         # AuthenticationOk and ReadyForQuery.
         connection.sendall(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I")
         while connection.recv(4096):

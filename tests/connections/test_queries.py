@@ -4,9 +4,12 @@ import gc
 import io
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from importlib import import_module
+from math import inf
 from typing import Any
 
 import psycopg
@@ -14,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from api.connections.drivers import driver_of
+from api.connections.drivers import base, driver_of
 from api.connections.drivers.base import explained
 from api.connections.target import ConnectionTarget
 from api.sources.failure import FetchFailure
+from tests.connections.misbehaving import postgresql_that_stalls
+from tests.connections.servers import silent_server
 from tests.connections.support import failure, read, target
 from tests.support.processes import PROJECT
 
@@ -94,6 +99,26 @@ def test_the_time_limit_holds_while_the_server_thinks(database: ConnectionTarget
     failed = failure(database, SLEEP[database.db_type], seconds=1)
     assert "timeout_seconds" in failed.sentence
     assert failed.transient
+
+
+def test_the_time_for_connecting_is_part_of_the_time_limit() -> None:
+    with postgresql_that_stalls(seconds=2) as port:
+        began = time.monotonic()
+        failed = failure(target(port=port), "SELECT 1", seconds=3)
+    assert (failed.category, "timeout_seconds" in failed.sentence) == ("NETWORK", True), failed.sentence
+    assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("db_type", ["postgresql", "mysql", "oracle"])
+def test_a_server_that_never_answers_is_given_up_without_a_time_limit(
+    db_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (base, import_module(f"api.connections.drivers.{db_type}")):
+        monkeypatch.setattr(module, "SECONDS_TO_CONNECT", 2.0)
+    with silent_server() as port:
+        failed = failure(target(db_type=db_type, port=port, username="u", password="p"), "SELECT 1", seconds=inf)
+    assert (failed.category, failed.transient) == ("NETWORK", True)
+    assert "within 2 s" in failed.sentence
 
 
 def test_the_limit_of_bytes_holds_and_rows_that_are_left_are_no_trouble(

@@ -3,7 +3,8 @@
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ import structlog
 
 from api.connections.target import ConnectionTarget
 from api.outgoing.addresses import refusal
+from api.outgoing.guard import guarded
 from api.sources.failure import FailureCategory, FetchFailure
 
+SECONDS_TO_CONNECT = 30.0
 log = structlog.get_logger("spine.connections")
 
 
@@ -87,12 +90,33 @@ def _broke(target: ConnectionTarget, error: Exception) -> FetchFailure:
     return FetchFailure(FailureCategory.SOURCE, f"The driver of the database {target.name} failed with {kind}.")
 
 
-def abort_after(session: Session, seconds: float) -> threading.Timer:
-    """A clock, already started, that ends what a session waits for: in C no guard of sockets can. `cancel` stops it."""
-    timer = threading.Timer(min(max(seconds, 0.0), threading.TIMEOUT_MAX), session.abort)
+def abort_after(seconds: float, abort: Callable[[], None]) -> threading.Timer:
+    """A clock, already started, that ends what another thread waits for. `cancel` stops it."""
+    timer = threading.Timer(min(max(seconds, 0.0), threading.TIMEOUT_MAX), abort)
     timer.daemon = True
     timer.start()
     return timer
+
+
+def connected(driver: Driver, target: ConnectionTarget, seconds: float) -> Session:
+    """A session whose work may take so many seconds, and connecting `SECONDS_TO_CONNECT` of them at most.
+
+    Raises `FetchFailure` and what the driver raises.
+    """
+    most = min(seconds, SECONDS_TO_CONNECT)
+    began = time.monotonic()
+    with guarded(target.allow_private) as passage:
+        # Some drivers wait for ever for what a server says first.
+        clock = abort_after(most, passage.abort)
+        try:
+            return driver.connect(target, seconds)
+        except Exception:
+            if time.monotonic() - began < most:
+                raise
+            sentence = f"The database {target.name} could not be connected to within {most:g} s."
+            raise FetchFailure(FailureCategory.NETWORK, sentence, transient=True) from None
+        finally:
+            clock.cancel()
 
 
 def checked_addresses(target: ConnectionTarget) -> list[str]:

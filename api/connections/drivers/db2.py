@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from math import isfinite
 from typing import Any
 
-from api.connections.drivers.base import Column, Rows, Session, checked_addresses, missing_package
+from api.connections.drivers.base import SECONDS_TO_CONNECT, Column, Rows, Session, checked_addresses, missing_package
 from api.connections.target import ConnectionTarget
 from api.sources.failure import FailureCategory, FetchFailure
 
@@ -22,7 +21,7 @@ _NETWORK = ("SQL30081N", "SQL1224N", "SQL30108N", "SQL0952N")
 
 class _Driver:
     def connect(self, target: ConnectionTarget, seconds: float) -> Session:
-        wait = int(min(seconds, 30)) if isfinite(seconds) else 30
+        wait = int(min(seconds, SECONDS_TO_CONNECT))
         parts = {
             "DATABASE": target.database,
             "HOSTNAME": checked_addresses(target)[0],

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
-from api.connections.drivers.base import Column, Rows, Session, missing_package, tls_context
+from api.connections.drivers.base import SECONDS_TO_CONNECT, Column, Rows, Session, missing_package, tls_context
 from api.connections.target import ConnectionTarget
 from api.sources.failure import FailureCategory, FetchFailure
 
@@ -61,7 +61,7 @@ class _Driver:
             password=(target.password or "").encode(),
             database=target.database,
             charset="utf8mb4",
-            connect_timeout=min(wait or 30, 30),
+            connect_timeout=min(seconds, SECONDS_TO_CONNECT),
             read_timeout=wait,
             write_timeout=wait,
             local_infile=False,

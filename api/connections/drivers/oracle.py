@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from api.connections.drivers.base import Column, Rows, Session, missing_package, tls_context
+from api.connections.drivers.base import SECONDS_TO_CONNECT, Column, Rows, Session, missing_package, tls_context
 from api.connections.target import ConnectionTarget
 from api.sources.failure import FailureCategory, FetchFailure
 
@@ -44,7 +44,7 @@ class _Driver:
             service_name=target.database,
             user=target.username,
             password=target.password,
-            tcp_connect_timeout=min(seconds, 30),
+            tcp_connect_timeout=min(seconds, SECONDS_TO_CONNECT),
             **tls,
         )
         if isfinite(seconds):

@@ -17,6 +17,7 @@ import pyarrow as pa
 from psycopg.types.json import set_json_loads
 
 from api.connections.drivers.base import (
+    SECONDS_TO_CONNECT,
     Column,
     Rows,
     Session,
@@ -64,7 +65,8 @@ _TLS = ("SSL", "certificate", "TLS")
 
 class _Driver:
     def connect(self, target: ConnectionTarget, seconds: float) -> Session:
-        addresses = checked_addresses(target)[: max(1, int(seconds // _LEAST_SECONDS))]
+        seconds_to_connect = min(seconds, SECONDS_TO_CONNECT)
+        addresses = checked_addresses(target)[: max(1, int(seconds_to_connect // _LEAST_SECONDS))]
         with tempfile.TemporaryDirectory(prefix="spine-") as folder:
             connection = psycopg.connect(
                 host=",".join([target.host] * len(addresses)),
@@ -80,7 +82,7 @@ class _Driver:
                 sslkey=_NO_FILE,
                 gssencmode="disable",
                 # For each address.
-                connect_timeout=max(_LEAST_SECONDS, int(seconds / len(addresses))),
+                connect_timeout=max(_LEAST_SECONDS, int(seconds_to_connect / len(addresses))),
                 application_name="spine",
                 # Whatever the database keeps its text in: queries are sent in it, and psycopg gives text as bytes for
                 # SQL_ASCII.

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from api.connections.drivers import driver_of
-from api.connections.drivers.base import Rows, Session, abort_after, explained
+from api.connections.drivers.base import Rows, Session, abort_after, connected, explained
 from api.connections.target import ConnectionTarget
 from api.connections.usage import counted
 from api.sources.failure import FailureCategory, FetchFailure
@@ -64,9 +64,9 @@ class QueryReader:
 
     def _begin(self) -> Rows:
         seconds = self._limits.wait(1e9)
-        session = self._session = driver_of(self._target.db_type).connect(self._target, seconds)
+        session = self._session = connected(driver_of(self._target.db_type), self._target, seconds)
         if isfinite(self._limits.deadline):
-            self._timer = abort_after(session, self._limits.left())
+            self._timer = abort_after(self._limits.left(), session.abort)
         return session.select(self._query)
 
     def _run(self, call: Any) -> Any:
