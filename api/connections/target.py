@@ -30,8 +30,8 @@ class ConnectionTarget:
 
     def scrubbed(self, text: str) -> str:
         """One line of what a server or driver said, without the secret that some of them repeat."""
-        line = " ".join(text.split())
-        return line.replace(self.password, "***") if self.password else line
+        # The secret first: a line of its own may have other white space than the secret has.
+        return " ".join((text.replace(self.password, "***") if self.password else text).split())
 
 
 async def open_target(row: DatabaseConnection, prefect: Prefect, settings: Settings) -> ConnectionTarget:

@@ -114,6 +114,12 @@ async def test_the_metadata_address_is_never_connected_to(postgresql: Connection
     assert "never allowed" in trial.message
 
 
+@pytest.mark.parametrize("password", ["s3cr3t", "two  spaces", "a\ttab", "blank at the end ", "two\nlines"])
+def test_a_secret_is_not_in_what_a_server_says(password: str) -> None:
+    said = f"cannot  use {password}: {password}\nDETAIL: none"
+    assert target(password=password).scrubbed(said) == "cannot use ***: *** DETAIL: none"
+
+
 async def test_a_mysql_password_may_have_any_letter(mariadb: ConnectionTarget) -> None:
     user, password = f"reader_{uuid4().hex[:8]}", "pässwörd-Ω-密"
     login: dict[str, Any] = {"host": mariadb.host, "port": mariadb.port, "user": mariadb.username, "autocommit": True}
