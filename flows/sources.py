@@ -74,7 +74,7 @@ async def aread_source(source: str, *, max_age: timedelta | None = None) -> Sour
             await fetch_source(source)
             current = await read_current(shop.sessions, source, holder=holder, seconds=HOLD_SECONDS)
         if current is None or not await _is_there(shop, current):
-            raise FetchFailure(FailureCategory.STORAGE, f"The content of the source {source} is gone from the cache.")
+            raise _not_kept(source, shop)
         paths = await asyncio.to_thread(_staged, shop.store, current, run_id)
         await note_use(shop.sessions, run_id, current)
         async with shop.sessions.begin() as session:
@@ -87,6 +87,13 @@ async def aread_source(source: str, *, max_age: timedelta | None = None) -> Sour
         paths=paths,
         format=Format.of(current.source),
     )
+
+
+def _not_kept(source: str, shop: Workshop) -> FetchFailure:
+    sentence = f"The content of the source {source} was removed from the cache before this run could read it."
+    if shop.settings.cache_max_bytes is not None:
+        sentence += f" SPINE_CACHE_MAX_BYTES, {shop.settings.cache_max_bytes:,}, is less than runs need at once."
+    return FetchFailure(FailureCategory.STORAGE, sentence)
 
 
 async def _is_there(shop: Workshop, current: Current) -> bool:

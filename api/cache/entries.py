@@ -55,6 +55,14 @@ class NewEntry:
         return replace(self, validators=validators)
 
 
+def content_hash_of(entries: Sequence[NewEntry], *, is_list: bool) -> str:
+    """SHA-256 in hex of the content of a source; of one with many files, of their keys and hashes in order."""
+    if not is_list:
+        return entries[0].content_hash
+    lines = (f"{entry.content_hash}  {entry.key}\n" for entry in entries)
+    return sha256("".join(lines).encode()).hexdigest()
+
+
 async def current_entries(session: AsyncSession, source_id: str) -> list[CacheEntry]:
     """The entries of a source in the order of the source."""
     mine = select(CacheEntry).where(CacheEntry.source_id == source_id).order_by(CacheEntry.position)

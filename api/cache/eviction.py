@@ -1,6 +1,6 @@
 """The limit on the size of the cache: what was used longest ago goes first."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from sqlalchemy import exists, func, select
 
@@ -10,14 +10,15 @@ from api.cache.tables import CacheBlob, CacheEntry
 from api.db.engine import SessionFactory, database_errors
 
 
-async def evict(sessions: SessionFactory, store: BlobStore, max_bytes: int) -> int:
+async def evict(sessions: SessionFactory, store: BlobStore, max_bytes: int, keep: Iterable[str] = ()) -> int:
     """Delete content until no more than `max_bytes` are there; how many bytes were deleted.
 
-    What no entry names goes first, then what was used longest ago; never what somebody holds, so that more may stay.
+    What no entry names goes first, then what was used longest ago; never what somebody holds, nor the contents to
+    `keep`, so that more may stay.
     Raises `DatabaseUnavailable`, and `FetchFailure` when the storage is out of reach.
     """
     freed = 0
-    tried: set[str] = set()
+    tried = set(keep)
     # The sum is taken anew each time, as others may be at it, too.
     while (victim := await _victim(sessions, max_bytes, tried)) is not None:
         tried.add(victim)

@@ -1,10 +1,11 @@
 """What a fetch and a reader of current content ask of the cache, in the caller's transaction."""
 
-from api.cache.entries import NewEntry, count_read, current_entries, store_entries, touch
+from api.cache.entries import NewEntry, content_hash_of, count_read, current_entries, store_entries, touch
 from api.cache.holds import hold, hold_all, release, renew_holds
 
 __all__ = [
     "NewEntry",
+    "content_hash_of",
     "count_read",
     "current_entries",
     "hold",

@@ -8,7 +8,8 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.cache.service import NewEntry, count_read, current_entries, hold_all
+from api.cache.service import NewEntry, content_hash_of, count_read, hold_all
+from api.cache.tables import CacheEntry
 from api.db.base import utc_now
 from api.db.engine import SessionFactory, database_errors
 from api.sources.lifecycle import find_source
@@ -64,15 +65,27 @@ async def note_use(sessions: SessionFactory, run_id: UUID, current: Current) -> 
 
 
 async def _read(session: AsyncSession, source: Source) -> tuple[Current, datetime, datetime | None] | None:
-    """The content, when it was fetched, and when it expires."""
-    mine = select(Fetch).where(Fetch.source_id == source.id, Fetch.status.in_(GOOD)).order_by(Fetch.completed_at.desc())
-    fetch = (await session.scalars(mine.limit(1))).first()
-    rows = await current_entries(session, source.id)
-    if fetch is None or fetch.completed_at is None or not rows:
+    """The content, when it was fetched, and when it expires; None where it is not all there."""
+    good = select(Fetch.id).where(Fetch.source_id == source.id, Fetch.status.in_(GOOD))
+    newest = good.order_by(Fetch.completed_at.desc(), Fetch.id.desc()).limit(1).scalar_subquery()
+    # In one statement, so that the fetch and the entries are of one moment.
+    both = select(Fetch, CacheEntry).join(CacheEntry, CacheEntry.source_id == Fetch.source_id)
+    found = (await session.execute(both.where(Fetch.id == newest).order_by(CacheEntry.position))).tuples().all()
+    rows = [row for _, row in found]
+    entries = [NewEntry.of(row) for row in rows]
+    fetch = found[0][0] if found else None
+    if fetch is None or fetch.completed_at is None or not _are_of(entries, fetch):
         return None
     expiries = [row.expires_at for row in rows if row.expires_at is not None]
-    current = Current(source, fetch.id, fetch.content_hash or "", [NewEntry.of(row) for row in rows])
+    current = Current(source, fetch.id, fetch.content_hash or "", entries)
     return current, fetch.completed_at, min(expiries) if len(expiries) == len(rows) else None
+
+
+def _are_of(entries: Sequence[NewEntry], fetch: Fetch) -> bool:
+    """Whether these are all that a fetch brought: the cache gives up one file of a source and not the others."""
+    # A single entry can be all of a pattern, too.
+    readings = (True, False) if len(entries) == 1 else (True,)
+    return fetch.content_hash in [content_hash_of(entries, is_list=is_list) for is_list in readings]
 
 
 def _is_fresh(found: tuple[Current, datetime, datetime | None], max_age: timedelta | None) -> bool:

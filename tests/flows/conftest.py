@@ -1,11 +1,20 @@
-"""Weekly files to test with: FINRA's own where they are at hand, and small ones that a test writes itself."""
+"""Weekly files to test with: FINRA's own where they are at hand, and small ones that a test writes itself.
 
-from collections.abc import Callable, Sequence
+And for the tests of `read_source` a Prefect server, a desk on the environment of flows, and a site to fetch from.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
 
 from flows.finra import weekly_file
+from tests.flows.support import ROWS, desk_of_flows
+from tests.sources.support import Desk
+from tests.support.receivers import Receiver, receiver, refuse
 
 HEADER = "|".join(weekly_file.COLUMNS)
 FINRA_FILES = Path(__file__).parents[3] / "shared" / "data" / "finra"
@@ -33,3 +42,40 @@ def write_file(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def staged(tmp_path: Path) -> Path:
     return tmp_path / "staged"
+
+
+@pytest.fixture(scope="module")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A server of its own: a client's threads wait for minutes at their end when theirs is gone before them."""
+    settings = {
+        PREFECT_LOCAL_STORAGE_PATH: tmp_path_factory.mktemp("results"),
+        # Else each run ends by waiting up to a second for the thread that says that it is alive.
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+    }
+    with prefect_test_harness(server_startup_timeout=120), temporary_settings(settings):
+        yield
+
+
+@pytest.fixture
+def home(prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a worker finds in its environment."""
+    for name in [name for name in os.environ if name.startswith("SPINE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SPINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SPINE_FILE_ROOTS", str(tmp_path / "files"))
+    monkeypatch.setenv("SPINE_ALLOW_PRIVATE_ADDRESSES", "true")
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+@pytest.fixture
+async def desk(home: Path) -> AsyncIterator[Desk]:
+    async with desk_of_flows() as made:
+        yield made
+
+
+@pytest.fixture
+def site() -> Iterator[Receiver]:
+    with receiver() as started:
+        started.always = refuse(200, ROWS, ETag='"v1"')
+        yield started

@@ -1,120 +1,30 @@
 """`read_source` in real flow runs: the right bytes, fetched when they are stale, and a record of who used them."""
 
-import hashlib
-import os
 import stat
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from prefect import flow, runtime, task
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
-from sqlalchemy import select, update
+from prefect import flow, task
+from sqlalchemy import update
 
-from api.cache.store import BlobStore
-from api.cache.tables import CacheEntry, CacheHold
+from api.cache.tables import CacheEntry
 from api.db.base import utc_now
-from api.db.engine import make_engine, make_sessions
-from api.db.migrate import upgrade
 from api.errors import Conflict, NotFound
-from api.settings import Settings
 from api.sources.failure import FetchFailure
-from api.sources.fetching.workshop import Workshop
-from api.sources.schemas import FetchDetail
-from api.sources.tables import Fetch
 from flows.sources import SourceContent, aread_source, read_source
 from tests.cache.conftest import AWS, moto
+from tests.flows.support import AT_ONCE, BAD_ROWS, MORE_ROWS, ROWS, desk_of_flows, fetches, holds, sha256, url_of, use
 from tests.sources.reading.support import settle
-from tests.sources.support import NO_PREFECT, Desk
+from tests.sources.support import Desk
 from tests.support.processes import free_port
-from tests.support.receivers import Receiver, receiver, refuse
-
-ROWS = b"day,venue,shares\n2026-01-05,AAA,1\n2026-01-05,BBB,2\n"
-MORE_ROWS = ROWS + b"2026-01-05,CCC,3\n"
-BAD_ROWS = ROWS + b"2026-01-05,CCC,3,4\n2026-01-05,DDD,5\n"
-AT_ONCE = timedelta(0)
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-@pytest.fixture(scope="module")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A server of its own: a client's threads wait for minutes at their end when theirs is gone before them."""
-    settings = {
-        PREFECT_LOCAL_STORAGE_PATH: tmp_path_factory.mktemp("results"),
-        # Else each run ends by waiting up to a second for the thread that says that it is alive.
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-    }
-    with prefect_test_harness(server_startup_timeout=120), temporary_settings(settings):
-        yield
-
-
-@pytest.fixture
-def home(prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a worker finds in its environment."""
-    for name in [name for name in os.environ if name.startswith("SPINE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("SPINE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("SPINE_FILE_ROOTS", str(tmp_path / "files"))
-    monkeypatch.setenv("SPINE_ALLOW_PRIVATE_ADDRESSES", "true")
-    (tmp_path / "home").mkdir()
-    return tmp_path / "home"
-
-
-@asynccontextmanager
-async def desk_of_flows() -> AsyncIterator[Desk]:
-    """A desk on the database and the cache that flows find in the environment."""
-    settings = Settings()
-    upgrade(settings.sqlalchemy_url)
-    engine = make_engine(settings.sqlalchemy_url)
-    yield Desk(Workshop(settings, make_sessions(engine), NO_PREFECT, BlobStore.of(settings)), settings.file_roots[0])
-    await engine.dispose()
-
-
-@pytest.fixture
-async def desk(home: Path) -> AsyncIterator[Desk]:
-    async with desk_of_flows() as made:
-        yield made
-
-
-@pytest.fixture
-def site() -> Iterator[Receiver]:
-    with receiver() as started:
-        started.always = refuse(200, ROWS, ETag='"v1"')
-        yield started
-
-
-def url_of(site: Receiver) -> str:
-    return f"http://127.0.0.1:{site.port}/trades.csv"
-
-
-@flow(name="tests.uses_a_source", persist_result=False)
-def use(source: str, max_age: timedelta | None = None) -> tuple[str, SourceContent]:
-    return str(runtime.flow_run.id), read_source(source, max_age=max_age)
+from tests.support.receivers import Receiver, refuse
 
 
 @task(persist_result=False)
 def read_in_a_task(source: str) -> SourceContent:
     return read_source(source)
-
-
-async def fetches(desk: Desk, name: str) -> list[FetchDetail]:
-    """All fetches of a source, oldest first."""
-    source = await desk.source(name)
-    async with desk.shop.sessions() as session:
-        ids = (await session.scalars(select(Fetch.id).where(Fetch.source_id == source.id).order_by(Fetch.id))).all()
-    return [await desk.read_fetch(fetch_id) for fetch_id in ids]
-
-
-async def holds(desk: Desk) -> list[str]:
-    async with desk.shop.sessions() as session:
-        return list((await session.scalars(select(CacheHold.holder))).all())
 
 
 async def test_a_run_gets_the_content_its_hash_and_is_on_record_as_its_user(desk: Desk) -> None:

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
 from pydantic import ValidationError
 
 from api.cache.failures import local_errors
-from api.cache.service import NewEntry
+from api.cache.service import NewEntry, content_hash_of
 from api.cache.store import BlobStore, Part
 from api.sources.failure import FailureCategory, FetchFailure
 from api.sources.parsing import Parsed, ParserConfig, parse, parser_for, to_arrow
@@ -86,11 +85,8 @@ class Gathered:
         return sum(entry.bad_rows for entry in self.entries)
 
     def content_hash(self, is_list: bool) -> str:
-        """SHA-256 of the content; for a source of many files, of their keys and hashes in order."""
-        if not is_list:
-            return self.entries[0].content_hash
-        lines = (f"{entry.content_hash}  {entry.key}\n" for entry in self.entries)
-        return sha256("".join(lines).encode()).hexdigest()
+        """What names the content, as `content_hash_of` says."""
+        return content_hash_of(self.entries, is_list=is_list)
 
     def validators(self, is_list: bool) -> tuple[str | None, datetime | None]:
         """ETag and time of the last change, of a source with one content."""

@@ -75,7 +75,9 @@ async def fetch(shop: Workshop, begun: Begun, *, force: bool, tell: Tell) -> Out
     expires_at = None if lifetime is None else utc_now() + timedelta(seconds=lifetime)
     outcome = _outcome(await end(shop.sessions, begun.fetch_id, _ending(plan, gathered), gathered.entries, expires_at))
     if shop.settings.cache_max_bytes is not None:
-        await evict(shop.sessions, shop.store, shop.settings.cache_max_bytes)
+        # Who waits for this fetch has yet to read it, also when it is larger than all that the cache may keep.
+        keep = [entry.content_hash for entry in gathered.entries]
+        await evict(shop.sessions, shop.store, shop.settings.cache_max_bytes, keep)
     return outcome
 
 

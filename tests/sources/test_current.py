@@ -1,0 +1,89 @@
+"""The current content of a source for its readers: all of what one fetch brought, or nothing."""
+
+import asyncio
+from dataclasses import replace
+from uuid import uuid4
+
+from api.cache.removal import lock_content, remove_entries
+from api.sources.current import Current, find_current, read_current
+from tests.cache.support import hash_of
+from tests.sources.reading.support import settle
+from tests.sources.support import Desk
+
+ROWS = b"day,venue\n2026-01-05,AAA\n"
+MORE_ROWS = ROWS + b"2026-01-05,BBB\n"
+
+
+async def read(desk: Desk, name: str) -> Current | None:
+    return await read_current(desk.shop.sessions, name, holder=uuid4().hex, seconds=60)
+
+
+async def find(desk: Desk, name: str) -> Current | None:
+    return await find_current(desk.shop.sessions, name, holder=uuid4().hex, seconds=60)
+
+
+async def remove(desk: Desk, content: bytes) -> None:
+    """Give content up as evicting and reconciling do."""
+    async with desk.shop.sessions.begin() as session:
+        await lock_content(session, hash_of(content))
+        await remove_entries(session, hash_of(content))
+
+
+async def test_what_is_left_of_a_pattern_is_not_handed_out_under_the_name_of_all_of_it(desk: Desk) -> None:
+    settle(desk.file("a.csv", ROWS), desk.file("b.csv", MORE_ROWS))
+    name = await desk.register("file", {"path": "*.csv", "cache_ttl_seconds": 600})
+    fetched = await desk.fetch(name)
+    for current in (await read(desk, name), await find(desk, name)):
+        assert current is not None
+        assert (current.fetch_id, current.capture_id) == (fetched.id, fetched.content_hash)
+        assert [entry.name for entry in current.entries] == ["a.csv", "b.csv"]
+    await remove(desk, MORE_ROWS)
+    assert (await read(desk, name), await find(desk, name)) == (None, None)
+    await desk.fetch(name)
+    current = await find(desk, name)
+    assert current is not None
+    assert [entry.name for entry in current.entries] == ["a.csv", "b.csv"]
+
+
+async def test_a_pattern_that_one_file_matches_is_whole_with_that_one(desk: Desk) -> None:
+    settle(desk.file("a.csv", ROWS))
+    name = await desk.register("file", {"path": "*.csv", "cache_ttl_seconds": 600})
+    fetched = await desk.fetch(name)
+    current = await find(desk, name)
+    assert current is not None
+    assert current.capture_id == fetched.content_hash != hash_of(ROWS)
+
+
+async def test_a_reader_beside_fetches_gets_each_content_under_its_own_name(desk: Desk) -> None:
+    name = await desk.register("file", {"path": "a.csv", "cache_ttl_seconds": 600})
+    settle(desk.file("a.csv", ROWS))
+    await desk.fetch(name)
+    is_over = asyncio.Event()
+
+    async def look() -> int:
+        looks = 0
+        while not is_over.is_set():
+            current = await read(desk, name)
+            assert current is not None
+            assert current.capture_id == current.entries[0].content_hash
+            looks += 1
+        return looks
+
+    looking = [asyncio.create_task(look()) for _ in range(2)]
+    for number in range(15):
+        settle(desk.file("a.csv", ROWS * (number + 2)))
+        await desk.fetch(name, force=True)
+    is_over.set()
+    assert sum(await asyncio.gather(*looking)) > 15
+
+
+async def test_content_larger_than_the_cache_can_be_read_once_by_who_waited_for_it(desk: Desk) -> None:
+    settings = desk.shop.settings.model_copy(update={"cache_max_bytes": len(ROWS) - 1})
+    desk = Desk(replace(desk.shop, settings=settings), desk.root)
+    settle(desk.file("large.csv", ROWS), desk.file("small.csv", b"day\n"))
+    large, small = [await desk.register("file", {"path": f"{name}.csv"}) for name in ("large", "small")]
+    await desk.fetch(large)
+    assert await desk.content(large) == [ROWS]
+    await desk.fetch(small)
+    assert await read(desk, large) is None
+    assert await desk.content(small) == [b"day\n"]
