@@ -17,7 +17,7 @@ from api.cache.service import NewEntry, release
 from api.cache.store import BlobStore
 from api.sources.current import Current, find_current, note_use, read_current
 from api.sources.failure import FailureCategory, FetchFailure
-from api.sources.fetching.content import Format
+from api.sources.fetching.content import ContentFile, Format
 from api.sources.fetching.workshop import HOLD_SECONDS, Workshop, open_workshop
 from flows import staging
 from flows.config import FlowSettings
@@ -28,15 +28,20 @@ from flows.fetch_source import fetch_source
 class SourceContent:
     """The content of a source as a run works on it.
 
-    ``paths`` are read-only files in the order of the source, which stay for as long as the run's staged files do.
+    ``files`` are read-only, in the order of the source, and stay for as long as the run's staged files do.
     ``capture_id`` names the content, SHA-256 in hex; ``fetch_id`` is the fetch that brought or confirmed it.
     """
 
     source: str
     fetch_id: str
     capture_id: str
-    paths: tuple[Path, ...]
+    files: tuple[ContentFile, ...]
     format: Format
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files."""
+        return tuple(file.path for file in self.files)
 
     @property
     def path(self) -> Path:
@@ -46,8 +51,8 @@ class SourceContent:
         return self.paths[0]
 
     def to_arrow(self) -> pa.Table:
-        """The good rows of all files, under the source's `parser_config`. Raises `FetchFailure`."""
-        return self.format.to_arrow(self.paths)
+        """The good rows of all files, parsed as the fetch has parsed them. Raises `FetchFailure`."""
+        return self.format.to_arrow(self.files)
 
 
 def read_source(source: str, *, max_age: timedelta | None = None) -> SourceContent:
@@ -75,7 +80,7 @@ async def aread_source(source: str, *, max_age: timedelta | None = None) -> Sour
             current = await read_current(shop.sessions, source, holder=holder, seconds=HOLD_SECONDS)
         if current is None or not await _is_there(shop, current):
             raise _not_kept(source, shop)
-        paths = await asyncio.to_thread(_staged, shop.store, current, run_id)
+        files = await asyncio.to_thread(_staged, shop.store, current, run_id)
         await note_use(shop.sessions, run_id, current)
         async with shop.sessions.begin() as session:
             await release(session, holder)
@@ -84,7 +89,7 @@ async def aread_source(source: str, *, max_age: timedelta | None = None) -> Sour
         source=current.source.name,
         fetch_id=current.fetch_id,
         capture_id=current.capture_id,
-        paths=paths,
+        files=files,
         format=Format.of(current.source),
     )
 
@@ -103,13 +108,13 @@ async def _is_there(shop: Workshop, current: Current) -> bool:
     return await asyncio.to_thread(check)
 
 
-def _staged(store: BlobStore, current: Current, run_id: UUID) -> tuple[Path, ...]:
+def _staged(store: BlobStore, current: Current, run_id: UUID) -> tuple[ContentFile, ...]:
     """The content as files of this run, which nobody else deletes."""
     folder = staging.fresh(FlowSettings().staging / str(run_id) / "sources" / current.source.id)
     return tuple(_stage(store, entry, folder / f"{number:05}") for number, entry in enumerate(current.entries))
 
 
-def _stage(store: BlobStore, entry: NewEntry, folder: Path) -> Path:
+def _stage(store: BlobStore, entry: NewEntry, folder: Path) -> ContentFile:
     folder.mkdir()
     # The name may come from elsewhere.
     path = folder / (Path(entry.name).name or "content")
@@ -123,4 +128,4 @@ def _stage(store: BlobStore, entry: NewEntry, folder: Path) -> Path:
         with store.open(entry.content_hash) as blob, path.open("wb") as file:
             shutil.copyfileobj(blob, file, 1 << 20)
     path.chmod(0o400)
-    return path
+    return ContentFile(path, entry.name, entry.encoding)

@@ -1,5 +1,6 @@
 """`read_source` in real flow runs: the right bytes, fetched when they are stale, and a record of who used them."""
 
+import gzip
 import stat
 from datetime import timedelta
 from pathlib import Path
@@ -117,6 +118,21 @@ async def test_the_good_rows_come_as_a_table_under_the_sources_parser_config(des
     assert table.column_names == ["day", "venue", "shares"]
     assert table["venue"].to_pylist() == ["AAA", "BBB", "DDD"]
     assert table["shares"].to_pylist() == [1, 2, 5]
+
+
+async def test_a_table_is_read_in_the_charset_that_the_source_told(desk: Desk, site: Receiver) -> None:
+    site.always = refuse(200, "id,city\n1,Zürich\n".encode("latin-1"), Content_Type="text/csv; charset=latin-1")
+    name = await desk.register("http", {"url": url_of(site)})
+    assert use(name)[1].to_arrow().to_pydict() == {"id": [1], "city": ["Zürich"]}
+
+
+async def test_a_table_of_a_pattern_reads_each_file_as_the_fetch_did(desk: Desk) -> None:
+    rows = [b"id\n1\n", gzip.compress(b"id\n2\n"), b'{"id": 3}\n']
+    settle(*(desk.file(name, content) for name, content in zip(("1.csv", "2.csv.gz", "3.jsonl"), rows, strict=True)))
+    name = await desk.register("file", {"path": "*"})
+    content = use(name)[1]
+    assert content.to_arrow()["id"].to_pylist() == [1, 2, 3]
+    assert [one.rows_parsed for one in await fetches(desk, name)] == [3]
 
 
 async def test_a_pattern_gives_all_files_in_the_order_of_the_source(desk: Desk) -> None:

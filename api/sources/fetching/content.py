@@ -17,12 +17,21 @@ from api.cache.failures import local_errors
 from api.cache.service import NewEntry, content_hash_of
 from api.cache.store import BlobStore, Part
 from api.sources.failure import FailureCategory, FetchFailure
-from api.sources.parsing import Parsed, ParserConfig, parse, parser_for, to_arrow
+from api.sources.parsing import Parsed, ParserConfig, ParserType, parse, parser_for, to_arrow
 from api.sources.reading.base import Item, Limits, Reader, Unchanged, Validators
 from api.sources.tables import Source
 
 # Of all files of a source together.
 MOST_EXAMPLES = 20
+
+
+@dataclass(frozen=True)
+class ContentFile:
+    """A file with one content of a source, which told its `name` and, perhaps, its `encoding`."""
+
+    path: Path
+    name: str
+    encoding: str | None
 
 
 @dataclass(frozen=True)
@@ -48,14 +57,17 @@ class Format:
         with local_errors():
             return parse(part.path, item.name, parser, self._config_for(item), check)
 
-    def to_arrow(self, paths: Sequence[Path]) -> pa.Table:
-        """The good rows of files of one format, named as their source names them. Raises `FetchFailure`."""
-        parser = parser_for(paths[0].name, self.parser_type)
-        if parser is None:
-            raise FetchFailure(FailureCategory.PARSE, f"{paths[0].name} has no format that is known; set parser_type.")
-        return to_arrow([(path, path.name) for path in paths], parser, self.config)
+    def to_arrow(self, files: Sequence[ContentFile]) -> pa.Table:
+        """The good rows of files, each parsed as its fetch has parsed it. Raises `FetchFailure`."""
+        return to_arrow([(file.path, file.name, self._parser_of(file), self._config_for(file)) for file in files])
 
-    def _config_for(self, item: Item) -> ParserConfig:
+    def _parser_of(self, file: ContentFile) -> ParserType:
+        parser = parser_for(file.name, self.parser_type)
+        if parser is None:
+            raise FetchFailure(FailureCategory.PARSE, f"{file.name} has no format that is known; set parser_type.")
+        return parser
+
+    def _config_for(self, item: Item | ContentFile) -> ParserConfig:
         if item.encoding is None or "encoding" in self.config.model_fields_set:
             return self.config
         try:

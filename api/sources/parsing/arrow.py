@@ -35,7 +35,7 @@ def table_of(batches: Sequence[pa.RecordBatch], names: Iterable[str], kinds: Kin
         if name in kinds:
             columns[name] = _converted(values, kinds[name])
         else:
-            columns[name] = infer(values) if inferred else values
+            columns[name] = infer(values) if inferred and pa.types.is_string(values.type) else values
     return pa.table(columns)
 
 

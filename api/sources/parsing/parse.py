@@ -9,7 +9,7 @@ import pyarrow as pa
 from api.sources.parsing.arrow import batch_of, table_of
 from api.sources.parsing.broken import failures_of
 from api.sources.parsing.compression import Check, File, content_of, unchecked
-from api.sources.parsing.config import ParserConfig, ParserType
+from api.sources.parsing.config import ColumnType, ParserConfig, ParserType
 from api.sources.parsing.delimited import read_delimited
 from api.sources.parsing.json_files import read_json, read_jsonl
 from api.sources.parsing.parquet_files import read_parquet
@@ -36,25 +36,32 @@ def parse(path: Path, name: str, parser_type: ParserType, config: ParserConfig, 
         return tally.parsed()
 
 
-def to_arrow(paths_and_names: Iterable[tuple[Path, str]], parser_type: ParserType, config: ParserConfig) -> pa.Table:
+def to_arrow(files: Iterable[tuple[Path, str, ParserType, ParserConfig]]) -> pa.Table:
     """The good rows of files, in their order, as one table; a column that a file does not have is null there.
+
+    Each file is given as to `parse`, and may be of another type, or in another encoding.
 
     Columns are of the types in `config.columns`. Of the others, those of delimited text and XML are integers, numbers,
     booleans, dates or timestamps where all their values are, else strings; those of JSON and Parquet keep their types,
-    and what JSON nests is a string of JSON. Raises `FetchFailure` as `parse` does.
+    and what JSON nests is a string of JSON. Where such files are mixed with text, strings of the same column are judged
+    together. Raises `FetchFailure` as `parse` does.
     """
     batches: list[pa.RecordBatch] = []
     names: dict[str, None] = {}
+    kinds: dict[str, ColumnType] = {}
+    inferred = False
     last = ""
-    for path, name in paths_and_names:
+    for path, name, parser_type, config in files:
         tally = Tally(config)
         with failures_of(name):
             batches += _batches(File(path, name, config.max_expanded_bytes), parser_type, tally, whole=True)
             tally.parsed()
         names |= tally.columns
+        kinds |= config.columns or {}
+        inferred = inferred or parser_type in _TEXTS
         last = name
     with failures_of(last):
-        return table_of(batches, names, config.columns or {}, inferred=parser_type in _TEXTS)
+        return table_of(batches, names, kinds, inferred=inferred)
 
 
 def _batches(file: File, kind: ParserType, tally: Tally, *, whole: bool) -> Iterator[pa.RecordBatch]:

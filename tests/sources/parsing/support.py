@@ -29,7 +29,7 @@ class Desk:
 
     def table(self, content: bytes, kind: str, name: str = "file", **config: Any) -> pa.Table:
         self.path.write_bytes(content)
-        return to_arrow([(self.path, name)], ParserType(kind), ParserConfig(**config))
+        return to_arrow([(self.path, name, ParserType(kind), ParserConfig(**config))])
 
 
 def lines_of(parsed: Parsed) -> list[int]:

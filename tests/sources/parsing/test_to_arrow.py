@@ -1,8 +1,10 @@
+import gzip
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from api.sources.parsing import ParserConfig, ParserType, to_arrow
 from tests.sources.parsing.support import Desk
@@ -36,11 +38,21 @@ def test_configured_types_hold_and_rows_that_do_not_fit_are_left_out(desk: Desk)
 def test_files_of_different_columns_make_one_table(tmp_path: Path) -> None:
     for name, content in (("1.csv", b"a,b\n1,2\n"), ("2.csv", b"b,c\n3,x\n")):
         (tmp_path / name).write_bytes(content)
-    files = [(tmp_path / name, name) for name in ("1.csv", "2.csv")]
-    assert to_arrow(files, ParserType.CSV, ParserConfig()).to_pydict() == {
-        "a": [1, None],
-        "b": [2, 3],
-        "c": [None, "x"],
+    files = [(tmp_path / name, name, ParserType.CSV, ParserConfig()) for name in ("1.csv", "2.csv")]
+    assert to_arrow(files).to_pydict() == {"a": [1, None], "b": [2, 3], "c": [None, "x"]}
+
+
+def test_files_of_different_types_and_encodings_make_one_table(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [3], "flag": [True]}), tmp_path / "3.parquet")
+    (tmp_path / "1.csv").write_bytes("id,city\n1,Zürich\n".encode("latin-1"))
+    (tmp_path / "2.jsonl.gz").write_bytes(gzip.compress('{"id": 2, "city": "Köln"}'.encode()))
+    kinds = {"1.csv": ParserType.CSV, "2.jsonl.gz": ParserType.JSONL, "3.parquet": ParserType.PARQUET}
+    configs = {"1.csv": ParserConfig(encoding="latin-1")}
+    files = [(tmp_path / name, name, kind, configs.get(name, ParserConfig())) for name, kind in kinds.items()]
+    assert to_arrow(files).to_pydict() == {
+        "id": [1, 2, 3],
+        "city": ["Zürich", "Köln", None],
+        "flag": [None, None, True],
     }
 
 
