@@ -109,8 +109,8 @@ async def _is_there(shop: Workshop, current: Current) -> bool:
 
 
 def _staged(store: BlobStore, current: Current, run_id: UUID) -> tuple[ContentFile, ...]:
-    """The content as files of this run, which nobody else deletes."""
-    folder = staging.fresh(FlowSettings().staging / str(run_id) / "sources" / current.source.id)
+    """The content as files of this run, which nobody else deletes, nor another call in the same run."""
+    folder = staging.fresh(FlowSettings().staging / str(run_id) / "sources" / current.source.id / uuid4().hex[:8])
     return tuple(_stage(store, entry, folder / f"{number:05}") for number, entry in enumerate(current.entries))
 
 

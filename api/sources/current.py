@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.cache.service import NewEntry, content_hash_of, count_read, hold_all
+from api.cache.statements import upsert
 from api.cache.tables import CacheEntry
 from api.db.base import utc_now
 from api.db.engine import SessionFactory, database_errors
@@ -58,10 +59,11 @@ async def read_current(sessions: SessionFactory, id_or_name: str, *, holder: str
 
 async def note_use(sessions: SessionFactory, run_id: UUID, current: Current) -> None:
     """Write down that a flow run worked on what a fetch brought; safe to repeat."""
-    use = SourceUse(run_id=run_id, fetch_id=current.fetch_id, capture_id=current.capture_id, used_at=utc_now())
+    use = {"run_id": run_id, "fetch_id": current.fetch_id, "capture_id": current.capture_id, "used_at": utc_now()}
     with database_errors():
         async with sessions.begin() as session:
-            await session.merge(use)
+            # Steps of the run that work on it at once note it at once, too.
+            await session.execute(upsert(session, SourceUse).values(use).on_conflict_do_nothing())
 
 
 async def _read(session: AsyncSession, source: Source) -> tuple[Current, datetime, datetime | None] | None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from prefect import flow, runtime
+from prefect import flow, runtime, task
 from sqlalchemy import select
 
 from api.cache.store import BlobStore
@@ -47,6 +47,11 @@ def url_of(site: Receiver) -> str:
 @flow(name="tests.uses_a_source", persist_result=False)
 def use(source: str, max_age: timedelta | None = None) -> tuple[str, SourceContent]:
     return str(runtime.flow_run.id), read_source(source, max_age=max_age)
+
+
+@task(persist_result=False)
+def read_in_a_task(source: str) -> SourceContent:
+    return read_source(source)
 
 
 async def fetches(desk: Desk, name: str) -> list[FetchDetail]:

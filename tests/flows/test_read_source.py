@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from prefect import flow, task
+from prefect import flow
 from sqlalchemy import update
 
 from api.cache.tables import CacheEntry
@@ -16,16 +16,23 @@ from api.errors import Conflict, NotFound
 from api.sources.failure import FetchFailure
 from flows.sources import SourceContent, aread_source, read_source
 from tests.cache.conftest import AWS, moto
-from tests.flows.support import AT_ONCE, BAD_ROWS, MORE_ROWS, ROWS, desk_of_flows, fetches, holds, sha256, url_of, use
+from tests.flows.support import (
+    AT_ONCE,
+    BAD_ROWS,
+    MORE_ROWS,
+    ROWS,
+    desk_of_flows,
+    fetches,
+    holds,
+    read_in_a_task,
+    sha256,
+    url_of,
+    use,
+)
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk
 from tests.support.processes import free_port
 from tests.support.receivers import Receiver, refuse
-
-
-@task(persist_result=False)
-def read_in_a_task(source: str) -> SourceContent:
-    return read_source(source)
 
 
 async def test_a_run_gets_the_content_its_hash_and_is_on_record_as_its_user(desk: Desk) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 from api.cache.removal import lock_content, remove_entries
-from api.sources.current import Current, find_current, read_current
+from api.sources.current import Current, find_current, note_use, read_current
 from tests.cache.support import hash_of
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk
@@ -75,6 +75,17 @@ async def test_a_reader_beside_fetches_gets_each_content_under_its_own_name(desk
         await desk.fetch(name, force=True)
     is_over.set()
     assert sum(await asyncio.gather(*looking)) > 15
+
+
+async def test_a_use_that_is_noted_by_several_at_once_is_on_record_once(desk: Desk) -> None:
+    settle(desk.file("a.csv", ROWS))
+    name = await desk.register("file", {"path": "a.csv"})
+    fetched = await desk.fetch(name)
+    current = await read(desk, name)
+    assert current is not None
+    run_id = uuid4()
+    await asyncio.gather(*(note_use(desk.shop.sessions, run_id, current) for _ in range(8)))
+    assert (await desk.read_fetch(fetched.id)).used_by_runs == [str(run_id)]
 
 
 async def test_content_larger_than_the_cache_can_be_read_once_by_who_waited_for_it(desk: Desk) -> None:
