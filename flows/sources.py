@@ -28,7 +28,8 @@ from flows.fetch_source import fetch_source
 class SourceContent:
     """The content of a source as a run works on it.
 
-    ``files`` are read-only, in the order of the source, and stay for as long as the run's staged files do.
+    ``files`` are read-only, in the order of the source, and stay until the run removes its staged files, or else until
+    it has read no source for a week.
     ``capture_id`` names the content, SHA-256 in hex; ``fetch_id`` is the fetch that brought or confirmed it.
     """
 
@@ -110,7 +111,10 @@ async def _is_there(shop: Workshop, current: Current) -> bool:
 
 def _staged(store: BlobStore, current: Current, run_id: UUID) -> tuple[ContentFile, ...]:
     """The content as files of this run, which nobody else deletes, nor another call in the same run."""
-    folder = staging.fresh(FlowSettings().staging / str(run_id) / "sources" / current.source.id / uuid4().hex[:8])
+    staged = FlowSettings().staging
+    staging.keep(staged / str(run_id))
+    staging.remove_old(staged)
+    folder = staging.fresh(staged / str(run_id) / "sources" / current.source.id / uuid4().hex[:8])
     return tuple(_stage(store, entry, folder / f"{number:05}") for number, entry in enumerate(current.entries))
 
 
@@ -119,13 +123,21 @@ def _stage(store: BlobStore, entry: NewEntry, folder: Path) -> ContentFile:
     # The name may come from elsewhere.
     path = folder / (Path(entry.name).name or "content")
     local = store.local_path(entry.content_hash)
-    if local is not None:
-        try:
-            os.link(local, path)
-        except OSError:
-            shutil.copyfile(local, path)
-    else:
+    if local is None:
         with store.open(entry.content_hash) as blob, path.open("wb") as file:
             shutil.copyfileobj(blob, file, 1 << 20)
+    elif not _linked(local, path):
+        shutil.copyfile(local, path)
     path.chmod(0o400)
     return ContentFile(path, entry.name, entry.encoding)
+
+
+def _linked(blob: Path, path: Path) -> bool:
+    """Give a blob another name, where its mode keeps whoever has that from writing to the blob."""
+    if os.geteuid() == 0:
+        return False
+    try:
+        os.link(blob, path)
+    except OSError:
+        return False
+    return True

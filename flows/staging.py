@@ -1,12 +1,14 @@
 """Intermediate files of a flow run: they outlive a failed step, so that a retry can go on from them."""
 
+import os
 import shutil
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 KEEP_SECONDS = 7 * 24 * 3600
-"""How long the files of a run that never published are kept for a retry or for someone who looks into the failure."""
+"""How long the files of a run are kept, for a retry or for someone who looks into a failure, unless it removes them."""
 
 
 class StagingLost(RuntimeError):
@@ -31,11 +33,23 @@ def require(files: Iterable[Path], retry_from: str) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove the folder of a run that has published, and those that failed runs left more than a week ago."""
+    """Remove the folder of a run that has published, and those that other runs left more than a week ago."""
     shutil.rmtree(folder, ignore_errors=True)
-    if not folder.parent.is_dir():
+    remove_old(folder.parent)
+
+
+def keep(folder: Path) -> None:
+    """Let the week after which the folder of a run is removed begin now."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.utime(folder)
+
+
+def remove_old(folders: Path) -> None:
+    """Remove the folders of runs below ``folders`` that nobody has kept for a week; others may be at it, too."""
+    if not folders.is_dir():
         return
     oldest = time.time() - KEEP_SECONDS
-    for other in folder.parent.iterdir():
-        if other.is_dir() and other.stat().st_mtime < oldest:
-            shutil.rmtree(other, ignore_errors=True)
+    for other in folders.iterdir():
+        with suppress(FileNotFoundError):
+            if other.is_dir() and other.stat().st_mtime < oldest:
+                shutil.rmtree(other, ignore_errors=True)

@@ -1,10 +1,16 @@
 """`read_source` beside a cache that gives content up: all of a source or nothing, and never half of it."""
 
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 from prefect import flow
 
 from api.cache.eviction import evict
 from api.cache.removal import lock_content, remove_entries
+from flows import staging
 from flows.sources import SourceContent, read_source
 from tests.flows.support import MORE_ROWS, ROWS, fetches, read_in_a_task, sha256, url_of, use
 from tests.sources.reading.support import settle
@@ -68,3 +74,40 @@ async def test_what_a_run_was_given_stays_when_it_reads_the_source_again_and_tha
     contents = use_twice()
     assert [content.path.read_bytes() for content in contents] == [ROWS, MORE_ROWS]
     assert [content.capture_id for content in contents] == [sha256(ROWS), sha256(MORE_ROWS)]
+
+
+async def test_who_writes_to_a_file_in_place_does_not_change_the_cache(desk: Desk) -> None:
+    settle(desk.file("trades.csv", ROWS))
+    name = await desk.register("file", {"path": "trades.csv", "cache_ttl_seconds": 600})
+    mine = use(name)[1]
+    # The mode keeps all but root from it.
+    with suppress(PermissionError):
+        mine.path.write_bytes(MORE_ROWS)
+    assert await desk.content(name) == [ROWS]
+    assert use(name)[1].path.read_bytes() == ROWS
+
+
+async def test_files_of_runs_of_long_ago_are_removed_and_those_of_a_run_that_goes_on_are_not(
+    desk: Desk, home: Path
+) -> None:
+    settle(desk.file("trades.csv", ROWS))
+    name = await desk.register("file", {"path": "trades.csv", "cache_ttl_seconds": 600})
+    old, lately = use(name)[1], use(name)[1]
+
+    @flow(persist_result=False)
+    def use_again_after_long() -> list[SourceContent]:
+        first = read_source(name)
+        long_ago = time.time() - staging.KEEP_SECONDS - 60
+        for content in (first, old):
+            os.utime(_folder_of(content, home), (long_ago, long_ago))
+        return [first, read_source(name)]
+
+    contents = use_again_after_long()
+    assert [content.path.is_file() for content in [old, lately, *contents]] == [False, True, True, True]
+    assert not _folder_of(old, home).exists()
+
+
+def _folder_of(content: SourceContent, home: Path) -> Path:
+    """The folder of the run that was given this."""
+    staged = home / "staging"
+    return staged / content.path.relative_to(staged).parts[0]
