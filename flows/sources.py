@@ -13,12 +13,13 @@ from uuid import UUID, uuid4
 import pyarrow as pa
 from prefect import get_run_logger, runtime
 
-from api.cache.service import NewEntry, release
+from api.cache.leases import LEASE_SECONDS, Lease
+from api.cache.service import NewEntry
 from api.cache.store import BlobStore
 from api.sources.current import Current, find_current, note_use, read_current
 from api.sources.failure import FailureCategory, FetchFailure
 from api.sources.fetching.content import ContentFile, Format
-from api.sources.fetching.workshop import HOLD_SECONDS, Workshop, open_workshop
+from api.sources.fetching.workshop import Workshop, open_workshop
 from flows import staging
 from flows.config import FlowSettings
 from flows.fetch_source import fetch_source
@@ -75,16 +76,14 @@ async def aread_source(source: str, *, max_age: timedelta | None = None) -> Sour
     run_id = UUID(runtime.flow_run.id)
     holder = f"{run_id.hex}-{uuid4().hex[:8]}"
     async with open_workshop() as shop:
-        current = await find_current(shop.sessions, source, holder=holder, seconds=HOLD_SECONDS, max_age=max_age)
-        if current is None or not await _is_there(shop, current):
-            await fetch_source(source)
-            current = await read_current(shop.sessions, source, holder=holder, seconds=HOLD_SECONDS)
-        if current is None or not await _is_there(shop, current):
-            raise _not_kept(source, shop)
-        files = await asyncio.to_thread(_staged, shop.store, current, run_id)
-        await note_use(shop.sessions, run_id, current)
-        async with shop.sessions.begin() as session:
-            await release(session, holder)
+        # Copying from a cache that is far away takes its time.
+        lease = Lease(shop.sessions, holder)
+        try:
+            current = await _current(shop, source, holder, max_age)
+            files = await asyncio.to_thread(_staged, shop.store, current, run_id)
+            await note_use(shop.sessions, run_id, current)
+        finally:
+            await lease.end()
     get_run_logger().info("Using fetch %s of the source %s.", current.fetch_id, current.source.name)
     return SourceContent(
         source=current.source.name,
@@ -93,6 +92,17 @@ async def aread_source(source: str, *, max_age: timedelta | None = None) -> Sour
         files=files,
         format=Format.of(current.source),
     )
+
+
+async def _current(shop: Workshop, source: str, holder: str, max_age: timedelta | None) -> Current:
+    """The content of a source, which is there and held, fetched when it is stale."""
+    current = await find_current(shop.sessions, source, holder=holder, seconds=LEASE_SECONDS, max_age=max_age)
+    if current is None or not await _is_there(shop, current):
+        await fetch_source(source)
+        current = await read_current(shop.sessions, source, holder=holder, seconds=LEASE_SECONDS)
+    if current is None or not await _is_there(shop, current):
+        raise _not_kept(source, shop)
+    return current
 
 
 def _not_kept(source: str, shop: Workshop) -> FetchFailure:

@@ -9,31 +9,27 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, BinaryIO, TypeVar
 
-import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.cache.entries import touch
-from api.cache.holds import hold, release, renew_holds
+from api.cache.holds import hold
+from api.cache.leases import LEASE_SECONDS, Lease
 from api.cache.store import BlobMissing, BlobStore
 from api.cache.tables import CacheEntry
 from api.db.base import new_id
 from api.db.engine import SessionFactory, database_errors
-from api.errors import NotFound, SpineError, Unavailable
+from api.errors import NotFound, Unavailable
 from api.sources.failure import FetchFailure
-
-log = structlog.get_logger("spine.cache")
 
 T = TypeVar("T")
 
 _CHUNK = 1024 * 1024
-_HOLD_SECONDS = 60.0
-_SECONDS_BETWEEN_RENEWALS = 15.0
 
 
 class Content:
     """The open content of an entry; whoever has it closes it."""
 
-    def __init__(self, entry: CacheEntry, file: BinaryIO, lease: "Lease | None") -> None:
+    def __init__(self, entry: CacheEntry, file: BinaryIO, lease: Lease | None) -> None:
         self.entry = entry
         self._file = file
         self._lease = lease
@@ -75,33 +71,6 @@ class Content:
             await self._lease.end()
 
 
-class Lease:
-    """A hold of one reader, renewed until it is ended."""
-
-    def __init__(self, sessions: SessionFactory, holder: str) -> None:
-        self._sessions = sessions
-        self._holder = holder
-        self._renewing = asyncio.create_task(self._renew())
-
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(_SECONDS_BETWEEN_RENEWALS)
-            try:
-                with database_errors():
-                    async with self._sessions.begin() as session:
-                        await renew_holds(session, self._holder, _HOLD_SECONDS)
-            except SpineError as error:
-                log.warning("a reader's hold could not be renewed", reason=error.detail)
-
-    async def end(self) -> None:
-        """Let go; what the database does not take now runs out by itself."""
-        self._renewing.cancel()
-        await asyncio.wait([self._renewing])
-        with suppress(SpineError), database_errors():
-            async with self._sessions.begin() as session:
-                await release(session, self._holder)
-
-
 async def open_content(sessions: SessionFactory, store: BlobStore, entry_id: str) -> Content:
     """The content of an entry, to be read without a transaction.
 
@@ -114,7 +83,7 @@ async def open_content(sessions: SessionFactory, store: BlobStore, entry_id: str
             entry = await _find_entry(session, entry_id)
             is_local = store.local_path(entry.content_hash) is not None
             if not is_local:
-                await hold(session, entry.content_hash, holder, _HOLD_SECONDS)
+                await hold(session, entry.content_hash, holder, LEASE_SECONDS)
             await touch(session, [entry.content_hash])
     lease = None if is_local else Lease(sessions, holder)
     try:

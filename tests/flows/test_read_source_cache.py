@@ -1,5 +1,6 @@
 """`read_source` beside a cache that gives content up: all of a source or nothing, and never half of it."""
 
+import asyncio
 import os
 import time
 from contextlib import suppress
@@ -8,11 +9,12 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
+from api.cache import leases
 from api.cache.eviction import evict
 from api.cache.removal import lock_content, remove_entries
 from flows import staging
 from flows.sources import SourceContent, read_source
-from tests.flows.support import MORE_ROWS, ROWS, fetches, read_in_a_task, sha256, url_of, use
+from tests.flows.support import MORE_ROWS, ROWS, desk_of_flows, fetches, holds, read_in_a_task, sha256, url_of, use
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk
 from tests.support.receivers import Receiver, refuse
@@ -111,3 +113,30 @@ def _folder_of(content: SourceContent, home: Path) -> Path:
     """The folder of the run that was given this."""
     staged = home / "staging"
     return staged / content.path.relative_to(staged).parts[0]
+
+
+async def test_content_is_held_while_it_is_copied_and_let_go_of_when_that_fails(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(desk.file("trades.csv", ROWS))
+    name = await desk.register("file", {"path": "trades.csv", "cache_ttl_seconds": 600})
+    await desk.fetch(name)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr("flows.sources.LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(leases, "SECONDS_BETWEEN_RENEWALS", 0.2)
+    evicted = []
+
+    def slow_and_broken(folder: Path) -> Path:
+        time.sleep(3)
+        evicted.append(asyncio.run(evict_all()))
+        raise OSError("no space left")
+
+    async def evict_all() -> int:
+        async with desk_of_flows() as another:
+            return await evict(another.shop.sessions, another.shop.store, 0)
+
+    monkeypatch.setattr(staging, "fresh", slow_and_broken)
+    with pytest.raises(OSError, match="no space left"):
+        use(name)
+    assert evicted == [0]
+    assert await holds(desk) == []
