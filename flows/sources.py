@@ -24,6 +24,10 @@ from flows import staging
 from flows.config import FlowSettings
 from flows.fetch_source import fetch_source
 
+# In bytes, of what file systems take.
+_LONGEST_NAME = 255
+_LONGEST_ENDING = 32
+
 
 @dataclass(frozen=True)
 class SourceContent:
@@ -130,8 +134,7 @@ def _staged(store: BlobStore, current: Current, run_id: UUID) -> tuple[ContentFi
 
 def _stage(store: BlobStore, entry: NewEntry, folder: Path) -> ContentFile:
     folder.mkdir()
-    # The name may come from elsewhere.
-    path = folder / (Path(entry.name).name or "content")
+    path = folder / _file_name(entry.name)
     local = store.local_path(entry.content_hash)
     if local is None:
         with store.open(entry.content_hash) as blob, path.open("wb") as file:
@@ -140,6 +143,18 @@ def _stage(store: BlobStore, entry: NewEntry, folder: Path) -> ContentFile:
         shutil.copyfile(local, path)
     path.chmod(0o400)
     return ContentFile(path, entry.name, entry.encoding)
+
+
+def _file_name(name: str) -> str:
+    """What a source calls its content, as a file may be called: the name may come from far away."""
+    last = Path(name).name
+    if last in ("", ".."):
+        return "content"
+    ending = "".join(Path(last).suffixes[-2:])
+    if len(os.fsencode(ending)) > _LONGEST_ENDING:
+        ending = ""
+    stem = os.fsencode(last.removesuffix(ending))
+    return stem[: _LONGEST_NAME - len(os.fsencode(ending))].decode(errors="ignore") + ending
 
 
 def _linked(blob: Path, path: Path) -> bool:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from prefect import flow
+from sqlalchemy import update
 
 from api.cache import leases
 from api.cache.eviction import evict
 from api.cache.removal import lock_content, remove_entries
+from api.cache.tables import CacheEntry
 from flows import staging
 from flows.sources import SourceContent, read_source
 from tests.flows.support import MORE_ROWS, ROWS, desk_of_flows, fetches, holds, read_in_a_task, sha256, url_of, use
@@ -140,3 +142,25 @@ async def test_content_is_held_while_it_is_copied_and_let_go_of_when_that_fails(
         use(name)
     assert evicted == [0]
     assert await holds(desk) == []
+
+
+async def test_a_file_is_called_as_its_source_calls_it_as_far_as_a_file_system_takes_that(desk: Desk) -> None:
+    names = {
+        "..": "content",
+        ".": "content",
+        "a/b.csv": "b.csv",
+        f"{'a' * 300}.csv.gz": f"{'a' * 248}.csv.gz",
+        f"{'ü' * 200}.csv": f"{'ü' * 125}.csv",
+        f"a.{'b' * 300}": f"a.{'b' * 253}",
+    }
+    settle(*(desk.file(f"{number}.csv", ROWS) for number in range(len(names))))
+    name = await desk.register("file", {"path": "*.csv", "cache_ttl_seconds": 600})
+    await desk.fetch(name)
+    async with desk.shop.sessions.begin() as session:
+        for position, told in enumerate(names):
+            await session.execute(update(CacheEntry).where(CacheEntry.position == position).values(name=told))
+    content = use(name)[1]
+    assert [path.name for path in content.paths] == list(names.values())
+    assert [path.read_bytes() for path in content.paths] == [ROWS] * len(names)
+    # Their formats are still told from the names that they have at their source.
+    assert [file.name for file in content.files] == list(names)
