@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.cache.service import NewEntry, content_hash_of, count_read, hold_all
+from api.cache.service import NewEntry, content_hash_of, count_read, hold_all, touch
 from api.cache.statements import upsert
 from api.cache.tables import CacheEntry
 from api.db.base import utc_now
@@ -99,4 +99,6 @@ def _is_fresh(found: tuple[Current, datetime, datetime | None], max_age: timedel
 
 
 async def _hold(session: AsyncSession, current: Current, holder: str, seconds: float) -> None:
-    await hold_all(session, [entry.content_hash for entry in current.entries], holder, seconds)
+    hashes = [entry.content_hash for entry in current.entries]
+    await hold_all(session, hashes, holder, seconds)
+    await touch(session, hashes)

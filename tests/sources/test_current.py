@@ -2,9 +2,15 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from uuid import uuid4
 
+from sqlalchemy import delete, update
+
+from api.cache.eviction import evict
 from api.cache.removal import lock_content, remove_entries
+from api.cache.tables import CacheBlob, CacheHold
+from api.db.base import utc_now
 from api.sources.current import Current, find_current, note_use, read_current
 from tests.cache.support import hash_of
 from tests.sources.reading.support import settle
@@ -75,6 +81,25 @@ async def test_a_reader_beside_fetches_gets_each_content_under_its_own_name(desk
         await desk.fetch(name, force=True)
     is_over.set()
     assert sum(await asyncio.gather(*looking)) > 15
+
+
+async def test_what_is_read_is_not_what_was_used_longest_ago(desk: Desk) -> None:
+    settle(desk.file("read.csv", ROWS), desk.file("found.csv", MORE_ROWS), desk.file("idle.csv", b"day\n"))
+    names = []
+    for file in ("read.csv", "found.csv", "idle.csv"):
+        names.append(await desk.register("file", {"path": file, "cache_ttl_seconds": 600}))
+        await desk.fetch(names[-1])
+    async with desk.shop.sessions.begin() as session:
+        # What is read now was used a little earlier than what is not.
+        for content, minutes in ((ROWS, 30), (MORE_ROWS, 20), (b"day\n", 10)):
+            mine = update(CacheBlob).where(CacheBlob.content_hash == hash_of(content))
+            await session.execute(mine.values(last_used_at=utc_now() - timedelta(minutes=minutes)))
+    for current in (await read(desk, names[0]), await find(desk, names[1])):
+        assert current is not None
+    async with desk.shop.sessions.begin() as session:
+        await session.execute(delete(CacheHold))
+    assert await evict(desk.shop.sessions, desk.shop.store, len(ROWS + MORE_ROWS)) == len(b"day\n")
+    assert [await desk.content(name) for name in names] == [[ROWS], [MORE_ROWS], []]
 
 
 async def test_a_use_that_is_noted_by_several_at_once_is_on_record_once(desk: Desk) -> None:
