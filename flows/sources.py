@@ -16,7 +16,7 @@ from prefect import get_run_logger, runtime
 from api.cache.leases import LEASE_SECONDS, Lease
 from api.cache.service import NewEntry
 from api.cache.store import BlobStore
-from api.sources.current import Current, find_current, note_use, read_current
+from api.sources.current import Current, find_current, note_hit, note_use, read_current
 from api.sources.failure import FailureCategory, FetchFailure
 from api.sources.fetching.content import ContentFile, Format
 from api.sources.fetching.workshop import Workshop, open_workshop
@@ -101,9 +101,11 @@ async def aread_source(source: str, *, max_age: timedelta | None = None) -> Sour
 async def _current(shop: Workshop, source: str, holder: str, max_age: timedelta | None) -> Current:
     """The content of a source, which is there and held, fetched when it is stale."""
     current = await find_current(shop.sessions, source, holder=holder, seconds=LEASE_SECONDS, max_age=max_age)
-    if current is None or not await _is_there(shop, current):
-        await fetch_source(source)
-        current = await read_current(shop.sessions, source, holder=holder, seconds=LEASE_SECONDS)
+    if current is not None and await _is_there(shop, current):
+        await note_hit(shop.sessions)
+        return current
+    await fetch_source(source)
+    current = await read_current(shop.sessions, source, holder=holder, seconds=LEASE_SECONDS)
     if current is None or not await _is_there(shop, current):
         raise _not_kept(source, shop)
     return current

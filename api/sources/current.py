@@ -42,7 +42,6 @@ async def find_current(
             if found is None or not _is_fresh(found, max_age):
                 return None
             await _hold(session, found[0], holder, seconds)
-            await count_read(session, hit=True)
             return found[0]
 
 
@@ -55,6 +54,13 @@ async def read_current(sessions: SessionFactory, id_or_name: str, *, holder: str
                 return None
             await _hold(session, found[0], holder, seconds)
             return found[0]
+
+
+async def note_hit(sessions: SessionFactory) -> None:
+    """Count a reading of content that was fresh and there; a fetch counts for who waited for it."""
+    with database_errors():
+        async with sessions.begin() as session:
+            await count_read(session, hit=True)
 
 
 async def note_use(sessions: SessionFactory, run_id: UUID, current: Current) -> None:

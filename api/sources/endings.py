@@ -28,6 +28,8 @@ class Ending:
     etag: str | None = None
     last_modified: datetime | None = None
     bytes_fetched: int = 0
+    # How many contents that was, of which each may be empty.
+    downloads: int = 0
     rows_parsed: int | None = None
     bad_rows: int = 0
     bad_row_examples: Sequence[dict[str, Any]] = field(default=())

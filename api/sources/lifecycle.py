@@ -163,7 +163,7 @@ async def end(
             await write_ending(session, source, fetch, ending)
             await release(session, fetch.id)
             if ending.error is None:
-                await count_read(session, hit=ending.bytes_fetched == 0)
+                await count_read(session, hit=ending.downloads == 0)
             return fetch
 
 

@@ -4,19 +4,31 @@ import asyncio
 import os
 import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from prefect import flow
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from api.cache import leases
 from api.cache.eviction import evict
 from api.cache.removal import lock_content, remove_entries
-from api.cache.tables import CacheEntry
+from api.cache.tables import HITS, MISSES, CacheCounter, CacheEntry
 from flows import staging
 from flows.sources import SourceContent, read_source
-from tests.flows.support import MORE_ROWS, ROWS, desk_of_flows, fetches, holds, read_in_a_task, sha256, url_of, use
+from tests.flows.support import (
+    AT_ONCE,
+    MORE_ROWS,
+    ROWS,
+    desk_of_flows,
+    fetches,
+    holds,
+    read_in_a_task,
+    sha256,
+    url_of,
+    use,
+)
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk
 from tests.support.receivers import Receiver, refuse
@@ -164,3 +176,23 @@ async def test_a_file_is_called_as_its_source_calls_it_as_far_as_a_file_system_t
     assert [path.read_bytes() for path in content.paths] == [ROWS] * len(names)
     # Their formats are still told from the names that they have at their source.
     assert [file.name for file in content.files] == list(names)
+
+
+async def test_a_reading_is_a_hit_when_it_needs_no_download_and_a_miss_when_it_does(desk: Desk, site: Receiver) -> None:
+    name = await desk.register("http", {"url": url_of(site), "cache_ttl_seconds": 600})
+    counted = []
+
+    async def read(max_age: timedelta | None = None) -> None:
+        assert use(name, max_age)[1].path.read_bytes() == ROWS
+        async with desk.shop.sessions() as session:
+            counters = {row.name: row.value for row in await session.scalars(select(CacheCounter))}
+        counted.append((counters.get(HITS, 0), counters.get(MISSES, 0)))
+
+    await read()
+    await read()
+    site.behaviours = [refuse(304)]
+    await read(AT_ONCE)
+    # Fresh, but gone.
+    desk.shop.store.delete(sha256(ROWS))
+    await read()
+    assert counted == [(0, 1), (1, 1), (2, 1), (2, 2)]

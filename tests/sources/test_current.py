@@ -8,6 +8,7 @@ from uuid import uuid4
 from sqlalchemy import delete, update
 
 from api.cache.eviction import evict
+from api.cache.reading import read_stats
 from api.cache.removal import lock_content, remove_entries
 from api.cache.tables import CacheBlob, CacheHold
 from api.db.base import utc_now
@@ -100,6 +101,15 @@ async def test_what_is_read_is_not_what_was_used_longest_ago(desk: Desk) -> None
         await session.execute(delete(CacheHold))
     assert await evict(desk.shop.sessions, desk.shop.store, len(ROWS + MORE_ROWS)) == len(b"day\n")
     assert [await desk.content(name) for name in names] == [[ROWS], [MORE_ROWS], []]
+
+
+async def test_the_download_of_an_empty_file_is_a_miss_and_to_learn_that_it_is_unchanged_a_hit(desk: Desk) -> None:
+    settle(desk.file("empty.bin", b""))
+    name = await desk.register("file", {"path": "empty.bin"})
+    for hit_rate in (0, 1 / 2):
+        assert (await desk.fetch(name)).bytes_fetched == 0
+        async with desk.shop.sessions() as session:
+            assert (await read_stats(session)).hit_rate == hit_rate
 
 
 async def test_a_use_that_is_noted_by_several_at_once_is_on_record_once(desk: Desk) -> None:

@@ -83,6 +83,7 @@ class Gathered:
 
     entries: list[NewEntry] = field(default_factory=list)
     bytes_fetched: int = 0
+    downloads: int = 0
     examples: list[dict[str, object]] = field(default_factory=list)
 
     @property

@@ -198,6 +198,7 @@ async def _gather(shop: Workshop, begun: Begun, plan: Plan, force: bool, tell: T
         await _publish(shop, begun, item, run)
         gathered.entries.append(item.entry)
         gathered.bytes_fetched += item.entry.size_bytes
+        gathered.downloads += 1
         gathered.examples += item.examples
         tell(f"Read {item.entry.key}: {item.entry.size_bytes:,} bytes.")
     return gathered
@@ -221,6 +222,7 @@ def _ending(plan: Plan, gathered: Gathered) -> Ending:
         etag=etag,
         last_modified=last_modified,
         bytes_fetched=gathered.bytes_fetched,
+        downloads=gathered.downloads,
         rows_parsed=gathered.rows,
         bad_rows=gathered.bad_rows,
         bad_row_examples=gathered.examples,
