@@ -9,6 +9,9 @@ from api.cache.store import BlobStore
 from api.cache.tables import CacheBlob, CacheEntry
 from api.db.engine import SessionFactory, database_errors
 
+# Few enough that what is used meanwhile is seldom among them.
+_AT_ONCE = 100
+
 
 async def evict(sessions: SessionFactory, store: BlobStore, max_bytes: int, keep: Iterable[str] = ()) -> int:
     """Delete content until no more than `max_bytes` are there; how many bytes were deleted.
@@ -18,26 +21,36 @@ async def evict(sessions: SessionFactory, store: BlobStore, max_bytes: int, keep
     Raises `DatabaseUnavailable`, and `FetchFailure` when the storage is out of reach.
     """
     freed = 0
-    tried = set(keep)
+    stays = set(keep)
     # The sum is taken anew each time, as others may be at it, too.
-    while (victim := await _victim(sessions, max_bytes, tried)) is not None:
-        tried.add(victim)
-        await _give_up(sessions, victim)
-        freed += await delete_content(sessions, store, victim) or 0
+    while await _is_too_large(sessions, max_bytes) and (victims := await _victims(sessions, stays)):
+        for victim in victims:
+            if not await _is_too_large(sessions, max_bytes):
+                break
+            await _give_up(sessions, victim)
+            deleted = await delete_content(sessions, store, victim)
+            if deleted is None:
+                stays.add(victim)
+            freed += deleted or 0
     return freed
 
 
-async def _victim(sessions: SessionFactory, max_bytes: int, tried: Collection[str]) -> str | None:
+async def _is_too_large(sessions: SessionFactory, max_bytes: int) -> bool:
+    with database_errors():
+        async with sessions() as session:
+            return (await session.scalar(select(func.sum(CacheBlob.size_bytes))) or 0) > max_bytes
+
+
+async def _victims(sessions: SessionFactory, stays: Collection[str]) -> list[str]:
+    """Some contents that may go, the first of them first."""
     is_named = exists().where(CacheEntry.content_hash == CacheBlob.content_hash)
     free = select(CacheBlob.content_hash).where(CacheBlob.size_bytes.is_not(None), ~is_held())
     free = free.order_by(is_named, CacheBlob.last_used_at, CacheBlob.content_hash)
     with database_errors():
         async with sessions() as session:
-            if (await session.scalar(select(func.sum(CacheBlob.size_bytes))) or 0) <= max_bytes:
-                return None
-            # What could not be deleted is in front of what can be.
-            candidates = (await session.scalars(free.limit(len(tried) + 1))).all()
-    return next((each for each in candidates if each not in tried), None)
+            # What stays may be in front of what can go.
+            candidates = (await session.scalars(free.limit(len(stays) + _AT_ONCE))).all()
+    return [each for each in candidates if each not in stays]
 
 
 async def _give_up(sessions: SessionFactory, content_hash: str) -> None:

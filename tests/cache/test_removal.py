@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from api.cache.eviction import evict
 from api.cache.holds import renew_holds
@@ -103,6 +103,30 @@ async def test_what_nobody_names_is_evicted_before_what_somebody_does(cache: Cac
     await used(cache, b"kept", b"gone")
     assert await evict(cache.sessions, cache.store, 5) == 4
     await assert_there(cache, b"kept")
+
+
+async def test_content_that_is_to_be_kept_is_not_evicted_however_long_ago_it_was_used(cache: Cache) -> None:
+    await cache.fetch(await cache.source(), b"first", b"second", b"third")
+    await used(cache, b"first", b"second", b"third")
+    assert await evict(cache.sessions, cache.store, 1, keep=hashes_of([b"first", b"second"])) == 5
+    await assert_there(cache, b"first", b"second")
+
+
+async def test_who_evicts_much_looks_for_it_a_few_times_only(cache: Cache) -> None:
+    contents = [b"%03d" % number for number in range(210)]
+    await cache.fetch(await cache.source(), *contents)
+    await used(cache, *contents)
+    looks = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        looks.extend([statement] if "ORDER BY" in statement and "last_used_at" in statement else [])
+
+    engine = cache.sessions.kw["bind"].sync_engine
+    event.listen(engine, "before_cursor_execute", note)
+    assert await evict(cache.sessions, cache.store, 6) == 208 * 3
+    event.remove(engine, "before_cursor_execute", note)
+    assert len(looks) == 3
+    await assert_there(cache, *contents[-2:])
 
 
 async def test_held_content_is_never_evicted(cache: Cache) -> None:
