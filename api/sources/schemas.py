@@ -194,7 +194,9 @@ class FetchDetail(FetchSummary):
     triggered_by: str | None
     execution_id: str | None
     run_id: str | None = Field(description="The Prefect flow run.")
-    capture_id: str | None = Field(description="Names the content; runs that used it carry the same.")
+    capture_id: str | None = Field(
+        description="Names the content; runs that used it carry the same, unless their result has one of its own."
+    )
     bad_rows: int | None
     bad_row_examples: list[BadRowDetail]
     used_by_runs: list[str] = Field(description="Flow runs that worked on what it brought, newest first; at most 100.")

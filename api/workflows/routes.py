@@ -40,9 +40,9 @@ async def list_runs(
 
 
 @router.get("/runs/{run_id}", operation_id="get_run", responses=errors(404))
-async def get_run(prefect: PrefectDep, run_id: str) -> WorkflowRunDetail:
+async def get_run(prefect: PrefectDep, sessions: SessionsDep, run_id: str) -> WorkflowRunDetail:
     """Show one run with its steps."""
-    return await runs.read_run(prefect, run_id)
+    return await runs.show_run(prefect, sessions, run_id)
 
 
 @router.post(

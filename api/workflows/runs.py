@@ -7,11 +7,13 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from api.db.base import utc_now
+from api.db.engine import SessionFactory, database_errors
 from api.errors import NotFound
 from api.pagination import Page, PageRequest, make_page
 from api.prefect.client import Flow, FlowRun, Log, Prefect, TaskRun
 from api.prefect.results import ResultUnreadable, read_result
 from api.prefect.states import is_final
+from api.sources.usage import capture_used
 from api.workflows.failures import category_of, is_exception, message_of
 from api.workflows.origins import CALLER_LABEL, SCHEDULE_LABEL, domain_of, schedule_of, trigger_of
 from api.workflows.run_pages import read_page
@@ -47,7 +49,7 @@ async def list_runs(prefect: Prefect, query: RunQuery, page: PageRequest) -> Pag
 
 
 async def read_run(prefect: Prefect, run_id: str) -> WorkflowRunDetail:
-    """One run with its steps. Raises `NotFound`."""
+    """One run with its steps, as far as Prefect knows it. Raises `NotFound`."""
     run = await find_run(prefect, run_id)
     steps, flows, result, (triggered_by, parent_run_id) = await asyncio.gather(
         read_steps(prefect, run), prefect.flows_by_id([run.flow_id]), _result_of(prefect, run), origin_of(prefect, run)
@@ -72,6 +74,19 @@ async def read_run(prefect: Prefect, run_id: str) -> WorkflowRunDetail:
             "prefect_url": f"{prefect.ui_url}/runs/flow-run/{run.id}" if prefect.ui_url else None,
         }
     )
+
+
+async def show_run(prefect: Prefect, sessions: SessionFactory, run_id: str) -> WorkflowRunDetail:
+    """One run with its steps, and with the content that it used where it does not say what it captured itself.
+
+    Raises `NotFound`.
+    """
+    detail = await read_run(prefect, run_id)
+    if detail.capture_id is None:
+        with database_errors():
+            async with sessions() as session:
+                detail.capture_id = await capture_used(session, detail.run_id)
+    return detail
 
 
 async def find_run(prefect: Prefect, run_id: str) -> FlowRun:

@@ -112,7 +112,10 @@ class WorkflowRunDetail(WorkflowRunSummary):
     steps: list[WorkflowStepDetail]
     triggered_by: str | None = Field(description="The name of the API key, schedule, automation or parent run.")
     parent_run_id: UUID | None
-    capture_id: str | None = Field(description="From the flow's result, where it has this key.")
+    capture_id: str | None = Field(
+        description="From the flow's result, where it has this key; else the content of a source that the run used, "
+        "of several the last."
+    )
     attempt: int = Field(description="1 for the first try.")
     prefect_url: str | None = Field(description="The run in the Prefect UI.")
 

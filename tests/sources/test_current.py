@@ -13,6 +13,7 @@ from api.cache.removal import lock_content, remove_entries
 from api.cache.tables import CacheBlob, CacheHold
 from api.db.base import utc_now
 from api.sources.current import Current, find_current, note_use, read_current
+from api.sources.usage import capture_used
 from tests.cache.support import hash_of
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk
@@ -121,6 +122,9 @@ async def test_a_use_that_is_noted_by_several_at_once_is_on_record_once(desk: De
     run_id = uuid4()
     await asyncio.gather(*(note_use(desk.shop.sessions, run_id, current) for _ in range(8)))
     assert (await desk.read_fetch(fetched.id)).used_by_runs == [str(run_id)]
+    async with desk.shop.sessions() as session:
+        assert await capture_used(session, run_id) == hash_of(ROWS)
+        assert await capture_used(session, uuid4()) is None
 
 
 async def test_content_larger_than_the_cache_can_be_read_once_by_who_waited_for_it(desk: Desk) -> None:

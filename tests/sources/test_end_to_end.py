@@ -101,6 +101,10 @@ def test_a_weekly_file_is_registered_fetched_shown_in_prefect_downloaded_and_use
     assert (used["used_by_runs"], used["capture_id"]) == ([user["run_id"]], sha256)
     detail = api.get(f"/sources/{name}")
     assert (detail["total_fetches"], detail["success_rate"], detail["last_content_hash"]) == (2, 1.0, sha256)
+    # What it published has a name of its own, and a run that came to nothing has the name of what it read.
+    assert user["capture_id"].startswith("otc-2026-01-05-")
+    failed = api.wait_for(api.trigger("finra.weekly_refresh", **(params | {"tier": "T1"})))
+    assert (failed["status"], failed["capture_id"]) == ("FAILED", sha256), failed["error"]
 
 
 @pytest.mark.skipif(not WEEKLY.is_file(), reason="FINRA's files are not at hand")
