@@ -54,13 +54,16 @@ async def ask(
 
 
 async def _open_fetch(session: AsyncSession, source: Source, force: bool) -> Fetch | None:
-    """A fetch that is under way and brings what is wanted; what has died on the way is ended."""
+    """A fetch that is under way and brings what is wanted; what has died on the way is ended.
+
+    One that began before the source was changed brings something else.
+    """
     mine = select(Fetch).where(Fetch.source_id == source.id, Fetch.status.in_(OPEN)).order_by(Fetch.id)
     now = utc_now()
     for fetch in (await session.scalars(mine.with_for_update())).all():
         if is_dead(fetch, now):
             await write_ending(session, source, fetch, GONE)
-        elif fetch.force or not force:
+        elif (fetch.force or not force) and fetch.config_version in (None, source.config_version):
             return fetch
     return None
 

@@ -26,6 +26,8 @@ class Current:
     # Names the content: SHA-256, hex.
     capture_id: str
     entries: Sequence[NewEntry]
+    # Whether it was read as the source is configured now.
+    is_as_configured: bool
 
 
 async def find_current(
@@ -34,7 +36,7 @@ async def find_current(
     """The content of a source, held for `seconds`, unless it is stale; None where it is, or where there is none.
 
     Content is fresh until its `cache_ttl_seconds` are over, or for `max_age` after the fetch where that is given. A
-    source with neither is asked each time. Raises `NotFound`.
+    source with neither is asked each time, and so is one that was configured otherwise since. Raises `NotFound`.
     """
     with database_errors():
         async with sessions.begin() as session:
@@ -85,7 +87,8 @@ async def _read(session: AsyncSession, source: Source) -> tuple[Current, datetim
     if fetch is None or fetch.completed_at is None or not _are_of(entries, fetch):
         return None
     expiries = [row.expires_at for row in rows if row.expires_at is not None]
-    current = Current(source, fetch.id, fetch.content_hash or "", entries)
+    is_as_configured = fetch.config_version == source.config_version
+    current = Current(source, fetch.id, fetch.content_hash or "", entries, is_as_configured)
     return current, fetch.completed_at, min(expiries) if len(expiries) == len(rows) else None
 
 
@@ -97,8 +100,10 @@ def _are_of(entries: Sequence[NewEntry], fetch: Fetch) -> bool:
 
 
 def _is_fresh(found: tuple[Current, datetime, datetime | None], max_age: timedelta | None) -> bool:
-    _, fetched_at, expires_at = found
+    current, fetched_at, expires_at = found
     now = utc_now()
+    if not current.is_as_configured:
+        return False
     if max_age is not None:
         return now - fetched_at <= max_age
     return expires_at is not None and expires_at > now

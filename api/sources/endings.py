@@ -35,6 +35,8 @@ class Ending:
     bad_row_examples: Sequence[dict[str, Any]] = field(default=())
     # Set where another fetch of the same source did the work.
     joined: str | None = None
+    # The version of the source's configuration that the content was read under.
+    config_version: int | None = None
     # Whether nobody is told of a failure, because a person wanted it so.
     is_silent: bool = False
 
@@ -74,6 +76,7 @@ def _write_content(source: Source, fetch: Fetch, ending: Ending) -> None:
     fetch.content_hash, fetch.etag, fetch.last_modified = ending.content_hash, ending.etag, ending.last_modified
     fetch.rows_parsed, fetch.bad_rows = ending.rows_parsed, ending.bad_rows
     fetch.bad_row_examples = list(ending.bad_row_examples) or None
+    fetch.config_version = ending.config_version
     fetch.content_changed = ending.joined is None and ending.content_hash != source.last_content_hash
     source.last_content_hash, source.last_etag = ending.content_hash, ending.etag
     source.last_modified = ending.last_modified

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.cache.service import NewEntry, count_read, release, store_entries
@@ -83,6 +83,7 @@ async def begin(sessions: SessionFactory, id_or_name: str, fetch_id: str | None,
             else:
                 fetch = fetch or _written_down(session, source, beginning)
                 _set_running(fetch, beginning, now)
+                fetch.config_version = source.config_version
                 refused = False
     if refused or fetch is None:
         raise Conflict(f"The source {source.name!r} is disabled; enable it to fetch it.")
@@ -157,6 +158,9 @@ async def end(
             if content is not None:
                 if source.reader != fetch.id:
                     return None
+                if ending.config_version != source.config_version:
+                    # It was changed meanwhile: the next fetch must not take what was read before for unchanged.
+                    content = [entry.with_validators({}) for entry in content]
                 await store_entries(session, source.id, fetch.id, content, expires_at)
             if source.reader == fetch.id:
                 source.reader = None
@@ -174,10 +178,14 @@ async def _locked_source(session: AsyncSession, fetch_id: str) -> Source | None:
 
 
 async def joined_ending(sessions: SessionFactory, other_id: str, since: datetime) -> Ending | None:
-    """The ending of another fetch of the same source for one that waited for it, if it brought content since then."""
+    """The ending of another fetch of the same source for one that waited for it.
+
+    None unless it brought content since then, as the source is configured now.
+    """
+    its_source = Source.id == Fetch.source_id, Source.config_version == Fetch.config_version
     with database_errors():
         async with sessions() as session:
-            other = await session.get(Fetch, other_id)
+            other = await session.scalar(select(Fetch).join(Source, and_(*its_source)).where(Fetch.id == other_id))
     if other is None or other.status in OPEN or other.content_hash is None:
         return None
     if other.completed_at is None or other.completed_at < since:
@@ -190,4 +198,5 @@ async def joined_ending(sessions: SessionFactory, other_id: str, since: datetime
         bad_rows=other.bad_rows or 0,
         bad_row_examples=other.bad_row_examples or (),
         joined=other.id,
+        config_version=other.config_version,
     )

@@ -138,7 +138,8 @@ class Registry:
             source.config, config = self.configs.store(source.source_type, body.config, source.config)
             source.connection_id = await _connection_id(session, config)
         if sent & {"config", "parser_type", "parser_config"}:
-            # What is there may not be what would be read now, or would be counted otherwise.
+            # What is there, or is being read, may not be what would be read now, or would be counted otherwise.
+            source.config_version += 1
             await session.execute(update(CacheEntry).where(CacheEntry.source_id == source.id).values(validators={}))
         source.updated_at = utc_now()
 

@@ -29,6 +29,8 @@ class Source(Base):
     domain: Mapped[str | None] = mapped_column(String(255))
     parser_type: Mapped[str | None] = mapped_column(String(20))
     parser_config: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    # Counts the changes of what is read and how it is parsed.
+    config_version: Mapped[int] = mapped_column(default=1)
     enabled: Mapped[bool]
     # The registered connection that a database source reads over.
     connection_id: Mapped[str | None] = mapped_column(ForeignKey("database_connections.id"), index=True)
@@ -73,6 +75,8 @@ class Fetch(Base):
     trigger: Mapped[str] = mapped_column(String(20))
     triggered_by: Mapped[str | None] = mapped_column(String(255))
     force: Mapped[bool] = mapped_column(default=False)
+    # That of its source when it began, and once it has ended well the one that its content was read under.
+    config_version: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

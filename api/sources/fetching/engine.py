@@ -226,4 +226,5 @@ def _ending(plan: Plan, gathered: Gathered) -> Ending:
         rows_parsed=gathered.rows,
         bad_rows=gathered.bad_rows,
         bad_row_examples=gathered.examples,
+        config_version=plan.source.config_version,
     )

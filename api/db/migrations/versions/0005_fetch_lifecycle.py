@@ -1,0 +1,25 @@
+"""Let sources count the changes of their configuration, and fetches say which of them they read under."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("sources", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("config_version", sa.Integer(), nullable=False, server_default="1"))
+    with op.batch_alter_table("fetches", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("config_version", sa.Integer(), nullable=True))
+    # What was fetched before counts as read under the present configuration.
+    op.execute(sa.table("fetches", sa.column("config_version", sa.Integer())).update().values(config_version=1))
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("fetches", schema=None) as batch_op:
+        batch_op.drop_column("config_version")
+    with op.batch_alter_table("sources", schema=None) as batch_op:
+        batch_op.drop_column("config_version")

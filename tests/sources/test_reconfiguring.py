@@ -1,0 +1,131 @@
+"""A source that is changed while it is read: nothing that was read before the change passes for what is wanted now."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from api.sources.asking import Asked, ask
+from api.sources.current import Current, find_current
+from api.sources.schemas import FetchTrigger
+from tests.sources.reading.support import settle
+from tests.sources.support import Desk
+from tests.sources.test_one_at_a_time import asked
+from tests.support.receivers import Behaviour, Handler, Receiver, receiver
+
+ROWS = b"day,venue\n2026-01-05,AAA\n"
+OTHER_ROWS = b"day,venue\n2026-01-05,AAA\n2026-01-05,BBB\n"
+NO_HEADER = {"has_header": False}
+
+
+def tagged(body: bytes, free: threading.Event | None = None) -> Behaviour:
+    """Answer with an ETag, once that is set, and 304 to whoever has this content."""
+
+    def behave(handler: Handler) -> None:
+        assert free is None or free.wait(30)
+        if handler.headers["If-None-Match"] == '"v1"':
+            handler.answer(304)
+        else:
+            handler.answer(200, body, {"ETag": '"v1"'})
+
+    return behave
+
+
+@pytest.fixture
+def site() -> Iterator[Receiver]:
+    with receiver() as started:
+        started.always = tagged(ROWS)
+        yield started
+
+
+async def source_at(site: Receiver, desk: Desk) -> str:
+    return await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"})
+
+
+async def request(desk: Desk, name: str, fetch_id: str) -> Asked:
+    sessions = desk.shop.sessions
+    return await ask(sessions, name, fetch_id, by="tests", trigger=FetchTrigger.API, force=False)
+
+
+async def current(desk: Desk, name: str, max_age: timedelta | None = None) -> Current | None:
+    return await find_current(desk.shop.sessions, name, holder="reader", seconds=60, max_age=max_age)
+
+
+async def test_what_was_read_before_a_change_is_not_taken_for_unchanged_after_it(desk: Desk, site: Receiver) -> None:
+    free = threading.Event()
+    site.behaviours = [tagged(ROWS, free)]
+    name = await source_at(site, desk)
+    reading = asyncio.create_task(desk.fetch(name))
+    await asked(site)
+    await desk.update(name, parser_config=NO_HEADER)
+    free.set()
+    before = await reading
+    assert (before.status, before.rows_parsed) == ("SUCCESS", 1)
+    after = await desk.fetch(name)
+    assert (after.bytes_fetched, after.rows_parsed, after.content_changed) == (len(ROWS), 2, False)
+    # From then on a source that says so is unchanged again.
+    assert (await desk.fetch(name)).bytes_fetched == 0
+
+
+async def test_a_fetch_that_was_waiting_when_the_source_was_changed_reads_it_for_itself(
+    desk: Desk, site: Receiver
+) -> None:
+    free = threading.Event()
+    site.behaviours = [tagged(ROWS, free)]
+    name = await source_at(site, desk)
+    first = asyncio.create_task(desk.fetch(name))
+    await asked(site)
+    second = asyncio.create_task(desk.fetch(name))
+    await asyncio.sleep(0.3)
+    await desk.update(name, parser_config=NO_HEADER)
+    free.set()
+    assert [(await fetch).rows_parsed for fetch in (first, second)] == [1, 2]
+    assert len(site.requests) == 2
+
+
+async def test_who_asks_after_a_change_does_not_join_what_began_before_it(desk: Desk) -> None:
+    name = await desk.register("file", {"path": "a.csv"})
+    waiting = await request(desk, name, "01J00000000000000000000001")
+    await desk.update(name, config={"path": "b.csv"})
+    # It has not begun yet, and will read what the source says then.
+    assert (await request(desk, name, "01J00000000000000000000002")).fetch_id == waiting.fetch_id
+
+    name = await desk.register("file", {"path": "a.csv"})
+    begun = await desk.begin(name)
+    assert (await request(desk, name, "01J00000000000000000000003")).fetch_id == begun.fetch_id
+    await desk.update(name, domain="desk.rates")
+    assert (await request(desk, name, "01J00000000000000000000003")).fetch_id == begun.fetch_id
+    await desk.update(name, parser_type="csv")
+    asked_anew = await request(desk, name, "01J00000000000000000000003")
+    assert (asked_anew.joined, asked_anew.fetch_id) == (False, "01J00000000000000000000003")
+
+
+@pytest.mark.parametrize("max_age", [None, timedelta(hours=1)])
+async def test_content_of_another_place_is_not_fresh_however_young_it_is(desk: Desk, max_age: timedelta | None) -> None:
+    settle(desk.file("a.csv", ROWS), desk.file("b.csv", OTHER_ROWS))
+    name = await desk.register("file", {"path": "a.csv", "cache_ttl_seconds": 3600})
+    first = await desk.fetch(name)
+    found = await current(desk, name, max_age)
+    assert found is not None
+    assert found.fetch_id == first.id
+    await desk.update(name, config={"path": "b.csv", "cache_ttl_seconds": 3600})
+    assert await current(desk, name, max_age) is None
+    second = await desk.fetch(name)
+    found = await current(desk, name, max_age)
+    assert found is not None
+    assert (found.fetch_id, found.capture_id) == (second.id, second.content_hash)
+
+
+async def test_content_that_was_read_while_its_place_was_changed_is_not_fresh(desk: Desk, site: Receiver) -> None:
+    free = threading.Event()
+    site.behaviours = [tagged(ROWS, free)]
+    config = {"url": f"http://127.0.0.1:{site.port}/a.csv", "cache_ttl_seconds": 3600}
+    name = await desk.register("http", config)
+    reading = asyncio.create_task(desk.fetch(name))
+    await asked(site)
+    await desk.update(name, config={**config, "url": f"http://127.0.0.1:{site.port}/b.csv"})
+    free.set()
+    assert (await reading).status == "SUCCESS"
+    assert await current(desk, name) is None
