@@ -111,11 +111,15 @@ async def _show(begun: Begun, outcome: Outcome) -> None:
         "SHA-256": outcome.content_hash,
         "changed": "yes" if outcome.content_changed else "no",
     }
-    await acreate_table_artifact(
-        key=f"fetch-{re.sub('[^a-z0-9]+', '-', begun.source_name.lower()).strip('-') or begun.source_id.lower()}",
-        table=[{"what": name, "value": "" if value is None else str(value)} for name, value in row.items()],
-        description=f"Fetch {begun.fetch_id} of the source {begun.source_name}.",
-    )
+    try:
+        await acreate_table_artifact(
+            key=f"fetch-{re.sub('[^a-z0-9]+', '-', begun.source_name.lower()).strip('-') or begun.source_id.lower()}",
+            table=[{"what": name, "value": "" if value is None else str(value)} for name, value in row.items()],
+            description=f"Fetch {begun.fetch_id} of the source {begun.source_name}.",
+        )
+    except Exception:
+        # The fetch has ended well, and Spine shows the same.
+        get_run_logger().warning("Prefect did not take the artifact of this fetch.", exc_info=True)
     if outcome.bad_rows:
         get_run_logger().warning(
             "%d rows were left out; the first: %s", outcome.bad_rows, list(outcome.bad_row_examples[:3])

@@ -9,6 +9,8 @@ from datetime import timedelta
 from math import inf
 from typing import TypeVar
 
+import structlog
+
 from api.cache.eviction import evict
 from api.cache.service import NewEntry, current_entries, hold, hold_all
 from api.connections.service import find_connection
@@ -27,6 +29,8 @@ from api.sources.reading.database import open_query_reader
 from api.sources.tables import Fetch, Source
 from api.sources.types.base import SourceConfig
 from api.sources.types.database import DatabaseConfig
+
+log = structlog.get_logger("spine.sources")
 
 T = TypeVar("T")
 
@@ -77,7 +81,11 @@ async def fetch(shop: Workshop, begun: Begun, *, force: bool, tell: Tell) -> Out
     if shop.settings.cache_max_bytes is not None:
         # Who waits for this fetch has yet to read it, also when it is larger than all that the cache may keep.
         keep = [entry.content_hash for entry in gathered.entries]
-        await evict(shop.sessions, shop.store, shop.settings.cache_max_bytes, keep)
+        try:
+            await evict(shop.sessions, shop.store, shop.settings.cache_max_bytes, keep)
+        except Exception as error:
+            # The fetch has ended well, and tidying up evicts every hour, too.
+            log.warning("eviction_failed", fetch_id=begun.fetch_id, exc_info=error)
     return outcome
 
 

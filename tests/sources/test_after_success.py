@@ -1,0 +1,66 @@
+"""What is done after a fetch has ended well, and cannot make it fail any more."""
+
+from dataclasses import replace
+from uuid import uuid4
+
+from prefect import flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from api.db.base import new_id, utc_now
+from api.sources.fetching.engine import Outcome
+from api.sources.lifecycle import Begun
+from flows.fetch_source import _show
+from tests.sources.reading.support import settle
+from tests.sources.support import Desk
+from tests.support.stack import PrefectStack
+
+ROWS = b"day,venue,shares\n2026-01-05,AAA,1\n"
+OTHER_ROWS = b"day,venue,shares\n2026-01-05,BBB,2\n"
+
+
+def limited(desk: Desk, max_bytes: int) -> Desk:
+    """The same desk with a limit on its cache."""
+    settings = desk.shop.settings.model_copy(update={"cache_max_bytes": max_bytes})
+    return replace(desk, shop=replace(desk.shop, settings=settings))
+
+
+async def test_a_fetch_over_the_limit_of_the_cache_gives_up_what_was_used_longest_ago(desk: Desk) -> None:
+    desk = limited(desk, len(ROWS) + 1)
+    settle(desk.file("old.csv", ROWS), desk.file("new.csv", OTHER_ROWS))
+    old = await desk.register("file", {"path": "old.csv"})
+    new = await desk.register("file", {"path": "new.csv"})
+    await desk.fetch(old)
+    assert await desk.content(old) == [ROWS]
+    await desk.fetch(new)
+    assert await desk.entries(old) == []
+    assert await desk.content(new) == [OTHER_ROWS]
+    assert len(list(desk.shop.store.list())) == 1
+
+
+async def test_a_fetch_whose_eviction_fails_has_ended_well(desk: Desk) -> None:
+    settle(desk.file("a.csv", ROWS), desk.file("b.csv", OTHER_ROWS))
+    name = await desk.register("file", {"path": "a.csv"})
+    await desk.fetch(name)
+    # What is to go is a folder now, which cannot be deleted as a file.
+    blob = desk.shop.store.local_path((await desk.entries(name))[0].content_hash)
+    assert blob is not None
+    blob.unlink()
+    blob.mkdir()
+    name = await desk.register("file", {"path": "b.csv"})
+    begun = await desk.begin(name)
+    assert (await limited(desk, 1).go_on(begun)).status == "SUCCESS"
+    assert (await desk.read_fetch(begun.fetch_id)).status == "SUCCESS"
+    assert blob.is_dir()
+
+
+async def test_an_artifact_that_prefect_does_not_take_does_not_fail_the_run(stack: PrefectStack) -> None:
+    # No name of a source has such a character, but it is one that cannot be sent.
+    begun = Begun(new_id(), new_id(), "desk \ud800", utc_now())
+
+    @flow(name=f"fetching.{uuid4().hex[:10]}", persist_result=False)
+    async def show() -> str:
+        await _show(begun, Outcome("SUCCESS", "0" * 64, True, 1, 1, 0, ()))
+        return "shown"
+
+    with temporary_settings({PREFECT_API_URL: stack.url}):
+        assert await show() == "shown"
