@@ -1,7 +1,6 @@
 """Fetches that are asked for: written down before anything is started."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import select, update
@@ -10,12 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.db.base import utc_now
 from api.db.engine import SessionFactory, database_errors
 from api.errors import Conflict
-from api.sources.endings import Ending, write_ending
-from api.sources.lifecycle import find_source
+from api.sources.lifecycle import find_source, is_silent
 from api.sources.schemas import FetchTrigger
-from api.sources.tables import OPEN, PENDING, RUNNING, Fetch, Source
-
-GONE = Ending(error="The process that fetched it is gone.", error_category="ORCHESTRATION")
+from api.sources.tables import OPEN, PENDING, Fetch, Source
 
 
 @dataclass(frozen=True)
@@ -54,23 +50,16 @@ async def ask(
 
 
 async def _open_fetch(session: AsyncSession, source: Source, force: bool) -> Fetch | None:
-    """A fetch that is under way and brings what is wanted; what has died on the way is ended.
+    """A fetch that is under way and brings what is wanted.
 
-    One that began before the source was changed brings something else.
+    One that is silent may bring nothing, and one that began before the source was changed something else.
     """
     mine = select(Fetch).where(Fetch.source_id == source.id, Fetch.status.in_(OPEN)).order_by(Fetch.id)
-    now = utc_now()
+    now, versions = utc_now(), (None, source.config_version)
     for fetch in (await session.scalars(mine.with_for_update())).all():
-        if is_dead(fetch, now):
-            await write_ending(session, source, fetch, GONE)
-        elif (fetch.force or not force) and fetch.config_version in (None, source.config_version):
+        if not is_silent(fetch, now) and (fetch.force or not force) and fetch.config_version in versions:
             return fetch
     return None
-
-
-def is_dead(fetch: Fetch, now: datetime) -> bool:
-    """Whether the process that ran a fetch is gone without a word."""
-    return fetch.status == RUNNING and fetch.alive_until is not None and fetch.alive_until < now
 
 
 async def note_run(sessions: SessionFactory, fetch_id: str, run_id: UUID) -> None:

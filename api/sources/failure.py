@@ -29,5 +29,13 @@ class FetchFailure(Exception):
         return _again, (self.category, self.sentence, self.transient)
 
 
+class FetchLost(Exception):
+    """A fetch that was silent for so long that it was given up, and another may have begun."""
+
+    def __str__(self) -> str:
+        """What its row would say, had nobody else written it."""
+        return "It was silent for too long and was given up; its source may be read by another fetch."
+
+
 def _again(category: FailureCategory, sentence: str, transient: bool) -> FetchFailure:
     return FetchFailure(category, sentence, transient=transient)

@@ -1,7 +1,8 @@
 """The life of a fetch, written down at each step: begun, alive, read by one process at a time, ended.
 
 A source is read by one fetch at a time, the one that its row names. Each fetch that is RUNNING renews a promise to be
-alive; when it no longer does, its process is gone, and the source is free for the next one.
+alive. When it no longer does, its process is gone, or cannot reach the database. So whoever sees that gives it a last
+call, which a renewal takes back; after that it is dead, and the source is free for the next one.
 """
 
 from collections.abc import Sequence
@@ -18,10 +19,12 @@ from api.db.engine import SessionFactory, database_errors, keep_writers_out
 from api.errors import Conflict, NotFound
 from api.sources.endings import Ending, write_ending
 from api.sources.schemas import FetchTrigger
-from api.sources.tables import OPEN, RUNNING, Fetch, Source
+from api.sources.tables import GOOD, OPEN, RUNNING, Fetch, Source
 
-# Who has not renewed the promise for this long is gone.
+# Who has not renewed the promise for this long may be gone.
 PROMISE = timedelta(seconds=20)
+# Longer than a process takes to renew its promise once the database is back, however its last try went.
+LAST_CALL = timedelta(seconds=15)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def _set_running(fetch: Fetch, beginning: Beginning, now: datetime) -> None:
     fetch.status, fetch.started_at, fetch.completed_at = RUNNING, now, None
     fetch.run_id, fetch.execution_id = beginning.run_id, beginning.execution_id
     fetch.error, fetch.error_category, fetch.joined = None, None, None
-    fetch.alive_until = now + PROMISE
+    fetch.alive_until, fetch.last_call = now + PROMISE, None
 
 
 async def _of_run(session: AsyncSession, run_id: UUID) -> Fetch | None:
@@ -116,24 +119,48 @@ async def _of_run(session: AsyncSession, run_id: UUID) -> Fetch | None:
 
 
 async def stay_alive(sessions: SessionFactory, fetch_id: str) -> bool:
-    """Renew the promise of a fetch; False when somebody has ended it meanwhile."""
+    """Renew the promise of a fetch; False when it was given up meanwhile, and not when it has ended well."""
     mine = update(Fetch).where(Fetch.id == fetch_id, Fetch.status == RUNNING)
+    renewing = mine.values(alive_until=utc_now() + PROMISE, last_call=None).returning(Fetch.id)
     with database_errors():
         async with sessions.begin() as session:
-            renewed = await session.execute(mine.values(alive_until=utc_now() + PROMISE).returning(Fetch.id))
-            return renewed.first() is not None
+            if (await session.execute(renewing)).first() is not None:
+                return True
+            return await session.scalar(select(Fetch.status).where(Fetch.id == fetch_id)) in GOOD
+
+
+def is_silent(fetch: Fetch, now: datetime) -> bool:
+    """Whether the process that runs a fetch has broken its promise."""
+    return fetch.status == RUNNING and fetch.alive_until is not None and fetch.alive_until < now
+
+
+def is_dead(fetch: Fetch, now: datetime) -> bool:
+    """Whether the process that ran a fetch is gone without a word: it has not heard its last call either."""
+    return is_silent(fetch, now) and fetch.last_call is not None and fetch.last_call < now
+
+
+async def give_last_call(session: AsyncSession, fetch_ids: Sequence[str]) -> None:
+    """Give those of these fetches that are silent their last call, if they have not had it."""
+    now = utc_now()
+    silent = (Fetch.status == RUNNING, Fetch.alive_until < now, Fetch.last_call.is_(None))
+    calling = update(Fetch).where(Fetch.id.in_(fetch_ids), *silent).values(last_call=now + LAST_CALL)
+    await session.execute(calling)
 
 
 async def hold_source(sessions: SessionFactory, source_id: str, fetch_id: str) -> str | None:
     """Take the right to read a source, or keep it; None when it is this fetch's, else the fetch that has it."""
-    its_reader = exists().where(Fetch.id == Source.reader, Fetch.status == RUNNING, Fetch.alive_until >= utc_now())
+    now = utc_now()
+    is_alive = or_(Fetch.alive_until >= now, Fetch.last_call.is_(None), Fetch.last_call >= now)
+    its_reader = exists().where(Fetch.id == Source.reader, Fetch.status == RUNNING, is_alive)
     free = or_(Source.reader.is_(None), Source.reader == fetch_id, ~its_reader)
     taking = update(Source).where(Source.id == source_id, free).values(reader=fetch_id)
     with database_errors():
         async with sessions.begin() as session:
             if (await session.execute(taking.returning(Source.id))).first() is not None:
                 return None
-            return await session.scalar(select(Source.reader).where(Source.id == source_id)) or ""
+            reader = await session.scalar(select(Source.reader).where(Source.id == source_id)) or ""
+            await give_last_call(session, [reader])
+            return reader
 
 
 async def end(

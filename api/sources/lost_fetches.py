@@ -9,9 +9,8 @@ from api.db.base import utc_now
 from api.db.engine import SessionFactory, database_errors
 from api.prefect.client import FlowRun, Prefect
 from api.prefect.filters import RunFilter
-from api.sources.asking import GONE, is_dead
 from api.sources.endings import Ending
-from api.sources.lifecycle import end
+from api.sources.lifecycle import end, give_last_call, is_dead, is_silent
 from api.sources.tables import OPEN, Fetch
 
 # A request has long been answered by then.
@@ -30,6 +29,7 @@ class LostFetches:
     async def run(self, prefect: Prefect, sessions: SessionFactory) -> None:
         """Look at the oldest fetches that are open."""
         fetches = await _open_fetches(sessions)
+        await _call_silent_ones(sessions, fetches)
         ids = [str(fetch.run_id) for fetch in fetches if fetch.run_id]
         runs = {}
         if ids:
@@ -48,6 +48,15 @@ async def _open_fetches(sessions: SessionFactory) -> Sequence[Fetch]:
             return (await session.scalars(wanted)).all()
 
 
+async def _call_silent_ones(sessions: SessionFactory, fetches: Sequence[Fetch]) -> None:
+    now = utc_now()
+    silent = [fetch.id for fetch in fetches if is_silent(fetch, now) and fetch.last_call is None]
+    if silent:
+        with database_errors():
+            async with sessions.begin() as session:
+                await give_last_call(session, silent)
+
+
 def _ending(fetch: Fetch, run: FlowRun | None) -> Ending | None:
     """How a fetch has ended; None while it has not."""
     now = utc_now()
@@ -58,7 +67,7 @@ def _ending(fetch: Fetch, run: FlowRun | None) -> Ending | None:
         return _ended("Its run was deleted.").silent() if since < now - TIME_TO_APPEAR else None
     state = run.state
     if state is None or not state.is_final():
-        return GONE if is_dead(fetch, now) else None
+        return _ended("The process that fetched it is gone.") if is_dead(fetch, now) else None
     if state.is_cancelled():
         return _ended("Its run was cancelled.").silent()
     return _ended(f"Its run ended as {state.name} before it did: {(state.message or 'Prefect keeps no reason')[:500]}")

@@ -96,6 +96,8 @@ class Fetch(Base):
     run_id: Mapped[UUID | None] = mapped_column(Uuid, index=True)
     # Until when its process has promised to be alive, while it is RUNNING.
     alive_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # Until when it may still renew a promise that somebody has seen broken.
+    last_call: Mapped[datetime | None] = mapped_column(UtcDateTime)
     # The fetch that read the content which this one waited for.
     joined: Mapped[str | None] = mapped_column(ULID)
 

@@ -101,5 +101,6 @@ async def _seconds_of_a_whole_fetch(desk: Desk, name: str) -> float:
 
 
 async def _let_promises_run_out(desk: Desk) -> None:
+    ago = utc_now() - timedelta(seconds=1)
     async with desk.shop.sessions.begin() as session:
-        await session.execute(update(Fetch).values(alive_until=utc_now() - timedelta(seconds=1)))
+        await session.execute(update(Fetch).values(alive_until=ago, last_call=ago))

@@ -1,5 +1,6 @@
 """Fetches that cannot write down their own end any more: what is made of them, and which are left alone."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,8 +16,9 @@ from api.cache.tables import CacheHold
 from api.db.base import utc_now
 from api.errors import PrefectUnavailable
 from api.prefect.client import Prefect
+from api.sources import lifecycle
 from api.sources.asking import ask, note_run
-from api.sources.lifecycle import Begun
+from api.sources.lifecycle import Begun, stay_alive
 from api.sources.lost_fetches import LostFetches
 from api.sources.schemas import FetchDetail, FetchTrigger
 from api.sources.tables import Fetch
@@ -74,6 +76,10 @@ class Office:
         fetch = await self.desk.read_fetch(fetch_id)
         before = utc_now() - LONG_AGO
         await self.change(fetch_id, created_at=before, **({"started_at": before} if fetch.started_at else {}))
+
+    async def die(self, fetch_id: str) -> None:
+        """Let a fetch have broken its promise, and not heard its last call."""
+        await self.change(fetch_id, alive_until=utc_now() - LONG_AGO, last_call=utc_now() - timedelta(seconds=1))
 
     async def look(self) -> None:
         """Look for lost fetches once."""
@@ -172,13 +178,42 @@ async def test_a_fetch_at_work_is_not_lost_while_its_process_keeps_its_promise(o
     assert await office.status(begun.fetch_id) == "RUNNING"
     assert (await office.desk.source(name)).reader == begun.fetch_id
 
-    await office.change(begun.fetch_id, alive_until=utc_now() - timedelta(seconds=1))
+    await office.die(begun.fetch_id)
     await office.look()
     lost = await office.desk.read_fetch(begun.fetch_id)
     assert why(lost) == ("FAILED", "ORCHESTRATION")
     assert lost.error == "The process that fetched it is gone."
     assert (await office.desk.source(name)).reader is None
     assert office.woken == [True]
+
+
+async def test_a_fetch_that_was_silent_while_the_database_was_away_is_not_lost_when_it_is_back(office: Office) -> None:
+    begun = await office.begin(await office.source(), "RUNNING")
+    for _ in range(2):
+        await office.change(begun.fetch_id, alive_until=utc_now() - LONG_AGO)
+        # It is looked at before it has renewed its promise, and it does so in time.
+        await office.look()
+        await office.look()
+        assert await office.status(begun.fetch_id) == "RUNNING"
+        # The last call is taken back, so that the next silence is given one of its own.
+        await office.die(begun.fetch_id)
+        assert await stay_alive(office.desk.shop.sessions, begun.fetch_id)
+        await office.look()
+    assert await office.status(begun.fetch_id) == "RUNNING"
+    assert office.woken == []
+
+
+async def test_a_fetch_that_is_silent_and_does_not_hear_its_last_call_is_lost(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "LAST_CALL", timedelta(seconds=0.5))
+    begun = await office.begin(await office.source(), "RUNNING")
+    await office.change(begun.fetch_id, alive_until=utc_now() - LONG_AGO)
+    await office.look()
+    await asyncio.sleep(0.6)
+    assert await office.status(begun.fetch_id) == "RUNNING"
+    await office.look()
+    assert await office.status(begun.fetch_id) == "FAILED"
 
 
 async def test_what_a_person_has_cancelled_or_deleted_raises_no_alert(office: Office) -> None:
@@ -231,7 +266,7 @@ async def test_each_of_many_open_fetches_is_judged_by_its_own_run(office: Office
 
 async def test_while_prefect_is_out_of_reach_nothing_is_taken_for_lost(office: Office) -> None:
     begun = await office.begin(await office.source(), "CRASHED")
-    await office.change(begun.fetch_id, alive_until=utc_now() - LONG_AGO)
+    await office.die(begun.fetch_id)
     await office.grow_old(begun.fetch_id)
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
         async with Prefect.connect(0.5) as nobody:

@@ -4,16 +4,18 @@ import asyncio
 import threading
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, text, update
 
 from api.db.base import utc_now
 from api.errors import Conflict
 from api.sources.asking import ask
-from api.sources.failure import FetchFailure
-from api.sources.fetching.engine import FetchLost
-from api.sources.lifecycle import stay_alive
+from api.sources.endings import Ending
+from api.sources.failure import FetchFailure, FetchLost
+from api.sources.fetching import workshop
+from api.sources.lifecycle import end, stay_alive
 from api.sources.schemas import FetchTrigger
 from api.sources.tables import Fetch
 from tests.sources.reading.support import settle
@@ -34,16 +36,30 @@ def when(free: threading.Event, body: bytes) -> Behaviour:
     return behave
 
 
+def trickle(handler: Handler) -> None:
+    """Send a little of a content again and again, for ever."""
+    handler.send_response(200)
+    handler.end_headers()
+    handler.close_connection = True
+    while not handler.receiver.stopped.wait(0.02):
+        handler.wfile.write(b"x" * 65_536)
+
+
 async def asked(site: Receiver) -> None:
     """Wait until somebody reads there."""
     await asyncio.to_thread(wait_until, lambda: bool(site.requests), "somebody to read", 30)
 
 
 async def kill(desk: Desk, fetch_id: str) -> None:
-    """Let the promise of a fetch have run out, as if its process had been killed a while ago."""
+    """Let the promise and the last call of a fetch have run out, as if its process had been killed a while ago."""
+    await silence(desk, fetch_id, last_call=utc_now() - timedelta(seconds=1))
+
+
+async def silence(desk: Desk, fetch_id: str, **values: Any) -> None:
+    """Let the promise of a fetch have run out, as if its process had not reached the database for a while."""
     async with desk.shop.sessions.begin() as session:
-        gone = update(Fetch).where(Fetch.id == fetch_id).values(alive_until=utc_now() - timedelta(seconds=1))
-        await session.execute(gone)
+        silent = {"alive_until": utc_now() - timedelta(seconds=1), **values}
+        await session.execute(update(Fetch).where(Fetch.id == fetch_id).values(silent))
 
 
 async def test_the_second_of_two_fetches_waits_and_takes_what_the_first_brought(desk: Desk) -> None:
@@ -90,6 +106,82 @@ async def test_the_source_of_a_fetch_whose_process_was_killed_is_free_again(desk
     assert (await waiting).status == "SUCCESS"
 
 
+async def test_who_was_silent_for_a_while_goes_on_with_its_source_while_another_one_waits(desk: Desk) -> None:
+    free = threading.Event()
+    with receiver() as site:
+        site.always = when(free, ROWS)
+        name = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"})
+        silent = await desk.begin(name)
+        going_on = asyncio.create_task(desk.go_on(silent))
+        await asked(site)
+        await silence(desk, silent.fetch_id)
+        waiting = asyncio.create_task(desk.fetch(name))
+        # It has looked twice by then.
+        await asyncio.sleep(1.5)
+        assert await stay_alive(desk.shop.sessions, silent.fetch_id)
+        free.set()
+        assert (await going_on).status == "SUCCESS"
+        assert (await waiting).bytes_fetched == 0
+        assert len(site.requests) == 1
+
+
+async def test_a_fetch_that_is_given_up_while_it_reads_stops_reading(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workshop, "PROMISE", timedelta(seconds=1))
+    with receiver() as site:
+        site.always = trickle
+        name = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.bin"})
+        begun = await desk.begin(name)
+
+        async def run() -> None:
+            async with desk.shop.alive(begun.fetch_id):
+                await desk.go_on(begun)
+
+        running = asyncio.create_task(run())
+        await asked(site)
+        await asyncio.sleep(0.5)
+        assert not running.done()
+        await end(desk.shop.sessions, begun.fetch_id, Ending(error="It is gone.", error_category="ORCHESTRATION"))
+        with pytest.raises(FetchLost):
+            await asyncio.wait_for(running, 5)
+    assert desk.stray_files() == []
+
+
+async def test_a_fetch_that_has_ended_well_is_not_cancelled_in_what_it_does_last(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workshop, "PROMISE", timedelta(seconds=0.5))
+    settle(desk.file("a.csv", ROWS))
+    begun = await desk.begin(await desk.register("file", {"path": "a.csv"}))
+    async with desk.shop.alive(begun.fetch_id):
+        await desk.go_on(begun)
+        await asyncio.sleep(0.5)
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_a_promise_is_renewed_also_after_an_error_that_nobody_expects(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workshop, "PROMISE", timedelta(seconds=0.5))
+    begun = await desk.begin(await desk.register("file", {"path": "a.csv"}))
+
+    async def rename(old: str, new: str) -> None:
+        async with desk.shop.sessions.begin() as session:
+            await session.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
+
+    async with desk.shop.alive(begun.fetch_id):
+        await rename("cache_holds", "elsewhere")
+        await asyncio.sleep(0.5)
+        await rename("elsewhere", "cache_holds")
+        await silence(desk, begun.fetch_id)
+        await asyncio.sleep(0.5)
+        async with desk.shop.sessions() as session:
+            promised = await session.scalar(select(Fetch.alive_until).where(Fetch.id == begun.fetch_id))
+    assert promised is not None
+    assert promised > utc_now()
+
+
 async def test_a_fetch_that_stood_still_for_too_long_does_not_write_over_the_next_one(desk: Desk) -> None:
     free = threading.Event()
     with receiver() as site:
@@ -132,16 +224,15 @@ async def test_many_who_ask_at_once_start_one_fetch(desk: Desk) -> None:
     assert sum(not one.joined for one in answers) == 1
 
 
-async def test_who_asks_after_the_process_was_killed_starts_another_and_the_dead_one_has_failed(desk: Desk) -> None:
+async def test_who_asks_for_what_a_silent_fetch_may_never_bring_starts_another(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv"})
-    dead = await desk.begin(name)
-    await kill(desk, dead.fetch_id)
+    silent = await desk.begin(name)
+    await silence(desk, silent.fetch_id)
     new = "01J00000000000000000000009"
     answer = await ask(desk.shop.sessions, name, new, by="tests", trigger=FetchTrigger.API, force=False)
     assert (answer.fetch_id, answer.joined) == (new, False)
-    ended = await desk.read_fetch(dead.fetch_id)
-    assert (ended.status, ended.error_category) == ("FAILED", "ORCHESTRATION")
-    assert not await stay_alive(desk.shop.sessions, dead.fetch_id)
+    # Whether it is dead is for others to find out.
+    assert (await desk.read_fetch(silent.fetch_id)).status == "RUNNING"
 
 
 async def test_a_disabled_source_is_not_asked_for(desk: Desk) -> None:

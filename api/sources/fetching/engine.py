@@ -20,7 +20,7 @@ from api.db.engine import database_errors
 from api.errors import SpineError
 from api.sources.configs import SourceConfigs
 from api.sources.endings import Ending
-from api.sources.failure import FetchFailure
+from api.sources.failure import FetchFailure, FetchLost
 from api.sources.fetching.content import Format, Gathered, Read, Tell, read_items
 from api.sources.fetching.workshop import HOLD_SECONDS, Workshop, explained
 from api.sources.lifecycle import Begun, end, find_source, hold_source, joined_ending
@@ -35,10 +35,6 @@ log = structlog.get_logger("spine.sources")
 T = TypeVar("T")
 
 SECONDS_BETWEEN_LOOKS = 1.0
-
-
-class FetchLost(Exception):
-    """A fetch that stood still for so long that it was given up, and another may have begun."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,7 @@ async def fetch(shop: Workshop, begun: Begun, *, force: bool, tell: Tell) -> Out
 
 def _outcome(fetch: Fetch | None) -> Outcome:
     if fetch is None:
-        raise FetchLost("This fetch stood still for too long and was given up; its source may be read by another one.")
+        raise FetchLost
     return Outcome(
         status=fetch.status,
         content_hash=fetch.content_hash or "",

@@ -2,17 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from api.cache.service import renew_holds
 from api.cache.store import BlobStore
 from api.db.engine import SessionFactory, database_errors, make_engine, make_sessions
 from api.errors import DatabaseUnavailable, SpineError, Unavailable
+from api.outages import Outages
 from api.prefect.client import Prefect
 from api.secrets.refs import resolve_ref
 from api.settings import Settings
-from api.sources.failure import FailureCategory, FetchFailure
+from api.sources.failure import FailureCategory, FetchFailure, FetchLost
 from api.sources.lifecycle import PROMISE, stay_alive
 from api.sources.types.base import SourceConfig
 
@@ -36,23 +37,39 @@ class Workshop:
 
     @asynccontextmanager
     async def alive(self, fetch_id: str) -> AsyncIterator[None]:
-        """Renew the promise of a fetch, and its holds on content, for as long as the block lasts."""
-        renewing = asyncio.create_task(self._renew(fetch_id))
-        try:
-            yield
-        finally:
-            renewing.cancel()
-            await asyncio.wait([renewing])
+        """Renew the promise of a fetch, and its holds on content, for as long as the block lasts.
 
-    async def _renew(self, fetch_id: str) -> None:
+        When the fetch is given up all the same, the block is cancelled. Raises `FetchLost` then.
+        """
+        try:
+            async with asyncio.timeout(None) as until_lost:
+                renewing = asyncio.create_task(self._renew(fetch_id, until_lost))
+                try:
+                    yield
+                finally:
+                    renewing.cancel()
+                    await asyncio.wait([renewing])
+        except TimeoutError:
+            if until_lost.expired():
+                raise FetchLost from None
+            raise
+
+    async def _renew(self, fetch_id: str, until_lost: asyncio.Timeout) -> None:
+        outages = Outages("fetch")
         while True:
             await asyncio.sleep(PROMISE.total_seconds() / 5)
-            # While the database is away, nobody else can take the source.
-            with suppress(Unavailable):
-                await stay_alive(self.sessions, fetch_id)
+            try:
+                if not await stay_alive(self.sessions, fetch_id):
+                    until_lost.reschedule(asyncio.get_running_loop().time())
+                    return
                 with database_errors():
                     async with self.sessions.begin() as session:
                         await renew_holds(session, fetch_id, HOLD_SECONDS)
+            except Exception as error:
+                # While the database is away, nobody else can take the source.
+                outages.met("renewing", error)
+            else:
+                outages.over("renewing")
 
 
 @asynccontextmanager

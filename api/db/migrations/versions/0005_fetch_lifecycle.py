@@ -1,7 +1,9 @@
-"""Let sources count the changes of their configuration, and fetches say which of them they read under."""
+"""Count the changes of a source's configuration, and give fetches that are silent a last call."""
 
 import sqlalchemy as sa
 from alembic import op
+
+from api.db.base import UtcDateTime
 
 revision = "0005"
 down_revision = "0004"
@@ -14,12 +16,14 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("config_version", sa.Integer(), nullable=False, server_default="1"))
     with op.batch_alter_table("fetches", schema=None) as batch_op:
         batch_op.add_column(sa.Column("config_version", sa.Integer(), nullable=True))
+        batch_op.add_column(sa.Column("last_call", UtcDateTime(), nullable=True))
     # What was fetched before counts as read under the present configuration.
     op.execute(sa.table("fetches", sa.column("config_version", sa.Integer())).update().values(config_version=1))
 
 
 def downgrade() -> None:
     with op.batch_alter_table("fetches", schema=None) as batch_op:
+        batch_op.drop_column("last_call")
         batch_op.drop_column("config_version")
     with op.batch_alter_table("sources", schema=None) as batch_op:
         batch_op.drop_column("config_version")
