@@ -22,6 +22,7 @@ from api.schedules.schemas import ScheduleCreate, ScheduleUpdate, TargetType
 from api.schedules.switch import disable_schedule, enable_schedule
 from api.schedules.timing import describe, make_timing
 from api.schedules.update import update_schedule
+from api.sources.names import looks_like_an_id
 from api.sources.requests import FETCH_FLOW, find_fetch_flow, source_tag
 from api.sources.tables import Source
 from api.workflows.deployments import is_schedule as made_over_api
@@ -48,9 +49,9 @@ class Clocks:
     async def check(self, source_name: str, cron: str, *, is_new: bool) -> None:
         """Refuse what could not be scheduled. Raises `BadRequest`, `Conflict`, and `Unavailable` without the flow."""
         await make_timing(cron, None, "UTC", utc_now())
-        await find_fetch_flow(self._prefect)
+        own = await find_fetch_flow(self._prefect)
         if is_new:
-            await self._clear_up(schedule_name(source_name))
+            await self._clear_up(own.flow_id, source_name)
             await refuse_taken(self._prefect, schedule_name(source_name))
 
     async def set(self, source: Source, cron: str | None) -> UUID | None:
@@ -113,18 +114,24 @@ class Clocks:
         made = await create_schedule(self._prefect, self._sessions, self._caller, body)
         return UUID(made.id)
 
-    async def _clear_up(self, name: str) -> None:
-        """Delete a schedule whose source was never made, as Prefect's answer did not come in time."""
-        found = await self._prefect.deployments({"deployments": {"name": {"any_": [name]}}})
+    async def _clear_up(self, fetch_flow_id: UUID, source_name: str) -> None:
+        """Delete a schedule whose source was never made, as Prefect's answer did not come in time.
+
+        Somebody else's schedule can have this name, too.
+        """
+        found = await self._prefect.deployments({"deployments": {"name": {"any_": [schedule_name(source_name)]}}})
         for one in found:
-            source_id = one.parameters.get("source")
-            if made_over_api(one) and isinstance(source_id, str) and not await self._exists(source_id):
+            is_a_sources = made_over_api(one) and one.flow_id == fetch_flow_id and source_tag(source_name) in one.tags
+            if is_a_sources and not await self._may_exist(one.parameters.get("source")):
                 await delete_schedule(self._prefect, self._catalogue, str(one.id))
 
-    async def _exists(self, source_id: str) -> bool:
+    async def _may_exist(self, source_id: object) -> bool:
+        """Whether a source has this id, or may have it as its name."""
+        if not isinstance(source_id, str) or not looks_like_an_id(source_id):
+            return True
         with database_errors():
             async with self._sessions() as session:
-                return await session.get(Source, source_id) is not None
+                return await session.get(Source, source_id.upper()) is not None
 
 
 def schedule_name(source_name: str) -> str:

@@ -17,6 +17,11 @@ def check_name(name: str) -> None:
         raise BadRequest(f"The name {name!r} {problem}.", [FieldError(("body", "name"), problem)])
 
 
+def looks_like_an_id(text: str) -> bool:
+    """Whether this is a ULID."""
+    return _LOOKS_LIKE_AN_ID.fullmatch(text) is not None
+
+
 def _problem_of(name: str) -> str | None:
     banned = [character for character in (*BANNED_IN_NAMES, "?", "#", "\\") if character in name]
     if banned:
@@ -25,6 +30,6 @@ def _problem_of(name: str) -> str | None:
         return "begins or ends with a space, or has a character that cannot be printed"
     if name in RESERVED or name in {".", ".."}:
         return "is reserved"
-    if _LOOKS_LIKE_AN_ID.fullmatch(name):
+    if looks_like_an_id(name):
         return "looks like an id"
     return None

@@ -122,6 +122,45 @@ def test_a_name_is_taken_once(registry: Api) -> None:
     assert registry.get(f"/sources/{other['id']}")["name"] == other["name"]
 
 
+def schedule(name: str, workflow: str, tags: list[str], **params: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "target_type": "WORKFLOW",
+        "target_name": workflow,
+        "target_params": params,
+        "tags": tags,
+        "cron_expression": "0 6 * * MON",
+    }
+
+
+def test_somebody_elses_schedule_of_the_name_that_a_source_would_need_stays(registry: Api) -> None:
+    name = f"weekly-{uuid4().hex[:8]}"
+    tag, gone = f"source:{name}", "01J00000000000000000000001"
+    week = {"week_ending": "2026-01-05", "tier": "OTC"}
+    for theirs in (
+        schedule(f"fetch-{name}", "finra.weekly_refresh", [tag], source=gone, **week),
+        schedule(f"fetch-{name}", "spine.fetch_source", [tag], source="weekly-otc"),
+        schedule(f"fetch-{name}", "spine.fetch_source", [], source=gone),
+    ):
+        made = registry.client.post("/schedules", json=theirs)
+        assert made.status_code == 201, made.text
+        refused = registry.client.post("/sources", json=body(name, cron_expression="0 6 * * *"))
+        assert refused.status_code == 409, refused.text
+        assert (
+            registry.get(f"/schedules/{made.json()['id']}")["target_params"]["source"]
+            == theirs["target_params"]["source"]
+        )
+        assert registry.client.delete(f"/schedules/{made.json()['id']}").status_code == 200
+
+
+def test_a_schedule_whose_source_was_never_made_gives_way(registry: Api) -> None:
+    name = f"weekly-{uuid4().hex[:8]}"
+    left = schedule(f"fetch-{name}", "spine.fetch_source", [f"source:{name}"], source="01J00000000000000000000001")
+    assert registry.client.post("/schedules", json=left).status_code == 201
+    made = make(registry, name=name, cron_expression="0 6 * * *")
+    assert registry.get(f"/schedules/fetch-{name}")["target_params"]["source"] == made["id"]
+
+
 def test_only_what_is_sent_changes(registry: Api) -> None:
     made = make(registry, domain="desk.rates", parser_type="csv")
     changed = registry.client.patch(f"/sources/{made['id']}", json={"domain": None, "name": "renamed"}).json()
