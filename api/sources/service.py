@@ -7,6 +7,7 @@ again and goes on from there.
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from pydantic import ValidationError
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
@@ -19,13 +20,14 @@ from api.cache.tables import CacheEntry
 from api.connections.service import find_connection
 from api.db.base import new_id, utc_now
 from api.db.engine import SessionFactory, database_errors
-from api.errors import BadRequest, Conflict, FieldError, NotFound
+from api.errors import BadRequest, Conflict, FieldError, NotFound, Unavailable
 from api.pagination import Page, PageRequest, make_page
 from api.schemas import ActionResponse
 from api.secrets.configs import field_errors
 from api.secrets.sealed import redact
 from api.sources.clock import Clock, Clocks
 from api.sources.configs import SourceConfigs
+from api.sources.failure import FetchFailure
 from api.sources.lifecycle import find_source
 from api.sources.names import check_name
 from api.sources.parsing import ParserConfig
@@ -41,6 +43,8 @@ from api.sources.schemas import (
 from api.sources.tables import Source
 from api.sources.types.base import SourceConfig, refused
 from api.sources.types.database import DatabaseConfig
+
+log = structlog.get_logger("spine.sources")
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,11 @@ class Registry:
         # First, so that nothing is left that fetches what is not there.
         await self.clocks.remove(source)
         await self._forget(source.id)
-        await delete_unreferenced(self.sessions, store)
+        try:
+            await delete_unreferenced(self.sessions, store)
+        except (FetchFailure, Unavailable) as reason:
+            # The source is gone. What it had in the cache is removed when that is tidied up.
+            log.warning("content_not_deleted", source=source.name, reason=str(reason))
         return ActionResponse(id=source.id, status="deleted", message=f"The source {source.name!r} was deleted.")
 
     async def _change(self, session: AsyncSession, source: Source, body: SourceUpdate) -> None:

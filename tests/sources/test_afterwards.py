@@ -1,12 +1,15 @@
-"""What is done after a fetch has ended well, and cannot make it fail any more."""
+"""What is done once a fetch or a deletion is written down, and cannot make it fail any more."""
 
 from dataclasses import replace
 from uuid import uuid4
 
+import pytest
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from api.cache.removal import delete_unreferenced
 from api.db.base import new_id, utc_now
+from api.errors import NotFound
 from api.sources.fetching.engine import Outcome
 from api.sources.lifecycle import Begun
 from flows.fetch_source import _show
@@ -51,6 +54,24 @@ async def test_a_fetch_whose_eviction_fails_has_ended_well(desk: Desk) -> None:
     assert (await limited(desk, 1).go_on(begun)).status == "SUCCESS"
     assert (await desk.read_fetch(begun.fetch_id)).status == "SUCCESS"
     assert blob.is_dir()
+
+
+async def test_a_source_is_deleted_also_while_the_storage_of_the_cache_is_away(desk: Desk) -> None:
+    settle(desk.file("a.csv", ROWS))
+    name = await desk.register("file", {"path": "a.csv"})
+    await desk.fetch(name)
+    blobs = desk.shop.settings.home / "cache" / "blobs"
+    blobs.rename(blobs.with_name("elsewhere"))
+    blobs.write_text("a file where a folder belongs")
+    assert (await desk.registry.delete(desk.shop.store, name)).status == "deleted"
+    with pytest.raises(NotFound):
+        await desk.source(name)
+    # It is found by tidying up once the storage is back.
+    blobs.unlink()
+    blobs.with_name("elsewhere").rename(blobs)
+    assert len(list(desk.shop.store.list())) == 1
+    await delete_unreferenced(desk.shop.sessions, desk.shop.store)
+    assert list(desk.shop.store.list()) == []
 
 
 async def test_an_artifact_that_prefect_does_not_take_does_not_fail_the_run(stack: PrefectStack) -> None:
