@@ -198,6 +198,14 @@ async def end(
             return fetch
 
 
+async def good_end(sessions: SessionFactory, fetch_id: str) -> Fetch | None:
+    """A fetch that has ended well; None while it has not."""
+    mine = select(Fetch).where(Fetch.id == fetch_id, Fetch.status.in_(GOOD))
+    with database_errors():
+        async with sessions() as session:
+            return (await session.scalars(mine)).one_or_none()
+
+
 async def _locked_source(session: AsyncSession, fetch_id: str) -> Source | None:
     of_fetch = select(Fetch.source_id).where(Fetch.id == fetch_id).scalar_subquery()
     mine = select(Source).where(Source.id == of_fetch).with_for_update()

@@ -74,7 +74,7 @@ class Desk:
         """What a run does after it has begun."""
         return await fetch(self.shop, begun, force=force, tell=lambda _: None)
 
-    async def fail(self, begun: Begun, failure: FetchFailure) -> None:
+    async def fail(self, begun: Begun, failure: Exception) -> None:
         """What a run does when it has failed for good."""
         await note_failure(self.shop, begun, failure)
 

@@ -15,6 +15,7 @@ from api.sources.lifecycle import Begun
 from flows.fetch_source import _show
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk
+from tests.support.receivers import receiver, refuse
 from tests.support.stack import PrefectStack
 
 ROWS = b"day,venue,shares\n2026-01-05,AAA,1\n"
@@ -54,6 +55,20 @@ async def test_a_fetch_whose_eviction_fails_has_ended_well(desk: Desk) -> None:
     assert (await limited(desk, 1).go_on(begun)).status == "SUCCESS"
     assert (await desk.read_fetch(begun.fetch_id)).status == "SUCCESS"
     assert blob.is_dir()
+
+
+async def test_a_fetch_that_is_tried_again_after_it_was_written_down_reads_nothing_and_says_the_same(
+    desk: Desk,
+) -> None:
+    with receiver() as site:
+        site.always = refuse(200, ROWS)
+        begun = await desk.begin(await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"}))
+        first = await desk.go_on(begun)
+        # As Prefect does it when the answer to the commit was lost.
+        assert await desk.go_on(begun) == first
+        assert len(site.requests) == 1
+    source = await desk.source(begun.source_name)
+    assert (first.status, source.total_fetches, source.reader) == ("SUCCESS", 1, None)
 
 
 async def test_a_source_is_deleted_also_while_the_storage_of_the_cache_is_away(desk: Desk) -> None:

@@ -197,8 +197,12 @@ async def test_a_fetch_that_stood_still_for_too_long_does_not_write_over_the_nex
         site.behaviours = [lambda handler: handler.answer(200, ROWS)]
         assert (await desk.fetch(name)).status == "SUCCESS"
         free.set()
-        with pytest.raises(FetchLost):
+        with pytest.raises(FetchLost) as lost:
             await going_on
+        await desk.fail(stuck, lost.value)
+    told = await desk.read_fetch(stuck.fetch_id)
+    assert (told.status, told.error_category) == ("FAILED", "ORCHESTRATION")
+    assert "was given up" in (told.error or "")
     assert await desk.content(name) == [ROWS]
 
 

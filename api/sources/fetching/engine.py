@@ -23,7 +23,7 @@ from api.sources.endings import Ending
 from api.sources.failure import FetchFailure, FetchLost
 from api.sources.fetching.content import Format, Gathered, Read, Tell, read_items
 from api.sources.fetching.workshop import HOLD_SECONDS, Workshop, explained
-from api.sources.lifecycle import Begun, end, find_source, hold_source, joined_ending
+from api.sources.lifecycle import Begun, end, find_source, good_end, hold_source, joined_ending
 from api.sources.reading.base import Limits, Reader
 from api.sources.reading.database import open_query_reader
 from api.sources.tables import Fetch, Source
@@ -66,6 +66,10 @@ async def fetch(shop: Workshop, begun: Begun, *, force: bool, tell: Tell) -> Out
 
     Raises `FetchFailure`, of which nothing is written down yet, `Unavailable`, and `FetchLost`.
     """
+    # The try before this one may have written that down, and the answer of the database was lost.
+    ended = await good_end(shop.sessions, begun.fetch_id)
+    if ended is not None:
+        return _outcome(ended)
     joined = await _wait_for_turn(shop, begun, force, tell)
     if joined is not None:
         return _outcome(await end(shop.sessions, begun.fetch_id, joined))
@@ -104,6 +108,8 @@ async def note_failure(shop: Workshop, begun: Begun, error: Exception) -> None:
     told = Ending(error=f"Spine could not go on: {type(error).__name__}.", error_category="INTERNAL")
     if isinstance(error, FetchFailure):
         told = Ending(error=error.sentence, error_category=error.category.value)
+    elif isinstance(error, FetchLost):
+        told = Ending(error=str(error), error_category="ORCHESTRATION")
     elif isinstance(error, SpineError):
         told = Ending(error=error.detail, error_category="INTERNAL")
     await end(shop.sessions, begun.fetch_id, told)
