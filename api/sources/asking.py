@@ -16,13 +16,18 @@ from api.sources.tables import OPEN, PENDING, Fetch, Source
 
 @dataclass(frozen=True)
 class Asked:
-    """A fetch that was asked for; `joined` when an open one already does what is wanted."""
+    """A fetch that was asked for; `joined` when an open one already does what is wanted.
+
+    `is_started` when it has a run; who joins one without cannot know whether whoever asked for it will start it.
+    """
 
     fetch_id: str
     source_id: str
     source_name: str
     status: str
+    force: bool
     joined: bool
+    is_started: bool
 
 
 async def ask(
@@ -46,7 +51,8 @@ async def ask(
             elif not joined and fetch.run_id is None:
                 # Starting it failed, and is tried again.
                 fetch.status, fetch.error, fetch.error_category = PENDING, None, None
-            return Asked(fetch.id, source.id, source.name, fetch.status, joined)
+            is_started = fetch.run_id is not None
+            return Asked(fetch.id, source.id, source.name, fetch.status, fetch.force, joined, is_started)
 
 
 async def _open_fetch(session: AsyncSession, source: Source, force: bool) -> Fetch | None:

@@ -31,9 +31,12 @@ async def request_fetch(
     """
     asked = await ask(sessions, id_or_name, operation_id, by=caller.name, trigger=FetchTrigger.API, force=force)
     if asked.joined:
+        if not asked.is_started:
+            # Whoever asked for it may be gone; if not, both start the same run.
+            await _start(prefect, sessions, caller, asked)
         return _answer(asked, "A fetch of it was under way already; this is that one.")
     try:
-        run_name = await _start(prefect, sessions, caller, asked, force)
+        run_name = await _start(prefect, sessions, caller, asked)
     except SpineError as reason:
         failure = Ending(error=f"It could not be started: {reason.detail}", error_category="ORCHESTRATION")
         await end(sessions, asked.fetch_id, failure)
@@ -51,11 +54,11 @@ async def find_fetch_flow(prefect: Prefect) -> Deployment:
         ) from None
 
 
-async def _start(prefect: Prefect, sessions: SessionFactory, caller: Caller, asked: Asked, force: bool) -> str:
+async def _start(prefect: Prefect, sessions: SessionFactory, caller: Caller, asked: Asked) -> str:
     deployment = await find_fetch_flow(prefect)
     run = await prefect.create_run(
         deployment.id,
-        parameters={"source": asked.source_id, "force": force, "fetch_id": asked.fetch_id},
+        parameters={"source": asked.source_id, "force": asked.force, "fetch_id": asked.fetch_id},
         tags=[API_TAG, source_tag(asked.source_name)],
         labels={CALLER_LABEL: caller.name},
         idempotency_key=f"spine-{asked.fetch_id}",

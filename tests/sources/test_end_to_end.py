@@ -1,5 +1,6 @@
 """Sources over the API, fetched by a real worker: what clients and people in Prefect see, and what kills leave."""
 
+import asyncio
 import hashlib
 import os
 import re
@@ -15,6 +16,10 @@ import psutil
 import pytest
 
 import flows.finra
+from api.db.base import new_id
+from api.db.engine import make_engine, make_sessions
+from api.sources.asking import ask
+from api.sources.schemas import FetchTrigger
 from tests.flows.conftest import FINRA_FILES
 from tests.support.processes import wait_until
 from tests.support.receivers import Handler, receiver
@@ -244,6 +249,24 @@ def test_a_failure_that_will_not_pass_is_not(api: Api) -> None:
         fetched = wait_for(api, fetch(api, name))
         assert (fetched["status"], fetched["error_category"], len(site.requests)) == ("FAILED", "SOURCE", 1)
     assert api.wait_for(fetched["run_id"])["status"] == "FAILED"
+
+
+def test_a_fetch_that_was_asked_for_and_never_started_is_started_by_who_asks_next(api: Api, files: Path) -> None:
+    (files / "left.csv").write_bytes(b"a\n1\n")
+    name = register(api, "file", {"path": "left.csv"})
+
+    async def ask_and_die() -> str:
+        engine = make_engine(api.settings.sqlalchemy_url)
+        asked = await ask(make_sessions(engine), name, new_id(), by="x", trigger=FetchTrigger.API, force=True)
+        await engine.dispose()
+        return asked.fetch_id
+
+    left = asyncio.run(ask_and_die())
+    assert fetch(api, name) == left
+    done = wait_for(api, left)
+    assert (done["status"], done["rows_parsed"]) == ("SUCCESS", 1)
+    assert api.run(done["run_id"])["input_params"]["force"] is True
+    assert api.get(f"/sources/{name}")["total_fetches"] == 1
 
 
 def test_the_same_request_starts_one_fetch(api: Api, files: Path) -> None:
