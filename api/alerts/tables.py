@@ -55,6 +55,12 @@ class Alert(Base):
             postgresql_where=text("deployment_id IS NOT NULL AND resolved_at IS NULL"),
             sqlite_where=text("deployment_id IS NOT NULL AND resolved_at IS NULL"),
         ),
+        Index(
+            "ix_alerts_unresolved_key",
+            "dedup_key",
+            postgresql_where=text("dedup_key IS NOT NULL AND resolved_at IS NULL"),
+            sqlite_where=text("dedup_key IS NOT NULL AND resolved_at IS NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(ULID, primary_key=True)

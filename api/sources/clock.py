@@ -6,6 +6,7 @@ which schedule is its own.
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from api.auth.callers import Caller
@@ -65,9 +66,14 @@ class Clocks:
             return None
         if present is None:
             return await self._create(source, cron)
-        changes = ScheduleUpdate(cron_expression=cron, tags=_tags(source))
-        await update_schedule(self._prefect, self._sessions, self._catalogue, str(present.id), changes)
+        await self._change(present, ScheduleUpdate(cron_expression=cron, **_labels(source)))
         return present.id
+
+    async def label(self, source: Source) -> None:
+        """Let the schedule of a source, if it has one, say how the source is called now and where it belongs."""
+        present = await self.schedule_of(source)
+        if present is not None:
+            await self._change(present, ScheduleUpdate(**_labels(source)))
 
     async def switch(self, source: Source) -> None:
         """Pause the schedule of a disabled source, and let that of an enabled one go on."""
@@ -108,11 +114,13 @@ class Clocks:
             target_params={"source": source.id},
             cron_expression=cron,
             enabled=source.enabled,
-            description=f"Fetches the source {source.name}.",
-            tags=_tags(source),
+            **_labels(source),
         )
         made = await create_schedule(self._prefect, self._sessions, self._caller, body)
         return UUID(made.id)
+
+    async def _change(self, schedule: Deployment, changes: ScheduleUpdate) -> None:
+        await update_schedule(self._prefect, self._sessions, self._catalogue, str(schedule.id), changes)
 
     async def _clear_up(self, fetch_flow_id: UUID, source_name: str) -> None:
         """Delete a schedule whose source was never made, as Prefect's answer did not come in time.
@@ -139,5 +147,6 @@ def schedule_name(source_name: str) -> str:
     return f"fetch-{source_name}"
 
 
-def _tags(source: Source) -> list[str]:
-    return [source_tag(source.name), *([f"{DOMAIN_TAG_PREFIX}{source.domain}"] if source.domain else [])]
+def _labels(source: Source) -> dict[str, Any]:
+    tags = [source_tag(source.name), *([f"{DOMAIN_TAG_PREFIX}{source.domain}"] if source.domain else [])]
+    return {"description": f"Fetches the source {source.name}.", "tags": tags}

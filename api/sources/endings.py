@@ -108,7 +108,8 @@ def _alert(source: Source, fetch: Fetch, now: datetime) -> NewAlert:
 
 async def _tell_success(session: AsyncSession, source: Source) -> None:
     """Tell those who heard of failures that the source can be fetched again."""
-    mine = (Alert.source == source.name, Alert.dedup_key == _key(source), Alert.resolved_at.is_(None))
+    # Not by the name: it may have been another one then.
+    mine = (Alert.dedup_key == _key(source), Alert.resolved_at.is_(None))
     closing = update(Alert).where(*mine).values(resolved_at=utc_now()).returning(Alert)
     resolved = (await session.scalars(closing, execution_options={"synchronize_session": False})).all()
     if resolved:

@@ -117,6 +117,8 @@ class Registry:
                 await _flush(session, source.name)
         if "cron_expression" in body.model_fields_set:
             await self._set_clock(source, body.cron_expression)
+        elif body.model_fields_set & {"name", "domain"}:
+            await self.clocks.label(source)
         if body.enabled is not None:
             await self.clocks.switch(source)
         return await self.read(source.id)

@@ -45,9 +45,9 @@ class Desk:
         await self.registry.create(CALLER, SourceCreate.model_validate(body))
         return name
 
-    async def update(self, name: str, **fields: Any) -> None:
+    async def update(self, source: str, **fields: Any) -> None:
         """Change a source."""
-        await self.registry.update(name, SourceUpdate.model_validate(fields))
+        await self.registry.update(source, SourceUpdate.model_validate(fields))
 
     def file(self, name: str, content: bytes) -> Path:
         """A file that sources may read, old enough to be read at once."""

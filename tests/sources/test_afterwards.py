@@ -71,6 +71,18 @@ async def test_a_fetch_that_is_tried_again_after_it_was_written_down_reads_nothi
     assert (first.status, source.total_fetches, source.reader) == ("SUCCESS", 1, None)
 
 
+async def test_the_success_of_a_source_that_was_renamed_resolves_what_was_told_under_its_old_name(desk: Desk) -> None:
+    name = await desk.register("file", {"path": "late.csv"})
+    other = await desk.register("file", {"path": "later.csv"})
+    for source in (name, other):
+        assert (await desk.fetch(source)).status == "FAILED"
+    await desk.update(name, name=f"{name}-renamed")
+    settle(desk.file("late.csv", ROWS))
+    assert (await desk.fetch(f"{name}-renamed")).status == "SUCCESS"
+    assert [alert.resolved_at is not None for alert in await desk.alerts(name)] == [True]
+    assert [alert.resolved_at is not None for alert in await desk.alerts(other)] == [False]
+
+
 async def test_a_source_is_deleted_also_while_the_storage_of_the_cache_is_away(desk: Desk) -> None:
     settle(desk.file("a.csv", ROWS))
     name = await desk.register("file", {"path": "a.csv"})

@@ -140,15 +140,21 @@ def test_a_source_by_the_clock_is_a_schedule_of_prefect(api: Api, stack: Prefect
     assert not api.get(f"/schedules/fetch-{name}")["enabled"]
     assert patch(enabled=True)["next_fetch_at"] is not None
     assert patch(cron_expression="30 7 * * *")["cron_expression"] == "30 7 * * *"
+    patch(name=f"{name}-renamed", domain=None)
+    name = f"{name}-renamed"
+    renamed = stack.deployment("spine.fetch_source", deployment["name"])
+    assert [tag for tag in renamed["tags"] if tag.startswith(("source:", "domain:desk"))] == [f"source:{name}"]
+    assert renamed["description"] == f"Fetches the source {name}."
     # What somebody does in Prefect's UI is what the source says.
-    schedule = stack.deployment("spine.fetch_source", f"fetch-{name}")["schedules"][0]
+    schedule = stack.deployment("spine.fetch_source", deployment["name"])["schedules"][0]
     changed = {"schedule": {"cron": "15 8 * * *", "timezone": "UTC"}}
     stack.patch(f"/deployments/{deployment['id']}/schedules/{schedule['id']}", changed)
     assert api.get(f"/sources/{name}")["cron_expression"] == "15 8 * * *"
     assert patch(cron_expression=None)["cron_expression"] is None
-    assert api.client.get(f"/schedules/fetch-{name}").status_code == 404
+    assert api.client.get(f"/schedules/{deployment['name']}").status_code == 404
 
     patch(cron_expression="0 5 * * *")
+    assert api.get(f"/sources/{name}")["schedule_id"] == api.get(f"/schedules/fetch-{name}")["id"]
     assert api.client.delete(f"/sources/{name}").json()["status"] == "deleted"
     assert api.client.get(f"/schedules/fetch-{name}").status_code == 404
     assert api.client.get(f"/sources/{name}").status_code == 404
