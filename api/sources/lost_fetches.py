@@ -1,9 +1,9 @@
 """Fetches whose flow run has ended without a word: killed, cancelled, deleted, or never started."""
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, or_, select
 
 from api.db.base import utc_now
 from api.db.engine import SessionFactory, database_errors
@@ -18,6 +18,7 @@ TIME_TO_START = timedelta(seconds=60)
 # Prefect's row of a run can become visible a moment after it was noted.
 TIME_TO_APPEAR = timedelta(seconds=10)
 MOST_AT_ONCE = 200
+BEFORE_ALL = (datetime.min.replace(tzinfo=UTC), "")
 
 
 class LostFetches:
@@ -25,10 +26,12 @@ class LostFetches:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
+        # The last one that was looked at, where there are more than one look takes.
+        self._after = BEFORE_ALL
 
     async def run(self, prefect: Prefect, sessions: SessionFactory) -> None:
-        """Look at the oldest fetches that are open."""
-        fetches = await _open_fetches(sessions)
+        """Look at the oldest fetches that are open, or at those that follow the ones of the last look."""
+        fetches = await _open_fetches(sessions, self._after)
         await _call_silent_ones(sessions, fetches)
         ids = [str(fetch.run_id) for fetch in fetches if fetch.run_id]
         runs = {}
@@ -39,10 +42,15 @@ class LostFetches:
             ending = _ending(fetch, runs.get(fetch.run_id) if fetch.run_id else None)
             if ending is not None and await end(sessions, fetch.id, ending) is not None:
                 self._wake()
+        are_more = len(fetches) == MOST_AT_ONCE
+        self._after = (fetches[-1].created_at, fetches[-1].id) if are_more else BEFORE_ALL
 
 
-async def _open_fetches(sessions: SessionFactory) -> Sequence[Fetch]:
-    wanted = select(Fetch).where(Fetch.status.in_(OPEN)).order_by(Fetch.created_at).limit(MOST_AT_ONCE)
+async def _open_fetches(sessions: SessionFactory, after: tuple[datetime, str]) -> Sequence[Fetch]:
+    # The statement itself says which are open: the index of those is of no use to a database that is told later.
+    is_open = Fetch.status.in_(bindparam("open", OPEN, expanding=True, literal_execute=True))
+    follows = (Fetch.created_at >= after[0], or_(Fetch.created_at > after[0], Fetch.id > after[1]))
+    wanted = select(Fetch).where(is_open, *follows).order_by(Fetch.created_at, Fetch.id).limit(MOST_AT_ONCE)
     with database_errors():
         async with sessions() as session:
             return (await session.scalars(wanted)).all()

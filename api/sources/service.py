@@ -4,6 +4,7 @@ The row is written before Prefect is asked to fetch by the clock, so that a requ
 again and goes on from there.
 """
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,9 +91,9 @@ class Registry:
         if body.cron_expression is not None:
             try:
                 await self._set_clock(source, body.cron_expression)
-            except Exception:
-                # The answer will be that it was not made.
-                await self._forget(source.id)
+            except BaseException:
+                # The answer, if anybody still waits for one, will be that it was not made.
+                await asyncio.shield(self._forget(source.id))
                 raise
         return ActionResponse(id=source.id, status="created", message=f"The source {source.name!r} was registered.")
 

@@ -1,5 +1,6 @@
 """What is done once a fetch or a deletion is written down, and cannot make it fail any more."""
 
+import threading
 from dataclasses import replace
 from uuid import uuid4
 
@@ -81,6 +82,20 @@ async def test_the_success_of_a_source_that_was_renamed_resolves_what_was_told_u
     assert (await desk.fetch(f"{name}-renamed")).status == "SUCCESS"
     assert [alert.resolved_at is not None for alert in await desk.alerts(name)] == [True]
     assert [alert.resolved_at is not None for alert in await desk.alerts(other)] == [False]
+
+
+async def test_a_fetch_that_cannot_look_at_the_cache_leaves_nothing_open(desk: Desk) -> None:
+    with receiver() as site:
+        site.always = refuse(200, ROWS)
+        url = f"http://127.0.0.1:{site.port}/a.csv"
+        name = await desk.register("http", {"url": url, "timeout_seconds": 600})
+        await desk.fetch(name)
+        blobs = desk.shop.settings.home / "cache" / "blobs"
+        blobs.rename(blobs.with_name("elsewhere"))
+        blobs.write_text("a file where a folder belongs")
+        assert (await desk.fetch(name)).error_category == "STORAGE"
+    # A reader has one until it is closed.
+    assert [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)] == []
 
 
 async def test_a_source_is_deleted_also_while_the_storage_of_the_cache_is_away(desk: Desk) -> None:

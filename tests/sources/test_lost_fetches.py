@@ -16,7 +16,7 @@ from api.cache.tables import CacheHold
 from api.db.base import utc_now
 from api.errors import PrefectUnavailable
 from api.prefect.client import Prefect
-from api.sources import lifecycle
+from api.sources import lifecycle, lost_fetches
 from api.sources.asking import ask, note_run
 from api.sources.lifecycle import Begun, stay_alive
 from api.sources.lost_fetches import LostFetches
@@ -262,6 +262,24 @@ async def test_each_of_many_open_fetches_is_judged_by_its_own_run(office: Office
     assert found == ["RUNNING", "FAILED", "RUNNING", "FAILED", "FAILED", "RUNNING"]
     # Cancelled or not, whoever waits for a fetch hears of its end.
     assert len(office.woken) == 3
+
+
+async def test_many_fetches_that_wait_do_not_hide_those_that_are_lost(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lost_fetches, "MOST_AT_ONCE", 2)
+    chore = LostFetches(lambda: None)
+    waiting = [await office.ask(await office.source(), "SCHEDULED") for _ in range(4)]
+    lost = await office.begin(await office.source(), "CRASHED")
+    for _ in range(3):
+        assert await office.status(lost.fetch_id) == "RUNNING"
+        await chore.run(office.prefect, office.desk.shop.sessions)
+    assert await office.status(lost.fetch_id) == "FAILED"
+    # And then from the beginning, where something may have happened since.
+    run_id = (await office.desk.read_fetch(waiting[0])).run_id
+    office.stack.post(f"/flow_runs/{run_id}/set_state", {"state": {"type": "CRASHED"}, "force": True})
+    await chore.run(office.prefect, office.desk.shop.sessions)
+    assert [await office.status(one) for one in waiting] == ["FAILED", "PENDING", "PENDING", "PENDING"]
 
 
 async def test_while_prefect_is_out_of_reach_nothing_is_taken_for_lost(office: Office) -> None:

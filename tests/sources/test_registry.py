@@ -1,13 +1,25 @@
 """Sources as clients register, read and change them."""
 
+import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from sqlalchemy import select
 
+from api.prefect.client import Prefect
+from api.schedules.catalogue import Catalogue
+from api.sources.clock import Clocks
+from api.sources.schemas import SourceCreate
+from api.sources.tables import Source
+from tests.run_history.support import until
+from tests.sources.support import CALLER, Desk
 from tests.support.proxy import Proxy
-from tests.support.stack import ADMIN_KEY, Api
+from tests.support.stack import ADMIN_KEY, Api, PrefectStack
 
 REF = "env:DESK_PASSWORD"
 HTTP = {"url": "https://feeds.example.com/a.csv?key=s3cr3t", "headers": {"X-Desk": "s3cr3t-too"}}
@@ -131,6 +143,29 @@ def schedule(name: str, workflow: str, tags: list[str], **params: Any) -> dict[s
         "tags": tags,
         "cron_expression": "0 6 * * MON",
     }
+
+
+async def test_a_source_is_not_there_when_making_its_schedule_was_broken_off(
+    desk: Desk, stack: PrefectStack, proxy: Proxy
+) -> None:
+    new = SourceCreate.model_validate(body(cron_expression="0 6 * * *"))
+    with temporary_settings({PREFECT_API_URL: proxy.url}):
+        async with Prefect.connect(60) as prefect:
+            clocks = Clocks(prefect, desk.shop.sessions, Catalogue(), CALLER)
+            making = asyncio.create_task(replace(desk.registry, clocks=clocks).create(CALLER, new))
+            await until(partial(is_any_source_of, desk), "its row", 30)
+            with proxy.hanging():
+                await asyncio.sleep(0.5)
+                assert not making.done()
+                making.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await making
+    assert not await is_any_source_of(desk)
+
+
+async def is_any_source_of(desk: Desk) -> bool:
+    async with desk.shop.sessions() as session:
+        return (await session.scalars(select(Source.id))).first() is not None
 
 
 def test_somebody_elses_schedule_of_the_name_that_a_source_would_need_stays(registry: Api) -> None:

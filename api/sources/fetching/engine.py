@@ -139,8 +139,9 @@ async def _plan(shop: Workshop, begun: Begun) -> Plan:
         config = SourceConfigs(shop.settings).of_source(source)
     deadline = inf if config.timeout_seconds is None else time.monotonic() + config.timeout_seconds
     limits = Limits(config.max_bytes, deadline, config.timeout_seconds)
-    reader = await _open_reader(shop, source, config, limits)
-    return Plan(source, config, reader, limits, await _known(shop, begun))
+    known = await _known(shop, begun)
+    # Last, as only who has the plan closes it.
+    return Plan(source, config, await _open_reader(shop, source, config, limits), limits, known)
 
 
 async def _open_reader(shop: Workshop, source: Source, config: SourceConfig, limits: Limits) -> Reader:
