@@ -1,6 +1,7 @@
 """Which files a warm interpreter was made from, and whether they are still the same.
 
-A file's signature is its change time in nanoseconds, size and inode; None stands for a file that is not there.
+A file's signature is its change time in nanoseconds, size and inode; that of a path that ends in a slash is which
+folder it is, whatever is in it. None stands for a file that is not there.
 """
 
 import os
@@ -28,6 +29,8 @@ def signature(path: str) -> list[int] | None:
         found = os.stat(path)
     except OSError:
         return None
+    if path.endswith("/"):
+        return [found.st_dev, found.st_ino]
     return [found.st_ctime_ns, found.st_size, found.st_ino]
 
 
@@ -44,6 +47,11 @@ def signatures(paths: Iterable[str], read_since: int) -> Signatures:
     found = {path: signature(path) for path in paths}
     unsettled = read_since - _CLOCK_STEP_NANOSECONDS
     return {path: _NEVER if known and known[0] >= unsettled else known for path, known in found.items()}
+
+
+def working_directory(path: str) -> Signatures:
+    """Which folder this process works in, under the name that it was given: another may take its place."""
+    return {f"{path}/": signature("./")}
 
 
 def of_interpreter(directory: str) -> set[str]:

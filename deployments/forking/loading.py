@@ -30,13 +30,13 @@ class Flow:
 def load(entrypoint: str) -> Flow:
     """Import the flow of an entrypoint, in the form of Prefect's deployments: `path.py:name` or `module:name`."""
     sharing, modules, environment, began = Sharing(), set(sys.modules), dict(os.environ), time.time_ns()
-    flow, refusal = None, None
+    flow, refusal, script = None, None, ""
     with opened_files() as opened, reads_of_the_moment() as reads:
         try:
+            script = os.path.abspath(entrypoint.rsplit(":", 1)[0])
             flow = _import(entrypoint)
         except BaseException as error:  # Whatever the code of a flow does: the run is to meet it, not this process.
             refusal = f"raises {type(error).__name__}"
-    script = os.path.abspath(entrypoint.rsplit(":", 1)[0])
     files = signatures({path for path in {*opened, *of_modules(), script} if os.path.isfile(path)}, began)
     if reads:
         refusal = refusal or f"reads {reads[0]}"

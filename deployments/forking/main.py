@@ -1,11 +1,10 @@
-"""The engine server: `python main.py <descriptor of the socket>`, in the working directory and environment of its runs.
+"""The engine server: `python main.py <socket's descriptor> <directory>`, in that directory and its runs' environment.
 
 It is started as a file so that the working directory can come first on `sys.path`, as it does for a run, without
 its modules taking the place of ours.
 """
 
 import importlib
-import os
 import socket
 import sys
 import time
@@ -52,13 +51,13 @@ def main() -> None:
     root = str(Path(__file__).resolve().parents[2])
     sys.path[0] = root
     from deployments.forking.environment_block import RunInEnvironment
-    from deployments.forking.files import of_interpreter, signatures
+    from deployments.forking.files import of_interpreter, signatures, working_directory
     from deployments.forking.loading import load
     from deployments.forking.messages import Loaded
     from deployments.forking.server import EngineServer
     from deployments.forking.trimming import trim
 
-    directory = os.getcwd()
+    directory = sys.argv[2]
     # What a run reads on disk has to be what it runs: compiled files are checked by the second only.
     writes_bytecode, sys.dont_write_bytecode = not sys.dont_write_bytecode, True
     in_environment = RunInEnvironment()
@@ -70,7 +69,7 @@ def main() -> None:
         importlib.import_module(name)
     trim()
     server = EngineServer(connection, load, in_environment, writes_bytecode=writes_bytecode)
-    server.send(Loaded(signatures(of_interpreter(directory), began)))
+    server.send(Loaded({**signatures(of_interpreter(directory), began), **working_directory(directory)}))
     server.serve()
 
 

@@ -227,6 +227,7 @@ class EngineServer:
                 get_sys_executable(),
                 str(_MAIN),
                 str(theirs.fileno()),
+                str(directory),
                 cwd=directory,
                 env={**environment, NAME: BLANK},
                 pass_fds=[theirs.fileno()],

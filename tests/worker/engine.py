@@ -1,0 +1,91 @@
+"""A fork server as a worker uses it, without the worker: asking it, and reading what it answers."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from deployments.forking import main
+from deployments.forking.environment_block import BLANK, NAME
+from deployments.forking.messages import Decoder, Load, Loaded, Message, Start, Started, encoded
+from tests.support.processes import free_port
+
+_SECONDS = 60
+M = TypeVar("M", bound=Message)
+
+
+@dataclass
+class Server:
+    """The other end of a server's socket."""
+
+    socket: socket.socket
+    pid: int = 0
+    _decoder: Decoder = field(default_factory=Decoder)
+    _answers: deque[Message] = field(default_factory=deque)
+
+    def ask(self, *messages: Load | Start) -> list["Server"]:
+        """Send messages that may be received at once, and give the far end of each one's socket."""
+        ends = []
+        for message in messages:
+            ours, theirs = socket.socketpair()
+            ours.settimeout(_SECONDS)
+            ends.append(Server(ours))
+            data = encoded(message)
+            with theirs:
+                socket.send_fds(self.socket, [data[:1]], [theirs.fileno()])
+            self.socket.sendall(data[1:])
+        return ends
+
+    def forks(self, *messages: Load | Start) -> list["Server"]:
+        """Have processes forked."""
+        ends = self.ask(*messages)
+        for end in ends:
+            end.pid = self.answer(Started).pid
+        return ends
+
+    def answer(self, kind: type[M]) -> M:
+        """The next answer, of this kind. Raises `EOFError` when the server has ended."""
+        while not self._answers:
+            if not (received := self.socket.recv(1 << 16)):
+                raise EOFError
+            self._answers += self._decoder.feed(received)
+        answer = self._answers.popleft()
+        assert isinstance(answer, kind), answer
+        return answer
+
+    def load(self, entrypoint: str) -> tuple["Server", Loaded]:
+        """A server for an entrypoint, and what it says of it."""
+        (server,) = self.forks(Load(entrypoint))
+        return server, server.answer(Loaded)
+
+
+@contextmanager
+def engine_server(folder: Path, home: Path) -> Iterator[tuple[Server, Loaded]]:
+    """An engine server whose runs work in `folder`, with what it says when it is ready.
+
+    It may write bytecode, as it may where people run it.
+    """
+    ours, theirs = socket.socketpair()
+    ours.settimeout(_SECONDS)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "PYTHON"))}
+    environment |= {NAME: BLANK, "PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"}
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, main.__file__, str(theirs.fileno()), str(folder)],
+            cwd=folder,
+            env=environment,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+    server = Server(ours, process.pid)
+    try:
+        yield server, server.answer(Loaded)
+    finally:
+        ours.close()
+        process.wait(_SECONDS)
