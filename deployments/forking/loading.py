@@ -4,9 +4,10 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib.machinery import SourceFileLoader
 from typing import Any
 
-from deployments.forking.files import Signatures, of_modules, opened_files, signatures
+from deployments.forking.files import Signatures, is_installed, of_modules, opened_files, signatures
 from deployments.forking.moments import reads_of_the_moment
 from deployments.forking.packages import installed_modules
 from deployments.forking.sharing import Sharing
@@ -52,3 +53,19 @@ def _import(entrypoint: str) -> Any:
     from prefect.flow_engine import _load_flow_from_runtime_entrypoint
 
     return _load_flow_from_runtime_entrypoint(entrypoint)
+
+
+def import_sources() -> None:
+    """From now on neither read nor write bytecode of a project's modules.
+
+    Python takes bytecode for up to date by the second and the size of the source.
+    """
+    stats = SourceFileLoader.path_stats
+
+    def path_stats(self: SourceFileLoader, path: str) -> Any:
+        if is_installed(path):
+            return stats(self, path)
+        # To importlib this says that nothing is known of the source but what is in it.
+        raise OSError("bytecode is of no use here")
+
+    SourceFileLoader.path_stats = path_stats  # type: ignore[method-assign]

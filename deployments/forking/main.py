@@ -52,23 +52,22 @@ def main() -> None:
     sys.path[0] = root
     from deployments.forking.environment_block import RunInEnvironment
     from deployments.forking.files import of_interpreter, signatures, working_directory
-    from deployments.forking.loading import load
+    from deployments.forking.loading import import_sources, load
     from deployments.forking.messages import Loaded
     from deployments.forking.server import EngineServer
     from deployments.forking.trimming import trim
 
     directory = sys.argv[2]
-    # What a run reads on disk has to be what it runs: compiled files are checked by the second only.
-    writes_bytecode, sys.dont_write_bytecode = not sys.dont_write_bytecode, True
     in_environment = RunInEnvironment()
     sys.path[0] = directory
+    import_sources()
     # The project's own package of that name must be found where a run imports it.
     for name in [name for name in sys.modules if name.partition(".")[0] == "deployments"]:
         del sys.modules[name]
     for name in _MODULES:
         importlib.import_module(name)
     trim()
-    server = EngineServer(connection, load, in_environment, writes_bytecode=writes_bytecode)
+    server = EngineServer(connection, load, in_environment)
     server.send(Loaded({**signatures(of_interpreter(directory), began), **working_directory(directory)}))
     server.serve()
 

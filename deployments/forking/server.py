@@ -21,10 +21,9 @@ Loader = Callable[[str], Flow]
 class _Server:
     """A single thread that waits for messages and for the ends of its children."""
 
-    def __init__(self, connection: socket.socket, in_environment: RunInEnvironment, *, writes_bytecode: bool) -> None:
+    def __init__(self, connection: socket.socket, in_environment: RunInEnvironment) -> None:
         self._connection = connection
         self._in_environment = in_environment
-        self._writes_bytecode = writes_bytecode
         self._decoder = Decoder()
         self._passed: list[int] = []
         self._selector = selectors.DefaultSelector()
@@ -113,10 +112,8 @@ class _Server:
 class EngineServer(_Server):
     """Has imported Prefect, and forks a flow server for each entrypoint."""
 
-    def __init__(
-        self, connection: socket.socket, load: Loader, in_environment: RunInEnvironment, *, writes_bytecode: bool
-    ) -> None:
-        super().__init__(connection, in_environment, writes_bytecode=writes_bytecode)
+    def __init__(self, connection: socket.socket, load: Loader, in_environment: RunInEnvironment) -> None:
+        super().__init__(connection, in_environment)
         self._load = load
 
     def answer(self, message: Message) -> None:
@@ -126,7 +123,7 @@ class EngineServer(_Server):
         connection = socket.socket(fileno=self._passed.pop(0))
         pid = self.fork()
         if pid == 0:
-            server = FlowServer(connection, self._in_environment, writes_bytecode=self._writes_bytecode)
+            server = FlowServer(connection, self._in_environment)
             if message.modules is None:
                 server.share(self._load(message.entrypoint))
             else:
@@ -162,7 +159,6 @@ class FlowServer(_Server):
         pid = self.fork()
         if pid == 0:
             self._in_environment.set(message.environment.get("PREFECT__FLOW_RUN_ID", ""))
-            sys.dont_write_bytecode = not self._writes_bytecode
             become_run(Run(message.environment, message.stream_output, gate), self._flow)
         gate.close()
         self.send(Started(pid))

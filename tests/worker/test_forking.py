@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,8 @@ AT_ONCE = 40
 
 @pytest.fixture(scope="module")
 def pool(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    """A pool with a worker of ours."""
+    """A pool with a worker of ours, which may write bytecode whatever this process may."""
+    stack = replace(stack, environment={**stack.environment, "PYTHONDONTWRITEBYTECODE": ""})
     with served_pool("spine", stack, tmp_path_factory.mktemp("forking") / "spine") as served:
         served.deploy("warm.py:warm", "moments.py:moments", "behaviour.py:sleeps")
         yield served
