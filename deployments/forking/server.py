@@ -104,6 +104,10 @@ class _Server:
         os.setsid()
         for mine in (self._selector, self._connection, self._woken, self._wakes):
             mine.close()
+        # What came along with messages that are still to be answered is for others.
+        for descriptor in self._passed:
+            os.close(descriptor)
+        self._passed.clear()
         os.close(begun)
         os.close(begins)
         return 0

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import dedent
 from typing import TypeVar
 
 from deployments.forking import main
@@ -17,6 +18,13 @@ from deployments.forking.messages import Decoder, Load, Loaded, Message, Start, 
 from tests.support.processes import free_port
 
 _SECONDS = 60
+_FLOW = """
+from prefect import flow
+
+@flow
+def tells() -> None:
+    pass
+"""
 M = TypeVar("M", bound=Message)
 
 
@@ -42,26 +50,25 @@ class Server:
             self.socket.sendall(data[1:])
         return ends
 
-    def forks(self, *messages: Load | Start) -> list["Server"]:
-        """Have processes forked."""
-        ends = self.ask(*messages)
+    def started(self, ends: list["Server"]) -> list["Server"]:
+        """What was asked for, when it has been started."""
         for end in ends:
             end.pid = self.answer(Started).pid
         return ends
 
     def answer(self, kind: type[M]) -> M:
-        """The next answer, of this kind. Raises `EOFError` when the server has ended."""
-        while not self._answers:
+        """The next answer of this kind; others are passed over. Raises `EOFError` when the server has ended."""
+        while True:
+            while self._answers:
+                if isinstance(answer := self._answers.popleft(), kind):
+                    return answer
             if not (received := self.socket.recv(1 << 16)):
                 raise EOFError
             self._answers += self._decoder.feed(received)
-        answer = self._answers.popleft()
-        assert isinstance(answer, kind), answer
-        return answer
 
     def load(self, entrypoint: str) -> tuple["Server", Loaded]:
         """A server for an entrypoint, and what it says of it."""
-        (server,) = self.forks(Load(entrypoint))
+        (server,) = self.started(self.ask(Load(entrypoint)))
         return server, server.answer(Loaded)
 
 
@@ -89,3 +96,25 @@ def engine_server(folder: Path, home: Path) -> Iterator[tuple[Server, Loaded]]:
     finally:
         ours.close()
         process.wait(_SECONDS)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder of code and an engine server in it."""
+
+    folder: Path
+    engine: Server
+    ready: Loaded
+
+    def write(self, name: str, code: str) -> Path:
+        """Write a file, a flow's module when its name begins so."""
+        file = self.folder / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(dedent(code) + (_FLOW if name.startswith("flow") else ""))
+        return file
+
+    def load(self, name: str) -> Loaded:
+        """What a server says that has imported the flow of a module."""
+        server, loaded = self.engine.load(f"{name}:tells")
+        server.socket.close()
+        return loaded

@@ -3,54 +3,10 @@
 import os
 import py_compile
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from textwrap import dedent
-
-import pytest
 
 from deployments.forking.files import changed
-from deployments.forking.messages import Loaded
-from tests.worker.engine import Server, engine_server
-
-FLOW = """
-from prefect import flow
-
-@flow
-def tells() -> None:
-    pass
-"""
-
-
-@dataclass(frozen=True)
-class Project:
-    """A folder of code and an engine server in it."""
-
-    folder: Path
-    engine: Server
-    ready: Loaded
-
-    def write(self, name: str, code: str) -> Path:
-        """Write a file, a flow's module when its name begins so."""
-        file = self.folder / name
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(dedent(code) + (FLOW if name.startswith("flow") else ""))
-        return file
-
-    def load(self, name: str) -> Loaded:
-        """What a server says that has imported the flow of a module."""
-        server, loaded = self.engine.load(f"{name}:tells")
-        server.socket.close()
-        return loaded
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A project with an engine server."""
-    folder = tmp_path_factory.mktemp("project")
-    with engine_server(folder, tmp_path_factory.mktemp("home")) as (engine, ready):
-        yield Project(folder, engine, ready)
+from tests.worker.engine import Project, engine_server
 
 
 def test_an_interpreter_is_old_when_another_folder_takes_the_place_of_the_one_that_it_works_in(tmp_path: Path) -> None:

@@ -1,0 +1,15 @@
+"""What the tests of the worker share: a project with an engine server, which is no matter of Prefect's server."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.worker.engine import Project, engine_server
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project with an engine server."""
+    folder = tmp_path_factory.mktemp("project")
+    with engine_server(folder, tmp_path_factory.mktemp("home")) as (engine, ready):
+        yield Project(folder, engine, ready)
