@@ -7,12 +7,9 @@ folder it is, whatever is in it. None stands for a file that is not there.
 import os
 import sys
 import sysconfig
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 Signatures = dict[str, list[int] | None]
 
@@ -69,28 +66,6 @@ def of_modules() -> set[str]:
 def is_installed(file: str) -> bool:
     """Whether a file belongs to Python or to an installed package."""
     return file.startswith(_installed())
-
-
-@contextmanager
-def opened_files() -> Iterator[set[str]]:
-    """The files that this thread opens meanwhile, outside of installed packages and the system's own folders."""
-    found: set[str] = set()
-    thread = threading.get_ident()
-    skipped = (*_installed(), "/proc/", "/sys/", "/dev/")
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and is_watching and threading.get_ident() == thread and isinstance(arguments[0], str):
-            path = os.path.abspath(arguments[0])
-            if not path.startswith(skipped):
-                found.add(path)
-
-    is_watching = True
-    # There is no way to take a hook out again.
-    sys.addaudithook(hook)
-    try:
-        yield found
-    finally:
-        is_watching = False
 
 
 @lru_cache(maxsize=1)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from importlib.machinery import SourceFileLoader
 from typing import Any
 
-from deployments.forking.files import Signatures, is_installed, of_modules, opened_files, signatures
-from deployments.forking.moments import reads_of_the_moment
+from deployments.forking.files import Signatures, is_installed, of_modules, signatures
 from deployments.forking.packages import installed_modules
 from deployments.forking.sharing import Sharing
+from deployments.forking.watching import watching
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ def load(entrypoint: str) -> Flow:
     """Import the flow of an entrypoint, in the form of Prefect's deployments: `path.py:name` or `module:name`."""
     sharing, modules, environment, began = Sharing(), set(sys.modules), dict(os.environ), time.time_ns()
     flow, refusal, script = None, None, ""
-    with opened_files() as opened, reads_of_the_moment() as reads:
+    with watching() as watch:
         try:
             script = os.path.abspath(entrypoint.rsplit(":", 1)[0])
             flow = _import(entrypoint)
         except BaseException as error:  # Whatever the code of a flow does: the run is to meet it, not this process.
             refusal = f"raises {type(error).__name__}"
-    files = signatures({path for path in {*opened, *of_modules(), script} if os.path.isfile(path)}, began)
-    if reads:
-        refusal = refusal or f"reads {reads[0]}"
+    files = signatures({path for path in {*watch.files, *of_modules(), script} if os.path.isfile(path)}, began)
+    if watch.reads:
+        refusal = refusal or watch.reads[0]
     return Flow(flow, files, refusal or sharing.obstacle(), _changes(environment), installed_modules(modules))
 
 

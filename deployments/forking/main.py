@@ -5,6 +5,7 @@ its modules taking the place of ours.
 """
 
 import importlib
+import os
 import socket
 import sys
 import time
@@ -50,7 +51,7 @@ def main() -> None:
     connection = socket.socket(fileno=int(sys.argv[1]))
     root = str(Path(__file__).resolve().parents[2])
     sys.path[0] = root
-    from deployments.forking.environment_block import RunInEnvironment
+    from deployments.forking.environment_block import NAME, RunInEnvironment
     from deployments.forking.files import of_interpreter, signatures, working_directory
     from deployments.forking.loading import import_sources, load
     from deployments.forking.messages import Loaded
@@ -59,6 +60,8 @@ def main() -> None:
 
     directory = sys.argv[2]
     in_environment = RunInEnvironment()
+    # It is blank, and nobody's: what asks for it here is to miss it.
+    os.environ.pop(NAME, None)
     sys.path[0] = directory
     import_sources()
     # The project's own package of that name must be found where a run imports it.

@@ -1,4 +1,4 @@
-"""What a project's code reads while it is imported that is another at each run: the clock, randomness, the process.
+"""What a project's code reads while it is imported that is another at each run: the clock, randomness, the world.
 
 `TODAY = date.today()` at the top of a module is right when each run imports it, and is yesterday's in the interpreter
 that has imported it once.
@@ -7,17 +7,13 @@ that has imported it once.
 import datetime
 import os
 import random
-import sys
-import sysconfig
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 _FUNCTIONS: dict[Any, str] = {
-    os.getpid: "its process id",
-    os.urandom: "random bytes",
+    os.getpid: "reads its process id",
+    os.urandom: "reads random bytes",
     **dict.fromkeys(
         [
             time.time,
@@ -31,59 +27,40 @@ _FUNCTIONS: dict[Any, str] = {
             time.strftime,
             time.ctime,
         ],
-        "the clock",
+        "reads the clock",
     ),
 }
 _METHODS: list[tuple[type, set[str], str]] = [
-    (random.Random, {"random", "getrandbits", "seed", "getstate"}, "random numbers"),
+    (random.Random, {"random", "getrandbits", "seed", "getstate"}, "reads random numbers"),
 ]
 _OF_CLASSES = {"now", "today", "utcnow"}
+_EVENTS = {
+    **dict.fromkeys(["socket.connect", "socket.getaddrinfo", "socket.sendto"], "asks the network"),
+    **dict.fromkeys(["subprocess.Popen", "os.posix_spawn", "os.exec", "os.system", "os.fork"], "starts a process"),
+    "sqlite3.connect": "opens a database",
+}
+_ENVIRONMENT = type(os.environ).__getitem__.__code__
 
 
-@contextmanager
-def reads_of_the_moment() -> Iterator[list[str]]:
-    """What this thread reads meanwhile on behalf of code that belongs to no installed package."""
-    found: list[str] = []
-    previous = sys.getprofile()
-
-    def profile(frame: FrameType, event: str, called: Any) -> None:
-        if event == "c_call" and (what := _what(called)) and _is_of_project(frame):
-            found.append(what)
-
-    sys.setprofile(profile)
-    try:
-        yield found
-    finally:
-        sys.setprofile(previous)
-
-
-def _what(called: Any) -> str | None:
+def read_by_call(called: Any) -> str | None:
+    """What a call of this function of C does that each run has to do for itself."""
     name, owner = getattr(called, "__name__", None), getattr(called, "__self__", None)
     if isinstance(owner, type) and issubclass(owner, datetime.date):
-        return "the clock" if name in _OF_CLASSES else None
+        return "reads the clock" if name in _OF_CLASSES else None
     for kind, names, what in _METHODS:
         if isinstance(owner, kind):
             return what if name in names else None
     return _FUNCTIONS.get(called)
 
 
-def _is_of_project(frame: FrameType | None) -> bool:
-    """Whether the code that asks, perhaps by way of the standard library, is the project's."""
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if file.startswith(("<frozen importlib", *_PACKAGES)):
-            # What an installed module does when it is imported is its own affair.
-            return False
-        if not file.startswith(("<", *_LIBRARY)):
-            return True
-        frame = frame.f_back
-    return False
+def read_by_event(event: str) -> str | None:
+    """What an event of Python's auditing says is done that each run has to do for itself."""
+    return _EVENTS.get(event)
 
 
-def _folders(*names: str) -> tuple[str, ...]:
-    places = sysconfig.get_paths()
-    return tuple(sorted({f"{places[name].rstrip('/')}/" for name in names}))
-
-
-_PACKAGES = _folders("purelib", "platlib")
-_LIBRARY = _folders("stdlib", "platstdlib")
+def read_of_environment(frame: FrameType) -> str | None:
+    """Which variable that is each run's own is read in this frame: Prefect marks those with two underscores."""
+    if frame.f_code is not _ENVIRONMENT:
+        return None
+    name = frame.f_locals["key"]
+    return f"reads {name}" if isinstance(name, str) and name.startswith("PREFECT__") else None

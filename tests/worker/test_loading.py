@@ -5,6 +5,8 @@ import py_compile
 import shutil
 from pathlib import Path
 
+import pytest
+
 from deployments.forking.files import changed
 from tests.worker.engine import Project, engine_server
 
@@ -35,3 +37,28 @@ def test_what_is_imported_is_the_source_and_not_what_was_compiled_of_it_before(p
     shutil.rmtree(project.folder / "__pycache__")
     assert project.load("flow_compiled.py").refusal is None
     assert not (project.folder / "__pycache__").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "refusal"),
+    [
+        ("import pendulum\nTODAY = pendulum.today()", "reads the clock"),
+        ("from uuid import uuid4\nNAME = uuid4()", "reads random bytes"),
+        ("import os\nRUN = os.environ.get('PREFECT__FLOW_RUN_ID')", "reads PREFECT__FLOW_RUN_ID"),
+        ("from prefect import runtime\nRUN = runtime.flow_run.id", "reads PREFECT__FLOW_RUN_ID"),
+        ("import sqlite3\nsqlite3.connect(':memory:').close()", "opens a database"),
+        ("import subprocess\nsubprocess.run(['true'])", "starts a process"),
+        (
+            "import socket\ntry:\n    socket.create_connection(('127.0.0.1', 1)).close()\nexcept OSError:\n    pass",
+            "asks the network",
+        ),
+    ],
+)
+def test_what_an_import_asks_of_its_surroundings_is_each_runs_own(project: Project, code: str, refusal: str) -> None:
+    project.write("flow_asks.py", code)
+    assert project.load("flow_asks.py").refusal == refusal
+
+
+def test_what_libraries_do_when_they_are_imported_is_shared(project: Project) -> None:
+    project.write("flow_imports.py", "import httpx, pendulum, pyarrow, requests, sqlite3, uuid")
+    assert project.load("flow_imports.py").refusal is None

@@ -1,0 +1,90 @@
+"""Watching an import: which files it depends on, and what it does on behalf of the project's code."""
+
+import os
+import sys
+import sysconfig
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from deployments.forking.files import is_installed
+from deployments.forking.moments import read_by_call, read_by_event, read_of_environment
+
+
+@dataclass
+class Watch:
+    """What was seen.
+
+    `files` are those outside of installed packages and the system's own folders that were opened, or looked for in
+    vain; `reads` says what was done that each run has to do for itself.
+    """
+
+    files: set[str] = field(default_factory=set)
+    reads: list[str] = field(default_factory=list)
+    _is_on: bool = True
+
+    def stop(self) -> None:
+        """Look no more: there is no way to take an audit hook out again."""
+        self._is_on = False
+
+    def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Look at an event of Python's auditing."""
+        if not self._is_on:
+            return
+        if event == "open":
+            self._note(arguments[0])
+        elif (what := read_by_event(event)) and _is_of_project(sys._getframe(1)):
+            self.reads.append(what)
+
+    def profile(self, frame: FrameType, event: str, called: Any) -> None:
+        """Look at a call."""
+        if event == "c_call":
+            what = read_by_call(called)
+        elif event == "call":
+            what = read_of_environment(frame)
+        else:
+            return
+        if what and _is_of_project(frame):
+            self.reads.append(what)
+
+    def _note(self, path: Any) -> None:
+        if isinstance(path, str) and not (path := os.path.abspath(path)).startswith(_SYSTEM) and not is_installed(path):
+            self.files.add(path)
+
+
+@contextmanager
+def watching() -> Iterator[Watch]:
+    """Watch what this process does meanwhile. Calls are watched in this thread only."""
+    watch, previous = Watch(), sys.getprofile()
+    sys.addaudithook(watch.audit)
+    sys.setprofile(watch.profile)
+    try:
+        yield watch
+    finally:
+        sys.setprofile(previous)
+        watch.stop()
+
+
+def _is_of_project(frame: FrameType | None) -> bool:
+    """Whether something is done for the project's code, perhaps by way of libraries.
+
+    What a library does when it is imported is its own affair.
+    """
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith("<frozen importlib"):
+            return False
+        if not file.startswith(_NOT_OF_PROJECT):
+            return True
+        frame = frame.f_back
+    # A thread of an import does what it was begun for.
+    return threading.current_thread() is not threading.main_thread()
+
+
+_SYSTEM = ("/proc/", "/sys/", "/dev/")
+_PLACES = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+_NOT_OF_PROJECT = ("<", f"{Path(__file__).parent}/", *(f"{place.rstrip('/')}/" for place in _PLACES))
