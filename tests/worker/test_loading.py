@@ -60,5 +60,5 @@ def test_what_an_import_asks_of_its_surroundings_is_each_runs_own(project: Proje
 
 
 def test_what_libraries_do_when_they_are_imported_is_shared(project: Project) -> None:
-    project.write("flow_imports.py", "import httpx, pendulum, pyarrow, requests, sqlite3, uuid")
+    project.write("flow_imports.py", "import apprise, asyncssh, httpx, pendulum, pyarrow, sqlite3")
     assert project.load("flow_imports.py").refusal is None
