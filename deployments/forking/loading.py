@@ -38,10 +38,16 @@ def load(entrypoint: str) -> Flow:
             flow = _import(entrypoint)
         except BaseException as error:  # Whatever the code of a flow does: the run is to meet it, not this process.
             refusal = f"raises {type(error).__name__}"
-    files = signatures({path for path in {*watch.files, *of_modules(), script} if os.path.isfile(path)}, began)
+    files = {path for path in {*watch.files, *of_modules(), script} if not os.path.isdir(path)}
     if watch.reads:
         refusal = refusal or watch.reads[0]
-    return Flow(flow, files, refusal or sharing.obstacle(), _changes(environment), installed_modules(modules))
+    return Flow(
+        flow,
+        signatures(files | watch.folders, began),
+        refusal or sharing.obstacle(),
+        _changes(environment),
+        installed_modules(modules),
+    )
 
 
 def _changes(before: dict[str, str]) -> dict[str, str | None]:

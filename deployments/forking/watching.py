@@ -1,10 +1,11 @@
 """Watching an import: which files it depends on, and what it does on behalf of the project's code."""
 
+import importlib
 import os
 import sys
 import sysconfig
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,16 +15,24 @@ from typing import Any
 from deployments.forking.files import is_installed
 from deployments.forking.moments import read_by_call, read_by_event, read_of_environment
 
+_LOOKS = {
+    id(function.__code__)
+    for function in (os.path.exists, os.path.isfile, os.path.isdir, os.path.getmtime, os.path.getsize, Path.stat)
+}
+_MODULES = (".py", "/__init__.py", "")
+
 
 @dataclass
 class Watch:
     """What was seen.
 
-    `files` are those outside of installed packages and the system's own folders that were opened, or looked for in
-    vain; `reads` says what was done that each run has to do for itself.
+    `files` and `folders` are those outside of installed packages and the system's own that were read or listed, or
+    looked for in vain: a module's name is looked for in several places. `reads` says what was done that each run has
+    to do for itself.
     """
 
     files: set[str] = field(default_factory=set)
+    folders: set[str] = field(default_factory=set)
     reads: list[str] = field(default_factory=list)
     _is_on: bool = True
 
@@ -36,7 +45,11 @@ class Watch:
         if not self._is_on:
             return
         if event == "open":
-            self._note(arguments[0])
+            if arguments[2] & os.O_ACCMODE != os.O_WRONLY:
+                self._note(arguments[0], self.files)
+        elif event in ("os.listdir", "os.scandir"):
+            if _is_of_project(sys._getframe(1)):
+                self._note(arguments[0] or ".", self.folders)
         elif (what := read_by_event(event)) and _is_of_project(sys._getframe(1)):
             self.reads.append(what)
 
@@ -46,26 +59,41 @@ class Watch:
             what = read_by_call(called)
         elif event == "call":
             what = read_of_environment(frame)
+            if id(frame.f_code) in _LOOKS and _is_of_project(frame):
+                self._note(frame.f_locals[frame.f_code.co_varnames[0]], self.files)
         else:
             return
         if what and _is_of_project(frame):
             self.reads.append(what)
 
-    def _note(self, path: Any) -> None:
-        if isinstance(path, str) and not (path := os.path.abspath(path)).startswith(_SYSTEM) and not is_installed(path):
-            self.files.add(path)
+    def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> None:
+        """Look at where a module may be, as a finder of modules that finds none."""
+        for folder in sys.path if path is None else path:
+            for suffix in _MODULES if os.path.isdir(folder) else ():
+                self._note(os.path.join(folder, name.rpartition(".")[2] + suffix), self.files)
+
+    @staticmethod
+    def _note(path: Any, where: set[str]) -> None:
+        if isinstance(path, str | bytes | os.PathLike):
+            path = os.path.abspath(os.fsdecode(path))
+            if not path.startswith(_SYSTEM) and not is_installed(path):
+                where.add(path)
 
 
 @contextmanager
 def watching() -> Iterator[Watch]:
     """Watch what this process does meanwhile. Calls are watched in this thread only."""
     watch, previous = Watch(), sys.getprofile()
+    # What was listed within one step of the file system's clock may have changed since.
+    importlib.invalidate_caches()
+    sys.meta_path.insert(0, watch)
     sys.addaudithook(watch.audit)
     sys.setprofile(watch.profile)
     try:
         yield watch
     finally:
         sys.setprofile(previous)
+        sys.meta_path.remove(watch)
         watch.stop()
 
 

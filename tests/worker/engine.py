@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,6 +116,8 @@ class Project:
 
     def load(self, name: str) -> Loaded:
         """What a server says that has imported the flow of a module."""
+        # What was changed just now is not known to be what was imported.
+        time.sleep(0.05)
         server, loaded = self.engine.load(f"{name}:tells")
         server.socket.close()
         return loaded

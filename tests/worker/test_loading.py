@@ -62,3 +62,28 @@ def test_what_an_import_asks_of_its_surroundings_is_each_runs_own(project: Proje
 def test_what_libraries_do_when_they_are_imported_is_shared(project: Project) -> None:
     project.write("flow_imports.py", "import apprise, asyncssh, httpx, pendulum, pyarrow, sqlite3")
     assert project.load("flow_imports.py").refusal is None
+
+
+@pytest.mark.parametrize(
+    ("code", "file"),
+    [
+        ("try:\n    import optional\nexcept ImportError:\n    pass", "optional.py"),
+        ("try:\n    import package\nexcept ImportError:\n    pass", "package/inside.py"),
+        ("import shadowed", "shadowed/__init__.py"),
+        ("try:\n    open('opened.toml')\nexcept FileNotFoundError:\n    pass", "opened.toml"),
+        ("from pathlib import Path\nPath('asked.toml').exists()", "asked.toml"),
+        ("from pathlib import Path\nlist(Path('plugins').glob('*.py'))", "plugins/new.py"),
+        ("from pathlib import Path\nlist(Path('later').glob('*.py'))", "later/new.py"),
+    ],
+)
+def test_code_is_old_when_a_file_appears_that_its_import_looked_for(project: Project, code: str, file: str) -> None:
+    project.write("shadowed.py", "")
+    project.write("plugins/first.py", "")
+    project.write("flow_looks.py", code)
+    loaded = project.load("flow_looks.py")
+    assert loaded.refusal is None
+    project.write("unrelated.csv", "")
+    project.write("__pycache__/anything.pyc", "")
+    assert changed(loaded.files) is None
+    project.write(file, "")
+    assert changed(loaded.files) in {str(project.folder / file), str((project.folder / file).parent)}
