@@ -1,6 +1,8 @@
 """What a forked child does to be the process of a run, as `python -m prefect.engine` would be."""
 
 import atexit
+import gc
+import io
 import os
 import runpy
 import socket
@@ -36,8 +38,10 @@ def become_run(run: Run, flow: Flow | None) -> NoReturn:
             os.environ[name] = value
     _reseed()
     status = _status_of_engine(run.gate, flow)
-    _finish()
-    os._exit(status)
+    try:
+        _finish()
+    finally:
+        os._exit(status)
 
 
 def _take_output(stream: bool) -> None:
@@ -99,3 +103,17 @@ def _finish() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
+    _close_files()
+
+
+def _close_files() -> None:
+    """Write what is still in the buffers of files that this process has opened, and of archives."""
+    gc.collect()
+    # Objects of before the fork are frozen, and not among these.
+    files = [one for one in gc.get_objects() if issubclass(type(one), io.TextIOBase | io.BufferedIOBase)]
+    # Text is kept by what encodes it, then by what compresses it, then by what writes it.
+    for file in sorted(files, key=lambda one: (not isinstance(one, io.TextIOBase), type(one).__module__ == "_io")):
+        try:
+            file.close()
+        except Exception:  # As with what goes wrong in `__del__`.
+            traceback.print_exc()

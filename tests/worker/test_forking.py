@@ -1,5 +1,6 @@
 """What is special about runs that are forked from warm interpreters: they begin at once and share nothing."""
 
+import gzip
 import os
 import signal
 from collections.abc import Iterator
@@ -60,6 +61,13 @@ def test_code_that_is_edited_while_runs_are_triggered_is_never_older_than_its_ru
         assert [run.ended() for run in runs] == ["COMPLETED"] * 2
         assert [run.fact["helper"] for run in runs] == [value] * 2
     edit(pool.project / "helper.py", "VALUE = 7", "VALUE = 1")
+
+
+def test_what_is_in_the_buffers_of_open_files_is_written_when_a_run_ends(pool: Pool) -> None:
+    run = pool.run("warm")
+    wait_until(lambda: not psutil.pid_exists(run.fact["pid"]), "the process of the run to end", 10)
+    text, compressed = (Path(f"{run.path}.{name}").read_bytes() for name in ("text", "gzip"))
+    assert text == gzip.decompress(compressed) == b"kept"
 
 
 def sockets(pid: int) -> set[str]:
