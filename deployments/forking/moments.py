@@ -6,7 +6,9 @@ that has imported it once.
 
 import datetime
 import os
+import pickle
 import random
+import sys
 import time
 from types import FrameType
 from typing import Any
@@ -39,6 +41,7 @@ _EVENTS = {
     **dict.fromkeys(["subprocess.Popen", "os.posix_spawn", "os.exec", "os.system", "os.fork"], "starts a process"),
     "sqlite3.connect": "opens a database",
 }
+_NUMPY = "numpy.random"
 _ENVIRONMENT = type(os.environ).__getitem__.__code__
 
 
@@ -64,3 +67,14 @@ def read_of_environment(frame: FrameType) -> str | None:
         return None
     name = frame.f_locals["key"]
     return f"reads {name}" if isinstance(name, str) and name.startswith("PREFECT__") else None
+
+
+def is_of_numpy(frame: FrameType) -> bool:
+    """Whether this frame is the import of numpy's generators."""
+    return frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == _NUMPY
+
+
+def state_of_numpy() -> bytes | None:
+    """The state of numpy's global generator, whose calls cannot be watched; None unless numpy is there."""
+    get_state = getattr(sys.modules.get(_NUMPY), "get_state", None)
+    return pickle.dumps(get_state()) if get_state else None

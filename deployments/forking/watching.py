@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from deployments.forking.files import is_installed
-from deployments.forking.moments import read_by_call, read_by_event, read_of_environment
+from deployments.forking.moments import is_of_numpy, read_by_call, read_by_event, read_of_environment, state_of_numpy
 
 _LOOKS = {
     id(function.__code__)
@@ -35,10 +35,13 @@ class Watch:
     folders: set[str] = field(default_factory=set)
     reads: list[str] = field(default_factory=list)
     _is_on: bool = True
+    _numpy: bytes | None = field(default_factory=state_of_numpy)
 
     def stop(self) -> None:
         """Look no more: there is no way to take an audit hook out again."""
         self._is_on = False
+        if self._numpy != state_of_numpy():
+            self.reads.append("reads or seeds random numbers")
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Look at an event of Python's auditing."""
@@ -55,14 +58,15 @@ class Watch:
 
     def profile(self, frame: FrameType, event: str, called: Any) -> None:
         """Look at a call."""
+        what = None
         if event == "c_call":
             what = read_by_call(called)
         elif event == "call":
             what = read_of_environment(frame)
             if id(frame.f_code) in _LOOKS and _is_of_project(frame):
                 self._note(frame.f_locals[frame.f_code.co_varnames[0]], self.files)
-        else:
-            return
+        elif event == "return" and is_of_numpy(frame):
+            self._numpy = state_of_numpy()
         if what and _is_of_project(frame):
             self.reads.append(what)
 

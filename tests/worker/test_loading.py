@@ -87,3 +87,12 @@ def test_code_is_old_when_a_file_appears_that_its_import_looked_for(project: Pro
     assert changed(loaded.files) is None
     project.write(file, "")
     assert changed(loaded.files) in {str(project.folder / file), str((project.folder / file).parent)}
+
+
+@pytest.mark.parametrize(("code", "refusal"), [("", None), ("seed(42)", "reads or seeds random numbers")])
+def test_a_generator_that_an_import_seeds_is_each_runs_own(project: Project, code: str, refusal: str | None) -> None:
+    # In the place of numpy, of which only this is used.
+    project.write("numpy/__init__.py", "")
+    project.write("numpy/random.py", "state = sorted([7])\nget_state = state.copy\nseed = state.append\n")
+    project.write("flow_seeds.py", f"from numpy.random import seed\n{code}")
+    assert project.load("flow_seeds.py").refusal == refusal
