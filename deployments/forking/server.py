@@ -30,10 +30,6 @@ class _Server:
         self._woken, self._wakes = socket.socketpair()
         for end in (self._woken, self._wakes):
             end.setblocking(False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
-        # A Ctrl-C is the worker's to handle.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def send(self, message: Message) -> None:
         """Tell the worker. When it is gone there is nobody left to serve."""
@@ -47,6 +43,7 @@ class _Server:
         gc.collect()
         # What is there now stays: the collector must not write to pages that children share.
         gc.freeze()
+        self._handle_signals()
         self._selector.register(self._connection, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
         while True:
@@ -55,6 +52,15 @@ class _Server:
                 self._reap()
             if self._connection in ready:
                 self._receive()
+
+    def _handle_signals(self) -> None:
+        """Wake up when a child ends; a Ctrl-C is the worker's to handle."""
+        # What was imported may have set handlers; they are for the runs.
+        self._handlers = {
+            signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda *_: None),
+            signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        }
+        signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
 
     def _receive(self) -> None:
         try:
@@ -99,8 +105,9 @@ class _Server:
             os.close(begun)
             return pid
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in self._handlers.items():
+            # One that was not set by Python has no name there.
+            signal.signal(number, handler or signal.SIG_DFL)
         os.setsid()
         for mine in (self._selector, self._connection, self._woken, self._wakes):
             mine.close()

@@ -1,11 +1,13 @@
 """What passes between a worker and its fork servers, and what the processes that they fork have of it."""
 
 import os
+import re
 import signal
+from pathlib import Path
 
 import pytest
 
-from deployments.forking.messages import Load, Loaded
+from deployments.forking.messages import Exited, Load, Loaded, Start
 from tests.worker.engine import Project
 
 
@@ -20,3 +22,22 @@ def test_servers_that_are_asked_for_at_once_hold_nothing_of_each_other(project: 
     with pytest.raises(EOFError):
         second.answer(Loaded)
     first.socket.close()
+
+
+def test_a_server_sees_runs_end_whatever_the_import_has_done_to_signals(project: Project) -> None:
+    code = """
+    import signal
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """
+    project.write("flow_signals.py", code)
+    server, loaded = project.engine.load("flow_signals.py:tells")
+    assert loaded.refusal is None
+    (run,) = server.started(server.ask(Start({}, stream_output=False)))
+    ignored = re.search(r"SigIgn:\s*(\w+)", Path(f"/proc/{run.pid}/status").read_text())
+    assert ignored
+    assert int(ignored[1], 16) & 1 << signal.SIGINT - 1
+    os.kill(run.pid, signal.SIGKILL)
+    assert server.answer(Exited) == Exited(run.pid, -signal.SIGKILL)
+    server.socket.close()
