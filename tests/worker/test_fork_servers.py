@@ -5,9 +5,11 @@ import re
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deployments.forking.messages import Exited, Load, Loaded, Start
+from tests.support.processes import wait_until
 from tests.worker.engine import Project
 
 
@@ -41,3 +43,12 @@ def test_a_server_sees_runs_end_whatever_the_import_has_done_to_signals(project:
     os.kill(run.pid, signal.SIGKILL)
     assert server.answer(Exited) == Exited(run.pid, -signal.SIGKILL)
     server.socket.close()
+
+
+def test_a_server_that_is_killed_leaves_no_package_behind_that_hangs_when_it_is_tried(project: Project) -> None:
+    project.write("hanging.py", "import time\ntime.sleep(600)")
+    (server,) = project.engine.started(project.engine.ask(Load("flow.py:tells", ["hanging"])))
+    wait_until(lambda: bool(psutil.Process(server.pid).children()), "the package to be tried", 10)
+    os.kill(server.pid, signal.SIGKILL)
+    with pytest.raises(EOFError):
+        server.answer(Loaded)
