@@ -52,9 +52,16 @@ def working_directory(path: str) -> Signatures:
 
 
 def of_interpreter(directory: str) -> set[str]:
-    """What decides how Prefect and the installed packages behave: the folders of packages and Prefect's settings."""
+    """What decides how Prefect and the installed packages behave: the folders of packages and Prefect's settings.
+
+    Prefect is to be imported before.
+    """
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings()
     packages = {path for path in sys.path if f"{path}/".startswith(_installed()) and os.path.isdir(path)}
-    return packages | {os.path.join(directory, name) for name in _SETTINGS}
+    of_prefect = {str(settings.profiles_path), str(settings.logging.config_path)}
+    return packages | of_prefect | {os.path.join(directory, name) for name in _SETTINGS}
 
 
 def of_modules() -> set[str]:

@@ -10,6 +10,6 @@ from tests.worker.engine import Project, engine_server
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project with an engine server."""
-    folder = tmp_path_factory.mktemp("project")
-    with engine_server(folder, tmp_path_factory.mktemp("home")) as (engine, ready):
-        yield Project(folder, engine, ready)
+    folder, home = (tmp_path_factory.mktemp(name) for name in ("project", "home"))
+    with engine_server(folder, home) as (engine, ready):
+        yield Project(folder, home, engine, ready)

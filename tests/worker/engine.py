@@ -101,9 +101,10 @@ def engine_server(folder: Path, home: Path) -> Iterator[tuple[Server, Loaded]]:
 
 @dataclass(frozen=True)
 class Project:
-    """A folder of code and an engine server in it."""
+    """A folder of code and an engine server in it, whose Prefect has another folder as its home."""
 
     folder: Path
+    home: Path
     engine: Server
     ready: Loaded
 

@@ -24,6 +24,15 @@ def test_an_interpreter_is_old_when_another_folder_takes_the_place_of_the_one_th
         assert engine.load("flow.py:tells")[1].refusal == "raises FileNotFoundError"
 
 
+@pytest.mark.parametrize("name", ["profiles.toml", "logging.yml"])
+def test_an_interpreter_is_old_when_prefect_is_given_other_settings(project: Project, name: str) -> None:
+    assert changed(project.ready.files) is None
+    file = project.home / name
+    file.touch()
+    assert changed(project.ready.files) == str(file)
+    file.unlink()
+
+
 def test_what_is_imported_is_the_source_and_not_what_was_compiled_of_it_before(project: Project) -> None:
     flow = project.write("flow_compiled.py", "import compiled\nassert not compiled.OLD\n")
     module = project.write("compiled.py", "OLD = True")
