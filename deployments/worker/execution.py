@@ -5,17 +5,18 @@ the start of a forked run. All of these serve many runs at once.
 """
 
 import asyncio
-from collections import defaultdict
 from contextlib import AsyncExitStack
 from typing import Self
 from uuid import UUID
 
 from prefect._internal.attempt_control import AttemptConclusion, EngineOutcomeReceipt
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ObjectNotFound
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._hook_runner import FlowRunHookRunner
 
 _SECONDS_BETWEEN_LOOKS = 0.01
+_SECONDS_BETWEEN_TRIES = 2.0
 _ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
 
 
@@ -50,11 +51,14 @@ class SharedContext(FlowRunExecutorContext):
     async def __aenter__(self) -> Self:
         await super().__aenter__()
         self.hooks = HooksOfRuns()
-        self._cancelling: defaultdict[UUID, set[asyncio.Future[None]]] = defaultdict(set)
+        self._cancelling: dict[UUID, set[asyncio.Future[None]]] = {}
         self._expected: set[UUID] = set()
         self._cancelled: set[UUID] = set()
         self._ended: set[UUID] = set()
         self._observer.on_cancelling = self._begin_to_cancel
+        if (events := self._observer._events_subscriber) is not None:
+            # Without it a server that closes the connection in order would end the events, and nobody would notice.
+            events._reconnect_on_clean_close = True
         return self
 
     def _begin_to_cancel(self, flow_run_id: UUID) -> None:
@@ -63,20 +67,33 @@ class SharedContext(FlowRunExecutorContext):
     @property
     def is_live(self) -> bool:
         """Whether cancellations arrive as events; after a lost connection Prefect only asks now and then."""
-        return self._observer._polling_task is None
+        events = self._observer._consumer_task
+        return events is not None and not events.done()
 
     async def _cancel(self, run_id: UUID) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._cancelling[run_id].add(done)
+        self._cancelling.setdefault(run_id, set()).add(done)
         self._cancelled.add(run_id)
         try:
             # It may be about to start: Prefect would find nothing to stop, and the run would begin.
             while run_id in self._expected and self.process_manager.get(run_id) is None:  # noqa: ASYNC110
                 await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-            await self._cancellation_manager.cancel_by_id(run_id)
+            while not await self._is_cancelled(run_id):  # noqa: ASYNC110
+                await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
         finally:
             done.set_result(None)
-            self._cancelling[run_id].discard(done)
+
+    async def _is_cancelled(self, run_id: UUID) -> bool:
+        """Try to cancel a run. Nothing is raised: it would end the context, with the runs of everybody else."""
+        try:
+            await self._cancellation_manager.cancel_by_id(run_id)
+        except ObjectNotFound:
+            # It has been deleted, so that there is nothing to be told of it.
+            await self.process_manager.kill(run_id)
+        except Exception as error:
+            self._logger.warning("Flow run %s could not be cancelled yet: %s", run_id, error)
+            return self.process_manager.get(run_id) is None
+        return True
 
     def expect(self, run_id: UUID) -> None:
         """A process of this run is about to be started."""
@@ -88,6 +105,7 @@ class SharedContext(FlowRunExecutorContext):
         self._expected.discard(run_id)
         self._cancelled.discard(run_id)
         self._ended.discard(run_id)
+        self._cancelling.pop(run_id, None)
         self._observer.remove_in_flight_flow_run_id(run_id)
 
     def conclusion_of(self, run_id: UUID) -> AttemptConclusion | None:
@@ -103,10 +121,14 @@ class SharedContext(FlowRunExecutorContext):
         Prefect's engine ends in whatever state it finds when it is stopped before the flow has begun.
         """
         self._expected.discard(run_id)
-        await asyncio.gather(*self._cancelling.pop(run_id, ()))
+        if cancelling := self._cancelling.pop(run_id, None):
+            await asyncio.wait(cancelling)
         if run_id in self._ended:
             return
-        run = await self.client.read_flow_run(run_id)
+        try:
+            run = await self.client.read_flow_run(run_id)
+        except ObjectNotFound:
+            return
         if run.state is None:
             return
         was_stopped = run_id in self._cancelled and (run.state.is_crashed() or not run.state.is_final())
@@ -131,7 +153,7 @@ class SharedExecution:
         """A context to be used with `async with`."""
         async with self._renewing:
             current = self._current
-            if current is None or not current.context.is_live:
+            if current is None or not current.is_live:
                 self._current = await _Kept.begin()
                 if current is not None:
                     current.retire()
@@ -184,6 +206,11 @@ class _Kept:
             entered.set_result(context)
             await self._over.wait()
 
+    @property
+    def is_live(self) -> bool:
+        """Whether runs can be entrusted to the context."""
+        return not self._task.done() and self.context.is_live
+
     def retire(self) -> None:
         """Leave the context when the last run has."""
         self._is_retired = True
@@ -197,4 +224,5 @@ class _Kept:
     async def close(self) -> None:
         """Leave the context now."""
         self._over.set()
-        await self._task
+        # A context that has failed has said so when it did.
+        await asyncio.wait([self._task])

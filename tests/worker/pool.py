@@ -27,6 +27,8 @@ class Pool:
     stack: PrefectStack
     folder: Path
     name: str
+    # What its workers see besides.
+    environment: dict[str, str] = field(default_factory=dict)
     worker: psutil.Popen = field(init=False)
 
     @property
@@ -130,10 +132,10 @@ class Run:
 
 
 @contextmanager
-def served_pool(kind: str, stack: PrefectStack, folder: Path) -> Iterator[Pool]:
+def served_pool(kind: str, stack: PrefectStack, folder: Path, **environment: str) -> Iterator[Pool]:
     """A pool with a worker and a copy of the project."""
     folder.mkdir()
-    pool = Pool(kind, stack, folder, f"{kind}-{uuid4().hex[:6]}")
+    pool = Pool(kind, stack, folder, f"{kind}-{uuid4().hex[:6]}", environment)
     shutil.copytree(PROJECT, pool.project, ignore=shutil.ignore_patterns("__pycache__"))
     stack.post("/work_pools/", {"name": pool.name, "type": kind})
     with serving(pool):
@@ -143,5 +145,5 @@ def served_pool(kind: str, stack: PrefectStack, folder: Path) -> Iterator[Pool]:
 @contextmanager
 def serving(pool: Pool) -> Iterator[None]:
     """A worker of the pool."""
-    with prefect_worker(pool.stack.environment, pool.log, pool.name, pool.kind) as pool.worker:
+    with prefect_worker({**pool.stack.environment, **pool.environment}, pool.log, pool.name, pool.kind) as pool.worker:
         yield

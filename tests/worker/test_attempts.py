@@ -1,0 +1,71 @@
+"""Attempts at runs that end otherwise than by themselves, and what that leaves to other runs and attempts.
+
+The worker asks for work every ten minutes only: whatever begins here does so because the worker was woken.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from uuid import UUID
+
+import psutil
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from deployments.worker.execution import SharedContext
+from tests.support.processes import wait_until
+from tests.support.stack import PrefectStack
+from tests.worker.pool import Pool, served_pool
+
+FLOWS = ["lasts", "lingers", "goes_on", "hears_nothing"]
+
+
+@pytest.fixture(scope="module")
+def pool(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """A pool with a worker of ours that is told of work and hardly asks for it."""
+    folder = tmp_path_factory.mktemp("attempts") / "spine"
+    with served_pool("spine", stack, folder, PREFECT_WORKER_QUERY_SECONDS="600") as served:
+        served.deploy(*(f"attempts.py:{name}" for name in FLOWS))
+        yield served
+
+
+def test_a_run_that_is_deleted_while_it_is_cancelled_ends_alone(pool: Pool) -> None:
+    deleted, other = pool.start("lasts"), pool.start("lasts", seconds=8)
+    pid = deleted.fact["pid"]
+    assert other.fact
+    # The worker is to hear of it when it is too late.
+    pool.worker.suspend()
+    deleted.set_state("CANCELLING")
+    pool.stack.delete(f"/flow_runs/{deleted.id}")
+    pool.worker.resume()
+    wait_until(lambda: not psutil.pid_exists(pid), "the process to end", 40)
+    assert other.ended() == "COMPLETED"
+    later = pool.start("lasts")
+    assert later.fact
+    later.set_state("CANCELLING")
+    assert later.ended(20) == "CANCELLED"
+
+
+async def test_cancellations_are_heard_of_after_the_server_has_closed_the_connection_in_order(pool: Pool) -> None:
+    run = pool.start("lasts")
+    assert run.fact
+    with temporary_settings({PREFECT_API_URL: pool.stack.url}):
+        async with SharedContext() as context:
+            context.expect(UUID(run.id))
+            events = context._observer._events_subscriber
+            assert events is not None
+            closed = events._websocket
+            assert closed is not None
+            await closed.close()
+            await becomes(lambda: events._websocket not in (None, closed))
+            await asyncio.sleep(1)
+            run.set_state("CANCELLING")
+            await becomes(lambda: UUID(run.id) in context._cancelled)
+            assert context.is_live
+            context.forget(UUID(run.id))
+
+
+async def becomes(condition: Callable[[], bool]) -> None:
+    """Wait without keeping others from their work."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
