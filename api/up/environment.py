@@ -27,6 +27,8 @@ _FOR_SERVER = {
 _FOR_WORKER = {
     # Prefect's default is ten seconds, most of what a triggered run would wait for.
     "PREFECT_WORKER_QUERY_SECONDS": "1",
+    # A stop is to be over within seconds, and the worker has runs to hand back after their processes have ended.
+    "SPINE_WORKER_GRACE_SECONDS": "3",
 }
 
 

@@ -1,6 +1,6 @@
 """Stopping everything of a home in order, within a deadline.
 
-The order lets an interrupted flow run still report to Prefect: flow runs and worker, then the API, then the server.
+The order lets Prefect still hear of an interrupted flow run: flow runs and worker, then the API, then the server.
 It serves both a start that ends and a start that finds what a killed one left behind.
 """
 
@@ -8,6 +8,8 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import wait
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from threading import Event
 
@@ -15,15 +17,17 @@ import psutil
 
 from api.up.children import API, SERVER, WORKER
 from api.up.home import forget_records, read_records
+from api.up.plan import WorkerType
 from api.up.processes import find, flow_runs, kill, of_home, send, wait_gone, with_descendants
 from api.up.waiting import in_background
 
 # Seconds after the start of a stop at which the patience with each part ends; the promise is 10 s in all.
 FLOW_RUNS_UNTIL = 3.0
 WORKER_UNTIL = 4.0
-REPORT_UNTIL = 5.2
-API_UNTIL = 6.0
-SERVER_UNTIL = 8.5
+HANDED_BACK_UNTIL = 5.5
+REPORT_UNTIL = 6.2
+API_UNTIL = 6.5
+SERVER_UNTIL = 8.7
 
 
 def running(home: Path) -> list[psutil.Process]:
@@ -55,7 +59,25 @@ def stop_all(home: Path, hurry: Event, report: Callable[[], object] | None = Non
 
 
 def _stop_worker(worker: psutil.Process | None, others: list[psutil.Process], begun: float, hurry: Event) -> None:
-    """Stop the worker and its flow runs, and whatever is neither API nor server.
+    """Stop the worker and its flow runs, and whatever is neither API nor server."""
+    if worker is not None and _hands_back(worker):
+        send([worker], signal.SIGTERM)
+        wait_gone([worker], begun + HANDED_BACK_UNTIL, hurry)
+    else:
+        _let_runs_crash(worker, others, begun, hurry)
+    kill(with_descendants(others))
+
+
+def _hands_back(worker: psutil.Process) -> bool:
+    """Whether the worker is of our type, which sees to its flow runs itself."""
+    with suppress(psutil.Error):
+        command = worker.cmdline()
+        return ("--type", WorkerType.SPINE) in pairwise(command)
+    return False
+
+
+def _let_runs_crash(worker: psutil.Process | None, others: list[psutil.Process], begun: float, hurry: Event) -> None:
+    """Stop a process worker, or what a dead worker has left.
 
     The flow runs go first, so that each reports itself as crashed. Meanwhile the worker is held still: it would take
     new runs, and a worker that is told to stop signals its flow runs a second time, which cuts their report short.
@@ -71,7 +93,6 @@ def _stop_worker(worker: psutil.Process | None, others: list[psutil.Process], be
     send(workers, signal.SIGCONT)
     # Without runs the worker has nothing left to report; it may linger for seconds over its event stream.
     wait_gone(workers, min(begun + WORKER_UNTIL, time.monotonic() + 1.0), hurry)
-    kill(with_descendants(others))
 
 
 def _recorded(home: Path) -> dict[str, psutil.Process]:

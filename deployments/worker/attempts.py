@@ -1,6 +1,7 @@
 """The attempts at runs: forked as soon as it is known how, let go when Prefect's worker says so."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from uuid import UUID
@@ -29,8 +30,14 @@ class Attempt:
     context: SharedContext
     _exit: AsyncExitStack
 
-    async def execute(self, task_status: anyio.abc.TaskStatus[int]) -> FlowRunExecutionResult | None:
-        """Let the run go, tell the process' id at once, and wait until nothing is left to be done of it."""
+    async def execute(
+        self, task_status: anyio.abc.TaskStatus[int], begins: Callable[[], None]
+    ) -> FlowRunExecutionResult | None:
+        """Let the run go, tell the process' id at once, and wait until nothing is left to be done of it.
+
+        `begins` is called at the moment from which on the run is stopped in here when the worker is.
+        """
+        self.starter.begins = begins
         self.context.hooks.add(self.run.id, self.starter.hooks)
         executor = self.context.create_executor(
             self.run, self.starter, propose_submitting=False, hook_runner=self.context.hooks
@@ -81,9 +88,7 @@ class Attempts:
             context = await stack.enter_async_context(await self._execution.context())
             context.expect(run.id)
             stack.callback(context.forget, run.id)
-            starter = await fork_run(
-                server, workspace, run, context.control_channel, stream_output=configuration.stream_output
-            )
+            starter = await fork_run(server, workspace, run, context, stream_output=configuration.stream_output)
             return Attempt(run, starter, context, stack.pop_all())
 
 

@@ -1,34 +1,36 @@
 """Starting a run by forking it, in the form in which Prefect's executor starts processes."""
 
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import anyio
 import anyio.abc
 from prefect.client.schemas.objects import FlowRun
-from prefect.runner._control_channel import ControlChannel
 from prefect.runner._process_manager import ProcessHandle, create_isolated_termination_scope
 from prefect.runner._workspace_hook_runner import WorkspaceHookRunner
 from prefect.runner._workspace_runtime import PreparedWorkspaceManifest, write_private_model
 from prefect.runner._workspace_supervisor import _hook_command
 from prefect.utilities.processutils import get_sys_executable
 
+from deployments.worker.execution import SharedContext
 from deployments.worker.fitness import Workspace
-from deployments.worker.fork_servers import FlowServer, Forked, ReadyRun
-
-# As long as Prefect gives a cancelled run.
-_GRACE_SECONDS = 30.0
+from deployments.worker.fork_servers import FlowServer, ReadyRun
+from deployments.worker.handing_back import see_through, stop_run
 
 
 class ForkStarter:
     """Lets a run go that was forked ahead of time."""
 
-    def __init__(self, ready: ReadyRun, workspace: Workspace, *, stream_output: bool) -> None:
+    def __init__(self, ready: ReadyRun, workspace: Workspace, context: SharedContext, *, stream_output: bool) -> None:
         self._ready = ready
+        self._context = context
         self._workspace = workspace
         self._folder = tempfile.TemporaryDirectory(prefix="spine-run-")
         self._manifest = Path(self._folder.name) / "workspace.json"
+        # To be called when the run is let go.
+        self.begins: Callable[[], None] = lambda: None
         self.hooks = WorkspaceHookRunner(manifest_path=self._manifest, stream_output=stream_output)
 
     async def start(
@@ -40,11 +42,13 @@ class ForkStarter:
         # Prefect reads `pid` and `returncode` of it and no more.
         handle = ProcessHandle(process, termination_scope=create_isolated_termination_scope(process.pid))  # type: ignore[arg-type]
         try:
+            self.begins()
             self._ready.go()
             task_status.started(handle)
             await process.wait()
         except BaseException:
-            await _stop(process, handle)
+            # The worker is being stopped.
+            await see_through(stop_run(self._context, flow_run, process, handle))
             raise
 
     def close(self) -> None:
@@ -65,28 +69,17 @@ class ForkStarter:
 
 
 async def fork_run(
-    server: FlowServer, workspace: Workspace, run: FlowRun, control: ControlChannel, *, stream_output: bool
+    server: FlowServer, workspace: Workspace, run: FlowRun, context: SharedContext, *, stream_output: bool
 ) -> ForkStarter:
     """Fork a run, which gets ready and waits for `start`. Raises `ServerGone`."""
     environment = {**workspace.environment, "PREFECT__FLOW_RUN_ID": str(run.id)}
     # Without a channel a run is cancelled by the signal alone, as Prefect does it then.
     with suppress(RuntimeError):
-        port, token = control.register(run.id)
+        port, token = context.control_channel.register(run.id)
         environment |= {"PREFECT__CONTROL_PORT": str(port), "PREFECT__CONTROL_TOKEN": token}
     try:
         ready = await server.fork(environment, stream_output=stream_output)
     except BaseException:
-        control.unregister(run.id)
+        context.control_channel.unregister(run.id)
         raise
-    return ForkStarter(ready, workspace, stream_output=stream_output)
-
-
-async def _stop(process: Forked, handle: ProcessHandle) -> None:
-    """The worker is being stopped: let the run report that it has been."""
-    with anyio.CancelScope(shield=True), suppress(OSError):
-        handle.graceful_kill()
-        with anyio.move_on_after(_GRACE_SECONDS):
-            await process.wait()
-        if process.returncode is None:
-            handle.hard_kill()
-            await process.wait()
+    return ForkStarter(ready, workspace, context, stream_output=stream_output)

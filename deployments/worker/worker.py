@@ -3,7 +3,7 @@
 import asyncio
 import os
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Self, cast
 from uuid import UUID, uuid4
 
@@ -19,6 +19,7 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, Proc
 from deployments.worker.attempts import Attempts
 from deployments.worker.execution import SharedExecution
 from deployments.worker.fitness import workspace_of
+from deployments.worker.handing_back import return_run, see_through
 from deployments.worker.remembering import RememberingClient
 from deployments.worker.wakeup import wake_on_work
 from deployments.worker.warm import CannotFork, WarmServers
@@ -53,6 +54,8 @@ class SpineWorker(ProcessWorker):
         self._servers = WarmServers(_WARM_FLOWS)
         self._execution = SharedExecution()
         self._attempts = Attempts(self._servers, self._execution)
+        # The runs that are ours and have not begun.
+        self._taken: set[UUID] = set()
         self._remembering: RememberingClient | None = None
         self._polling = asyncio.Lock()
         self._woken = asyncio.Event()
@@ -75,6 +78,9 @@ class SpineWorker(ProcessWorker):
         try:
             for task in self._background:
                 task.cancel()
+            if exc_info[0] is not None and self._runs_task_group is not None:
+                # Runs are handed back before all else: there may not be much time.
+                self._runs_task_group.cancel_scope.cancel()
             await super().__aexit__(*exc_info)
         finally:
             self._remembering = None
@@ -106,6 +112,26 @@ class SpineWorker(ProcessWorker):
     async def _synced(self) -> None:
         while not self._has_successfully_synced:  # noqa: ASYNC110 (Prefect has a flag for it and no event)
             await asyncio.sleep(0.1)
+
+    # Taking runs, and handing them back when the worker is stopped
+
+    async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
+        # Also when the worker is stopped meanwhile it has to be known whose the run is.
+        with anyio.CancelScope(shield=True):
+            is_ours = await super()._propose_pending_state(flow_run)
+        if is_ours:
+            self._taken.add(flow_run.id)
+        return is_ours
+
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        try:
+            await super()._submit_run(flow_run)
+        except asyncio.CancelledError:
+            if flow_run.id in self._taken:
+                await see_through(return_run(self.client, flow_run))
+            raise
+        finally:
+            self._taken.discard(flow_run.id)
 
     # Starting warm
 
@@ -145,13 +171,15 @@ class SpineWorker(ProcessWorker):
         task_status: anyio.abc.TaskStatus[int] | None = None,
     ) -> ProcessWorkerResult:
         """Let the forked process run, or start it as the process worker does where it cannot be forked."""
+        begins = partial(self._taken.discard, flow_run.id)
         try:
             attempt = await self._attempts.take(flow_run, configuration)
         except CannotFork as reason:
             self.get_flow_run_logger(flow_run).info("Starting in a new interpreter: %s.", reason)
+            begins()
             return await super().run(flow_run, configuration, task_status)
         try:
-            execution = await attempt.execute(task_status or anyio.TASK_STATUS_IGNORED)
+            execution = await attempt.execute(task_status or anyio.TASK_STATUS_IGNORED, begins)
         finally:
             with anyio.CancelScope(shield=True):
                 await attempt.close()

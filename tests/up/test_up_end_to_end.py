@@ -64,7 +64,7 @@ def test_spine_up_is_started_used_killed_started_again_and_stopped(tmp_path: Pat
             assert listed(second, key) == {done: "COMPLETED", interrupted: "FAILED"}
             last = run_to(second, "RUNNING", seconds=300)
             assert_stopped_by_sigterm(second)
-    assert states_in_prefects_database(home) == {done: "COMPLETED", interrupted: "CRASHED", last: "CRASHED"}
+    assert states_in_prefects_database(home) == {done: "COMPLETED", interrupted: "CRASHED", last: "SCHEDULED"}
 
 
 def assert_steps_and_urls_are_shown(started: RunningUp) -> None:

@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from deployments.worker.execution import SharedContext
 from tests.support.processes import wait_until
 from tests.support.stack import PrefectStack
-from tests.worker.pool import Pool, served_pool
+from tests.worker.pool import Pool, edit, served_pool, serving
 
 FLOWS = ["lasts", "lingers", "goes_on", "hears_nothing"]
 
@@ -23,7 +23,8 @@ FLOWS = ["lasts", "lingers", "goes_on", "hears_nothing"]
 def pool(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     """A pool with a worker of ours that is told of work and hardly asks for it."""
     folder = tmp_path_factory.mktemp("attempts") / "spine"
-    with served_pool("spine", stack, folder, PREFECT_WORKER_QUERY_SECONDS="600") as served:
+    environment = {"PREFECT_WORKER_QUERY_SECONDS": "600", "SPINE_WORKER_GRACE_SECONDS": "3"}
+    with served_pool("spine", stack, folder, **environment) as served:
         served.deploy(*(f"attempts.py:{name}" for name in FLOWS))
         yield served
 
@@ -62,6 +63,34 @@ async def test_cancellations_are_heard_of_after_the_server_has_closed_the_connec
             await becomes(lambda: UUID(run.id) in context._cancelled)
             assert context.is_live
             context.forget(UUID(run.id))
+
+
+def test_the_runs_of_a_worker_that_is_stopped_are_handed_back_and_the_next_one_goes_on(pool: Pool) -> None:
+    begun = [pool.start("goes_on"), *(pool.start("hears_nothing", sleep=kind) for kind in ("PyDLL", "CDLL"))]
+    wait_until(lambda: len(begun[0].told) == 2 and all(run.told for run in begun), "the runs to begin")
+    (pool.project / "slow").touch()
+    edit(pool.project / "attempts.py", "nothing at first", "nothing at last")
+    taken = pool.start("lasts", seconds=0)
+    taken.becomes("PENDING")
+    pool.worker.terminate()
+    assert pool.worker.wait(20) is not None
+    assert [run.state["name"] for run in (*begun, taken)] == ["AwaitingRetry"] * 3 + ["Scheduled"]
+    assert not any(psutil.pid_exists(run.fact["pid"]) for run in begun)
+    (pool.project / "slow").unlink()
+    with serving(pool):
+        assert [run.ended() for run in (*begun, taken)] == ["COMPLETED"] * 4
+    assert [(fact["attempt"], fact["step"]) for fact in begun[0].told] == [(1, "remember"), (1, "sleep"), (2, "end")]
+    assert [fact["attempt"] for run in begun[1:] for fact in run.told] == [1, 2, 1, 2]
+
+
+def test_a_stopped_worker_lets_its_runs_crash_where_the_operator_wants_that(pool: Pool) -> None:
+    pool.environment["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] = "crash"
+    with serving(pool):
+        runs = [pool.start("goes_on"), pool.start("hears_nothing")]
+        assert all(run.fact for run in runs)
+        pool.worker.terminate()
+        pool.worker.wait(20)
+    assert [run.state["type"] for run in runs] == ["CRASHED"] * 2
 
 
 async def becomes(condition: Callable[[], bool]) -> None:

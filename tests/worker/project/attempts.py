@@ -11,6 +11,9 @@ from typing import Any
 
 from prefect import flow, runtime, task
 
+if Path("slow").exists():
+    time.sleep(60)
+
 
 def write(path: str, **facts: Any) -> None:
     """Add a line of facts, with the number of the attempt."""
