@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from uuid import UUID
 
 import anyio
 import anyio.abc
@@ -56,36 +55,39 @@ class Attempt:
 
 
 class Attempts:
-    """The attempts that have begun, by run."""
+    """The attempts that have begun.
+
+    Each goes by the object that the worker has of its run: an earlier attempt at the run can still be about to end.
+    """
 
     def __init__(self, servers: WarmServers, execution: SharedExecution) -> None:
         self._servers = servers
         self._execution = execution
-        self._begun: dict[UUID, asyncio.Task[Attempt]] = {}
+        self._begun: dict[int, asyncio.Task[Attempt]] = {}
 
     def begin(self, run: FlowRun, configuration: ProcessJobConfiguration) -> None:
         """Fork a run in the background."""
-        self._begun[run.id] = asyncio.create_task(self._begin(run, configuration))
+        self._begun[id(run)] = asyncio.create_task(self._begin(run, configuration))
 
     async def take(self, run: FlowRun, configuration: ProcessJobConfiguration) -> Attempt:
         """The attempt at a run, which the caller closes. Raises `CannotFork`."""
-        if run.id not in self._begun:
+        if id(run) not in self._begun:
             self.begin(run, configuration)
         try:
-            return await self._begun.pop(run.id)
+            return await self._begun.pop(id(run))
         except ServerGone as error:
             raise CannotFork(f"its fork server failed: {error}") from error
 
-    def abandon(self, run_id: UUID) -> None:
+    def abandon(self, run: FlowRun) -> None:
         """Let a run that nobody took end before it has done anything."""
-        if (begun := self._begun.pop(run_id, None)) is not None:
+        if (begun := self._begun.pop(id(run), None)) is not None:
             begun.add_done_callback(_close_when_done)
 
     async def _begin(self, run: FlowRun, configuration: ProcessJobConfiguration) -> Attempt:
         workspace = workspace_of(configuration, deployment_of(configuration))
         server = await self._servers.server(workspace.code)
         async with AsyncExitStack() as stack:
-            context = await stack.enter_async_context(await self._execution.context())
+            context = await stack.enter_async_context(await self._execution.context(run.id))
             context.expect(run.id)
             stack.callback(context.forget, run.id)
             starter = await fork_run(server, workspace, run, context, stream_output=configuration.stream_output)

@@ -149,30 +149,32 @@ class SharedExecution:
         if self._current is not None:
             await self._current.close()
 
-    async def context(self) -> "Use":
-        """A context to be used with `async with`."""
+    async def context(self, run_id: UUID) -> "Use":
+        """A context to be used with `async with` by one attempt at this run."""
         async with self._renewing:
             current = self._current
-            if current is None or not current.is_live:
+            # All in a context goes by the run's id: two attempts at one run must not meet.
+            if current is None or not current.is_live or run_id in current.runs:
                 self._current = await _Kept.begin()
                 if current is not None:
                     current.retire()
                 current = self._current
-        return Use(current)
+        return Use(current, run_id)
 
 
 class Use:
     """The use of a context by one run."""
 
-    def __init__(self, kept: "_Kept") -> None:
+    def __init__(self, kept: "_Kept", run_id: UUID) -> None:
         self._kept = kept
+        self._run_id = run_id
 
     async def __aenter__(self) -> SharedContext:
-        self._kept.users += 1
+        self._kept.runs.add(self._run_id)
         return self._kept.context
 
     async def __aexit__(self, *_: object) -> None:
-        self._kept.users -= 1
+        self._kept.runs.discard(self._run_id)
         self._kept.end_if_unused()
 
 
@@ -180,7 +182,8 @@ class _Kept:
     """A context that a task of its own has entered, since it must be left by the task that has."""
 
     def __init__(self) -> None:
-        self.users = 0
+        # Those that use it.
+        self.runs: set[UUID] = set()
         self._is_retired = False
         self._over = asyncio.Event()
 
@@ -218,7 +221,7 @@ class _Kept:
 
     def end_if_unused(self) -> None:
         """Leave a retired context that nobody uses."""
-        if self._is_retired and not self.users:
+        if self._is_retired and not self.runs:
             self._over.set()
 
     async def close(self) -> None:

@@ -160,7 +160,7 @@ class SpineWorker(ProcessWorker):
         try:
             return await super()._submit_run_and_capture_errors(flow_run, task_status)
         finally:
-            self._attempts.abandon(flow_run.id)
+            self._attempts.abandon(flow_run)
             # Where runs are limited in number, another one may have waited for the end of this.
             self._woken.set()
 

@@ -122,9 +122,10 @@ class Run:
         """The type of its last state."""
         return self.becomes(*ENDED, seconds=seconds)
 
-    def set_state(self, state: str, name: str | None = None) -> None:
+    def set_state(self, state: str, name: str | None = None, *, force: bool = False) -> None:
         """Do what the buttons of Prefect's UI do."""
-        self.stack.post(f"/flow_runs/{self.id}/set_state", {"state": {"type": state, "name": name}})
+        body = {"state": {"type": state, "name": name}, "force": force}
+        self.stack.post(f"/flow_runs/{self.id}/set_state", body)
 
     def logged(self) -> list[str]:
         """The messages of its log."""

@@ -65,6 +65,21 @@ async def test_cancellations_are_heard_of_after_the_server_has_closed_the_connec
             context.forget(UUID(run.id))
 
 
+def test_a_run_that_is_retried_while_its_first_process_still_ends_is_a_run_like_any_other(pool: Pool) -> None:
+    runs = [pool.start("lingers"), pool.start("lingers", seconds=600)]
+    for run in runs:
+        assert run.ended() == "FAILED"
+        run.set_state("SCHEDULED", "AwaitingRetry", force=True)
+    wait_until(lambda: all(len(run.told) == 2 for run in runs), "the second attempts", 20)
+    assert psutil.pid_exists(runs[1].fact["pid"])
+    wait_until(lambda: not any(psutil.pid_exists(run.fact["pid"]) for run in runs), "the first processes to end", 20)
+    assert runs[0].ended() == "COMPLETED"
+    assert runs[1].state["type"] == "RUNNING"
+    runs[1].set_state("CANCELLING")
+    assert runs[1].ended(20) == "CANCELLED"
+    wait_until(lambda: not psutil.pid_exists(runs[1].told[1]["pid"]), "the second process to end", 20)
+
+
 def test_the_runs_of_a_worker_that_is_stopped_are_handed_back_and_the_next_one_goes_on(pool: Pool) -> None:
     begun = [pool.start("goes_on"), *(pool.start("hears_nothing", sleep=kind) for kind in ("PyDLL", "CDLL"))]
     wait_until(lambda: len(begun[0].told) == 2 and all(run.told for run in begun), "the runs to begin")
