@@ -1,5 +1,6 @@
 """A client that does not ask twice for what cannot have changed in between."""
 
+import asyncio
 import time
 from collections import OrderedDict
 from typing import Any
@@ -20,7 +21,8 @@ class RememberingClient:
     def __init__(self, client: PrefectClient) -> None:
         self._client = client
         self._flows: OrderedDict[UUID, Flow] = OrderedDict()
-        self._deployments: dict[UUID, tuple[float, DeploymentResponse]] = {}
+        self._deployments: dict[UUID, tuple[float, asyncio.Task[DeploymentResponse]]] = {}
+        self._work_came = 0.0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -33,14 +35,22 @@ class RememberingClient:
                 self._flows.popitem(last=False)
         return self._flows[flow_id]
 
+    def work_has_come(self) -> None:
+        """Runs have been named that were not known: they are owed deployments that are read from now on."""
+        self._work_came = time.monotonic()
+
     async def read_deployment(self, deployment_id: UUID) -> DeploymentResponse:
-        """A deployment as it was half a second ago at most."""
+        """A deployment as it was half a second ago at most, and since work has come."""
         now = time.monotonic()
+        since = max(self._work_came, now - _SECONDS_FOR_DEPLOYMENTS)
         known = self._deployments.get(deployment_id)
-        if known is None or now - known[0] > _SECONDS_FOR_DEPLOYMENTS:
-            self._deployments = {
-                one: read for one, read in self._deployments.items() if now - read[0] <= _SECONDS_FOR_DEPLOYMENTS
-            }
-            known = self._deployments[deployment_id] = (now, await self._client.read_deployment(deployment_id))
-        # Prefect fills in the run's own variables.
-        return known[1].model_copy(deep=True)
+        if known is None or known[0] < since or _has_failed(known[1]):
+            self._deployments = {one: read for one, read in self._deployments.items() if read[0] >= since}
+            reading = asyncio.create_task(self._client.read_deployment(deployment_id))
+            known = self._deployments[deployment_id] = (now, reading)
+        # It is read for all who wait; Prefect fills in each run's own variables.
+        return (await asyncio.shield(known[1])).model_copy(deep=True)
+
+
+def _has_failed(reading: "asyncio.Task[DeploymentResponse]") -> bool:
+    return reading.done() and reading.exception() is not None

@@ -12,6 +12,7 @@ import anyio.abc
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 from prefect.client.schemas.objects import FlowRun, WorkPool
+from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.events import Event
 from prefect.workers.base import BaseJobConfiguration, BaseWorkerResult
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
@@ -95,6 +96,12 @@ class SpineWorker(ProcessWorker):
         """Poll, one at a time: the answer to an earlier question may name runs that have been taken since."""
         async with self._polling:
             return await super().get_and_submit_flow_runs()
+
+    async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
+        answer = await super()._get_scheduled_flow_runs()
+        if self._remembering and any(one.flow_run.id not in self._submitting_flow_run_ids for one in answer):
+            self._remembering.work_has_come()
+        return answer
 
     async def _poll_when_woken(self) -> None:
         await self._synced()

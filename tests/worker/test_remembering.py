@@ -1,0 +1,54 @@
+"""What the worker's client remembers of a real server, and what it does not."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from deployments.worker.remembering import RememberingClient
+from tests.support.stack import PrefectStack
+
+
+@pytest.fixture
+def deployment(stack: PrefectStack) -> str:
+    """A deployment whose version can be changed."""
+    flow = stack.post("/flows/", {"name": "remembered"})["id"]
+    return str(stack.post("/deployments/", {"flow_id": flow, "name": uuid4().hex, "version": "old"})["id"])
+
+
+@pytest.fixture
+async def client(stack: PrefectStack) -> AsyncIterator[PrefectClient]:
+    """Prefect's client."""
+    with temporary_settings({PREFECT_API_URL: stack.url}):
+        async with get_client() as client:
+            yield client
+
+
+async def test_runs_that_come_together_share_a_reading_of_their_deployment(
+    client: PrefectClient, deployment: str
+) -> None:
+    requests = []
+
+    async def count(request: object) -> None:
+        requests.append(request)
+
+    remembering = RememberingClient(client)
+    await remembering.read_deployment(UUID(deployment))
+    client._client.event_hooks = {"request": [count]}
+    remembering.work_has_come()
+    read = await asyncio.gather(*(remembering.read_deployment(UUID(deployment)) for _ in range(20)))
+    assert {one.version for one in read} == {"old"}
+    assert len(requests) == 1
+
+
+async def test_a_run_that_comes_after_a_change_has_the_changed_deployment(
+    client: PrefectClient, deployment: str, stack: PrefectStack
+) -> None:
+    remembering = RememberingClient(client)
+    assert (await remembering.read_deployment(UUID(deployment))).version == "old"
+    stack.patch(f"/deployments/{deployment}", {"version": "new"})
+    remembering.work_has_come()
+    assert (await remembering.read_deployment(UUID(deployment))).version == "new"
