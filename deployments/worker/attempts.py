@@ -14,7 +14,7 @@ from prefect.runner._process_manager import ProcessHandle
 from prefect.workers.process import ProcessJobConfiguration
 
 from deployments.worker.execution import SharedContext, SharedExecution
-from deployments.worker.fitness import workspace_of
+from deployments.worker.fitness import Workspace, workspace_of
 from deployments.worker.fork_servers import ServerGone
 from deployments.worker.starter import ForkStarter, fork_run
 from deployments.worker.warm import CannotFork, WarmServers
@@ -85,13 +85,23 @@ class Attempts:
 
     async def _begin(self, run: FlowRun, configuration: ProcessJobConfiguration) -> Attempt:
         workspace = workspace_of(configuration, deployment_of(configuration))
-        server = await self._servers.server(workspace.code)
         async with AsyncExitStack() as stack:
             context = await stack.enter_async_context(await self._execution.context(run.id))
             context.expect(run.id)
             stack.callback(context.forget, run.id)
-            starter = await fork_run(server, workspace, run, context, stream_output=configuration.stream_output)
+            starter = await self._fork(workspace, run, context, stream_output=configuration.stream_output)
             return Attempt(run, starter, context, stack.pop_all())
+
+    async def _fork(
+        self, workspace: Workspace, run: FlowRun, context: SharedContext, *, stream_output: bool
+    ) -> ForkStarter:
+        server = await self._servers.server(workspace.code)
+        try:
+            return await fork_run(server, workspace, run, context, stream_output=stream_output)
+        except ServerGone:
+            # It may have been replaced in between.
+            server = await self._servers.server(workspace.code)
+            return await fork_run(server, workspace, run, context, stream_output=stream_output)
 
 
 def deployment_of(configuration: ProcessJobConfiguration) -> DeploymentResponse | None:

@@ -1,15 +1,21 @@
 """The fork servers of a worker: started when they are needed, kept while they are used, replaced when code changes."""
 
 import asyncio
-from collections import OrderedDict, defaultdict
+import time
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from prefect.logging import get_logger
 
+from deployments.forking.files import signature
 from deployments.worker.fork_servers import EngineServer, FlowServer, ServerGone
 
+# So long is what could not be imported left alone, and so long is kept what no deployment wants any more.
+_SECONDS_UNTIL_NEXT_TRY = 60.0
+_SECONDS_UNWANTED = 60.0
 _logger = get_logger("worker.spine")
 
 
@@ -40,38 +46,76 @@ class Code:
         """What is common to all flows of one directory and environment."""
         return Code(self.directory, self.environment, "")
 
+    @property
+    def script(self) -> list[int] | None:
+        """The signature of the entrypoint's file."""
+        return signature(str(self.directory / self.entrypoint.rsplit(":", 1)[0]))
+
 
 @dataclass
 class _Warm:
     engine: EngineServer
     flow: FlowServer
+    last_used: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    reason: str
+    script: list[int] | None
+    until: float
 
 
 @dataclass
 class WarmServers:
-    """Fork servers by the code that they have imported, at most `limit` of them; those used last stay."""
+    """Fork servers by the code that they have imported, at most `limit` of them.
+
+    Those that nobody has wanted for `seconds_unwanted` end; where there are too many, those that are used last stay.
+    """
 
     limit: int
+    seconds_unwanted: float = _SECONDS_UNWANTED
+    _wanted: frozenset[Code] | None = None
     _engines: dict[Code, EngineServer] = field(default_factory=dict)
     _flows: OrderedDict[Code, _Warm] = field(default_factory=OrderedDict)
-    _locks: defaultdict[Code, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    _failures: dict[Code, _Failure] = field(default_factory=dict)
+    # How many flows are about to be imported by an interpreter.
+    _loading: Counter[Code] = field(default_factory=Counter)
+    # They last as long as somebody holds one or waits for it.
+    _locks: WeakValueDictionary[Code, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def server(self, code: Code) -> FlowServer:
         """A server that has imported what is on disk now. Raises `CannotFork`."""
-        async with self._locks[code]:
+        async with self._lock(code):
+            self._raise_if_it_failed(code)
+            script = code.script
             try:
                 warm = await self._warm(code)
             except (ServerGone, OSError) as error:
-                raise CannotFork(f"its fork server could not be started: {error}") from error
+                reason = f"its fork server could not be started: {error}"
+                engine = self._engines.get(code.interpreter)
+                if engine is None or engine.outdated() is None:
+                    self._failures[code] = _Failure(reason, script, time.monotonic() + _SECONDS_UNTIL_NEXT_TRY)
+                self._drop(code)
+                raise CannotFork(reason) from error
         return warm.flow
 
+    def want(self, wanted: frozenset[Code]) -> None:
+        """Keep servers of this code ready."""
+        self._wanted = wanted
+
     async def renew(self) -> None:
-        """Replace the servers whose code has changed, before somebody waits for it."""
-        for code in [code for code, warm in self._flows.items() if warm.engine.outdated() or warm.flow.outdated()]:
-            try:
-                await self.server(code)
-            except CannotFork as refusal:
-                _logger.info("Runs of %s are started in a new interpreter: %s.", code.entrypoint, refusal)
+        """Replace the servers whose code has changed, before somebody waits for it, and let unwanted ones end."""
+        for code, warm in list(self._flows.items()):
+            if not self._is_wanted(code):
+                if time.monotonic() - warm.last_used >= self.seconds_unwanted:
+                    self._drop(code)
+            elif warm.engine.outdated() or warm.flow.outdated():
+                try:
+                    await self.server(code)
+                except CannotFork as refusal:
+                    _logger.info("Runs of %s are started in a new interpreter: %s.", code.entrypoint, refusal)
+        self._drop_unused_engines()
 
     def knows(self, code: Code) -> bool:
         """Whether there is a server for this code."""
@@ -79,8 +123,8 @@ class WarmServers:
 
     @property
     def is_full(self) -> bool:
-        """Whether another server would take the place of one."""
-        return len(self._flows) >= self.limit
+        """Whether another server would take the place of one that is wanted."""
+        return sum(map(self._is_wanted, self._flows)) >= self.limit
 
     def close(self) -> None:
         """Let all servers end as soon as their runs have."""
@@ -91,23 +135,41 @@ class WarmServers:
         self._flows.clear()
         self._engines.clear()
 
+    def _lock(self, code: Code) -> asyncio.Lock:
+        return self._locks.setdefault(code, asyncio.Lock())
+
+    def _is_wanted(self, code: Code) -> bool:
+        return self._wanted is None or code in self._wanted
+
+    def _raise_if_it_failed(self, code: Code) -> None:
+        """Spare the runs of code that cannot be imported the time that it takes to find that out."""
+        if failure := self._failures.get(code):
+            if time.monotonic() < failure.until and code.script == failure.script:
+                raise CannotFork(failure.reason)
+            del self._failures[code]
+
     async def _warm(self, code: Code) -> _Warm:
-        engine = await self._engine(code.interpreter)
-        if known := self._flows.get(code):
-            reason = "its interpreter" if known.engine is not engine else known.flow.outdated()
-            if reason is None:
-                self._flows.move_to_end(code)
-                return known
-            _logger.info("Importing %s again: %s has changed.", code.entrypoint, reason)
-            self._flows.pop(code).flow.retire()
-        warm = self._flows[code] = _Warm(engine, await engine.load(code.entrypoint))
+        self._loading[code.interpreter] += 1
+        try:
+            engine = await self._engine(code.interpreter)
+            if known := self._flows.get(code):
+                reason = "its interpreter" if known.engine is not engine else known.flow.outdated()
+                if reason is None:
+                    self._flows.move_to_end(code)
+                    known.last_used = time.monotonic()
+                    return known
+                _logger.info("Importing %s again: %s has changed.", code.entrypoint, reason)
+                self._drop(code)
+            warm = self._flows[code] = _Warm(engine, await engine.load(code.entrypoint))
+        finally:
+            self._loading[code.interpreter] -= 1
         if refusal := warm.flow.refusal:
             _logger.info("Each run of %s imports its code, which %s when it is imported.", code.entrypoint, refusal)
         self._drop_what_is_too_much()
         return warm
 
     async def _engine(self, code: Code) -> EngineServer:
-        async with self._locks[code]:
+        async with self._lock(code):
             if known := self._engines.get(code):
                 reason = known.outdated()
                 if reason is None:
@@ -117,12 +179,18 @@ class WarmServers:
             engine = self._engines[code] = await EngineServer.begin(code.directory, dict(code.environment))
             return engine
 
+    def _drop(self, code: Code) -> None:
+        if warm := self._flows.pop(code, None):
+            warm.flow.retire()
+
     def _drop_what_is_too_much(self) -> None:
         while len(self._flows) > self.limit:
-            code, warm = self._flows.popitem(last=False)
-            warm.flow.retire()
-            self._locks.pop(code, None)
-        used = {code.interpreter for code in self._flows}
+            unwanted = (code for code in self._flows if not self._is_wanted(code))
+            self._drop(next(unwanted, next(iter(self._flows))))
+        self._drop_unused_engines()
+
+    def _drop_unused_engines(self) -> None:
+        self._loading = +self._loading
+        used = {code.interpreter for code in self._flows} | set(self._loading)
         for code in [code for code in self._engines if code not in used]:
             self._engines.pop(code).retire()
-            self._locks.pop(code, None)

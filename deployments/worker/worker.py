@@ -12,7 +12,7 @@ import anyio.abc
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 from prefect.client.schemas.objects import FlowRun, WorkPool
-from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
 from prefect.events import Event
 from prefect.workers.base import BaseJobConfiguration, BaseWorkerResult
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
@@ -23,10 +23,12 @@ from deployments.worker.fitness import workspace_of
 from deployments.worker.handing_back import return_run, see_through
 from deployments.worker.remembering import RememberingClient
 from deployments.worker.wakeup import wake_on_work
-from deployments.worker.warm import CannotFork, WarmServers
+from deployments.worker.warm import CannotFork, Code, WarmServers
 
 _SECONDS_BETWEEN_LOOKS_AT_CODE = 1.0
 _SECONDS_BEFORE_LABELS = 1.0
+# As many as Prefect tells at once.
+_DEPLOYMENTS = 200
 _WARM_FLOWS = int(os.environ.get("SPINE_WORKER_WARM_FLOWS", "16"))
 
 
@@ -105,16 +107,23 @@ class SpineWorker(ProcessWorker):
 
     async def _poll_when_woken(self) -> None:
         await self._synced()
-        listening = asyncio.create_task(wake_on_work(self.work_pool.id, self._woken.set))
+        listening: asyncio.Task[None] | None = None
+        pool_id = None
         try:
             while True:
+                if pool_id != self.work_pool.id:
+                    pool_id = self.work_pool.id
+                    if listening is not None:
+                        listening.cancel()
+                    listening = asyncio.create_task(wake_on_work(pool_id, self._woken.set))
                 await self._woken.wait()
                 self._woken.clear()
                 # The loop that polls in any case tells of what goes wrong.
                 with suppress(Exception):
                     await self.get_and_submit_flow_runs()
         finally:
-            listening.cancel()
+            if listening is not None:
+                listening.cancel()
 
     async def _synced(self) -> None:
         while not self._has_successfully_synced:  # noqa: ASYNC110 (Prefect has a flag for it and no event)
@@ -213,8 +222,18 @@ class SpineWorker(ProcessWorker):
     async def _warm_up(self) -> None:
         """Import the flows of the pool's deployments, as runs without variables of their own would have it."""
         in_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name]))
-        for deployment in await self.client.read_deployments(work_pool_filter=in_pool, limit=self._servers.limit):
-            run = FlowRun(id=uuid4(), flow_id=deployment.flow_id, name="", deployment_id=deployment.id)
+        deployments = await self.client.read_deployments(work_pool_filter=in_pool, limit=_DEPLOYMENTS)
+        codes = [code for one in deployments if (code := await self._code_of(one)) is not None]
+        self._servers.want(frozenset(codes))
+        for code in codes:
+            if not self._servers.knows(code) and not self._servers.is_full:
+                with suppress(CannotFork):
+                    await self._servers.server(code)
+
+    async def _code_of(self, deployment: DeploymentResponse) -> Code | None:
+        """What runs of a deployment execute; None where they are not forked."""
+        run = FlowRun(id=uuid4(), flow_id=deployment.flow_id, name="", deployment_id=deployment.id)
+        try:
             configuration = await self.job_configuration.resolve_for_flow_run(
                 run,
                 client=self.client,
@@ -223,13 +242,19 @@ class SpineWorker(ProcessWorker):
                 worker_id=self.backend_id,
                 deployment=deployment,
             )
-            with suppress(CannotFork):
-                code = workspace_of(configuration, deployment).code
-                if not self._servers.knows(code) and not self._servers.is_full:
-                    await self._servers.server(code)
+            return workspace_of(configuration, deployment).code
+        except CannotFork:
+            return None
+        except Exception as error:  # Its runs will tell of it; the other deployments are warm all the same.
+            self._logger.debug("Deployment %s cannot be warm: %s", deployment.name, error)
+            return None
 
     def _record_work_pool_snapshot(self, work_pool: WorkPool) -> None:
         if work_pool.type == ProcessWorker.type and self._work_pool is None:
             # It says all that this worker needs to know; Prefect would warn of a mismatch.
             self._work_pool = work_pool
+        was_made_anew = self._work_pool is not None and self._work_pool.id != work_pool.id
         super()._record_work_pool_snapshot(work_pool)
+        if was_made_anew:
+            # It has events of its own.
+            self._woken.set()

@@ -3,6 +3,7 @@
 import gzip
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +98,7 @@ def test_what_cannot_be_forked_is_started_as_by_prefect_and_the_log_says_why(poo
     deployment = pool.deployment("warm")
     body = {
         "parameters": {"path": str(pool.folder / "command.jsonl")},
-        "job_variables": {"command": "python -m prefect.engine"},
+        "job_variables": {"command": f"{sys.executable} -m prefect.engine"},
     }
     made = pool.stack.post(f"/deployments/{deployment['id']}/create_flow_run", body)
     run = pool.of(made["id"], "command.jsonl")

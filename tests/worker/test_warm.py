@@ -1,0 +1,82 @@
+"""Which fork servers a worker keeps, starts and gives up; with real ones, and without Prefect's server."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deployments.worker.warm import CannotFork, Code, WarmServers
+from tests.support.processes import wait_until
+
+FLOW = "from prefect import flow\n\n@flow\ndef empty() -> None: ...\n"
+# A file that is opened would belong to what the code was made from.
+MARKED = "import os\nos.mkdir(f'mark{len(os.listdir())}')\n"
+
+
+@pytest.fixture
+async def servers() -> AsyncIterator[WarmServers]:
+    """Servers for two flows."""
+    servers = WarmServers(limit=2, seconds_unwanted=0)
+    yield servers
+    servers.close()
+
+
+def code(folder: Path, version: str | None = None, file: str = "flow.py", text: str = FLOW, **environment: str) -> Code:
+    """Code in a folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / file).write_text(text)
+    return Code.of(folder, {**os.environ, **environment}, f"{file}:empty", version)
+
+
+def imports(folder: Path) -> int:
+    """How often marked code was imported."""
+    return len(list(folder.glob("mark*")))
+
+
+def interpreters() -> list[psutil.Process]:
+    """The engine servers of this process."""
+    return [one for one in psutil.Process().children() if "main.py" in " ".join(one.cmdline())]
+
+
+async def test_code_that_cannot_be_imported_is_tried_once_until_it_is_edited(
+    servers: WarmServers, tmp_path: Path
+) -> None:
+    broken = code(tmp_path, text=f"{MARKED}os._exit(3)\n")
+    answers = await asyncio.gather(*(servers.server(broken) for _ in range(3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [CannotFork] * 3
+    assert imports(tmp_path) == 1
+    code(tmp_path)
+    await servers.server(broken)
+
+
+async def test_two_directories_that_are_cold_at_once_are_imported_once_each(
+    servers: WarmServers, tmp_path: Path
+) -> None:
+    quick = code(tmp_path / "quick", text=MARKED + FLOW)
+    slow = code(tmp_path / "slow", text=f"{MARKED}import time\ntime.sleep(2)\n{FLOW}")
+    before = len(interpreters())
+    for _ in range(2):
+        await asyncio.gather(*(servers.server(one) for one in (quick, slow)))
+    assert [imports(one.directory) for one in (quick, slow)] == [1, 1]
+    assert len(interpreters()) == before + 2
+
+
+async def test_what_no_deployment_wants_any_more_ends_and_takes_no_place(servers: WarmServers, tmp_path: Path) -> None:
+    old, new = code(tmp_path, "old"), code(tmp_path, "new")
+    passing = code(tmp_path, "new", MARK="of one run")
+    servers.want(frozenset([old]))
+    for one in (old, passing):
+        await servers.server(one)
+    assert not servers.is_full
+    servers.want(frozenset([new]))
+    await servers.server(new)
+    assert servers.knows(new)
+    code(tmp_path, text=MARKED + FLOW)
+    await servers.renew()
+    assert [servers.knows(one) for one in (old, passing, new)] == [False, False, True]
+    assert imports(tmp_path) == 1
+    await asyncio.sleep(0.1)
+    wait_until(lambda: len(interpreters()) == 1, "the interpreter of one run to end", 10)
