@@ -2,31 +2,31 @@
 
 import asyncio
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID, uuid4
 
-import pytest
-from sqlalchemy import update
+from sqlalchemy import select
 
-from api.db.base import utc_now
 from api.settings import Settings
 from api.sources.tables import Fetch
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk
-from tests.support.processes import PROJECT
+from tests.support.processes import PROJECT, wait_until
 
-KILLS = 10
-SIZE = 96 * 1024 * 1024
+OLD = b"day,venue,shares\n2025-12-29,OLD,1\n"
+ROW = b"2026-01-05,AAAA,12345\n"
+NUMBER_OF_ROWS = 3_000_000
+SIZE = len(ROW) * NUMBER_OF_ROWS
+EIGHTHS = range(1, 7)
 
-# What the process of a run does, without Prefect.
+# What the process of a run does, without Prefect. It says when its content is in the cache, and waits there.
 FETCH = """
 import asyncio, sys
-from pathlib import Path
+from uuid import UUID
 from api.cache.store import BlobStore
 from api.db.engine import make_engine, make_sessions
 from api.settings import Settings
@@ -34,73 +34,126 @@ from api.sources.fetching.engine import fetch
 from api.sources.fetching.workshop import Workshop
 from api.sources.lifecycle import Beginning, begin
 from api.sources.schemas import FetchTrigger
-from uuid import uuid4
 
-async def main(name):
+def tell(_):
+    print("published", flush=True)
+    sys.stdin.readline()
+
+async def main(name, run_id):
     settings = Settings()
     shop = Workshop(settings, make_sessions(make_engine(settings.sqlalchemy_url)), None, BlobStore.of(settings))
-    begun = await begin(shop.sessions, name, None, Beginning(uuid4(), FetchTrigger.MANUAL, None, False, None))
+    begun = await begin(shop.sessions, name, None, Beginning(UUID(run_id), FetchTrigger.MANUAL, None, False, None))
     print("begun", flush=True)
-    await fetch(shop, begun, force=False, tell=lambda _: None)
-    print("ended", flush=True)
+    await fetch(shop, begun, force=False, tell=tell)
 
-asyncio.run(main(sys.argv[1]))
+asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def start(settings: Settings, name: str) -> subprocess.Popen[str]:
-    """A process that has begun to fetch."""
-    environment = {
+class Run:
+    """A process that has begun to fetch, and cannot come to an end."""
+
+    def __init__(self, desk: Desk, name: str, run_id: UUID) -> None:
+        self._desk = desk
+        self._parts_before = set(desk.stray_files())
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", FETCH, name, str(run_id)],
+            env=environment(desk.shop.settings),
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._expect("begun")
+
+    def wait_until_written(self, size: int) -> None:
+        """Wait until its part has this size, in bytes."""
+        wait_until(lambda: self.written() >= size, f"{size} bytes to be written", 60, every=0.001)
+
+    def wait_until_published(self) -> None:
+        """Wait until its content is in the cache, and nothing else is written down."""
+        self._expect("published")
+
+    def written(self) -> int:
+        """The size of its part, in bytes; 0 where it has none, or none any more."""
+        parts = set(self._desk.stray_files()) - self._parts_before
+        return sum(_size(part) for part in parts)
+
+    def kill(self) -> None:
+        """End it on the spot."""
+        self._process.send_signal(signal.SIGKILL)
+        # It died of that and of nothing before.
+        assert self._process.wait(30) == -signal.SIGKILL
+
+    def _expect(self, line: str) -> None:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == f"{line}\n"
+
+
+def _size(part: Path) -> int:
+    try:
+        return part.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    url = settings.database_url
+    return {
         **os.environ,
         "SPINE_HOME": str(settings.home),
         "SPINE_FILE_ROOTS": str(settings.file_roots[0]),
-        **({"SPINE_DATABASE_URL": settings.database_url.get_secret_value()} if settings.database_url else {}),
+        **({"SPINE_DATABASE_URL": url.get_secret_value()} if url else {}),
     }
-    command = [sys.executable, "-c", FETCH, name]
-    process = subprocess.Popen(command, env=environment, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "begun\n"
-    return process
 
 
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-async def test_of_ten_kills_of_a_large_fetch_none_leaves_anything_and_the_next_one_succeeds(
-    desk: Desk, tmp_path: Path
-) -> None:
-    chance = random.Random(7)
-    content = b"day,venue,shares\n" + b"2026-01-05,AAAA,12345\n" * (SIZE // 22)
-    settle(desk.file("large.csv", content))
+async def test_of_ten_kills_of_a_large_fetch_none_leaves_anything_and_its_retry_succeeds(desk: Desk) -> None:
+    settle(desk.file("large.csv", OLD))
     name = await desk.register("file", {"path": "large.csv"})
-    whole = await _seconds_of_a_whole_fetch(desk, name)
-    await desk.update(name, parser_type="csv")
-    blobs = list(desk.shop.store.list())
-    for blob, _ in blobs:
-        desk.shop.store.delete(blob)
-    killed = 0
-    for _ in range(KILLS):
-        process = await asyncio.to_thread(start, desk.shop.settings, name)
-        await asyncio.sleep(chance.uniform(0, whole))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        killed += 1
-        assert list(desk.shop.store.list()) in ([], blobs)
-        await _let_promises_run_out(desk)
-    fetched = await desk.fetch(name)
-    assert (fetched.status, fetched.rows_parsed) == ("SUCCESS", SIZE // 22)
-    assert killed == KILLS
-    assert list(desk.shop.store.list()) == blobs
+    good = await desk.fetch(name)
+    entries, old_blobs = await desk.entries(name), list(desk.shop.store.list())
+    desk.file("large.csv", b"day,venue,shares\n" + ROW * NUMBER_OF_ROWS)
+    run_id = uuid4()
+    moments: list[Callable[[Run], None]] = [
+        lambda _: None,
+        lambda run: run.wait_until_written(1),
+        *(lambda run, size=SIZE * part // 8: run.wait_until_written(size) for part in EIGHTHS),
+        # Being parsed.
+        lambda run: run.wait_until_written(SIZE),
+        Run.wait_until_published,
+    ]
+    assert len(moments) == 10
+    written = []
+    for moment in moments:
+        run = await asyncio.to_thread(Run, desk, name, run_id)
+        await asyncio.to_thread(moment, run)
+        run.kill()
+        written.append(run.written())
+        assert await desk.entries(name) == entries
+        assert await desk.content(name) == [OLD]
+        assert await rows_of(desk, run_id) == [("RUNNING", None, None)]
+        assert (await desk.source(name)).last_content_hash == good.content_hash
+        if moment is not Run.wait_until_published:
+            assert list(desk.shop.store.list()) == old_blobs
+    # They were at different points of their work.
+    assert written[:-1] == sorted(written[:-1])
+    assert len({size for size in written if 0 < size < SIZE}) >= len(EIGHTHS)
+    await assert_retry_succeeds(desk, name, run_id)
+
+
+async def rows_of(desk: Desk, run_id: UUID) -> list[tuple[str, object, object]]:
+    """Status, end and content of the fetches of a run."""
+    async with desk.shop.sessions() as session:
+        mine = select(Fetch.status, Fetch.completed_at, Fetch.content_hash).where(Fetch.run_id == run_id)
+        return [row._tuple() for row in await session.execute(mine)]
+
+
+async def assert_retry_succeeds(desk: Desk, name: str, run_id: UUID) -> None:
+    begun = await desk.begin(name, run_id=run_id)
+    await desk.go_on(begun)
+    fetched = await desk.read_fetch(begun.fetch_id)
+    assert (fetched.status, fetched.rows_parsed, fetched.content_changed) == ("SUCCESS", NUMBER_OF_ROWS, True)
+    (entry,) = await desk.entries(name)
+    assert (entry.content_hash, entry.rows) == (fetched.content_hash, NUMBER_OF_ROWS)
+    assert len(await rows_of(desk, run_id)) == 1
     assert desk.stray_files() == []
-
-
-async def _seconds_of_a_whole_fetch(desk: Desk, name: str) -> float:
-    process = await asyncio.to_thread(start, desk.shop.settings, name)
-    began = time.monotonic()
-    await asyncio.to_thread(process.wait)
-    assert process.returncode == 0
-    return time.monotonic() - began
-
-
-async def _let_promises_run_out(desk: Desk) -> None:
-    ago = utc_now() - timedelta(seconds=1)
-    async with desk.shop.sessions.begin() as session:
-        await session.execute(update(Fetch).values(alive_until=ago, last_call=ago))
