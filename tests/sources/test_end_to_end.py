@@ -1,18 +1,12 @@
-"""Sources over the API, fetched by a real worker: what clients and people in Prefect see, and what kills leave."""
+"""Sources over the API, fetched by a real worker: what clients and people in Prefect see."""
 
 import asyncio
 import hashlib
-import os
-import re
-import signal
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import psutil
 import pytest
 
 import flows.finra
@@ -21,9 +15,8 @@ from api.db.engine import make_engine, make_sessions
 from api.sources.asking import ask
 from api.sources.schemas import FetchTrigger
 from tests.flows.conftest import FINRA_FILES
-from tests.support.processes import wait_until
-from tests.support.receivers import Handler, receiver
-from tests.support.stack import Api, PrefectStack, api_process
+from tests.sources.running import api_beside_worker, fetch, register, wait_for
+from tests.support.stack import Api, PrefectStack
 
 SAMPLE = Path(flows.finra.__file__).parent / "sample" / "finra_otc_weekly_sample.csv"
 WEEKLY = FINRA_FILES / "finra_otc_weekly_otc_20251215.csv"
@@ -32,9 +25,8 @@ WEEKLY = FINRA_FILES / "finra_otc_weekly_otc_20251215.csv"
 @pytest.fixture(scope="module")
 def api(stack: PrefectStack) -> Iterator[Api]:
     """An API on the database and the cache of the worker."""
-    settings = {name: value for name, value in stack.environment.items() if name.startswith("SPINE_")}
-    with api_process(stack.url, stack.home, Path(settings.pop("SPINE_HOME")), **settings) as started:
-        yield started.patient()
+    with api_beside_worker(stack) as started:
+        yield started
 
 
 @pytest.fixture
@@ -43,32 +35,6 @@ def files(stack: PrefectStack) -> Path:
     folder = Path(stack.environment["SPINE_FILE_ROOTS"])
     folder.mkdir(exist_ok=True)
     return folder
-
-
-def register(api: Api, source_type: str, config: dict[str, Any], **fields: Any) -> str:
-    name = f"source-{uuid4().hex[:10]}"
-    body = {"name": name, "source_type": source_type, "config": config, **fields}
-    response = api.client.post("/sources", json=body)
-    assert response.status_code == 201, response.text
-    return name
-
-
-def fetch(api: Api, name: str, **query: Any) -> str:
-    response = api.client.post(f"/sources/{name}/fetch", params=query)
-    assert response.status_code == 201, response.text
-    assert response.json()["status"] in ("PENDING", "STARTED")
-    return str(response.json()["fetch_id"])
-
-
-def wait_for(api: Api, fetch_id: str, *statuses: str, seconds: float = 90) -> dict[str, Any]:
-    found: list[dict[str, Any]] = []
-
-    def reached() -> bool:
-        found[:] = [api.get(f"/sources/fetches/{fetch_id}")]
-        return found[0]["status"] in (statuses or ("SUCCESS", "PARTIAL", "FAILED"))
-
-    wait_until(reached, f"fetch {fetch_id} to become {statuses or 'ended'}", seconds, every=0.2)
-    return found[0]
 
 
 def test_a_weekly_file_is_registered_fetched_shown_in_prefect_downloaded_and_used(
@@ -169,92 +135,6 @@ def test_a_run_of_the_schedule_is_a_fetch(api: Api, files: Path) -> None:
     assert run["status"] == "COMPLETED", run["error"]
     (fetched,) = api.get(f"/sources/{name}/fetches")["data"]
     assert (fetched["status"], fetched["rows_parsed"]) == ("SUCCESS", 16)
-
-
-def slow(free: threading.Event, size: int) -> Any:
-    """Half of an answer, and the rest once that is set."""
-
-    def behave(handler: Handler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(size))
-        handler.end_headers()
-        handler.wfile.write(b"x" * (size // 2))
-        handler.wfile.flush()
-        free.wait(60)
-        handler.wfile.write(b"x" * (size - size // 2))
-
-    return behave
-
-
-def test_a_fetch_whose_process_is_killed_fails_with_an_alert_leaves_nothing_and_can_be_repeated(
-    api: Api, stack: PrefectStack
-) -> None:
-    size = 8 * 1024 * 1024
-    cache = Path(stack.environment["SPINE_HOME"]) / "cache"
-    with receiver() as site:
-        free = threading.Event()
-        site.behaviours = [slow(free, size)]
-        site.always = lambda handler: handler.answer(200, b"x" * size)
-        name = register(api, "http", {"url": f"http://127.0.0.1:{site.port}/big.bin"})
-        fetch_id = fetch(api, name)
-        wait_for(api, fetch_id, "RUNNING")
-        wait_until(lambda: bool(site.requests), "the fetch to read", 30)
-        time.sleep(0.5)
-        _kill(wait_for(api, fetch_id, "RUNNING")["execution_id"])
-        free.set()
-        failed = wait_for(api, fetch_id, seconds=40)
-        assert (failed["status"], failed["error_category"]) == ("FAILED", "ORCHESTRATION")
-        assert api.get("/sources/cache", source_id=name)["data"] == []
-        alerts = api.get("/alerts", source=name)["data"]
-        assert [alert["title"] for alert in alerts] == [f"The source {name} could not be fetched"]
-        again = wait_for(api, fetch(api, name))
-        assert (again["status"], again["bytes_fetched"]) == ("SUCCESS", size), again["error"]
-    assert list((cache / "parts").glob("*")) == []
-    # The run's own alert would be a second one of the same failure.
-    assert api.get("/alerts", source="spine.fetch_source")["data"] == []
-
-
-def _kill(execution_id: str) -> None:
-    pid = int(re.findall(r"\d+", execution_id)[-1])
-    assert "python" in " ".join(psutil.Process(pid).cmdline())
-    os.kill(pid, signal.SIGKILL)
-
-
-def test_a_fetch_that_is_cancelled_has_failed_without_an_alert(api: Api) -> None:
-    with receiver() as site:
-        free = threading.Event()
-        site.always = slow(free, 1_000_000)
-        name = register(api, "http", {"url": f"http://127.0.0.1:{site.port}/big.bin"})
-        fetch_id = fetch(api, name)
-        wait_until(lambda: bool(site.requests), "the fetch to read", 60)
-        run_id = wait_for(api, fetch_id, "RUNNING")["run_id"]
-        assert api.client.post(f"/workflows/runs/{run_id}/cancel").status_code == 200
-        ended = wait_for(api, fetch_id, seconds=60)
-        free.set()
-    assert (ended["status"], ended["error"]) == ("FAILED", "Its run was cancelled.")
-    assert api.get("/alerts", source=name)["data"] == []
-    assert api.get(f"/sources/{name}")["consecutive_failures"] == 0
-
-
-def test_a_failure_that_may_pass_is_tried_again_by_prefect(api: Api) -> None:
-    with receiver() as site:
-        site.behaviours = [lambda handler: handler.answer(503, b"")]
-        site.always = lambda handler: handler.answer(200, b"a,b\n1,2\n")
-        name = register(api, "http", {"url": f"http://127.0.0.1:{site.port}/a.csv"})
-        fetched = wait_for(api, fetch(api, name))
-        assert (fetched["status"], fetched["rows_parsed"], len(site.requests)) == ("SUCCESS", 1, 2)
-    run = api.wait_for(fetched["run_id"])
-    (step,) = [step for step in run["steps"] if step["step_name"] == "fetch"]
-    assert step["retry_count"] == 1
-
-
-def test_a_failure_that_will_not_pass_is_not(api: Api) -> None:
-    with receiver() as site:
-        site.always = lambda handler: handler.answer(404, b"")
-        name = register(api, "http", {"url": f"http://127.0.0.1:{site.port}/a.csv"})
-        fetched = wait_for(api, fetch(api, name))
-        assert (fetched["status"], fetched["error_category"], len(site.requests)) == ("FAILED", "SOURCE", 1)
-    assert api.wait_for(fetched["run_id"])["status"] == "FAILED"
 
 
 def test_a_fetch_that_was_asked_for_and_never_started_is_started_by_who_asks_next(api: Api, files: Path) -> None:

@@ -1,0 +1,47 @@
+"""Sources over the API, whose fetches a real worker runs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from tests.support.processes import wait_until
+from tests.support.stack import Api, PrefectStack, api_process
+
+
+@contextmanager
+def api_beside_worker(stack: PrefectStack) -> Iterator[Api]:
+    """An API on the database and the cache of the worker."""
+    settings = {name: value for name, value in stack.environment.items() if name.startswith("SPINE_")}
+    with api_process(stack.url, stack.home, Path(settings.pop("SPINE_HOME")), **settings) as started:
+        yield started.patient()
+
+
+def register(api: Api, source_type: str, config: dict[str, Any], **fields: Any) -> str:
+    """Make a source and give its name."""
+    name = f"source-{uuid4().hex[:10]}"
+    body = {"name": name, "source_type": source_type, "config": config, **fields}
+    response = api.client.post("/sources", json=body)
+    assert response.status_code == 201, response.text
+    return name
+
+
+def fetch(api: Api, name: str, **query: Any) -> str:
+    """Ask for a fetch and give its id."""
+    response = api.client.post(f"/sources/{name}/fetch", params=query)
+    assert response.status_code == 201, response.text
+    assert response.json()["status"] in ("PENDING", "STARTED")
+    return str(response.json()["fetch_id"])
+
+
+def wait_for(api: Api, fetch_id: str, *statuses: str, seconds: float = 90) -> dict[str, Any]:
+    """A fetch, once it has one of these statuses (by default: once it has ended)."""
+    found: list[dict[str, Any]] = []
+
+    def reached() -> bool:
+        found[:] = [api.get(f"/sources/fetches/{fetch_id}")]
+        return found[0]["status"] in (statuses or ("SUCCESS", "PARTIAL", "FAILED"))
+
+    wait_until(reached, f"fetch {fetch_id} to become {statuses or 'ended'}", seconds, every=0.2)
+    return found[0]
