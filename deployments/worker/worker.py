@@ -14,6 +14,7 @@ from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
 from prefect.events import Event
+from prefect.settings import PREFECT_WORKER_QUERY_SECONDS
 from prefect.workers.base import BaseJobConfiguration, BaseWorkerResult
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
@@ -57,7 +58,8 @@ class SpineWorker(ProcessWorker):
         self._servers = WarmServers(_WARM_FLOWS)
         self._execution = SharedExecution()
         self._attempts = Attempts(self._servers, self._execution)
-        # The runs that are ours and have not begun.
+        # Runs that were named and may become ours, and those that are and have not begun.
+        self._undecided: dict[UUID, asyncio.Future[None]] = {}
         self._taken: set[UUID] = set()
         self._remembering: RememberingClient | None = None
         self._polling = asyncio.Lock()
@@ -95,9 +97,20 @@ class SpineWorker(ProcessWorker):
     # Waking up
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Poll, one at a time: the answer to an earlier question may name runs that have been taken since."""
+        """Poll, one at a time, and again only when it is known which of the named runs are ours.
+
+        Until then Prefect on PostgreSQL neither names a run again nor counts it, and would name others beyond the limit
+        of their pool or queue. The wait ends when Prefect's own worker would ask again.
+        """
         async with self._polling:
-            return await super().get_and_submit_flow_runs()
+            before = set(self._submitting_flow_run_ids)
+            named = await super().get_and_submit_flow_runs()
+            loop = asyncio.get_running_loop()
+            undecided = {run_id: loop.create_future() for run_id in self._submitting_flow_run_ids - before}
+            if undecided:
+                self._undecided |= undecided
+                await asyncio.wait(undecided.values(), timeout=PREFECT_WORKER_QUERY_SECONDS.value())
+            return named
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
         answer = await super()._get_scheduled_flow_runs()
@@ -137,7 +150,13 @@ class SpineWorker(ProcessWorker):
             is_ours = await super()._propose_pending_state(flow_run)
         if is_ours:
             self._taken.add(flow_run.id)
+        self._decide(flow_run.id)
         return is_ours
+
+    def _decide(self, run_id: UUID) -> None:
+        undecided = self._undecided.pop(run_id, None)
+        if undecided is not None and not undecided.done():
+            undecided.set_result(None)
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         try:
@@ -148,6 +167,7 @@ class SpineWorker(ProcessWorker):
             raise
         finally:
             self._taken.discard(flow_run.id)
+            self._decide(flow_run.id)
 
     # Starting warm
 
