@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import psutil
 import yaml
+from prefect.workers.process import ProcessWorker
 
 from tests.support.processes import wait_until
 from tests.support.stack import PrefectStack, prefect_worker
@@ -64,10 +65,10 @@ class Pool:
         """The deployment of a flow function."""
         return self.stack.deployment(function.replace("_", "-"), f"{self.name}-{function}")
 
-    def start(self, function: str, **parameters: Any) -> "Run":
-        """Start a run. Its flow gets the path of a file of its own."""
+    def start(self, function: str, variables: dict[str, Any] | None = None, **parameters: Any) -> "Run":
+        """Start a run, with job variables of its own. Its flow gets the path of a file of its own."""
         name = f"{uuid4().hex}.jsonl"
-        body = {"parameters": {"path": str(self.folder / name), **parameters}}
+        body = {"parameters": {"path": str(self.folder / name), **parameters}, "job_variables": variables or {}}
         made = self.stack.post(f"/deployments/{self.deployment(function)['id']}/create_flow_run", body)
         return self.of(made["id"], name)
 
@@ -139,7 +140,11 @@ def served_pool(kind: str, stack: PrefectStack, folder: Path, **environment: str
     folder.mkdir()
     pool = Pool(kind, stack, folder, f"{kind}-{uuid4().hex[:6]}", environment)
     shutil.copytree(PROJECT, pool.project, ignore=shutil.ignore_patterns("__pycache__"))
-    stack.post("/work_pools/", {"name": pool.name, "type": kind})
+    template = ProcessWorker.get_default_base_job_template()
+    of_pool = template["variables"]["properties"]
+    of_pool["env"]["default"] = {"POOL": pool.name, "MARK": "of the pool"}
+    of_pool["working_dir"]["default"] = str(folder)
+    stack.post("/work_pools/", {"name": pool.name, "type": kind, "base_job_template": template})
     with serving(pool):
         yield pool
 

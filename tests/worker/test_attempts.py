@@ -4,6 +4,8 @@ The worker asks for work every ten minutes only: whatever begins here does so be
 """
 
 import asyncio
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from uuid import UUID
 
@@ -27,6 +29,31 @@ def pool(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with served_pool("spine", stack, folder, **environment) as served:
         served.deploy(*(f"attempts.py:{name}" for name in FLOWS))
         yield served
+
+
+def test_a_run_begins_at_once_though_the_worker_hardly_asks_for_work(pool: Pool) -> None:
+    pool.run("lasts", seconds=0)
+    began = time.time()
+    assert pool.run("lasts", seconds=0).fact["begins"] - began < 5
+
+
+def test_a_new_version_of_a_deployment_has_an_interpreter_of_its_own(pool: Pool) -> None:
+    first, second = (pool.run("lasts", seconds=0).fact["parent"] for _ in range(2))
+    pool.deploy("attempts.py:lasts", version="another")
+    assert first == second != pool.run("lasts", seconds=0).fact["parent"]
+
+
+def test_code_that_is_fetched_for_each_run_is_started_as_by_prefect_and_the_log_says_why(
+    pool: Pool,
+) -> None:
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for arguments in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "Flows"]):
+        subprocess.run([*git, *arguments], cwd=pool.project, check=True)
+    clone = {"prefect.deployments.steps.git_clone": {"repository": str(pool.project), "branch": "main"}}
+    pool.deploy("warm.py:warm", pull=[clone])
+    run = pool.run("warm")
+    reason = "Starting in a new interpreter: its pull steps do more than to set the working directory."
+    wait_until(lambda: reason in run.logged(), "the reason in the log", 20)
 
 
 def test_a_run_that_is_deleted_while_it_is_cancelled_ends_alone(pool: Pool) -> None:
@@ -71,7 +98,9 @@ def test_a_run_that_is_retried_while_its_first_process_still_ends_is_a_run_like_
         assert run.ended() == "FAILED"
         run.set_state("SCHEDULED", "AwaitingRetry", force=True)
     wait_until(lambda: all(len(run.told) == 2 for run in runs), "the second attempts", 20)
-    assert psutil.pid_exists(runs[1].fact["pid"])
+    assert all(psutil.pid_exists(run.fact["pid"]) for run in runs)
+    for run in runs:
+        run.path.with_suffix(".end").touch()
     wait_until(lambda: not any(psutil.pid_exists(run.fact["pid"]) for run in runs), "the first processes to end", 20)
     assert runs[0].ended() == "COMPLETED"
     assert runs[1].state["type"] == "RUNNING"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.processes import wait_until
 from tests.support.stack import PrefectStack
-from tests.worker.pool import Pool, Run, served_pool
+from tests.worker.pool import ENDED, Pool, Run, served_pool
 
 FLOWS = [
     "tells",
@@ -30,7 +30,7 @@ def pool(
 ) -> Iterator[Pool]:
     """A pool with a worker of either type."""
     with served_pool(request.param, stack, tmp_path_factory.mktemp("worker") / request.param) as served:
-        served.deploy(*(f"behaviour.py:{name}" for name in FLOWS))
+        served.deploy(*(f"behaviour.py:{name}" for name in FLOWS), "attempts.py:lasts", "attempts.py:hears_nothing")
         served.deploy("behaviour.py:takes_turns", concurrency_limit=1)
         yield served
 
@@ -39,7 +39,13 @@ def pool(
 def runs(pool: Pool) -> dict[str, Run]:
     """One run of each flow, begun at once."""
     begun = {name: pool.start(name) for name in FLOWS if name != "tells"}
-    return {**begun, "tells": pool.start("tells", word="heron"), "killed": pool.start("sleeps")}
+    begun["hears_nothing"] = pool.start("hears_nothing")
+    begun["of its own"] = pool.start("tells", {"env": {"MARK": "of the run"}, "stream_output": False}, word="bittern")
+    runs = {**begun, "tells": pool.start("tells", word="heron"), "killed": pool.start("sleeps")}
+    # It has the half minute of patience that a cancelled run has; what else there is to be seen takes as long.
+    assert begun["hears_nothing"].fact
+    begun["hears_nothing"].set_state("CANCELLING")
+    return runs
 
 
 def test_a_run_has_its_parameters_and_environment(pool: Pool, runs: dict[str, Run]) -> None:
@@ -52,6 +58,18 @@ def test_a_run_has_its_parameters_and_environment(pool: Pool, runs: dict[str, Ru
         "run_id": run.id,
         "is_current": True,
     }
+
+
+def test_a_run_has_the_variables_of_its_pool_below_those_of_its_deployment_and_its_own(
+    pool: Pool, runs: dict[str, Run]
+) -> None:
+    run = runs["of its own"]
+    assert run.ended() == "COMPLETED"
+    assert (run.fact["pool"], run.fact["mark"]) == (pool.name, "of the run")
+    assert (runs["tells"].fact["pool"], runs["tells"].fact["mark"]) == (pool.name, pool.name)
+    # The pool's working directory is where its code is looked for, and the deployment says where that is.
+    assert run.fact["cwd"] == str(pool.project)
+    assert "printed: bittern" not in pool.log.read_text()
 
 
 def test_a_run_is_a_process_of_its_own_in_the_project(pool: Pool, runs: dict[str, Run]) -> None:
@@ -150,6 +168,31 @@ def test_a_deployments_limit_of_runs_at_once_holds(pool: Pool) -> None:
     assert [run.ended() for run in both] == ["COMPLETED", "COMPLETED"]
     first, second = sorted((run.told for run in both), key=lambda told: told[0]["begins"])
     assert first[1]["ends"] < second[0]["begins"]
+
+
+def test_a_run_that_never_comes_back_from_c_code_is_cancelled(runs: dict[str, Run]) -> None:
+    run = runs["hears_nothing"]
+    assert run.ended() == "CANCELLED"
+    # Prefect's server calls it cancelled before the worker's patience is over.
+    wait_until(lambda: not psutil.pid_exists(run.fact["pid"]), "the process to end", 40)
+    assert len(run.told) == 1
+
+
+@pytest.mark.parametrize("limited", ["", "/queues/default"], ids=["pool", "queue"])
+def test_the_limit_of_runs_at_once_of_a_pool_and_of_a_queue_holds(
+    pool: Pool, runs: dict[str, Run], limited: str
+) -> None:
+    for run in runs.values():
+        if run.state["type"] not in ENDED:
+            run.set_state("CANCELLING")
+            run.ended()
+    path = f"/work_pools/{pool.name}{limited}"
+    pool.stack.patch(path, {"concurrency_limit": 1})
+    both = [pool.start("lasts", seconds=1) for _ in range(2)]
+    assert [run.ended() for run in both] == ["COMPLETED", "COMPLETED"]
+    first, second = sorted((run.told for run in both), key=lambda told: told[0]["begins"])
+    assert first[1]["ends"] < second[0]["begins"]
+    pool.stack.patch(path, {"concurrency_limit": None})
 
 
 def test_a_worker_that_is_stopped_leaves_no_process(pool: Pool) -> None:

@@ -17,8 +17,17 @@ if Path("slow").exists():
 
 def write(path: str, **facts: Any) -> None:
     """Add a line of facts, with the number of the attempt."""
+    who = {"attempt": runtime.flow_run.get_run_count(), "pid": os.getpid(), "parent": os.getppid()}
     with Path(path).open("a") as file:
-        file.write(json.dumps({"attempt": runtime.flow_run.get_run_count(), "pid": os.getpid(), **facts}) + "\n")
+        file.write(json.dumps({**who, **facts}) + "\n")
+
+
+def wait_for(file: Path) -> None:
+    """Wait for a file, for a minute at most."""
+    for _ in range(600):
+        if file.exists():
+            return
+        time.sleep(0.1)
 
 
 @flow
@@ -26,14 +35,15 @@ def lasts(path: str, seconds: float = 600) -> None:
     """Sleep in C code."""
     write(path, begins=time.time())
     time.sleep(seconds)
+    write(path, ends=time.time())
 
 
 @flow
 def lingers(path: str, seconds: float = 0) -> None:
-    """Fail at first, in a process that takes its time to end."""
+    """Fail at first, in a process that ends when a file is there."""
     write(path)
     if runtime.flow_run.get_run_count() == 1:
-        atexit.register(time.sleep, 2)
+        atexit.register(wait_for, Path(path).with_suffix(".end"))
         raise LookupError("nothing at first")
     time.sleep(seconds)
 

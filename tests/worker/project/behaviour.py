@@ -50,6 +50,7 @@ def tells(path: str, word: str) -> str:
         cwd=str(Path.cwd()),
         first_path=sys.path[0],
         mark=os.environ.get("MARK"),
+        pool=os.environ.get("POOL"),
         run_id=os.environ.get("PREFECT__FLOW_RUN_ID"),
         is_current=runtime.flow_run.get_id() == os.environ.get("PREFECT__FLOW_RUN_ID"),
         pid=os.getpid(),
