@@ -174,19 +174,24 @@ def test_a_run_without_deployment_cannot_be_retried(api: Api, stack: PrefectStac
 
 
 def test_a_cancelled_run_can_be_retried(api: Api, stack: PrefectStack) -> None:
-    run_id = api.trigger("demo.typed", day="2025-12-15", tier="A")
+    run_id = run_of_tomorrow(stack)
     api.client.post(f"/workflows/runs/{run_id}/cancel")
     assert api.run(run_id)["status"] == "CANCELLED"
     assert retry(api, run_id)[0] == 200
     assert api.wait_for(run_id)["status"] == "COMPLETED"
 
 
-def untaken_run(stack: PrefectStack) -> str:
-    """A run of a deployment that failed before any worker took it: it was due tomorrow."""
+def run_of_tomorrow(stack: PrefectStack) -> str:
+    """A run of a deployment that no worker takes today."""
     deployment = stack.deployment("demo.typed", "demo.typed")
     due = {"type": "SCHEDULED", "state_details": {"scheduled_time": (utc_now() + timedelta(days=1)).isoformat()}}
     body = {"state": due, "parameters": {"day": "2025-12-15", "tier": "A"}}
-    run_id = str(stack.post(f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
+    return str(stack.post(f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
+
+
+def untaken_run(stack: PrefectStack) -> str:
+    """A run of a deployment that failed before any worker took it."""
+    run_id = run_of_tomorrow(stack)
     stack.post(f"/flow_runs/{run_id}/set_state", {"state": {"type": "FAILED"}, "force": True})
     return run_id
 

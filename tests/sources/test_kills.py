@@ -68,7 +68,8 @@ class Run:
 
     def wait_until_written(self, size: int) -> None:
         """Wait until its part has this size, in bytes."""
-        wait_until(lambda: self.written() >= size, f"{size} bytes to be written", 60, every=0.001)
+        what = f"{size} bytes to be written"
+        wait_until(lambda: self.written() >= size, what, 60, every=0.001, longest=0.001)
 
     def wait_until_published(self) -> None:
         """Wait until its content is in the cache, and nothing else is written down."""
@@ -136,7 +137,6 @@ async def test_of_ten_kills_of_a_large_fetch_none_leaves_anything_and_its_retry_
         if moment is not Run.wait_until_published:
             assert list(desk.shop.store.list()) == old_blobs
     # They were at different points of their work.
-    assert written[:-1] == sorted(written[:-1])
     assert len({size for size in written if 0 < size < SIZE}) >= len(EIGHTHS)
     await assert_retry_succeeds(desk, name, run_id)
 

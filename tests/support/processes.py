@@ -75,15 +75,17 @@ def wait_for_http(url: str, process: psutil.Popen, log: Path) -> None:
         wait_until(answers, f"{url} to answer", SECONDS_TO_START)
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60, every: float = 0.1) -> None:
+def wait_until(
+    condition: Callable[[], bool], what: str, seconds: float = 60, every: float = 0.1, longest: float = LONGEST_PAUSE
+) -> None:
     """Wait until `condition` holds; fail after `seconds`.
 
-    The pauses begin with `every` and grow with the wait to a tenth of it: looking costs the servers time that they
-    could spend on what is waited for.
+    The pauses begin with `every` and grow with the wait to a tenth of it, up to `longest`: looking costs the servers
+    time that they could spend on what is waited for.
     """
     began = time.monotonic()
     while not condition():
         waited = time.monotonic() - began
         if waited > seconds:
             raise AssertionError(f"waited {seconds} s in vain for {what}")
-        time.sleep(max(every, min(waited / 10, LONGEST_PAUSE)))
+        time.sleep(max(every, min(waited / 10, longest)))

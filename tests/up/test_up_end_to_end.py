@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -15,6 +14,7 @@ from api.up.children import SERVER
 from api.up.home import read_records
 from api.up.processes import alive, of_home
 from tests.support.processes import free_port, wait_until
+from tests.support.stack import PrefectStack
 from tests.up.support import CLEAN, RunningUp, assert_one_sentence, running_up, spine_up
 
 FLOW = """
@@ -127,13 +127,11 @@ def deploy_from_another_shell(folder: Path, started: RunningUp) -> None:
 
 def run_to(started: RunningUp, state: str, seconds: float) -> str:
     """Start a run that lasts `seconds` and wait until Prefect says that it is in `state`."""
-
-    def prefect(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        return httpx.request(method, f"{started.prefect_api}{path}", json=body).raise_for_status().json()
-
-    deployment = prefect("GET", "/deployments/name/lasting/lasting")["id"]
-    run: str = prefect("POST", f"/deployments/{deployment}/create_flow_run", {"parameters": {"seconds": seconds}})["id"]
-    wait_until(lambda: bool(prefect("GET", f"/flow_runs/{run}")["state_type"] == state), f"the run to be {state}", 60)
+    prefect = PrefectStack(started.prefect_api, started.home, {})
+    deployment = prefect.deployment("lasting", "lasting")["id"]
+    body = {"parameters": {"seconds": seconds}}
+    run = str(prefect.post(f"/deployments/{deployment}/create_flow_run", body)["id"])
+    wait_until(lambda: bool(prefect.get(f"/flow_runs/{run}")["state_type"] == state), f"the run to be {state}", 60)
     return run
 
 
