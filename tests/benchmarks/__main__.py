@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from uuid import UUID
@@ -22,6 +22,7 @@ from tests.benchmarks import alerts, finra_rows, schedules, sources, worker
 from tests.benchmarks.seeding import copy_run
 from tests.benchmarks.timing import alternate, row
 from tests.support.postgres import fresh_database, postgresql_server
+from tests.support.prefect_database import prefect_database
 from tests.support.processes import free_port
 from tests.support.stack import (
     ADMIN_KEY,
@@ -151,12 +152,12 @@ def measure_alerts() -> None:
 
 
 def measure_worker() -> None:
-    """The rows about workers."""
-    with (
-        _folder() as (folder, environment),
-        prefect_server(environment, folder / "server.log") as server,
-        api_process(environment["PREFECT_API_URL"], folder / "prefect", folder / "api") as api,
-    ):
+    """The rows about workers, with Prefect on PostgreSQL where there is one: on SQLite it freezes under many runs."""
+    with ExitStack() as cleanup:
+        folder, environment = cleanup.enter_context(_folder())
+        environment |= cleanup.enter_context(prefect_database())
+        server = cleanup.enter_context(prefect_server(environment, folder / "server.log"))
+        api = cleanup.enter_context(api_process(environment["PREFECT_API_URL"], folder / "prefect", folder / "api"))
         stack = PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", dict(os.environ))
         worker.measure(stack, api, folder, server)
 

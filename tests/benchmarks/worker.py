@@ -148,7 +148,11 @@ async def _trigger_many(api: Api, name: str, count: int) -> list[str]:
     async def trigger(number: int) -> str:
         key = {"Idempotency-Key": f"{batch}-{number}"}
         while True:
-            answer = await client.post(f"/workflows/trigger/{_slug(name)}", json={"params": {}}, headers=key)
+            try:
+                answer = await client.post(f"/workflows/trigger/{_slug(name)}", json={"params": {}}, headers=key)
+            except httpx.TransportError:
+                # The server closes a connection that has waited for some seconds.
+                continue
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
                 return str(answer.raise_for_status().json()["run_id"])
             await asyncio.sleep(float(answer.headers["Retry-After"]))
