@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pymysql
@@ -37,14 +38,15 @@ def mariadb() -> Iterator[ConnectionTarget]:
     except pymysql.Error:
         pytest.skip("there is no MariaDB on this machine")
     with connection, connection.cursor() as cursor:
-        cursor.execute("CREATE DATABASE spine_test_desk")
+        name = f"spine_test_{uuid4().hex[:12]}"  # its own, as a killed test leaves its database behind
+        cursor.execute(f"CREATE DATABASE {name}")
         try:
-            cursor.execute("USE spine_test_desk")
+            cursor.execute(f"USE {name}")
             cursor.execute("CREATE TABLE trades (id int, venue varchar(10), price decimal(10, 2)) ENGINE=InnoDB")
             cursor.executemany("INSERT INTO trades VALUES (%s, %s, %s)", TRADES)
-            yield target(db_type="mysql", port=3306, database="spine_test_desk", username="root")
+            yield target(db_type="mysql", port=3306, database=name, username="root")
         finally:
-            cursor.execute("DROP DATABASE spine_test_desk")
+            cursor.execute(f"DROP DATABASE {name}")
 
 
 @pytest.fixture
