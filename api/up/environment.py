@@ -21,7 +21,8 @@ _ZONES_FROM_PACKAGE = {"PYTHONTZPATH": ""}
 _FOR_SERVER = {
     **_ZONES_FROM_PACKAGE,
     # A cancelled run whose worker is gone reads CANCELLED after this time instead of Prefect's five minutes.
-    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "5",
+    # In each loop the service looks at all runs that were cancelled within a day.
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "10",
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "30",
 }
 _FOR_WORKER = {

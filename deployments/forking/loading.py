@@ -8,6 +8,7 @@ from importlib.machinery import SourceFileLoader
 from typing import Any
 
 from deployments.forking.files import Signatures, is_installed, of_modules, signatures
+from deployments.forking.messages import HOOKS
 from deployments.forking.packages import installed_modules
 from deployments.forking.sharing import Sharing
 from deployments.forking.watching import watching
@@ -18,7 +19,7 @@ class Flow:
     """A flow as its entrypoint gives it, or why each run has to import it for itself.
 
     `files` are those that it was made from, `environment` are the variables that importing it has set, or deleted, and
-    `modules` those of installed packages that it needs.
+    `modules` those of installed packages that it needs. `hooks` are the kinds of those that it may have.
     """
 
     flow: Any
@@ -26,6 +27,7 @@ class Flow:
     refusal: str | None = None
     environment: dict[str, str | None] = field(default_factory=dict)
     modules: list[str] = field(default_factory=list)
+    hooks: list[str] = field(default_factory=lambda: [*HOOKS])
 
 
 def load(entrypoint: str) -> Flow:
@@ -41,12 +43,15 @@ def load(entrypoint: str) -> Flow:
     files = {path for path in {*watch.files, *of_modules(), script} if not os.path.isdir(path)}
     if watch.reads:
         refusal = refusal or watch.reads[0]
+    refusal = refusal or sharing.obstacle()
     return Flow(
         flow,
         signatures(files | watch.folders, began),
-        refusal or sharing.obstacle(),
+        refusal,
         _changes(environment),
         installed_modules(modules),
+        # What each run imports for itself can be another flow each time.
+        [kind for kind in HOOKS if refusal or getattr(flow, f"on_{kind}_hooks")],
     )
 
 

@@ -14,6 +14,8 @@ from deployments.forking.files import Signatures
 
 # What opens the gate of a run.
 GO = b"g"
+# The hooks that a worker runs, as Prefect's workers name them.
+HOOKS = ("cancellation", "crashed")
 _LENGTH = struct.Struct("!I")
 
 
@@ -33,12 +35,14 @@ class Loaded:
     """A server is ready. `files` are those that what it runs was made from.
 
     `refusal` says what its code does when it is imported that each run has to do for itself; it has ended then.
-    `modules` are those of installed packages that its code needs.
+    `modules` are those of installed packages that its code needs, and `hooks` the hooks that its flow may have for what
+    ends runs from outside.
     """
 
     files: Signatures
     refusal: str | None = None
     modules: list[str] = field(default_factory=list)
+    hooks: list[str] = field(default_factory=lambda: [*HOOKS])
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ class FlowServer(_Server):
     def share(self, flow: Flow) -> None:
         """Say what was imported; end if runs cannot share it."""
         self._flow = flow
-        self.send(Loaded(flow.files, flow.refusal, flow.modules))
+        self.send(Loaded(flow.files, flow.refusal, flow.modules, flow.hooks))
         if flow.refusal:
             os._exit(0)
 

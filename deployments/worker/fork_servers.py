@@ -161,6 +161,8 @@ class FlowServer:
         self._files = loaded.files
         # What keeps runs from sharing what was imported.
         self.refusal = loaded.refusal
+        # The kinds of hooks that the flow may have.
+        self.hooks = frozenset(loaded.hooks)
 
     @property
     def pid(self) -> int:

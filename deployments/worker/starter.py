@@ -23,8 +23,17 @@ from deployments.worker.handing_back import see_through, stop_run
 class ForkStarter:
     """Lets a run go that was forked ahead of time."""
 
-    def __init__(self, ready: ReadyRun, workspace: Workspace, context: SharedContext, *, stream_output: bool) -> None:
+    def __init__(
+        self,
+        ready: ReadyRun,
+        workspace: Workspace,
+        context: SharedContext,
+        kinds_of_hooks: frozenset[str],
+        *,
+        stream_output: bool,
+    ) -> None:
         self._ready = ready
+        self.kinds_of_hooks = kinds_of_hooks
         self._context = context
         self._workspace = workspace
         self._folder = tempfile.TemporaryDirectory(prefix="spine-run-")
@@ -82,4 +91,4 @@ async def fork_run(
     except BaseException:
         context.control_channel.unregister(run.id)
         raise
-    return ForkStarter(ready, workspace, context, stream_output=stream_output)
+    return ForkStarter(ready, workspace, context, server.hooks, stream_output=stream_output)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.processes import wait_until
 from tests.support.stack import Api, PrefectStack
 
 
@@ -15,17 +16,33 @@ def steps_by_name(detail: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return named
 
 
+def recorded(api: Api, run_id: str, count: int) -> dict[str, Any]:
+    """The detail of a run that has ended, once Prefect has recorded the ends of its steps, which it does later."""
+    api.wait_for(run_id)
+
+    def are_recorded() -> bool:
+        detail = api.run(run_id)
+        return bool(detail["completed_step_count"] + detail["failed_step_count"] == count)
+
+    wait_until(are_recorded, f"{count} steps to be recorded", 30)
+    return api.run(run_id)
+
+
 @pytest.fixture(scope="module")
 def runs(api: Api, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Runs of several flows, started at once and waited for by the tests."""
+    """Runs of several flows, started at once."""
     folder = tmp_path_factory.mktemp("runs")
-    marks = {name: str(folder / name) for name in ("three", "many", "flaky", "unpersisted")}
-    return {
+    counts = {"three": 3, "many": 8, "flaky": 1, "unpersisted": 2}
+    marks = {name: str(folder / name) for name in counts}
+    started = {
         "three": api.trigger("demo.three_steps", marks=marks["three"], unless=str(folder / "never")),
         "many": api.trigger("demo.many_steps", marks=marks["many"]),
         "flaky": api.trigger("demo.fails_once_inside", marks=marks["flaky"]),
         "unpersisted": api.trigger("demo.unpersisted", marks=marks["unpersisted"]),
     }
+    for name, run_id in started.items():
+        recorded(api, run_id, counts[name])
+    return started
 
 
 def test_a_failed_run_tells_what_failed_in_the_exceptions_own_words(api: Api, runs: dict[str, str]) -> None:
@@ -118,7 +135,7 @@ def test_the_result_of_a_flow_gives_rows_and_capture(
     unless = tmp_path / "exists"
     unless.touch()
     run_id = api.trigger("demo.three_steps", marks=str(marks), unless=str(unless))
-    detail = api.wait_for(run_id)
+    detail = recorded(api, run_id, 3)
     assert (detail["status"], detail["rows_processed"], detail["capture_id"]) == ("COMPLETED", 3, "demo-1")
     assert [step["status"] for step in detail["steps"]] == ["COMPLETED"] * 3
     # The detail of a run that is not completed has neither.

@@ -196,7 +196,8 @@ def prefect_environment(home: Path, port: int) -> dict[str, str]:
         # Tests store hundreds of runs that were due long ago; marking them all as late keeps SQLite locked for minutes.
         "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
-        "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "2",
+        # Each time it looks at every run that was cancelled within a day, of which tests leave hundreds.
+        "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "10",
         "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "8",
         "SPINE_WAREHOUSE_URL": str(home.parent / "warehouse"),
         "SPINE_HOME": str(home.parent / "spine"),

@@ -105,10 +105,10 @@ class Run:
     @property
     def fact(self) -> dict[str, Any]:
         """The first that it told."""
-        wait_until(lambda: bool(self.told), f"run {self.id} to tell something", 60)
+        wait_until(lambda: bool(self.told), f"run {self.id} to tell something", 180)
         return self.told[0]
 
-    def becomes(self, *types: str, seconds: float = 90) -> str:
+    def becomes(self, *types: str, seconds: float = 180) -> str:
         """The type of its state, once it is one of these."""
         found: list[str] = []
 
@@ -119,7 +119,7 @@ class Run:
         wait_until(reached, f"run {self.id} to become {types}", seconds)
         return found[0]
 
-    def ended(self, seconds: float = 90) -> str:
+    def ended(self, seconds: float = 180) -> str:
         """The type of its last state."""
         return self.becomes(*ENDED, seconds=seconds)
 

@@ -105,3 +105,23 @@ def test_a_generator_that_an_import_seeds_is_each_runs_own(project: Project, cod
     project.write("numpy/random.py", "state = sorted([7])\nget_state = state.copy\nseed = state.append\n")
     project.write("flow_seeds.py", f"from numpy.random import seed\n{code}")
     assert project.load("flow_seeds.py").refusal == refusal
+
+
+@pytest.mark.parametrize(
+    ("decorators", "hooks"),
+    [
+        ("@flow", []),
+        ("@flow(on_failure=[hook], on_completion=[hook])", []),
+        ("@flow(on_cancellation=[hook])", ["cancellation"]),
+        ("@tells.on_crashed\ndef late(flow, run, state): ...\n@flow", ["crashed"]),
+        # Each run that imports its flow for itself may import another one.
+        ("import os\nos.urandom(1)\n@flow", ["cancellation", "crashed"]),
+    ],
+)
+def test_it_is_known_which_hooks_a_flow_has(project: Project, decorators: str, hooks: list[str]) -> None:
+    made = "from prefect import flow\ndef hook(flow, run, state): ...\n@flow\ndef tells(): ...\n"
+    project.write("hooked.py", f"{made}{decorators}\ndef another(): ...\n")
+    name = "tells" if "late" in decorators else "another"
+    server, loaded = project.engine.load(f"hooked.py:{name}")
+    server.socket.close()
+    assert loaded.hooks == hooks

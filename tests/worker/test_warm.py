@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from deployments.worker.warm import CannotFork, Code, WarmServers
-from tests.support.processes import wait_until
+from tests.run_history.support import until
 
 FLOW = "from prefect import flow\n\n@flow\ndef empty() -> None: ...\n"
 # A file that is opened, or a folder that is listed, would belong to what the code was made from.
@@ -48,6 +48,15 @@ def interpreters() -> list[psutil.Process]:
     return [one for one in psutil.Process().children() if "main.py" in " ".join(one.cmdline())]
 
 
+async def until_there_are(count: int) -> None:
+    """Wait for interpreters to end; it is this process that lets them."""
+
+    async def there_are() -> bool:
+        return len(interpreters()) == count
+
+    await until(there_are, f"there to be {count} interpreters")
+
+
 async def test_code_that_cannot_be_imported_is_tried_once_until_it_is_edited(
     servers: WarmServers, tmp_path: Path
 ) -> None:
@@ -68,7 +77,7 @@ async def test_two_directories_that_are_cold_at_once_are_imported_once_each(
         await asyncio.gather(*(servers.server(one) for one in (quick, slow)))
     assert [imports(one.directory) for one in (quick, slow)] == [1, 1]
     # Those of the test before may be about to end.
-    wait_until(lambda: len(interpreters()) == 2, "there to be one interpreter for each", 10)
+    await until_there_are(2)
 
 
 async def test_what_no_deployment_wants_any_more_ends_and_takes_no_place(servers: WarmServers, tmp_path: Path) -> None:
@@ -85,5 +94,4 @@ async def test_what_no_deployment_wants_any_more_ends_and_takes_no_place(servers
     await servers.renew()
     assert [servers.knows(one) for one in (old, passing, new)] == [False, False, True]
     assert imports(tmp_path) == 1
-    await asyncio.sleep(0.1)
-    wait_until(lambda: len(interpreters()) == 1, "the interpreter of one run to end", 10)
+    await until_there_are(1)
