@@ -43,18 +43,18 @@ def imports(folder: Path) -> int:
     return len(list(folder.glob("mark*")))
 
 
-def interpreters() -> list[psutil.Process]:
-    """The engine servers of this process."""
-    return [one for one in psutil.Process().children() if "main.py" in " ".join(one.cmdline())]
+def interpreters(folder: Path) -> list[psutil.Process]:
+    """The engine servers of this process that work below a folder."""
+    return [one for one in psutil.Process().children() if str(folder) in " ".join(one.cmdline())]
 
 
-async def until_there_are(count: int) -> None:
+async def until_there_are(count: int, folder: Path) -> None:
     """Wait for interpreters to end; it is this process that lets them."""
 
     async def there_are() -> bool:
-        return len(interpreters()) == count
+        return len(interpreters(folder)) == count
 
-    await until(there_are, f"there to be {count} interpreters")
+    await until(there_are, f"there to be {count} interpreters", 60)
 
 
 async def test_code_that_cannot_be_imported_is_tried_once_until_it_is_edited(
@@ -76,8 +76,7 @@ async def test_two_directories_that_are_cold_at_once_are_imported_once_each(
     for _ in range(2):
         await asyncio.gather(*(servers.server(one) for one in (quick, slow)))
     assert [imports(one.directory) for one in (quick, slow)] == [1, 1]
-    # Those of the test before may be about to end.
-    await until_there_are(2)
+    assert len(interpreters(tmp_path)) == 2
 
 
 async def test_what_no_deployment_wants_any_more_ends_and_takes_no_place(servers: WarmServers, tmp_path: Path) -> None:
@@ -94,4 +93,4 @@ async def test_what_no_deployment_wants_any_more_ends_and_takes_no_place(servers
     await servers.renew()
     assert [servers.knows(one) for one in (old, passing, new)] == [False, False, True]
     assert imports(tmp_path) == 1
-    await until_there_are(1)
+    await until_there_are(1, tmp_path)
