@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+from logging import Logger, LoggerAdapter
 from typing import Any, TypedDict
 from uuid import UUID
 
@@ -10,6 +11,9 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext
+from prefect.exceptions import MissingContextError
+from prefect.logging.loggers import flow_run_logger
 from prefect.tasks import Task, exponential_backoff
 
 from api.errors import Unavailable
@@ -71,7 +75,7 @@ async def fetch_source(source: str, force: bool = False, fetch_id: str | None = 
     """
     async with open_workshop() as shop:
         begun = await begin(shop.sessions, source, fetch_id, await _beginning(shop.prefect, force))
-        get_run_logger().info("Fetch %s of the source %s.", begun.fetch_id, begun.source_name)
+        _own_log().info("Fetch %s of the source %s.", begun.fetch_id, begun.source_name)
         try:
             async with shop.alive(begun.fetch_id):
                 outcome = await fetch_content(begun, force)
@@ -86,6 +90,14 @@ async def fetch_source(source: str, force: bool = False, fetch_id: str | None = 
         bytes_fetched=outcome.bytes_fetched,
         rows_processed=outcome.rows_parsed,
     )
+
+
+def _own_log() -> LoggerAdapter[Logger]:
+    """The log of this run: where a task has called it, `get_run_logger` gives the log of that task."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        raise MissingContextError("A fetch is a run of a flow.")
+    return flow_run_logger(context.flow_run, context.flow)
 
 
 async def _beginning(prefect: Prefect, force: bool) -> Beginning:
@@ -119,8 +131,6 @@ async def _show(begun: Begun, outcome: Outcome) -> None:
         )
     except Exception:
         # The fetch has ended well, and Spine shows the same.
-        get_run_logger().warning("Prefect did not take the artifact of this fetch.", exc_info=True)
+        _own_log().warning("Prefect did not take the artifact of this fetch.", exc_info=True)
     if outcome.bad_rows:
-        get_run_logger().warning(
-            "%d rows were left out; the first: %s", outcome.bad_rows, list(outcome.bad_row_examples[:3])
-        )
+        _own_log().warning("%d rows were left out; the first: %s", outcome.bad_rows, list(outcome.bad_row_examples[:3]))
