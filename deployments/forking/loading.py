@@ -19,7 +19,7 @@ class Flow:
     """A flow as its entrypoint gives it, or why each run has to import it for itself.
 
     `files` are those that it was made from, `environment` are the variables that importing it has set, or deleted, and
-    `modules` those of installed packages that it needs. `hooks` are the kinds of those that it may have.
+    `modules` those of installed packages that it needs.
     """
 
     flow: Any
@@ -27,7 +27,11 @@ class Flow:
     refusal: str | None = None
     environment: dict[str, str | None] = field(default_factory=dict)
     modules: list[str] = field(default_factory=list)
-    hooks: list[str] = field(default_factory=lambda: [*HOOKS])
+
+    @property
+    def hooks(self) -> list[str]:
+        """The kinds of hooks that it may have; what each run imports for itself can be another flow each time."""
+        return [kind for kind in HOOKS if self.refusal or getattr(self.flow, f"on_{kind}_hooks")]
 
 
 def load(entrypoint: str) -> Flow:
@@ -43,15 +47,12 @@ def load(entrypoint: str) -> Flow:
     files = {path for path in {*watch.files, *of_modules(), script} if not os.path.isdir(path)}
     if watch.reads:
         refusal = refusal or watch.reads[0]
-    refusal = refusal or sharing.obstacle()
     return Flow(
         flow,
         signatures(files | watch.folders, began),
-        refusal,
+        refusal or sharing.obstacle(),
         _changes(environment),
         installed_modules(modules),
-        # What each run imports for itself can be another flow each time.
-        [kind for kind in HOOKS if refusal or getattr(flow, f"on_{kind}_hooks")],
     )
 
 

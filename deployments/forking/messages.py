@@ -42,7 +42,7 @@ class Loaded:
     files: Signatures
     refusal: str | None = None
     modules: list[str] = field(default_factory=list)
-    hooks: list[str] = field(default_factory=lambda: [*HOOKS])
+    hooks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

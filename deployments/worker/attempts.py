@@ -37,7 +37,7 @@ class Attempt:
         `begins` is called at the moment from which on the run is stopped in here when the worker is.
         """
         self.starter.begins = begins
-        self.context.hooks.add(self.run.id, self.starter.hooks, self.starter.kinds_of_hooks)
+        self.context.hooks.add(self.run.id, self.starter.hooks)
         executor = self.context.create_executor(
             self.run, self.starter, propose_submitting=False, hook_runner=self.context.hooks
         )

@@ -21,17 +21,14 @@ _ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
 
 
 class HooksOfRuns:
-    """Runs the hooks of each run where that run's code is.
-
-    Prefect starts an interpreter for them, which is only then worth its seconds when there are any.
-    """
+    """Runs the hooks of each run where that run's code is."""
 
     def __init__(self) -> None:
-        self._by_run: dict[UUID, tuple[FlowRunHookRunner, frozenset[str]]] = {}
+        self._by_run: dict[UUID, FlowRunHookRunner] = {}
 
-    def add(self, run_id: UUID, hooks: FlowRunHookRunner, kinds: frozenset[str]) -> None:
-        """Use these for a run, whose flow may have hooks of these kinds."""
-        self._by_run[run_id] = hooks, kinds
+    def add(self, run_id: UUID, hooks: FlowRunHookRunner) -> None:
+        """Use these for a run."""
+        self._by_run[run_id] = hooks
 
     def remove(self, run_id: UUID) -> None:
         """The run has ended."""
@@ -39,17 +36,13 @@ class HooksOfRuns:
 
     async def run_cancellation_hooks(self, flow_run: FlowRun, state: State) -> None:
         """Run `on_cancellation` hooks."""
-        if hooks := self._of_kind("cancellation", flow_run.id):
+        if hooks := self._by_run.get(flow_run.id):
             await hooks.run_cancellation_hooks(flow_run, state)
 
     async def run_crashed_hooks(self, flow_run: FlowRun, state: State) -> None:
         """Run `on_crashed` hooks."""
-        if hooks := self._of_kind("crashed", flow_run.id):
+        if hooks := self._by_run.get(flow_run.id):
             await hooks.run_crashed_hooks(flow_run, state)
-
-    def _of_kind(self, kind: str, run_id: UUID) -> FlowRunHookRunner | None:
-        hooks, kinds = self._by_run.get(run_id, (None, frozenset[str]()))
-        return hooks if kind in kinds else None
 
 
 class SharedContext(FlowRunExecutorContext):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.runner._process_manager import ProcessHandle, create_isolated_termination_scope
-from prefect.runner._workspace_hook_runner import WorkspaceHookRunner
+from prefect.runner._workspace_hook_runner import HookType, WorkspaceHookRunner
 from prefect.runner._workspace_runtime import PreparedWorkspaceManifest, write_private_model
 from prefect.runner._workspace_supervisor import _hook_command
 from prefect.utilities.processutils import get_sys_executable
@@ -20,27 +20,38 @@ from deployments.worker.fork_servers import FlowServer, ReadyRun
 from deployments.worker.handing_back import see_through, stop_run
 
 
+class _Hooks(WorkspaceHookRunner):
+    """Runs hooks of the kinds that a flow may have; Prefect starts an interpreter to find out that there are none."""
+
+    def __init__(self, kinds: frozenset[str], manifest_path: Path, *, stream_output: bool) -> None:
+        super().__init__(manifest_path=manifest_path, stream_output=stream_output)
+        self._kinds = kinds
+
+    async def _run(self, hook_type: HookType, flow_run: FlowRun, state: State) -> None:
+        if hook_type in self._kinds:
+            await super()._run(hook_type, flow_run, state)
+
+
 class ForkStarter:
-    """Lets a run go that was forked ahead of time."""
+    """Lets a run go that was forked ahead of time, whose flow may have `hooks` of these kinds."""
 
     def __init__(
         self,
         ready: ReadyRun,
         workspace: Workspace,
         context: SharedContext,
-        kinds_of_hooks: frozenset[str],
+        hooks: frozenset[str],
         *,
         stream_output: bool,
     ) -> None:
         self._ready = ready
-        self.kinds_of_hooks = kinds_of_hooks
         self._context = context
         self._workspace = workspace
         self._folder = tempfile.TemporaryDirectory(prefix="spine-run-")
         self._manifest = Path(self._folder.name) / "workspace.json"
         # To be called when the run is let go.
         self.begins: Callable[[], None] = lambda: None
-        self.hooks = WorkspaceHookRunner(manifest_path=self._manifest, stream_output=stream_output)
+        self.hooks = _Hooks(hooks, self._manifest, stream_output=stream_output)
 
     async def start(
         self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED

@@ -83,7 +83,7 @@ async def test_what_never_answers_is_given_up(sender: Sender, desk: Receiver, be
     began = time.monotonic()
     outcome = await sender.send(hook(desk), NOTICE, None)
     assert outcome == Outcome(sent=False, reason="no answer within 2 s")
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 3.5
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ async def test_nothing_that_a_plugin_raises_comes_through(
 
 
 async def test_after_its_end_a_sender_says_so(desk: Receiver) -> None:
-    sender = Sender(True, resolve, seconds=30)
+    sender = Sender(True, resolve, seconds=5)
     desk.always = hang
     under_way = asyncio.create_task(sender.send(hook(desk), NOTICE, None))
     await asyncio.to_thread(desk.wait_for, 1)
@@ -133,18 +133,18 @@ async def test_after_its_end_a_sender_says_so(desk: Receiver) -> None:
     sender.close()
     assert not (await under_way).sent
     assert not (await sender.send(hook(desk), NOTICE, None)).sent
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 2
 
 
 async def test_senders_do_not_wait_for_each_other(desk: Receiver, other_desk: Receiver) -> None:
-    sender = Sender(True, resolve, seconds=4)
+    sender = Sender(True, resolve, seconds=2)
     desk.always = hang
     slow = [asyncio.create_task(sender.send(hook(desk), NOTICE, None)) for _ in range(20)]
     await asyncio.to_thread(desk.wait_for, 20)
     began = time.monotonic()
     assert (await sender.send(hook(other_desk), NOTICE, None)).sent
-    assert time.monotonic() - began < 3
-    assert {outcome.reason for outcome in await asyncio.gather(*slow)} == {"no answer within 4 s"}
+    assert time.monotonic() - began < 1
+    assert {outcome.reason for outcome in await asyncio.gather(*slow)} == {"no answer within 2 s"}
     sender.close()
 
 

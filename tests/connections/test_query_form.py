@@ -86,4 +86,4 @@ def test_a_long_query_is_judged_at_once(part: str) -> None:
             query_of(query)
         except ValidationError:
             continue
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 2

@@ -168,7 +168,7 @@ async def test_leaving_takes_no_time_and_gives_the_lead_to_the_next(
         async with Follower(spine.prefect, spine.sessions).following():
             await recorded(spine, line, await asyncio.to_thread(line.make, "FAILED"), "FAILED")
             began = time.monotonic()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 0.5
         assert (await spine.cursor()).leader is None
         async with Follower(spine.prefect, spine.sessions).following():
             assert await recorded(spine, line, await asyncio.to_thread(line.make, "COMPLETED"), "COMPLETED") < 3

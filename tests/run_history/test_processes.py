@@ -85,8 +85,10 @@ async def test_an_api_process_follows_by_itself_and_is_gone_within_a_second_of_b
 
         await until(is_recorded, "the API to record the run", 30)
         assert await spine.counts(line.id) == (1, 0, 1, 1)
+        began = time.monotonic()
         own_api.process.terminate()
         own_api.process.wait(5)
+        assert time.monotonic() - began < 1
         assert (await spine.cursor()).leader is None
 
 

@@ -38,16 +38,6 @@ def files(stack: PrefectStack) -> Path:
     return folder
 
 
-def wait_for_log(stack: PrefectStack, run_id: str, message: str) -> None:
-    """Wait until a message is in the log of a run."""
-
-    def is_there() -> bool:
-        lines = stack.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [run_id]}}})
-        return message in [line["message"] for line in lines]
-
-    wait_until(is_there, f"{message!r} in the log of {run_id}", 30)
-
-
 def test_a_weekly_file_is_registered_fetched_shown_in_prefect_downloaded_and_used(
     api: Api, stack: PrefectStack, files: Path
 ) -> None:
@@ -82,8 +72,8 @@ def test_a_weekly_file_is_registered_fetched_shown_in_prefect_downloaded_and_use
     assert (used["trigger"], used["content_changed"], used["bytes_fetched"]) == ("DEPENDENCY", False, 0)
     assert (used["used_by_runs"], used["capture_id"]) == ([user["run_id"]], sha256)
     # Both fetches tell their story where Prefect shows them, the second though a task of another run has called it.
-    for one in (fetched, used):
-        wait_for_log(stack, one["run_id"], f"Fetch {one['id']} of the source {name}.")
+    told = {one["run_id"]: f"Fetch {one['id']} of the source {name}." for one in (fetched, used)}
+    wait_until(lambda: all(line in stack.logged(run_id) for run_id, line in told.items()), "the logs", 30)
     detail = api.get(f"/sources/{name}")
     assert (detail["total_fetches"], detail["success_rate"], detail["last_content_hash"]) == (2, 1.0, sha256)
     # What it published has a name of its own, and a run that came to nothing has the name of what it read.

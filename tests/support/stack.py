@@ -108,6 +108,11 @@ class PrefectStack:
         found: dict[str, Any] = self.get(f"/deployments/name/{flow}/{name}")
         return found
 
+    def logged(self, run_id: str) -> list[str]:
+        """The messages of a run's log, in order."""
+        which = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"}
+        return [entry["message"] for entry in self.post("/logs/filter", which)]
+
     def tables(self) -> AbstractContextManager[PrefectTables]:
         """The tables of its database, in a transaction."""
         return prefect_tables(self.environment, self.home)

@@ -108,7 +108,7 @@ class Run:
         wait_until(lambda: bool(self.told), f"run {self.id} to tell something", 180)
         return self.told[0]
 
-    def becomes(self, *types: str, seconds: float = 180) -> str:
+    def becomes(self, *types: str, seconds: float = 90) -> str:
         """The type of its state, once it is one of these."""
         found: list[str] = []
 
@@ -119,7 +119,7 @@ class Run:
         wait_until(reached, f"run {self.id} to become {types}", seconds)
         return found[0]
 
-    def ended(self, seconds: float = 180) -> str:
+    def ended(self, seconds: float = 90) -> str:
         """The type of its last state."""
         return self.becomes(*ENDED, seconds=seconds)
 
@@ -130,8 +130,7 @@ class Run:
 
     def logged(self) -> list[str]:
         """The messages of its log."""
-        which = {"logs": {"flow_run_id": {"any_": [self.id]}}, "sort": "TIMESTAMP_ASC"}
-        return [entry["message"] for entry in self.stack.post("/logs/filter", which)]
+        return self.stack.logged(self.id)
 
 
 @contextmanager

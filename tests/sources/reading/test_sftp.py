@@ -248,7 +248,7 @@ def test_limits_hold(server: SftpServer) -> None:
         failed = failure(reader(server, "/big", seconds=0.8))
     finally:
         server.hangs.clear()
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 2.5
     assert (failed.category, failed.transient) == (FailureCategory.NETWORK, True)
     assert "0.8 s that timeout_seconds" in failed.sentence
 
