@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from spine.settings import Settings
 
-from api.settings import Settings
 from tests.support.processes import PROJECT
 from tests.support.project import committed_files
 
@@ -19,17 +19,20 @@ MOST_LINES_OF_A_FILE = 300
 MOST_LINES_OF_A_FUNCTION = 50
 
 # The files that know HTTP. Flows use the services, so these must work without FastAPI.
-KNOW_HTTP = ("api/main.py", "api/health.py", "api/metrics.py", "api/dependencies.py", "api/*routes.py", "api/http/*.py")
+KNOW_HTTP = (
+    *("api/spine/main.py", "api/spine/health.py", "api/spine/metrics.py", "api/spine/dependencies.py"),
+    *("api/spine/*routes.py", "api/spine/http/*.py"),
+)
 # The door to Prefect, and the command that starts Prefect.
-KNOW_PREFECT = ("api/prefect/*.py", "api/up/*.py")
+KNOW_PREFECT = ("api/spine/prefect/*.py", "api/spine/up/*.py")
 # Who may speak HTTP to the outside: besides the door, the readers of a token issuer's keys, of Vault and of HTTP
 # sources, and alert channels.
 SPEAK_HTTP = (
     *KNOW_PREFECT,
-    *("api/auth/jwt.py", "api/secrets/refs.py", "api/sources/reading/http*.py"),
+    *("api/spine/auth/jwt.py", "api/spine/secrets/refs.py", "api/spine/sources/reading/http*.py"),
     # The words in which the library of S3 says that a connection was lost.
-    "api/sources/reading/s3_failures.py",
-    *("api/outgoing/*.py", "api/alerts/channels/*.py"),
+    "api/spine/sources/reading/s3_failures.py",
+    *("api/spine/outgoing/*.py", "api/spine/alerts/channels/*.py"),
 )
 
 
@@ -85,7 +88,7 @@ def test_the_checkers_have_nothing_to_say(command: tuple[str, ...]) -> None:
 
 def test_only_routes_and_what_serves_them_import_fastapi() -> None:
     importers = importers_of({"fastapi", "starlette"}, "api", "flows", "deployments")
-    assert "api/main.py" in importers
+    assert "api/spine/main.py" in importers
     assert outside(importers, KNOW_HTTP) == set()
 
 

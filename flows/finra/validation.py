@@ -13,8 +13,8 @@ from typing import TypedDict, cast
 
 import polars as pl
 from polars import col
+from spine.flows import staging
 
-from flows import staging
 from flows.finra import row_rules, weekly_file
 from flows.finra.dataset import Tier
 

@@ -6,15 +6,16 @@ from typing import Annotated, TypedDict
 
 from prefect import flow, get_run_logger, runtime, task
 from pydantic import Field
+from spine import read_source
+from spine.flows import staging
 
-from flows import publication, staging
+from flows import publication
 from flows.config import FlowSettings
 from flows.finra import artifacts, concentration, dataset, validation, weekly_file
 from flows.finra.concentration import Figures
 from flows.finra.dataset import Tier
 from flows.finra.validation import Validation
 from flows.finra.weekly_file import SourceFile
-from flows.sources import read_source
 
 
 class Computed(TypedDict):

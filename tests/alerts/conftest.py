@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
+from spine.alerts.sending import Sender
 
-from api.alerts.sending import Sender
 from tests.alerts.leaks import find_leaks
 from tests.alerts.support import Alerts
 from tests.alerts.trying import resolve

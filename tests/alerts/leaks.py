@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
+from spine.db.tables import Base
 from sqlalchemy import create_engine, select
 
-from api.db.tables import Base
 from tests.support.stack import Api
 
 # A part of every secret that the tests of alerts use.

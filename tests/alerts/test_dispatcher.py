@@ -9,20 +9,20 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from spine.alerts import lanes
+from spine.alerts.channels.base import ChannelConfig
+from spine.alerts.channels.webhook import WebhookConfig
+from spine.alerts.dispatcher import LANE_WIDTH, MOST_TAKEN, Dispatcher
+from spine.alerts.lanes import Patience
+from spine.alerts.notices import Notice, Outcome
+from spine.alerts.outbox import NewAlert, raise_alert
+from spine.alerts.severity import Severity
+from spine.alerts.tables import SENT, AlertChannel, AlertDelivery
+from spine.db.engine import SessionFactory, make_engine, make_sessions
+from spine.db.migrate import upgrade
+from spine.settings import Settings
 from sqlalchemy import func, select
 
-from api.alerts import lanes
-from api.alerts.channels.base import ChannelConfig
-from api.alerts.channels.webhook import WebhookConfig
-from api.alerts.dispatcher import LANE_WIDTH, MOST_TAKEN, Dispatcher
-from api.alerts.lanes import Patience
-from api.alerts.notices import Notice, Outcome
-from api.alerts.outbox import NewAlert, raise_alert
-from api.alerts.severity import Severity
-from api.alerts.tables import SENT, AlertChannel, AlertDelivery
-from api.db.engine import SessionFactory, make_engine, make_sessions
-from api.db.migrate import upgrade
-from api.settings import Settings
 from tests.support.postgres import fresh_database
 
 ALERTS = 120

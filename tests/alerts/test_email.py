@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import trustme
+from spine.alerts.channels.email import EmailConfig
+from spine.alerts.notices import Outcome
+from spine.alerts.sending import Sender
 
-from api.alerts.channels.email import EmailConfig
-from api.alerts.notices import Outcome
-from api.alerts.sending import Sender
 from tests.alerts.conftest import SOON
 from tests.alerts.leaks import find_leaks
 from tests.alerts.support import Alerts

@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from spine.db.base import utc_now
+from spine.flows.prune import prune
 from sqlalchemy import create_engine, text
 
-from api.db.base import utc_now
-from flows.prune import prune
 from tests.alerts.support import Alerts
 from tests.support.receivers import Receiver
 from tests.support.stack import PrefectStack

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from spine.alerts.channels import CHANNEL_TYPES
+from spine.alerts.channels.webhook import WebhookConfig
+from spine.alerts.notices import Notice, Outcome
+from spine.alerts.sending import Sender, scrub, secret_parts
+from spine.errors import BadRequest, SpineError, Unavailable
 
-from api.alerts.channels import CHANNEL_TYPES
-from api.alerts.channels.webhook import WebhookConfig
-from api.alerts.notices import Notice, Outcome
-from api.alerts.sending import Sender, scrub, secret_parts
-from api.errors import BadRequest, SpineError, Unavailable
 from tests.alerts.trying import NOTICE, hook, says
 from tests.support.receivers import (
     Receiver,

@@ -15,12 +15,12 @@ from apprise.plugins.pagerduty import NotifyPagerDuty
 from apprise.plugins.slack import NotifySlack
 from apprise.plugins.workflows import NotifyWorkflows
 from pydantic import ValidationError
+from spine.alerts.channels import CHANNEL_TYPES
+from spine.alerts.channels.base import ChannelConfig
+from spine.alerts.channels.posted_json import PostedJson
+from spine.alerts.sending import Sender
+from spine.alerts.severity import Severity
 
-from api.alerts.channels import CHANNEL_TYPES
-from api.alerts.channels.base import ChannelConfig
-from api.alerts.channels.posted_json import PostedJson
-from api.alerts.sending import Sender
-from api.alerts.severity import Severity
 from tests.alerts.trying import NOTICE, resolve
 from tests.support.receivers import Handler, Receiver, drop, refuse
 

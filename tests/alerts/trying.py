@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from api.alerts.channels.webhook import WebhookConfig
-from api.alerts.notices import Notice
-from api.alerts.severity import Severity
-from api.errors import Unavailable
+from spine.alerts.channels.webhook import WebhookConfig
+from spine.alerts.notices import Notice
+from spine.alerts.severity import Severity
+from spine.errors import Unavailable
+
 from tests.support.receivers import (
     Behaviour,
     Handler,

@@ -22,7 +22,7 @@ NEVER_A_RUN = "00000000-0000-0000-0000-000000000000"
 # The application is asked in a process of its own, because making it takes over the logging of its process.
 LIST_ROUTES = """
 import json
-from api.main import create_app
+from spine.main import create_app
 
 def listed(route):
     included = getattr(route, "effective_route_contexts", None)
@@ -42,7 +42,7 @@ def spine(api: Api, *arguments: str) -> subprocess.CompletedProcess[str]:
     if database is not None:
         environment["SPINE_DATABASE_URL"] = database.get_secret_value()
     return subprocess.run(
-        [sys.executable, "-m", "api.cli", *arguments],
+        [sys.executable, "-m", "spine.cli", *arguments],
         env={**os.environ, **environment},
         cwd=PROJECT,
         capture_output=True,

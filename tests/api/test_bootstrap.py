@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
+from spine.auth.bootstrap import ADMIN, ensure_admin_key
+from spine.auth.callers import Caller, Scope
+from spine.auth.service import check_key, revoke_key
+from spine.auth.tables import ApiKey
+from spine.db.engine import make_engine, make_sessions
+from spine.db.migrate import upgrade
+from spine.errors import DatabaseUnavailable, Unauthorized
+from spine.settings import Settings
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from api.auth.bootstrap import ADMIN, ensure_admin_key
-from api.auth.callers import Caller, Scope
-from api.auth.service import check_key, revoke_key
-from api.auth.tables import ApiKey
-from api.db.engine import make_engine, make_sessions
-from api.db.migrate import upgrade
-from api.errors import DatabaseUnavailable, Unauthorized
-from api.settings import Settings
 from tests.support.postgres import fresh_database
 from tests.support.processes import free_port
 

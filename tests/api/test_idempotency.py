@@ -18,12 +18,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from spine.db.base import utc_now
+from spine.db.engine import make_engine, make_sessions
+from spine.idempotency.service import KEPT_FOR
+from spine.idempotency.tables import IdempotentRequest
 from sqlalchemy import update
 
-from api.db.base import utc_now
-from api.db.engine import make_engine, make_sessions
-from api.idempotency.service import KEPT_FOR
-from api.idempotency.tables import IdempotentRequest
 from tests.support.processes import PROJECT, wait_until
 from tests.support.proxy import Proxy
 from tests.support.stack import ADMIN_KEY, Api, PrefectStack, api_process
@@ -112,7 +112,7 @@ def test_the_key_of_another_caller_is_a_key_of_its_own(each_api: Api, stack: Pre
     database = each_api.settings.database_url
     environment = {"SPINE_DATABASE_URL": database.get_secret_value()} if database else {}
     made = subprocess.run(
-        [sys.executable, "-m", "api.cli", "keys", "create", f"other-{order.mark}", "--scope", "write"],
+        [sys.executable, "-m", "spine.cli", "keys", "create", f"other-{order.mark}", "--scope", "write"],
         env={**os.environ, "SPINE_HOME": str(each_api.settings.home), **environment},
         cwd=PROJECT,
         capture_output=True,

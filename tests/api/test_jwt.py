@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from pydantic import ValidationError
+from spine.auth.callers import Scope
+from spine.auth.jwt import SECONDS_BETWEEN_FETCHES, SECONDS_KEYS_STAY_FRESH, JwtVerifier
+from spine.errors import Unauthorized, Unavailable
+from spine.settings import Settings
 
-from api.auth.callers import Scope
-from api.auth.jwt import SECONDS_BETWEEN_FETCHES, SECONDS_KEYS_STAY_FRESH, JwtVerifier
-from api.errors import Unauthorized, Unavailable
-from api.settings import Settings
 from tests.support.processes import free_port
 from tests.support.stack import Api, PrefectStack, api_process
 

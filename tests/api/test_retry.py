@@ -9,12 +9,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from spine.db.base import utc_now
+from spine.workflows.retry import CLAIM_LEASE
+from spine.workflows.tables import RetryClaim
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
-from api.db.base import utc_now
-from api.workflows.retry import CLAIM_LEASE
-from api.workflows.tables import RetryClaim
 from tests.support.stack import Api, PrefectStack
 
 

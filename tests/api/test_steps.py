@@ -5,9 +5,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
-
-from api.workflows.schemas import StepStatus
-from api.workflows.steps import Step, fold
+from spine.workflows.schemas import StepStatus
+from spine.workflows.steps import Step, fold
 
 BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
 

@@ -12,12 +12,12 @@ from uuid import UUID
 
 import httpx
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from spine.db.base import utc_now
+from spine.prefect.client import Prefect
+from spine.workflows.run_pages import BY_START
+from spine.workflows.run_queries import RunQuery, filters_for
+from spine.workflows.step_counts import NOT_SIMPLY_COMPLETED
 
-from api.db.base import utc_now
-from api.prefect.client import Prefect
-from api.workflows.run_pages import BY_START
-from api.workflows.run_queries import RunQuery, filters_for
-from api.workflows.step_counts import NOT_SIMPLY_COMPLETED
 from tests.benchmarks import alerts, finra_rows, schedules, sources, worker
 from tests.benchmarks.seeding import copy_run
 from tests.benchmarks.timing import alternate, row

@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 import apprise
 import httpx
 import psycopg
+from spine.db.base import utc_now
 from sqlalchemy import create_engine, text
 
-from api.db.base import utc_now
 from tests.benchmarks.timing import row
 from tests.run_history.support import Line
 from tests.support.receivers import Receiver, receiver

@@ -17,13 +17,13 @@ from statistics import median, quantiles
 from typing import Any, cast
 
 import pyarrow.csv as pa_csv
+from spine.cache.store import BlobStore
+from spine.db.engine import make_engine, make_sessions
+from spine.db.migrate import upgrade
+from spine.settings import Settings
+from spine.sources.fetching.workshop import Workshop
+from spine.sources.parsing import ParserConfig, ParserType, parse
 
-from api.cache.store import BlobStore
-from api.db.engine import make_engine, make_sessions
-from api.db.migrate import upgrade
-from api.settings import Settings
-from api.sources.fetching.workshop import Workshop
-from api.sources.parsing import ParserConfig, ParserType, parse
 from tests.benchmarks import finra_rows
 from tests.benchmarks.timing import row
 from tests.sources.support import NO_PREFECT, Desk

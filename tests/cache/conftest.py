@@ -7,12 +7,12 @@ from uuid import uuid4
 
 import pytest
 import s3fs  # type: ignore[import-untyped]
+from spine.cache.store import BlobStore
+from spine.db.engine import make_engine, make_sessions
+from spine.db.tables import Base
+from spine.settings import Settings
 from sqlalchemy import make_url
 
-from api.cache.store import BlobStore
-from api.db.engine import make_engine, make_sessions
-from api.db.tables import Base
-from api.settings import Settings
 from tests.cache.support import Cache
 from tests.support.postgres import fresh_database
 from tests.support.processes import free_port, running, wait_for_http

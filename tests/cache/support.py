@@ -7,14 +7,13 @@ from datetime import datetime
 from hashlib import sha256
 from uuid import uuid4
 
+from spine.cache.service import NewEntry, current_entries, hold, release, store_entries
+from spine.cache.store import BlobStore
+from spine.cache.tables import CacheBlob, CacheEntry
+from spine.db.base import new_id
+from spine.db.engine import SessionFactory
+from spine.sources.tables import Source
 from sqlalchemy import select
-
-from api.cache.service import NewEntry, current_entries, hold, release, store_entries
-from api.cache.store import BlobStore
-from api.cache.tables import CacheBlob, CacheEntry
-from api.db.base import new_id
-from api.db.engine import SessionFactory
-from api.sources.tables import Source
 
 
 def hash_of(content: bytes) -> str:

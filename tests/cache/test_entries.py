@@ -3,15 +3,15 @@
 from datetime import timedelta
 
 import pytest
+from spine.cache.entries import count_read, touch
+from spine.cache.holds import hold_all
+from spine.cache.service import NewEntry, store_entries
+from spine.cache.tables import CacheBlob, CacheCounter, CacheEntry
+from spine.db.base import new_id, utc_now
+from spine.sources.failure import FailureCategory, FetchFailure
+from spine.sources.tables import Source
 from sqlalchemy import func, select, update
 
-from api.cache.entries import count_read, touch
-from api.cache.holds import hold_all
-from api.cache.service import NewEntry, store_entries
-from api.cache.tables import CacheBlob, CacheCounter, CacheEntry
-from api.db.base import new_id, utc_now
-from api.sources.failure import FailureCategory, FetchFailure
-from api.sources.tables import Source
 from tests.cache.support import Cache, hash_of, new_entry
 
 

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 import psutil
+from spine.cache.store import BlobStore
+from spine.settings import Settings
 
-from api.cache.store import BlobStore
-from api.settings import Settings
 from tests.cache.support import hash_of, read_blob
 from tests.support.processes import running, wait_until
 

@@ -6,15 +6,15 @@ import threading
 from contextlib import suppress
 
 import pytest
+from spine.cache.eviction import evict
+from spine.cache.reconciling import reconcile
+from spine.cache.removal import clear, delete_unreferenced
+from spine.cache.store import BlobStore
+from spine.cache.tables import CacheBlob, CacheEntry
+from spine.db.engine import database_errors
+from spine.errors import DatabaseUnavailable
 from sqlalchemy import select, update
 
-from api.cache.eviction import evict
-from api.cache.reconciling import reconcile
-from api.cache.removal import clear, delete_unreferenced
-from api.cache.store import BlobStore
-from api.cache.tables import CacheBlob, CacheEntry
-from api.db.engine import database_errors
-from api.errors import DatabaseUnavailable
 from tests.cache.support import Cache, hash_of, put_blob
 
 ROUNDS = {"local": 12, "s3": 6}

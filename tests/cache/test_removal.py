@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
+from spine.cache.eviction import evict
+from spine.cache.holds import renew_holds
+from spine.cache.reconciling import Reconciled, reconcile
+from spine.cache.removal import Cleared, clear, delete_unreferenced, lock_content, remove_entries
+from spine.cache.tables import CacheBlob
+from spine.db.base import utc_now
 from sqlalchemy import event, update
 
-from api.cache.eviction import evict
-from api.cache.holds import renew_holds
-from api.cache.reconciling import Reconciled, reconcile
-from api.cache.removal import Cleared, clear, delete_unreferenced, lock_content, remove_entries
-from api.cache.tables import CacheBlob
-from api.db.base import utc_now
 from tests.cache.support import Cache, hash_of, put_blob
 
 

@@ -13,16 +13,16 @@ import psutil
 import pytest
 import uvicorn
 from fastapi import APIRouter, FastAPI
+from spine.cache.entries import count_read
+from spine.cache.routes import router
+from spine.cache.store import BlobStore
+from spine.cache.tables import CacheHold
+from spine.db.base import utc_now
+from spine.db.engine import make_engine, make_sessions
+from spine.http.errors import install_error_handlers
+from spine.settings import Settings
 from sqlalchemy import func, make_url, select
 
-from api.cache.entries import count_read
-from api.cache.routes import router
-from api.cache.store import BlobStore
-from api.cache.tables import CacheHold
-from api.db.base import utc_now
-from api.db.engine import make_engine, make_sessions
-from api.http.errors import install_error_handlers
-from api.settings import Settings
 from tests.cache.support import Cache, hash_of, new_entry
 from tests.support.processes import free_port, wait_until
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spine.cache import tidying
+from spine.cache.tidying import Tidying
+from spine.db.base import utc_now
 from structlog.testing import capture_logs
 
-from api.cache import tidying
-from api.cache.tidying import Tidying
-from api.db.base import utc_now
 from tests.cache.support import Cache, hash_of, put_blob
 from tests.cache.test_removal import assert_there, used
 from tests.run_history.support import until

@@ -4,8 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-from api.cache.store import BlobStore
-from api.settings import Settings
+from spine.cache.store import BlobStore
+from spine.settings import Settings
 
 
 def main() -> None:

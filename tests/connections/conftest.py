@@ -8,9 +8,9 @@ from uuid import uuid4
 import psycopg
 import pymysql
 import pytest
+from spine.connections.target import ConnectionTarget
 from sqlalchemy import make_url
 
-from api.connections.target import ConnectionTarget
 from tests.connections.support import sqlite_target, target
 from tests.support.postgres import fresh_database
 

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from api.connections.target import ConnectionTarget
-from api.sources.failure import FetchFailure
-from api.sources.reading.base import Item, Limits
-from api.sources.reading.database import open_query_reader
+from spine.connections.target import ConnectionTarget
+from spine.sources.failure import FetchFailure
+from spine.sources.reading.base import Item, Limits
+from spine.sources.reading.database import open_query_reader
 
 
 def target(**fields: Any) -> ConnectionTarget:

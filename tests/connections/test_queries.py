@@ -16,11 +16,11 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from spine.connections.drivers import base, driver_of
+from spine.connections.drivers.base import explained
+from spine.connections.target import ConnectionTarget
+from spine.sources.failure import FetchFailure
 
-from api.connections.drivers import base, driver_of
-from api.connections.drivers.base import explained
-from api.connections.target import ConnectionTarget
-from api.sources.failure import FetchFailure
 from tests.connections.misbehaving import postgresql_that_stalls
 from tests.connections.servers import silent_server
 from tests.connections.support import failure, read, target
@@ -113,7 +113,7 @@ def test_the_time_for_connecting_is_part_of_the_time_limit() -> None:
 def test_a_server_that_never_answers_is_given_up_without_a_time_limit(
     db_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (base, import_module(f"api.connections.drivers.{db_type}")):
+    for module in (base, import_module(f"spine.connections.drivers.{db_type}")):
         monkeypatch.setattr(module, "SECONDS_TO_CONNECT", 2.0)
     with silent_server() as port:
         failed = failure(target(db_type=db_type, port=port, username="u", password="p"), "SELECT 1", seconds=inf)
@@ -232,10 +232,10 @@ def test_a_value_that_comes_late_is_kept_as_it_is_or_refused(
 MEMORY = """
 import resource, sys, time
 from pathlib import PosixPath
-from api.connections.drivers import driver_of
-from api.connections.target import ConnectionTarget
-from api.sources.reading.base import Limits
-from api.sources.reading.database import open_query_reader
+from spine.connections.drivers import driver_of
+from spine.connections.target import ConnectionTarget
+from spine.sources.reading.base import Limits
+from spine.sources.reading.database import open_query_reader
 import pyarrow.parquet
 target = ConnectionTarget(**eval(sys.argv[1]))
 driver_of(target.db_type)

@@ -4,8 +4,7 @@ import time
 
 import pytest
 from pydantic import ValidationError
-
-from api.sources.types.database import DatabaseConfig
+from spine.sources.types.database import DatabaseConfig
 
 
 def query_of(query: str) -> str:

@@ -12,12 +12,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from spine import main
+from spine.auth.bootstrap import ensure_admin_key
+from spine.connections.trying import MOST_AT_ONCE, SECONDS_TO_TRY, try_connection
+from spine.db.migrate import upgrade
+from spine.settings import Settings, get_settings
 
-from api import main
-from api.auth.bootstrap import ensure_admin_key
-from api.connections.trying import MOST_AT_ONCE, SECONDS_TO_TRY, try_connection
-from api.db.migrate import upgrade
-from api.settings import Settings, get_settings
 from tests.connections.misbehaving import postgresql_that_stalls
 from tests.connections.servers import PASSWORD, USER, TlsServer, postgresql_with_tls, silent_server
 from tests.connections.support import target
@@ -289,7 +289,7 @@ async def test_that_too_many_are_tried_at_once_says_nothing_about_a_database(reg
 
 async def test_a_missing_driver_says_what_to_install(registry: Registry) -> None:
     made = await registry.make(db_type="db2", host="127.0.0.1")
-    assert "install spine[db2]" in (await registry.try_(made))["message"]
+    assert "install prefect-spine[db2]" in (await registry.try_(made))["message"]
 
 
 async def test_a_disabled_connection_is_not_tried(registry: Registry) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import trustme
+from spine.connections.target import ConnectionTarget
+from spine.connections.trying import Trial, try_connection
 
-from api.connections.target import ConnectionTarget
-from api.connections.trying import Trial, try_connection
 from tests.connections.misbehaving import mysql_that_wants_the_password
 from tests.connections.servers import PASSWORD, USER, TlsServer, mariadb_with_tls, postgresql_with_tls
 from tests.connections.support import failure, read, target

@@ -12,11 +12,11 @@ from uuid import uuid4
 
 import pymysql
 import pytest
+from spine.connections.target import ConnectionTarget
+from spine.connections.trying import MOST_AT_ONCE, try_connection
+from spine.connections.usage import open_sessions
+from spine.errors import Unavailable
 
-from api.connections.target import ConnectionTarget
-from api.connections.trying import MOST_AT_ONCE, try_connection
-from api.connections.usage import open_sessions
-from api.errors import Unavailable
 from tests.connections.misbehaving import postgresql_that_stalls
 from tests.connections.servers import PASSWORD, USER, postgresql_with_tls, silent_server
 from tests.connections.support import failure, sqlite_target, target
@@ -146,7 +146,7 @@ async def test_what_a_driver_did_not_foresee_is_told_by_its_kind(database: Conne
 
 async def test_a_missing_driver_says_what_to_install() -> None:
     trial = await try_connection(target(db_type="db2"))
-    assert (trial.success, "install spine[db2]" in trial.message) == (False, True)
+    assert (trial.success, "install prefect-spine[db2]" in trial.message) == (False, True)
 
 
 async def test_a_driver_that_cannot_be_loaded_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

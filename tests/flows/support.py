@@ -6,17 +6,17 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from prefect import flow, runtime, task
+from spine.cache.store import BlobStore
+from spine.cache.tables import CacheHold
+from spine.db.engine import make_engine, make_sessions
+from spine.db.migrate import upgrade
+from spine.flows.read_source import SourceContent, read_source
+from spine.settings import Settings
+from spine.sources.fetching.workshop import Workshop
+from spine.sources.schemas import FetchDetail
+from spine.sources.tables import Fetch
 from sqlalchemy import select
 
-from api.cache.store import BlobStore
-from api.cache.tables import CacheHold
-from api.db.engine import make_engine, make_sessions
-from api.db.migrate import upgrade
-from api.settings import Settings
-from api.sources.fetching.workshop import Workshop
-from api.sources.schemas import FetchDetail
-from api.sources.tables import Fetch
-from flows.sources import SourceContent, read_source
 from tests.sources.support import NO_PREFECT, Desk
 from tests.support.receivers import Receiver
 

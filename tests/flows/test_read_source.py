@@ -8,13 +8,13 @@ from uuid import uuid4
 
 import pytest
 from prefect import flow
+from spine.cache.tables import CacheEntry
+from spine.db.base import utc_now
+from spine.errors import Conflict, NotFound
+from spine.flows.read_source import SourceContent, aread_source, read_source
+from spine.sources.failure import FetchFailure
 from sqlalchemy import update
 
-from api.cache.tables import CacheEntry
-from api.db.base import utc_now
-from api.errors import Conflict, NotFound
-from api.sources.failure import FetchFailure
-from flows.sources import SourceContent, aread_source, read_source
 from tests.cache.conftest import AWS, moto
 from tests.flows.support import (
     AT_ONCE,

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 from prefect import flow
+from spine.cache import leases
+from spine.cache.eviction import evict
+from spine.cache.removal import lock_content, remove_entries
+from spine.cache.tables import HITS, MISSES, CacheCounter, CacheEntry
+from spine.flows import staging
+from spine.flows.read_source import SourceContent, read_source
 from sqlalchemy import select, update
 
-from api.cache import leases
-from api.cache.eviction import evict
-from api.cache.removal import lock_content, remove_entries
-from api.cache.tables import HITS, MISSES, CacheCounter, CacheEntry
-from flows import staging
-from flows.sources import SourceContent, read_source
 from tests.flows.support import (
     AT_ONCE,
     MORE_ROWS,
@@ -136,7 +136,7 @@ async def test_content_is_held_while_it_is_copied_and_let_go_of_when_that_fails(
     name = await desk.register("file", {"path": "trades.csv", "cache_ttl_seconds": 600})
     await desk.fetch(name)
     monkeypatch.setattr(leases, "LEASE_SECONDS", 2.0)
-    monkeypatch.setattr("flows.sources.LEASE_SECONDS", 2.0)
+    monkeypatch.setattr("spine.flows.read_source.LEASE_SECONDS", 2.0)
     monkeypatch.setattr(leases, "SECONDS_BETWEEN_RENEWALS", 0.2)
     evicted = []
 

@@ -11,9 +11,10 @@ from prefect.client.orchestration import get_client
 from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
+from spine.flows import staging
 
 import flows.finra
-from flows import publication, staging
+from flows import publication
 from flows.config import FlowSettings
 from flows.finra import weekly_refresh as steps
 from flows.finra.dataset import capture_id

@@ -1,8 +1,7 @@
 """Which addresses are refused, however they are written."""
 
 import pytest
-
-from api.outgoing.addresses import literal_refusal, refusal
+from spine.outgoing.addresses import literal_refusal, refusal
 
 ALWAYS = [
     "169.254.169.254",

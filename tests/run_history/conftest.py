@@ -6,10 +6,10 @@ from uuid import UUID, uuid4
 
 import pytest
 from pydantic import SecretStr
+from spine.db.migrate import upgrade
+from spine.settings import Settings
 from sqlalchemy import URL
 
-from api.db.migrate import upgrade
-from api.settings import Settings
 from tests.run_history.support import Line
 from tests.support.postgres import fresh_database
 from tests.support.stack import PrefectStack

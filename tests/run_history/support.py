@@ -11,15 +11,15 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from spine.db.engine import SessionFactory, make_engine, make_sessions
+from spine.prefect.client import FlowRun, Prefect
+from spine.prefect.filters import RunFilter
+from spine.run_history import follower
+from spine.run_history.follower import Follower
+from spine.run_history.tables import DeploymentStatistics, FollowerCursor, RunEnding
 from sqlalchemy import URL, delete, make_url, select, update
 from sqlalchemy.exc import OperationalError
 
-from api.db.engine import SessionFactory, make_engine, make_sessions
-from api.prefect.client import FlowRun, Prefect
-from api.prefect.filters import RunFilter
-from api.run_history import follower
-from api.run_history.follower import Follower
-from api.run_history.tables import DeploymentStatistics, FollowerCursor, RunEnding
 from tests.support.stack import PrefectStack
 
 

@@ -4,9 +4,9 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
+from spine.run_history.endings import record_endings
 from sqlalchemy import URL
 
-from api.run_history.endings import record_endings
 from tests.run_history.support import Line, Spine, ago, spine_on
 from tests.support.stack import PrefectStack
 

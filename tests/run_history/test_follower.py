@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+from spine.db.engine import SessionFactory
+from spine.errors import PrefectUnavailable
+from spine.prefect.client import Prefect
+from spine.run_history import follower
+from spine.run_history.follower import Follower
 from sqlalchemy import URL
 from structlog.testing import capture_logs
 
-from api.db.engine import SessionFactory
-from api.errors import PrefectUnavailable
-from api.prefect.client import Prefect
-from api.run_history import follower
-from api.run_history.follower import Follower
 from tests.run_history.support import Line, Spine, ago, spine_on, until
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.stack import PrefectStack

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from spine.run_history import follower
+from spine.run_history.follower import Follower
 from sqlalchemy import URL
 
-from api.run_history import follower
-from api.run_history.follower import Follower
 from tests.run_history.support import Line, ago, spine_on, until
 from tests.support.postgres import fresh_database
 from tests.support.processes import free_port, running

@@ -4,10 +4,10 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from spine.errors import PrefectUnavailable
+from spine.run_history.reading import catch_up
 from sqlalchemy import URL
 
-from api.errors import PrefectUnavailable
-from api.run_history.reading import catch_up
 from tests.run_history.support import Line, ago, spine_on, until
 from tests.support.stack import PrefectStack
 

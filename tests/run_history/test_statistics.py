@@ -3,11 +3,11 @@
 import asyncio
 from uuid import uuid4
 
+from spine.run_history.follower import Follower
+from spine.run_history.reading import catch_up
+from spine.run_history.statistics import Statistics, read_statistics
 from sqlalchemy import URL
 
-from api.run_history.follower import Follower
-from api.run_history.reading import catch_up
-from api.run_history.statistics import Statistics, read_statistics
 from tests.run_history.support import Line, Spine, ago, spine_on
 from tests.support.proxy import proxy_to
 from tests.support.stack import PrefectStack

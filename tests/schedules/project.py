@@ -10,12 +10,12 @@ from uuid import UUID, uuid4
 import httpx
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from spine.db.engine import SessionFactory, make_engine, make_sessions
+from spine.db.migrate import upgrade
+from spine.prefect.client import Deployment, Prefect
+from spine.schedules.watch import ScheduleWatch
+from spine.settings import Settings
 
-from api.db.engine import SessionFactory, make_engine, make_sessions
-from api.db.migrate import upgrade
-from api.prefect.client import Deployment, Prefect
-from api.schedules.watch import ScheduleWatch
-from api.settings import Settings
 from tests.schedules.support import IDLE_POOL, ensure_pool
 from tests.support.processes import wait_until
 from tests.support.stack import PrefectStack

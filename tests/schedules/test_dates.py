@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from spine.prefect.schedules import timing_of
 
-from api.prefect.schedules import timing_of
 from tests.schedules.support import Workflow
 
 # The clock goes forward and back in 2027.

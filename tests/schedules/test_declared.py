@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 
 import pytest
 import yaml
+from spine.prefect.client import Deployment
+from spine.schedules.declared import declared_active
 
-from api.prefect.client import Deployment
-from api.schedules.declared import declared_active
 from tests.schedules.support import now
 
 CRON = {"cron": "0 3 * * *", "timezone": "UTC"}

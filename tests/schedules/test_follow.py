@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from spine.auth.callers import Caller, Scope
+from spine.schedules.create import create_schedule
+from spine.schedules.problems import problem_of
+from spine.schedules.schemas import ScheduleCreate
 
-from api.auth.callers import Caller, Scope
-from api.schedules.create import create_schedule
-from api.schedules.problems import problem_of
-from api.schedules.schemas import ScheduleCreate
 from tests.schedules.project import Project, Watcher, project, watcher
 from tests.schedules.support import FAR_AWAY, ensure_pool, now
 from tests.support.stack import PrefectStack

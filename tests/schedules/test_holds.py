@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spine.schedules import holds
+from spine.schedules.deployments import is_enabled
+from spine.schedules.switch import switch_off, switch_on
+from spine.workflows.origins import SCHEDULE_LABEL
 
-from api.schedules import holds
-from api.schedules.deployments import is_enabled
-from api.schedules.switch import switch_off, switch_on
-from api.workflows.origins import SCHEDULE_LABEL
 from tests.schedules.project import Project, Watcher, project, watcher
 from tests.schedules.support import FAR_AWAY, Workflow
 from tests.support.processes import wait_until

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from spine.prefect.client import Prefect
+from spine.schedules.preview import next_runs, preview_next
 
-from api.prefect.client import Prefect
-from api.schedules.preview import next_runs, preview_next
 from tests.schedules.support import FAR_AWAY, Schedules, Workflow, now
 from tests.support.processes import wait_until
 from tests.support.stack import PrefectStack

@@ -5,9 +5,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from spine.prefect.client import Deployment
+from spine.schedules.problems import problem_of
 
-from api.prefect.client import Deployment
-from api.schedules.problems import problem_of
 from tests.schedules.support import PARAMETERS, now
 
 SENTENCE = "The workflow's code does not take these parameters: "

@@ -6,10 +6,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from spine.prefect.client import Deployment
+from spine.schedules.tables import ScheduleHold
+from spine.schedules.verdicts import deploy_shows, judge, rows_of
 
-from api.prefect.client import Deployment
-from api.schedules.tables import ScheduleHold
-from api.schedules.verdicts import deploy_shows, judge, rows_of
 from tests.schedules.support import now
 
 THEN = now()

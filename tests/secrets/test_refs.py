@@ -8,12 +8,12 @@ from uuid import uuid4
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from spine.errors import BadRequest, Unavailable
+from spine.prefect.client import Prefect
+from spine.secrets import refs
+from spine.secrets.refs import SecretMissing, check_ref, resolve_ref
+from spine.settings import get_settings
 
-from api.errors import BadRequest, Unavailable
-from api.prefect.client import Prefect
-from api.secrets import refs
-from api.secrets.refs import SecretMissing, check_ref, resolve_ref
-from api.settings import get_settings
 from tests.support.receivers import Handler, Receiver, drip, receiver, refuse
 from tests.support.stack import PrefectStack
 

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
+from spine.alerts.tables import AlertChannel
+from spine.db.engine import make_engine, make_sessions
+from spine.db.migrate import upgrade
+from spine.errors import Conflict
+from spine.secrets import rotation
+from spine.secrets.keyring import KEY_FILE, Keyring, SecretUnreadable, only_rotation, read_key_file
+from spine.secrets.rotation import rotate
+from spine.secrets.sealed import reseal, seal, unseal
+from spine.settings import Settings
 from sqlalchemy import URL, create_engine, delete, select, update
 from sqlalchemy.exc import OperationalError
 
-from api.alerts.tables import AlertChannel
-from api.db.engine import make_engine, make_sessions
-from api.db.migrate import upgrade
-from api.errors import Conflict
-from api.secrets import rotation
-from api.secrets.keyring import KEY_FILE, Keyring, SecretUnreadable, only_rotation, read_key_file
-from api.secrets.rotation import rotate
-from api.secrets.sealed import reseal, seal, unseal
-from api.settings import Settings
 from tests.support.postgres import fresh_database
 from tests.support.processes import PROJECT
 
@@ -105,8 +105,8 @@ async def test_a_rotation_encrypts_everything_anew(database: Settings) -> None:
 # The command, which dies instead of making the n-th call of a function of the rotation.
 DYING = """
 import os, sys
-from api.cli import app
-from api.secrets import rotation
+from spine.cli import app
+from spine.secrets import rotation
 name, last = sys.argv[1], int(sys.argv[2])
 real, calls = getattr(rotation, name), []
 def call(*arguments):
@@ -215,7 +215,7 @@ async def test_the_setting_is_rotated_under_its_first_key(database: Settings) ->
 
 
 def test_the_command_says_what_it_did(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "api.cli", "keys", "rotate-secret"]
+    command = [sys.executable, "-m", "spine.cli", "keys", "rotate-secret"]
     environment = environment_of(settings_in(tmp_path))
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "0 secrets are encrypted with the new key.\n"), done.stderr

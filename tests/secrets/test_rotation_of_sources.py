@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
+from spine.alerts.tables import AlertChannel
+from spine.cache.store import BlobStore
+from spine.db.base import Base
+from spine.db.engine import make_engine, make_sessions
+from spine.db.migrate import upgrade
+from spine.secrets.keyring import KEY_FILE, Keyring, SecretUnreadable, read_key_file
+from spine.secrets.rotation import SEALED_COLUMNS, rotate
+from spine.secrets.sealed import SEALED, seal, unseal
+from spine.settings import Settings
+from spine.sources.configs import SourceConfigs
+from spine.sources.fetching.workshop import Workshop
 from sqlalchemy import select, update
 
-from api.alerts.tables import AlertChannel
-from api.cache.store import BlobStore
-from api.db.base import Base
-from api.db.engine import make_engine, make_sessions
-from api.db.migrate import upgrade
-from api.secrets.keyring import KEY_FILE, Keyring, SecretUnreadable, read_key_file
-from api.secrets.rotation import SEALED_COLUMNS, rotate
-from api.secrets.sealed import SEALED, seal, unseal
-from api.settings import Settings
-from api.sources.configs import SourceConfigs
-from api.sources.fetching.workshop import Workshop
 from tests.sources.support import NO_PREFECT, Desk
 from tests.support.postgres import fresh_database
 from tests.support.receivers import Receiver, receiver, refuse

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr, ValidationError
-
-from api.errors import BadRequest, FieldError
-from api.secrets import keyring as keyring_module
-from api.secrets.keyring import KEY_FILE, Keyring, SecretUnreadable, ensure_key_file, read_key_file, replace_key_file
-from api.secrets.sealed import keep_stored, redact, seal, secret_values, unseal
-from api.settings import Settings
+from spine.errors import BadRequest, FieldError
+from spine.secrets import keyring as keyring_module
+from spine.secrets.keyring import KEY_FILE, Keyring, SecretUnreadable, ensure_key_file, read_key_file, replace_key_file
+from spine.secrets.sealed import keep_stored, redact, seal, secret_values, unseal
+from spine.settings import Settings
 
 TREE = {
     "url": SecretStr("https://h/t0psecret"),
@@ -32,7 +31,7 @@ def settings_in(home: Path, **fields: Any) -> Settings:
 MAKE_AND_SHOW = """
 import sys
 from pathlib import Path
-from api.secrets.keyring import ensure_key_file
+from spine.secrets.keyring import ensure_key_file
 path = Path(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

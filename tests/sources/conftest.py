@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spine.cache.store import BlobStore
+from spine.db.engine import make_engine, make_sessions
+from spine.db.migrate import upgrade
+from spine.settings import Settings
+from spine.sources.fetching.workshop import Workshop
 
-from api.cache.store import BlobStore
-from api.db.engine import make_engine, make_sessions
-from api.db.migrate import upgrade
-from api.settings import Settings
-from api.sources.fetching.workshop import Workshop
 from tests.sources.support import NO_PREFECT, Desk
 from tests.support.postgres import fresh_database
 

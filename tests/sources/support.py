@@ -5,22 +5,21 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
 
+from spine.alerts.tables import Alert
+from spine.auth.callers import Caller, Scope
+from spine.cache.service import NewEntry, current_entries
+from spine.prefect.client import Prefect
+from spine.sources.clock import Clocks
+from spine.sources.configs import SourceConfigs
+from spine.sources.failure import FetchFailure
+from spine.sources.fetch_reading import read_fetch
+from spine.sources.fetching.engine import Outcome, fetch, note_failure
+from spine.sources.fetching.workshop import Workshop
+from spine.sources.lifecycle import Beginning, Begun, begin, find_source, hold_source
+from spine.sources.schemas import FetchDetail, FetchTrigger, SourceCreate, SourceUpdate
+from spine.sources.service import Registry
+from spine.sources.tables import Source
 from sqlalchemy import select
-
-from api.alerts.tables import Alert
-from api.auth.callers import Caller, Scope
-from api.cache.service import NewEntry, current_entries
-from api.prefect.client import Prefect
-from api.sources.clock import Clocks
-from api.sources.configs import SourceConfigs
-from api.sources.failure import FetchFailure
-from api.sources.fetch_reading import read_fetch
-from api.sources.fetching.engine import Outcome, fetch, note_failure
-from api.sources.fetching.workshop import Workshop
-from api.sources.lifecycle import Beginning, Begun, begin, find_source, hold_source
-from api.sources.schemas import FetchDetail, FetchTrigger, SourceCreate, SourceUpdate
-from api.sources.service import Registry
-from api.sources.tables import Source
 
 CALLER = Caller(id="tests", name="tests", scopes=frozenset(Scope))
 

@@ -7,13 +7,13 @@ from uuid import uuid4
 import pytest
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from spine.cache.removal import delete_unreferenced
+from spine.db.base import new_id, utc_now
+from spine.errors import NotFound
+from spine.flows.fetch_source import _show
+from spine.sources.fetching.engine import Outcome
+from spine.sources.lifecycle import Begun
 
-from api.cache.removal import delete_unreferenced
-from api.db.base import new_id, utc_now
-from api.errors import NotFound
-from api.sources.fetching.engine import Outcome
-from api.sources.lifecycle import Begun
-from flows.fetch_source import _show
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk
 from tests.support.receivers import receiver, refuse

@@ -5,15 +5,15 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
+from spine.cache.eviction import evict
+from spine.cache.reading import read_stats
+from spine.cache.removal import lock_content, remove_entries
+from spine.cache.tables import CacheBlob, CacheHold
+from spine.db.base import utc_now
+from spine.sources.current import Current, find_current, note_use, read_current
+from spine.sources.usage import capture_used
 from sqlalchemy import delete, update
 
-from api.cache.eviction import evict
-from api.cache.reading import read_stats
-from api.cache.removal import lock_content, remove_entries
-from api.cache.tables import CacheBlob, CacheHold
-from api.db.base import utc_now
-from api.sources.current import Current, find_current, note_use, read_current
-from api.sources.usage import capture_used
 from tests.cache.support import hash_of
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk

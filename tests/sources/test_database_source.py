@@ -14,13 +14,13 @@ import psycopg
 import pyarrow.parquet as pq
 import pymysql
 import pytest
+from spine.connections.schemas import DatabaseConnectionCreate
+from spine.connections.service import create_connection, delete_connection
+from spine.connections.tables import DatabaseConnection
+from spine.db.base import Base
+from spine.errors import BadRequest, Conflict
 from sqlalchemy import select, update
 
-from api.connections.schemas import DatabaseConnectionCreate
-from api.connections.service import create_connection, delete_connection
-from api.connections.tables import DatabaseConnection
-from api.db.base import Base
-from api.errors import BadRequest, Conflict
 from tests.connections.servers import PASSWORD, USER, TlsServer, postgresql_with_tls
 from tests.sources.support import CALLER, Desk
 from tests.support.processes import free_port

@@ -8,12 +8,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from spine.db.base import new_id
+from spine.db.engine import make_engine, make_sessions
+from spine.sources.asking import ask
+from spine.sources.schemas import FetchTrigger
 
 import flows.finra
-from api.db.base import new_id
-from api.db.engine import make_engine, make_sessions
-from api.sources.asking import ask
-from api.sources.schemas import FetchTrigger
 from tests.flows.conftest import FINRA_FILES
 from tests.sources.running import api_beside_worker, fetch, register, wait_for
 from tests.support.processes import wait_until

@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from spine.errors import Conflict
+from spine.sources.failure import FailureCategory, FetchFailure
+from spine.sources.reading.base import CHUNK
 
-from api.errors import Conflict
-from api.sources.failure import FailureCategory, FetchFailure
-from api.sources.reading.base import CHUNK
 from tests.cache.test_store import small_files
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk

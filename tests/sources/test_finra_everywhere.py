@@ -10,8 +10,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from spine.sources.schemas import FetchDetail
 
-from api.sources.schemas import FetchDetail
 from tests.flows.conftest import FINRA_FILES
 from tests.sources.reading.sftp_server import PASSWORD, USER, SftpServer, sftp_server
 from tests.sources.reading.test_s3 import KEYS, endpoint, store

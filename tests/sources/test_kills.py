@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID, uuid4
 
+from spine.settings import Settings
+from spine.sources.tables import Fetch
 from sqlalchemy import select
 
-from api.settings import Settings
-from api.sources.tables import Fetch
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk
 from tests.support.processes import PROJECT, wait_until
@@ -27,13 +27,13 @@ EIGHTHS = range(1, 7)
 FETCH = """
 import asyncio, sys
 from uuid import UUID
-from api.cache.store import BlobStore
-from api.db.engine import make_engine, make_sessions
-from api.settings import Settings
-from api.sources.fetching.engine import fetch
-from api.sources.fetching.workshop import Workshop
-from api.sources.lifecycle import Beginning, begin
-from api.sources.schemas import FetchTrigger
+from spine.cache.store import BlobStore
+from spine.db.engine import make_engine, make_sessions
+from spine.settings import Settings
+from spine.sources.fetching.engine import fetch
+from spine.sources.fetching.workshop import Workshop
+from spine.sources.lifecycle import Beginning, begin
+from spine.sources.schemas import FetchTrigger
 
 def tell(_):
     print("published", flush=True)

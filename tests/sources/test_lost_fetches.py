@@ -9,19 +9,19 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from spine.cache.service import hold
+from spine.cache.tables import CacheHold
+from spine.db.base import utc_now
+from spine.errors import PrefectUnavailable
+from spine.prefect.client import Prefect
+from spine.sources import lifecycle, lost_fetches
+from spine.sources.asking import ask, note_run
+from spine.sources.lifecycle import Begun, stay_alive
+from spine.sources.lost_fetches import LostFetches
+from spine.sources.schemas import FetchDetail, FetchTrigger
+from spine.sources.tables import Fetch
 from sqlalchemy import select, update
 
-from api.cache.service import hold
-from api.cache.tables import CacheHold
-from api.db.base import utc_now
-from api.errors import PrefectUnavailable
-from api.prefect.client import Prefect
-from api.sources import lifecycle, lost_fetches
-from api.sources.asking import ask, note_run
-from api.sources.lifecycle import Begun, stay_alive
-from api.sources.lost_fetches import LostFetches
-from api.sources.schemas import FetchDetail, FetchTrigger
-from api.sources.tables import Fetch
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk
 from tests.support.processes import free_port

@@ -7,17 +7,17 @@ from functools import partial
 from typing import Any
 
 import pytest
+from spine.db.base import utc_now
+from spine.errors import Conflict
+from spine.sources.asking import ask
+from spine.sources.endings import Ending
+from spine.sources.failure import FetchFailure, FetchLost
+from spine.sources.fetching import workshop
+from spine.sources.lifecycle import end, stay_alive
+from spine.sources.schemas import FetchTrigger
+from spine.sources.tables import Fetch
 from sqlalchemy import select, text, update
 
-from api.db.base import utc_now
-from api.errors import Conflict
-from api.sources.asking import ask
-from api.sources.endings import Ending
-from api.sources.failure import FetchFailure, FetchLost
-from api.sources.fetching import workshop
-from api.sources.lifecycle import end, stay_alive
-from api.sources.schemas import FetchTrigger
-from api.sources.tables import Fetch
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk
 from tests.support.processes import wait_until

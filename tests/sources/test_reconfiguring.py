@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+from spine.sources.asking import Asked, ask
+from spine.sources.current import Current, find_current
+from spine.sources.schemas import FetchTrigger
 
-from api.sources.asking import Asked, ask
-from api.sources.current import Current, find_current
-from api.sources.schemas import FetchTrigger
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk
 from tests.sources.test_one_at_a_time import asked

@@ -9,13 +9,13 @@ from uuid import uuid4
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from spine.prefect.client import Prefect
+from spine.schedules.catalogue import Catalogue
+from spine.sources.clock import Clocks
+from spine.sources.schemas import SourceCreate
+from spine.sources.tables import Source
 from sqlalchemy import select
 
-from api.prefect.client import Prefect
-from api.schedules.catalogue import Catalogue
-from api.sources.clock import Clocks
-from api.sources.schemas import SourceCreate
-from api.sources.tables import Source
 from tests.run_history.support import until
 from tests.sources.support import CALLER, Desk
 from tests.support.proxy import Proxy

@@ -12,10 +12,10 @@ from uuid import uuid4
 
 import httpx
 import psutil
+from spine.auth.bootstrap import ensure_admin_key
+from spine.db.migrate import upgrade
+from spine.settings import Settings
 
-from api.auth.bootstrap import ensure_admin_key
-from api.db.migrate import upgrade
-from api.settings import Settings
 from tests.support.prefect_database import PrefectTables, prefect_database, prefect_tables
 from tests.support.processes import PROJECT, free_port, running, wait_for_http, wait_until
 
@@ -276,7 +276,7 @@ def api_process(
     ensure_admin_key(settings)
     port = free_port()
     log = folder / f"api-{uuid4().hex[:6]}.log"
-    command = ["uvicorn", "--factory", "api.main:create_app", "--port", str(port), "--no-access-log"]
+    command = ["uvicorn", "--factory", "spine.main:create_app", "--port", str(port), "--no-access-log"]
     with running([*command, "--log-level", "warning"], environment, log) as process:
         wait_for_http(f"http://127.0.0.1:{port}/health/live", process, log)
         yield Api(f"http://127.0.0.1:{port}", process, settings, log)

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from spine.up.plan import Plan
+from spine.up.processes import alive, of_home
 
-from api.up.plan import Plan
-from api.up.processes import alive, of_home
 from tests.support.processes import PROJECT, free_port, wait_until
 
 # What the machine that runs the tests may have set must not steer them.
@@ -36,7 +36,7 @@ def plan_for(home: Path, external_prefect: str | None = None) -> Plan:
 def spine_up(*options: str, cwd: Path = PROJECT, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run a `spine up` that is expected to end by itself."""
     return subprocess.run(
-        [sys.executable, "-m", "api.cli", "up", *options],
+        [sys.executable, "-m", "spine.cli", "up", *options],
         cwd=cwd,
         env={**CLEAN, **environment},
         capture_output=True,
@@ -68,7 +68,7 @@ class RunningUp:
         ports = ["--port", str(port), "--prefect-port", str(prefect_port)]
         with output.open("wb") as file:
             self.process = psutil.Popen(
-                [sys.executable, "-m", "api.cli", "up", "--home", str(home), *ports],
+                [sys.executable, "-m", "spine.cli", "up", "--home", str(home), *ports],
                 cwd=cwd,
                 env={**CLEAN, **environment},
                 stdout=file,

@@ -1,9 +1,8 @@
 import io
 
 import pytest
-
-from api.up.console import Console
-from api.up.errors import UpError
+from spine.up.console import Console
+from spine.up.errors import UpError
 
 
 def test_without_a_terminal_a_step_is_one_plain_line_with_its_time() -> None:

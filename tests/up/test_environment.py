@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from api.up import environment
+from spine.up import environment
+
 from tests.up.support import plan_for
 
 USER = {"PATH": "/bin", "SPINE_API_KEY": "secret", "SPINE_DATABASE_URL": "postgresql://db/spine"}

@@ -6,10 +6,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from spine.up.children import WORKER
+from spine.up.home import read_records
+from spine.up.processes import of_home, variable
 
-from api.up.children import WORKER
-from api.up.home import read_records
-from api.up.processes import of_home, variable
 from tests.support.postgres import fresh_database
 from tests.support.processes import free_port
 from tests.support.stack import PrefectStack

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from spine.up.plan import LOOPBACK
+from spine.up.processes import of_home
 
-from api.up.plan import LOOPBACK
-from api.up.processes import of_home
 from tests.support.processes import free_port, wait_until
 from tests.up.support import assert_one_sentence, running_up, spine_up
 

@@ -7,11 +7,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from spine.up.errors import UpError
+from spine.up.plan import WorkerType
+from spine.up.prefect_side import WORKER_LABEL, crash_interrupted_runs, ensure_work_pool
+from spine.up.processes import FLOW_RUN_ID
 
-from api.up.errors import UpError
-from api.up.plan import WorkerType
-from api.up.prefect_side import WORKER_LABEL, crash_interrupted_runs, ensure_work_pool
-from api.up.processes import FLOW_RUN_ID
 from tests.support.processes import free_port
 from tests.support.stack import PrefectStack
 

@@ -1,8 +1,7 @@
 from pathlib import Path
 
 import pytest
-
-from api.up.logtail import last_words
+from spine.up.logtail import last_words
 
 
 @pytest.mark.parametrize(

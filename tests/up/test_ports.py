@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from spine.up.errors import UpError
+from spine.up.plan import LOOPBACK, address
+from spine.up.ports import check_port, check_ports
 
-from api.up.errors import UpError
-from api.up.plan import LOOPBACK, address
-from api.up.ports import check_port, check_ports
 from tests.support.processes import free_port
 from tests.up.support import plan_for
 

@@ -7,12 +7,12 @@ from threading import Event
 
 import psutil
 import pytest
+from spine.up.children import SERVER, WORKER, Children
+from spine.up.environment import MARKER
+from spine.up.home import prepare_home, read_records, write_record
+from spine.up.processes import FLOW_RUN_ID, alive
+from spine.up.shutdown import running, stop_all
 
-from api.up.children import SERVER, WORKER, Children
-from api.up.environment import MARKER
-from api.up.home import prepare_home, read_records, write_record
-from api.up.processes import FLOW_RUN_ID, alive
-from api.up.shutdown import running, stop_all
 from tests.support.processes import wait_until
 from tests.up.support import CLEAN
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import httpx
+from spine.up.children import SERVER
+from spine.up.home import read_records
+from spine.up.processes import alive, of_home
 
-from api.up.children import SERVER
-from api.up.home import read_records
-from api.up.processes import alive, of_home
 from tests.support.processes import free_port, wait_until
 from tests.support.stack import PrefectStack
 from tests.up.support import CLEAN, RunningUp, assert_one_sentence, running_up, spine_up

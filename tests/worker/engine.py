@@ -13,9 +13,10 @@ from pathlib import Path
 from textwrap import dedent
 from typing import TypeVar
 
-from deployments.forking import main
-from deployments.forking.environment_block import BLANK, NAME
-from deployments.forking.messages import Decoder, Load, Loaded, Message, Start, Started, encoded
+from spine_worker.forking import main
+from spine_worker.forking.environment_block import BLANK, NAME
+from spine_worker.forking.messages import Decoder, Load, Loaded, Message, Start, Started, encoded
+
 from tests.support.processes import free_port
 
 _SECONDS = 60

@@ -12,8 +12,8 @@ from uuid import UUID
 import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from spine_worker.execution import SharedContext
 
-from deployments.worker.execution import SharedContext
 from tests.support.processes import wait_until
 from tests.support.stack import PrefectStack
 from tests.worker.pool import Pool, edit, served_pool, serving

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from spine_worker.forking.messages import Exited, Load, Loaded, Start
 
-from deployments.forking.messages import Exited, Load, Loaded, Start
 from tests.support.processes import wait_until
 from tests.worker.engine import Project
 

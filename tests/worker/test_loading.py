@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from spine_worker.forking.files import changed
 
-from deployments.forking.files import changed
 from tests.worker.engine import Project, engine_server
 
 

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from spine_worker.remembering import RememberingClient
 
-from deployments.worker.remembering import RememberingClient
 from tests.support.stack import PrefectStack
 
 

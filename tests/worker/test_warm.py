@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from spine_worker.warm import CannotFork, Code, WarmServers
 
-from deployments.worker.warm import CannotFork, Code, WarmServers
 from tests.run_history.support import until
 
 FLOW = "from prefect import flow\n\n@flow\ndef empty() -> None: ...\n"

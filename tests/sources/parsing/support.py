@@ -5,9 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-
-from api.sources.failure import FailureCategory, FetchFailure
-from api.sources.parsing import Parsed, ParserConfig, ParserType, parse, to_arrow
+from spine.sources.failure import FailureCategory, FetchFailure
+from spine.sources.parsing import Parsed, ParserConfig, ParserType, parse, to_arrow
 
 
 class Desk:

@@ -9,9 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from api.sources.failure import FailureCategory, FetchFailure
-from api.sources.parsing import ParserConfig, ParserType, parse
+from spine.sources.failure import FailureCategory, FetchFailure
+from spine.sources.parsing import ParserConfig, ParserType, parse
 
 MOST_CALLS = 5
 TIMES = 400_000

@@ -1,7 +1,6 @@
 import pytest
 from pydantic import ValidationError
-
-from api.sources.parsing import ParserConfig, ParserType, parser_for
+from spine.sources.parsing import ParserConfig, ParserType, parser_for
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spine.sources.parsing import ParserConfig, ParserType, parse
+from spine.sources.parsing.broken import BrokenFile
+from spine.sources.parsing.rows_of_text import Dialect, Rows
 
-from api.sources.parsing import ParserConfig, ParserType, parse
-from api.sources.parsing.broken import BrokenFile
-from api.sources.parsing.rows_of_text import Dialect, Rows
 from flows.finra.weekly_file import scan
 from tests.sources.parsing.support import Desk, lines_of
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from spine.sources.failure import FailureCategory, FetchFailure
+from spine.sources.parsing import ParserType
 
-from api.sources.failure import FailureCategory, FetchFailure
-from api.sources.parsing import ParserType
 from tests.sources.parsing.support import Desk
 from tests.sources.parsing.test_compression import ROWS, STREAMS, zipped
 

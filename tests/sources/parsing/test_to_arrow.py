@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from spine.sources.parsing import ParserConfig, ParserType, to_arrow
 
-from api.sources.parsing import ParserConfig, ParserType, to_arrow
 from tests.sources.parsing.support import Desk
 
 

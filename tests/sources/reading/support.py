@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 import trustme
+from spine.settings import Settings
+from spine.sources.failure import FetchFailure
+from spine.sources.reading.base import Item, Limits, Reader, Unchanged, Validators
+from spine.sources.types import SOURCE_TYPES
+from spine.sources.types.base import SourceConfig
 
-from api.settings import Settings
-from api.sources.failure import FetchFailure
-from api.sources.reading.base import Item, Limits, Reader, Unchanged, Validators
-from api.sources.types import SOURCE_TYPES
-from api.sources.types.base import SourceConfig
 from tests.support.receivers import Behaviour, Handler, Receiver, accept
 
 OPEN = Settings(allow_private_addresses=True)

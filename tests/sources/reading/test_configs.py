@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr, ValidationError
+from spine.errors import BadRequest
+from spine.secrets.keyring import Keyring
+from spine.secrets.sealed import keep_stored, redact, seal, unseal
+from spine.settings import Settings
 
-from api.errors import BadRequest
-from api.secrets.keyring import Keyring
-from api.secrets.sealed import keep_stored, redact, seal, unseal
-from api.settings import Settings
 from tests.sources.reading.support import CLOSED, OPEN, config_of
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGq0mOGTvs8Fx6rJ8Y7i4ZBv3OsbqXkeDyGgqGJ6vJ0P"

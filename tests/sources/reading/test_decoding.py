@@ -4,10 +4,10 @@ import zlib
 from collections.abc import Iterator
 
 import pytest
+from spine.sources.failure import FailureCategory, FetchFailure
+from spine.sources.reading.base import CHUNK
+from spine.sources.reading.decoding import gunzipped
 
-from api.sources.failure import FailureCategory, FetchFailure
-from api.sources.reading.base import CHUNK
-from api.sources.reading.decoding import gunzipped
 from tests.sources.reading.support import CONTENT, OPEN, config_of, failure, limits
 from tests.support.receivers import receiver, refuse
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from spine.sources.failure import FailureCategory, FetchFailure
+from spine.sources.reading import file as reading
+from spine.sources.reading.base import Item, Unchanged
+from spine.sources.reading.file import FileReader
 
-from api.sources.failure import FailureCategory, FetchFailure
-from api.sources.reading import file as reading
-from api.sources.reading.base import Item, Unchanged
-from api.sources.reading.file import FileReader
 from tests.sources.reading.support import CONTENT, failure, known_of, limits, read, read_one, settle
 
 

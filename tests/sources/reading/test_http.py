@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
+from spine.sources.failure import FailureCategory, FetchFailure
+from spine.sources.reading.base import Item, Unchanged, Validators
+from spine.sources.types.base import SourceConfig
 
-from api.sources.failure import FailureCategory, FetchFailure
-from api.sources.reading.base import Item, Unchanged, Validators
-from api.sources.types.base import SourceConfig
 from tests.sources.reading.support import (
     CONTENT,
     OPEN,

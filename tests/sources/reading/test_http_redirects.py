@@ -6,11 +6,11 @@ from pathlib import Path
 import httpx
 import pytest
 import trustme
+from spine.sources.failure import FailureCategory
+from spine.sources.reading.base import Unchanged
+from spine.sources.reading.http import HttpReader
+from spine.sources.reading.http_messages import same_origin
 
-from api.sources.failure import FailureCategory
-from api.sources.reading.base import Unchanged
-from api.sources.reading.http import HttpReader
-from api.sources.reading.http_messages import same_origin
 from tests.sources.reading.support import (
     CLOSED,
     OPEN,

@@ -10,9 +10,9 @@ from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 import pytest
+from spine.sources.failure import FailureCategory
+from spine.sources.reading.base import Item, Reader, Unchanged, Validators
 
-from api.sources.failure import FailureCategory
-from api.sources.reading.base import Item, Reader, Unchanged, Validators
 from tests.sources.reading.support import (
     CLOSED,
     CONTENT,

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spine.sources.reading.base import Reader
+from spine.sources.reading.file import FileReader
 
-from api.sources.reading.base import Reader
-from api.sources.reading.file import FileReader
 from tests.sources.reading.sftp_server import PASSWORD, USER, sftp_server
 from tests.sources.reading.support import OPEN, config_of, limits, read_one, settle
 from tests.sources.reading.test_s3 import KEYS, endpoint, store

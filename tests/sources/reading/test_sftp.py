@@ -8,9 +8,9 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+from spine.sources.failure import FailureCategory, FetchFailure
+from spine.sources.reading.base import Item, Reader, Unchanged
 
-from api.sources.failure import FailureCategory, FetchFailure
-from api.sources.reading.base import Item, Reader, Unchanged
 from tests.sources.reading.sftp_server import PASSWORD, USER, SftpServer, sftp_server
 from tests.sources.reading.support import (
     CLOSED,

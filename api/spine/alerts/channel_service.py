@@ -1,0 +1,191 @@
+"""Channels: made, read, changed, deleted and tried out."""
+
+import asyncio
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from spine.alerts.channels import CHANNEL_TYPES
+from spine.alerts.channels.base import ChannelConfig
+from spine.alerts.notices import Notice, Outcome
+from spine.alerts.schemas import (
+    AlertChannelCreate,
+    AlertChannelResponse,
+    AlertChannelUpdate,
+    ChannelTestResponse,
+    ChannelType,
+)
+from spine.alerts.sending import Sender
+from spine.alerts.severity import Severity
+from spine.alerts.tables import FAILED, PENDING, AlertChannel, AlertDelivery, AlertThrottle
+from spine.auth.callers import Caller
+from spine.db.base import new_id, utc_now
+from spine.errors import BadRequest, Conflict, FieldError, NotFound
+from spine.outgoing.addresses import literal_refusal
+from spine.pagination import Page, PageRequest, make_page
+from spine.schemas import ActionResponse
+from spine.secrets.configs import SealedConfigs
+from spine.secrets.keyring import Keyring
+from spine.secrets.sealed import redact
+
+
+class ChannelSecrets(SealedConfigs[ChannelConfig]):
+    """The configurations of channels."""
+
+    def __init__(self, keyring: Keyring, allow_private: bool) -> None:
+        def check(config: ChannelConfig) -> None:
+            for host in config.hosts():
+                if reason := literal_refusal(host, allow_private):
+                    raise BadRequest(
+                        f"The channel's host cannot be used: {reason}.", [FieldError(("body", "config"), reason)]
+                    )
+
+        super().__init__("channel", CHANNEL_TYPES, keyring, check)
+
+    def of_channel(self, channel: AlertChannel) -> ChannelConfig:
+        """The configuration of a channel with its secrets, to send with."""
+        return self.open(channel.channel_type, channel.config)
+
+
+async def create_channel(
+    session: AsyncSession, secrets: ChannelSecrets, caller: Caller, body: AlertChannelCreate
+) -> ActionResponse:
+    """Store a new channel. Raises `BadRequest` for its config and `Conflict` for its name."""
+    stored, config = secrets.store(body.channel_type.value, body.config, {})
+    channel = AlertChannel(
+        id=new_id(),
+        name=body.name,
+        channel_type=body.channel_type.value,
+        config=stored,
+        recipients=config.receivers(),
+        min_severity=body.min_severity.value,
+        domains=body.domains,
+        enabled=body.enabled,
+        throttle_minutes=body.throttle_minutes,
+        created_by=caller.name,
+    )
+    session.add(channel)
+    await _flush(session, body.name)
+    return ActionResponse(id=channel.id, status="created", message=f"The channel {channel.name!r} was created.")
+
+
+async def list_channels(
+    session: AsyncSession, channel_type: ChannelType | None, enabled: bool | None, page: PageRequest
+) -> Page[AlertChannelResponse]:
+    """A page of channels, newest first."""
+    conditions = []
+    if channel_type is not None:
+        conditions.append(AlertChannel.channel_type == channel_type.value)
+    if enabled is not None:
+        conditions.append(AlertChannel.enabled.is_(enabled))
+    total = await session.scalar(select(func.count()).select_from(AlertChannel).where(*conditions)) or 0
+    wanted = select(AlertChannel).where(*conditions).order_by(AlertChannel.created_at.desc(), AlertChannel.id.desc())
+    rows = await session.scalars(wanted.offset(page.offset).limit(page.limit))
+    return make_page([present(row) for row in rows], total, page)
+
+
+def present(channel: AlertChannel) -> AlertChannelResponse:
+    """A channel as clients see it."""
+    return AlertChannelResponse(
+        id=channel.id,
+        name=channel.name,
+        channel_type=ChannelType(channel.channel_type),
+        config=redact(channel.config),
+        min_severity=Severity(channel.min_severity),
+        domains=channel.domains,
+        enabled=channel.enabled,
+        throttle_minutes=channel.throttle_minutes,
+        last_success_at=channel.last_success_at,
+        last_failure_at=channel.last_failure_at,
+        consecutive_failures=channel.consecutive_failures,
+        created_at=channel.created_at,
+        updated_at=channel.updated_at,
+        created_by=channel.created_by,
+    )
+
+
+async def find_channel(session: AsyncSession, id_or_name: str, *, to_change: bool = False) -> AlertChannel:
+    """The channel with this id, or else this name. Raises `NotFound`."""
+    found: AlertChannel | None = None
+    if id_or_name.isprintable():
+        for mine in (AlertChannel.id == id_or_name.upper(), AlertChannel.name == id_or_name):
+            wanted = select(AlertChannel).where(mine)
+            found = found or await session.scalar(wanted.with_for_update() if to_change else wanted)
+    if found is None:
+        raise NotFound(f"No alert channel has the id or name {id_or_name!r}.")
+    return found
+
+
+async def update_channel(
+    session: AsyncSession, secrets: ChannelSecrets, id_or_name: str, body: AlertChannelUpdate
+) -> AlertChannelResponse:
+    """Change what was sent. Raises `NotFound`, `BadRequest` for the config and `Conflict` for the name."""
+    channel = await find_channel(session, id_or_name, to_change=True)
+    sent = body.model_fields_set
+    for name, value in body.model_dump(mode="json", include=sent - {"config"}).items():
+        setattr(channel, name, value)
+    if body.config is not None:
+        channel.config, config = secrets.store(channel.channel_type, body.config, channel.config)
+        channel.recipients = config.receivers()
+    channel.updated_at = utc_now()
+    await _flush(session, channel.name)
+    return present(channel)
+
+
+async def delete_channel(session: AsyncSession, id_or_name: str) -> ActionResponse:
+    """Delete a channel; its deliveries stay readable, and those that were not sent yet never will be."""
+    channel = await find_channel(session, id_or_name, to_change=True)
+    await session.delete(channel)
+    await session.flush()
+    unsent = (AlertDelivery.channel_id == channel.id, AlertDelivery.status == PENDING)
+    closed = {"status": FAILED, "error": "the channel was deleted", "due_at": None, "next_retry_at": None}
+    await session.execute(update(AlertDelivery).where(*unsent).values(**closed))
+    await session.execute(delete(AlertThrottle).where(AlertThrottle.channel_id == channel.id))
+    return ActionResponse(id=channel.id, status="deleted", message=f"The channel {channel.name!r} was deleted.")
+
+
+async def _flush(session: AsyncSession, name: str) -> None:
+    try:
+        await session.flush()
+    except IntegrityError:
+        raise Conflict(f"There is an alert channel named {name!r} already.") from None
+
+
+async def try_channel(
+    channel: AlertChannel, config: ChannelConfig, sender: Sender, caller: Caller
+) -> ChannelTestResponse:
+    """Send a notice to every receiver of a channel, now, and tell what they answered."""
+    now = utc_now()
+
+    def notice() -> Notice:
+        return Notice(
+            delivery_id=new_id(),
+            alert_id=new_id(),
+            severity=Severity.INFO,
+            title=f"Test of the channel {channel.name}",
+            message=f"{caller.name} asked Spine for this test. Nothing is wrong.",
+            source="spine.test",
+            created_at=now,
+        )
+
+    recipients = config.receivers()
+    outcomes = await asyncio.gather(*(sender.send(config, notice(), recipient) for recipient in recipients))
+    return _test_answer(channel, recipients, outcomes)
+
+
+def _test_answer(channel: AlertChannel, recipients: list[str | None], outcomes: list[Outcome]) -> ChannelTestResponse:
+    receivers = [
+        {"recipient": recipient, "sent": outcome.sent, "status": outcome.status, "reason": outcome.reason}
+        for recipient, outcome in zip(recipients, outcomes, strict=True)
+    ]
+    failed = [outcome for outcome in outcomes if not outcome.sent]
+    told = failed[0] if failed else outcomes[0]
+    message = "The notice was sent." if not failed else f"The notice could not be sent: {told.reason}."
+    return ChannelTestResponse(
+        channel_id=channel.id,
+        channel_name=channel.name,
+        success=not failed,
+        message=message,
+        response={"status": told.status, "reason": told.reason, "receivers": receivers},
+    )

@@ -1,0 +1,31 @@
+"""Discord, and whatever takes the same webhooks."""
+
+import json
+from collections.abc import Mapping
+
+from apprise.plugins.base import NotifyBase
+
+from spine.alerts.channels.base import ChannelConfig, SecretUrl, host_of, instantiate
+from spine.alerts.channels.posted_json import COLOURS, PostedJson
+from spine.alerts.notices import Notice
+
+# Discord refuses longer ones.
+LONGEST_TITLE, LONGEST_TEXT = 256, 4_000
+
+
+class DiscordConfig(ChannelConfig):
+    """A webhook of a Discord channel."""
+
+    webhook_url: SecretUrl
+
+    def hosts(self) -> list[str]:
+        """The webhook's host."""
+        return host_of(self.webhook_url.get_secret_value())
+
+    def plugin(self, notice: Notice, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
+        """Apprise's Discord for Discord's own hosts, the same payload for any other."""
+        url = self.webhook_url.get_secret_value()
+        if self.hosts()[0] in ("discord.com", "discordapp.com") and (discord := instantiate(url)) is not None:
+            return discord
+        embed = {"title": notice.headline[:LONGEST_TITLE], "description": notice.text[:LONGEST_TEXT]}
+        return PostedJson(url, json.dumps({"embeds": [{**embed, "color": COLOURS[notice.severity]}]}))

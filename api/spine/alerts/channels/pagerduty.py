@@ -1,0 +1,30 @@
+"""PagerDuty, through its Events API."""
+
+from collections.abc import Mapping
+
+from apprise.plugins.base import NotifyBase
+from apprise.plugins.pagerduty import NotifyPagerDuty
+
+from spine.alerts.channels.base import ASSET, ChannelConfig, LongSecret
+from spine.alerts.notices import Notice
+from spine.alerts.severity import Severity
+
+_SEVERITIES = {
+    Severity.INFO: "info",
+    Severity.WARNING: "warning",
+    Severity.ERROR: "error",
+    Severity.CRITICAL: "critical",
+}
+
+
+class PagerDutyConfig(ChannelConfig):
+    """The routing key of a PagerDuty integration."""
+
+    routing_key: LongSecret
+
+    def plugin(self, notice: Notice, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
+        """Apprise's plugin; the Events API knows the caller by the routing key alone, Apprise wants a second key."""
+        key = self.routing_key.get_secret_value()
+        return NotifyPagerDuty(
+            apikey=key, integrationkey=key, source=notice.source, severity=_SEVERITIES[notice.severity], asset=ASSET
+        )

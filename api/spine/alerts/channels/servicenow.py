@@ -1,0 +1,100 @@
+"""ServiceNow: an incident through the Table API."""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import requests
+from apprise import NotifyType
+from apprise.plugins.base import NotifyBase
+from pydantic import AfterValidator
+
+from spine.alerts.channels.base import ASSET, ChannelConfig, ShortText, host_of
+from spine.alerts.channels.posted_json import succeeded
+from spine.alerts.notices import Notice
+from spine.alerts.severity import Severity
+from spine.secrets.refs import check_ref
+
+# Urgency and impact as ServiceNow counts them: 1 is high.
+_URGENCY = {Severity.INFO: "3", Severity.WARNING: "3", Severity.ERROR: "2", Severity.CRITICAL: "1"}
+LONGEST_TITLE = 160
+
+
+def _is_instance(instance: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9-]+", instance):
+        return instance
+    if re.fullmatch(r"[A-Za-z0-9.-]+|https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?", instance):
+        with suppress(ValueError):
+            # Its port must be in range, and its address one.
+            urlsplit(instance).port  # noqa: B018
+            return instance.rstrip("/")
+    raise ValueError("must be the name of an instance, its host, or its URL without a path")
+
+
+class ServiceNowConfig(ChannelConfig):
+    """An instance, who reports there, and the group that gets the incident."""
+
+    instance: Annotated[ShortText, AfterValidator(_is_instance)]
+    username: ShortText
+    password_ref: Annotated[ShortText, AfterValidator(check_ref)]
+    assignment_group: ShortText
+
+    @property
+    def base_url(self) -> str:
+        """Where the instance answers."""
+        if "://" in self.instance:
+            return self.instance
+        return f"https://{self.instance if '.' in self.instance else f'{self.instance}.service-now.com'}"
+
+    def hosts(self) -> list[str]:
+        """The instance's host."""
+        return host_of(self.base_url)
+
+    def plugin(self, notice: Notice, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
+        """One incident, however often it is tried."""
+        incident = {
+            "short_description": notice.headline[:LONGEST_TITLE],
+            "description": notice.text,
+            "urgency": _URGENCY[notice.severity],
+            "impact": _URGENCY[notice.severity],
+            "assignment_group": self.assignment_group,
+            "correlation_id": notice.delivery_id,
+            "correlation_display": "Spine",
+        }
+        return Incident(self.base_url, (self.username, secrets["password_ref"]), incident)
+
+
+class Incident(NotifyBase):
+    """An Apprise plugin that makes one incident; its correlation id keeps a repeat from making a second one."""
+
+    service_name = "ServiceNow"  # type: ignore[assignment]
+    request_rate_per_sec = 0
+
+    def __init__(self, base_url: str, login: tuple[str, str], incident: Mapping[str, str]) -> None:
+        super().__init__(asset=ASSET)  # type: ignore[no-untyped-call]
+        self._table = f"{base_url}/api/now/table/incident"
+        self._login = login
+        self._incident = dict(incident)
+
+    def url(self, *args: Any, **kwargs: Any) -> str:
+        """Nothing: Apprise would log it."""
+        return "servicenow://"
+
+    def send(self, body: str, title: str = "", notify_type: Any = NotifyType.INFO, **kwargs: Any) -> bool:
+        """Make the incident, unless an earlier try has made it."""
+        table = requests.Session()
+        table.auth = self._login
+        table.headers["Accept"] = "application/json"
+        wanted = {"sysparm_query": f"correlation_id={self._incident['correlation_id']}", "sysparm_limit": "1"}
+        try:
+            known = table.get(self._table, params={**wanted, "sysparm_fields": "sys_id"})
+            if not succeeded(known):
+                return False
+            if known.json().get("result"):
+                return True
+            return succeeded(table.post(self._table, json=self._incident))
+        except (requests.RequestException, ValueError, AttributeError) as error:
+            self.logger.debug("Socket Exception: %s", error)
+            return False

@@ -1,0 +1,40 @@
+"""Slack, and whatever takes the same incoming webhooks (Mattermost, Rocket.Chat)."""
+
+import json
+from collections.abc import Mapping
+from urllib.parse import quote, urlsplit
+
+from apprise.plugins.base import NotifyBase
+
+from spine.alerts.channels.base import ChannelConfig, SecretUrl, ShortText, host_of, instantiate
+from spine.alerts.channels.posted_json import PostedJson
+from spine.alerts.notices import Notice
+
+
+class SlackConfig(ChannelConfig):
+    """An incoming webhook; `channel` and `username` count only where the webhook lets one choose."""
+
+    webhook_url: SecretUrl
+    channel: ShortText | None = None
+    username: ShortText | None = None
+
+    def hosts(self) -> list[str]:
+        """The webhook's host."""
+        return host_of(self.webhook_url.get_secret_value())
+
+    def _with_options(self, url: str) -> str:
+        """The URL as Apprise has it when a channel or a name is chosen; Slack's own URL when none is."""
+        if not (self.channel or self.username):
+            return url
+        tokens = urlsplit(url).path.removeprefix("/services/")
+        user = f"{quote(self.username, safe='')}@" if self.username else ""
+        channel = f"/{quote(self.channel, safe='')}" if self.channel else ""
+        return f"slack://{user}{tokens}{channel}"
+
+    def plugin(self, notice: Notice, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
+        """Apprise's Slack for Slack's own host, the same payload for any other."""
+        url = self.webhook_url.get_secret_value()
+        if self.hosts() == ["hooks.slack.com"] and (slack := instantiate(self._with_options(url))) is not None:
+            return slack
+        payload = {"text": f"*{notice.headline}*\n{notice.text}", "channel": self.channel, "username": self.username}
+        return PostedJson(url, json.dumps({name: value for name, value in payload.items() if value is not None}))

@@ -1,0 +1,37 @@
+"""Microsoft Teams: webhooks of the Workflows app and incoming webhooks."""
+
+import json
+from collections.abc import Mapping
+
+from apprise.plugins.base import NotifyBase
+
+from spine.alerts.channels.base import ChannelConfig, SecretUrl, host_of, instantiate
+from spine.alerts.channels.posted_json import PostedJson
+from spine.alerts.notices import Notice
+
+
+class TeamsConfig(ChannelConfig):
+    """A webhook that posts to a Teams channel."""
+
+    webhook_url: SecretUrl
+
+    def hosts(self) -> list[str]:
+        """The webhook's host."""
+        return host_of(self.webhook_url.get_secret_value())
+
+    def plugin(self, notice: Notice, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
+        """Apprise's plugin where it knows the host (Workflows), an adaptive card for any other."""
+        url = self.webhook_url.get_secret_value()
+        if self.hosts()[0].endswith((".logic.azure.com", ".webhook.office.com")) and (teams := instantiate(url)):
+            return teams
+        card = {
+            "type": "AdaptiveCard",
+            "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+            "version": "1.4",
+            "body": [
+                {"type": "TextBlock", "text": notice.headline, "weight": "Bolder", "size": "Medium", "wrap": True},
+                {"type": "TextBlock", "text": notice.text.replace("\n", "\n\n"), "wrap": True},
+            ],
+        }
+        attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
+        return PostedJson(url, json.dumps({"type": "message", "attachments": [attachment]}))

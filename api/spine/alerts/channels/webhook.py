@@ -1,0 +1,56 @@
+"""A webhook: the alert as JSON, to any URL."""
+
+import hmac
+import json
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Annotated
+
+from apprise.plugins.base import NotifyBase
+from pydantic import AfterValidator, Field, SecretStr
+
+from spine.alerts.channels.base import ChannelConfig, LongSecret, SecretUrl, host_of
+from spine.alerts.channels.posted_json import PostedJson, facts
+from spine.alerts.notices import Notice
+
+SIGNATURE = "X-Spine-Signature"
+_OWN_HEADERS = {"content-length", "host", "transfer-encoding", "connection", "idempotency-key", SIGNATURE.lower()}
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _are_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name):
+            raise ValueError("the name of a header has letters, digits and hyphens")
+        if name.lower() in _OWN_HEADERS:
+            raise ValueError(f"the header {name} is Spine's own")
+        text = value.get_secret_value()
+        if not text.isascii() or not text.isprintable():
+            raise ValueError(f"the value of the header {name} has characters that a header cannot have")
+    return headers
+
+
+Headers = Annotated[dict[str, SecretStr], Field(max_length=50), AfterValidator(_are_headers)]
+
+
+class WebhookConfig(ChannelConfig):
+    """A URL that takes a POST of JSON; with `secret` the body is signed with HMAC-SHA256."""
+
+    url: SecretUrl
+    headers: Headers | None = None
+    secret: LongSecret | None = None
+
+    def hosts(self) -> list[str]:
+        """The URL's host."""
+        return host_of(self.url.get_secret_value())
+
+    def plugin(self, notice: Notice, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
+        """A POST whose `Idempotency-Key` is the same at every try."""
+        body = json.dumps(facts(notice))
+        headers = {name: value.get_secret_value() for name, value in (self.headers or {}).items()}
+        headers["Idempotency-Key"] = notice.delivery_id
+        if self.secret is not None:
+            digest = hmac.new(self.secret.get_secret_value().encode(), body.encode(), sha256).hexdigest()
+            headers[SIGNATURE] = f"sha256={digest}"
+        return PostedJson(self.url.get_secret_value(), body, headers)

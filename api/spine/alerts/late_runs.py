@@ -1,0 +1,85 @@
+"""Runs that should have begun a while ago: nobody took them, so nobody else tells."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from sqlalchemy import select
+
+from spine.alerts.outbox import NewAlert, raise_alert
+from spine.alerts.tables import Alert
+from spine.db.base import utc_now
+from spine.db.engine import SessionFactory, database_errors
+from spine.prefect.client import Deployment, FlowRun, Prefect
+from spine.prefect.filters import RunFilter
+from spine.run_history.endings import CURSOR
+from spine.run_history.tables import FollowerCursor
+from spine.workflows.origins import SILENCING_TAG, domain_of, severity_of
+
+LONGEST_TIME_BETWEEN_LOOKS = timedelta(seconds=15)
+
+
+class LateRuns:
+    """A chore of the follower: raise an alert for each run that is late by more than `late`, once."""
+
+    def __init__(self, late: timedelta, wake: Callable[[], None]) -> None:
+        self._late = late
+        self._wake = wake
+        self._next_look = utc_now()
+
+    async def run(self, prefect: Prefect, sessions: SessionFactory) -> None:
+        """Look for late runs, from time to time."""
+        now = utc_now()
+        if now < self._next_look:
+            return
+        self._next_look = now + min(LONGEST_TIME_BETWEEN_LOOKS, self._late / 2)
+        late = await self._new_ones(prefect, sessions)
+        deployments = await prefect.deployments_by_id(list({run.deployment_id for run in late if run.deployment_id}))
+        flows = await prefect.flows_by_id(list({run.flow_id for run in late}))
+        for run in late:
+            deployment = deployments.get(run.deployment_id) if run.deployment_id else None
+            flow = flows.get(run.flow_id)
+            if deployment is not None and flow is not None and SILENCING_TAG not in deployment.tags:
+                await raise_alert(sessions, _alert(run, flow.name, deployment, prefect.ui_url))
+                self._wake()
+
+    async def _new_ones(self, prefect: Prefect, sessions: SessionFactory) -> Sequence[FlowRun]:
+        """The runs that are late and that nobody was told of; what was late before Spine was there is history."""
+        with database_errors():
+            async with sessions() as session:
+                of_runs = FollowerCursor.name == CURSOR
+                since = await session.scalar(select(FollowerCursor.alerts_since).where(of_runs))
+        waiting = RunFilter(runs={"state": {"type": {"any_": ["SCHEDULED"]}}, "deployment_id": {"is_null_": False}})
+        until = utc_now() - self._late
+        if since is None or since > until:
+            return []
+        found = await prefect.all_runs(waiting.between("expected_start_time", since=since, until=until))
+        # One that began before waits for its next try.
+        late = {_cause(run): run for run in found if run.run_count == 0}
+        with database_errors():
+            async with sessions() as session:
+                told = set(await session.scalars(select(Alert.cause).where(Alert.cause.in_(list(late)))))
+        return [run for cause, run in late.items() if cause not in told]
+
+
+def _cause(run: FlowRun) -> str:
+    return f"run-late:{run.id}"
+
+
+def _alert(run: FlowRun, workflow: str, deployment: Deployment, ui_url: str | None) -> NewAlert:
+    due = run.expected_start_time
+    link = f"{ui_url}/runs/flow-run/{run.id}" if ui_url else None
+    told = [f"Run {run.name} of {deployment.name} was due at {due:%Y-%m-%d %H:%M:%S} UTC and has not begun."]
+    told.append(f"It waits for a worker of the pool {deployment.work_pool_name}.")
+    return NewAlert(
+        severity=severity_of(deployment.tags),
+        title=f"{workflow} is late",
+        message="\n".join([*told, *([link] if link else [])]),
+        source=workflow,
+        cause=_cause(run),
+        domain=domain_of(deployment.tags) or domain_of(run.tags),
+        details={"run_name": run.name, "deployment": deployment.name, "prefect_url": link},
+        run_id=str(run.id),
+        dedup_key=f"run-late:{deployment.id}",
+        deployment_id=deployment.id,
+        failed_at=due,
+    )

@@ -1,0 +1,159 @@
+"""Alerts as clients read them: pages, one with its deliveries, and the statistics of a period."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from ulid import ULID
+
+from spine.alerts.schemas import AlertDeliveryDetail, AlertDetail, AlertStats, AlertSummary, DeliveryStatus, StatsPeriod
+from spine.alerts.severity import Severity
+from spine.alerts.tables import FAILED, SENT, Alert, AlertDelivery
+from spine.db.base import utc_now
+from spine.errors import NotFound
+from spine.pagination import Page, PageRequest, make_page
+from spine.workflows.schemas import ErrorCategory
+
+PERIODS = {
+    StatsPeriod.HOUR: timedelta(hours=1),
+    StatsPeriod.DAY: timedelta(days=1),
+    StatsPeriod.WEEK: timedelta(weeks=1),
+    StatsPeriod.MONTH: timedelta(days=30),
+}
+
+
+@dataclass(frozen=True)
+class AlertQuery:
+    """Which alerts are wanted; conditions combine with AND."""
+
+    severity: Severity | None = None
+    source: str | None = None
+    domain: str | None = None
+    since: datetime | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """The same for the database."""
+        found: list[ColumnElement[bool]] = []
+        if self.severity is not None:
+            found.append(Alert.severity == self.severity.value)
+        if self.source is not None:
+            found.append(Alert.source == _storable(self.source))
+        if self.domain is not None:
+            found.append(Alert.domain == _storable(self.domain))
+        if self.since is not None:
+            # Ids are in the order of time, so every index that ends in the id serves this too.
+            found += [Alert.id >= _first_id(self.since), Alert.created_at >= self.since]
+        return found
+
+
+def _storable(text: str) -> str:
+    # PostgreSQL takes no NUL, not even in a question; no alert has one.
+    return text.replace("\x00", "\ufffd")
+
+
+def _first_id(moment: datetime) -> str:
+    milliseconds = max(0, int(moment.timestamp() * 1000))
+    return str(ULID.from_bytes(milliseconds.to_bytes(6, "big") + bytes(10)))
+
+
+async def list_alerts(session: AsyncSession, query: AlertQuery, page: PageRequest) -> Page[AlertSummary]:
+    """A page of alerts, newest first."""
+    conditions = query.conditions()
+    total = await session.scalar(select(func.count()).select_from(Alert).where(*conditions)) or 0
+    wanted = select(Alert).where(*conditions).order_by(Alert.id.desc()).offset(page.offset).limit(page.limit)
+    rows = (await session.scalars(wanted)).all()
+    counts = await _delivery_counts(session, [row.id for row in rows])
+    return make_page([AlertSummary(**_summary(row, counts)) for row in rows], total, page)
+
+
+async def _delivery_counts(session: AsyncSession, alert_ids: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    """Per alert: all deliveries, those that were sent, those that failed for good."""
+    counts = select(AlertDelivery.alert_id, func.count(), _count_if(SENT), _count_if(FAILED))
+    rows = await session.execute(counts.where(AlertDelivery.alert_id.in_(alert_ids)).group_by(AlertDelivery.alert_id))
+    return {alert_id: (total, sent, failed) for alert_id, total, sent, failed in rows}
+
+
+def _count_if(status: str) -> ColumnElement[int]:
+    return func.coalesce(func.sum(case((AlertDelivery.status == status, 1), else_=0)), 0)
+
+
+def _summary(alert: Alert, counts: dict[str, tuple[int, int, int]]) -> dict[str, Any]:
+    total, sent, failed = counts.get(alert.id, (0, 0, 0))
+    return {
+        "id": alert.id,
+        "severity": Severity(alert.severity),
+        "title": alert.title,
+        "source": alert.source,
+        "domain": alert.domain,
+        "created_at": alert.created_at,
+        "delivery_count": total,
+        "success_count": sent,
+        "failed_count": failed,
+    }
+
+
+async def read_alert(session: AsyncSession, alert_id: str) -> AlertDetail:
+    """One alert with its deliveries, in the order of their making. Raises `NotFound`."""
+    alert = await session.get(Alert, alert_id.upper()) if alert_id.isprintable() else None
+    if alert is None:
+        raise NotFound(f"No alert has the id {alert_id!r}.")
+    of_alert = select(AlertDelivery).where(AlertDelivery.alert_id == alert.id).order_by(AlertDelivery.id)
+    deliveries = (await session.scalars(of_alert)).all()
+    sent = sum(delivery.status == SENT for delivery in deliveries)
+    failed = sum(delivery.status == FAILED for delivery in deliveries)
+    return AlertDetail(
+        **_summary(alert, {alert.id: (len(deliveries), sent, failed)}),
+        message=alert.message,
+        execution_id=alert.execution_id,
+        run_id=alert.run_id,
+        metadata=alert.details,
+        error_category=ErrorCategory(alert.error_category) if alert.error_category else None,
+        capture_id=alert.capture_id,
+        deliveries=[_detail(delivery) for delivery in deliveries],
+    )
+
+
+def _detail(delivery: AlertDelivery) -> AlertDeliveryDetail:
+    return AlertDeliveryDetail(
+        id=delivery.id,
+        channel_id=delivery.channel_id,
+        channel_name=delivery.channel_name,
+        recipient=delivery.recipient,
+        status=DeliveryStatus(delivery.status),
+        attempted_at=delivery.attempted_at,
+        delivered_at=delivery.delivered_at,
+        error=delivery.error,
+        attempt=delivery.attempt,
+        next_retry_at=delivery.next_retry_at,
+    )
+
+
+async def read_stats(session: AsyncSession, period: StatsPeriod) -> AlertStats:
+    """Counts over the alerts of the last hour, day, week or month, and how their deliveries went."""
+    since = utc_now() - PERIODS[period]
+    groups = select(Alert.severity, Alert.source, Alert.domain, func.count()).where(Alert.created_at >= since)
+    by_severity, by_source, by_domain = Counter[str](), Counter[str](), Counter[str]()
+    for severity, source, domain, count in await session.execute(
+        groups.group_by(Alert.severity, Alert.source, Alert.domain)
+    ):
+        by_severity[severity] += count
+        by_source[source] += count
+        if domain is not None:
+            by_domain[domain] += count
+    delivered = and_(AlertDelivery.status == SENT, AlertDelivery.delivery_ms.is_not(None))
+    average = func.avg(case((delivered, AlertDelivery.delivery_ms)))
+    tried = select(_count_if(SENT), _count_if(FAILED), average).where(AlertDelivery.created_at >= since)
+    sent, failed, average_ms = (await session.execute(tried)).one()
+    return AlertStats(
+        period=period,
+        total_alerts=by_severity.total(),
+        by_severity=dict(by_severity),
+        by_source=dict(by_source.most_common()),
+        by_domain=dict(by_domain.most_common()),
+        delivery_success_rate=sent / (sent + failed) if sent + failed else 1.0,
+        avg_delivery_time_ms=None if average_ms is None else float(average_ms),
+    )

@@ -1,0 +1,136 @@
+"""`/api/v1/alerts`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from spine.alerts import channel_service, reading
+from spine.alerts.outbox import NewAlert, raise_alert
+from spine.alerts.reading import AlertQuery
+from spine.alerts.schemas import (
+    AlertChannelCreate,
+    AlertChannelResponse,
+    AlertChannelUpdate,
+    AlertCreate,
+    AlertDetail,
+    AlertStats,
+    AlertSummary,
+    ChannelTestResponse,
+    ChannelType,
+    StatsPeriod,
+)
+from spine.alerts.service import Alerting
+from spine.alerts.severity import Severity
+from spine.dependencies import CallerDep, IdempotentDep, PageDep, QueryTime, SessionDep, SessionsDep
+from spine.http.openapi import errors
+from spine.pagination import Page
+from spine.schemas import ActionResponse
+
+router = APIRouter(prefix="/alerts", tags=["alerts"])
+
+
+async def get_alerting(request: Request) -> Alerting:
+    """The application's alerting."""
+    alerting: Alerting = request.app.state.alerting
+    return alerting
+
+
+AlertingDep = Annotated[Alerting, Depends(get_alerting)]
+
+
+@router.get("/channels", operation_id="list_alert_channels", responses=errors(422))
+async def list_channels(
+    session: SessionDep, page: PageDep, channel_type: ChannelType | None = None, enabled: bool | None = None
+) -> Page[AlertChannelResponse]:
+    """List channels, newest first."""
+    return await channel_service.list_channels(session, channel_type, enabled, page)
+
+
+@router.post(
+    "/channels", operation_id="create_alert_channel", status_code=201, responses=errors(400, 409, 413, 415, 422)
+)
+async def create_channel(
+    session: SessionDep, alerting: AlertingDep, caller: CallerDep, body: AlertChannelCreate
+) -> ActionResponse:
+    """Make a channel; its secrets are encrypted, and nothing is sent yet."""
+    return await channel_service.create_channel(session, alerting.secrets, caller, body)
+
+
+@router.get("/channels/{channel_id}", operation_id="get_alert_channel", responses=errors(404))
+async def get_channel(session: SessionDep, channel_id: str) -> AlertChannelResponse:
+    """Show one channel, by id or name, without its secrets."""
+    return channel_service.present(await channel_service.find_channel(session, channel_id))
+
+
+@router.patch(
+    "/channels/{channel_id}", operation_id="update_alert_channel", responses=errors(400, 404, 409, 413, 415, 422)
+)
+async def update_channel(
+    session: SessionDep, alerting: AlertingDep, channel_id: str, body: AlertChannelUpdate
+) -> AlertChannelResponse:
+    """Change what is sent; a secret that is sent as `***` stays."""
+    return await channel_service.update_channel(session, alerting.secrets, channel_id, body)
+
+
+@router.delete("/channels/{channel_id}", operation_id="delete_alert_channel", responses=errors(404))
+async def delete_channel(session: SessionDep, channel_id: str) -> ActionResponse:
+    """Delete a channel; the history of its deliveries stays."""
+    return await channel_service.delete_channel(session, channel_id)
+
+
+@router.post("/channels/{channel_id}/test", operation_id="test_alert_channel", responses=errors(404))
+async def test_channel(
+    sessions: SessionsDep, alerting: AlertingDep, caller: CallerDep, channel_id: str
+) -> ChannelTestResponse:
+    """Send a test notice for real, now, and tell what the receiver answered."""
+    return await alerting.try_channel(sessions, channel_id, caller)
+
+
+@router.get("/", include_in_schema=False)
+@router.get("", operation_id="list_alerts", responses=errors(422))
+async def list_alerts(
+    session: SessionDep,
+    page: PageDep,
+    severity: Severity | None = None,
+    source: str | None = None,
+    domain: str | None = None,
+    since: Annotated[QueryTime | None, Query(description="Only alerts raised at or after this time.")] = None,
+) -> Page[AlertSummary]:
+    """List alerts, newest first."""
+    return await reading.list_alerts(session, AlertQuery(severity, source, domain, since), page)
+
+
+@router.post("/", status_code=201, response_model=ActionResponse, include_in_schema=False)
+@router.post(
+    "",
+    operation_id="create_alert",
+    status_code=201,
+    response_model=ActionResponse,
+    responses=errors(400, 409, 413, 415, 422),
+)
+async def create_alert(
+    sessions: SessionsDep, alerting: AlertingDep, once: IdempotentDep, body: AlertCreate
+) -> Response:
+    """Raise an alert; it is stored with its deliveries before the answer, and sent after it."""
+
+    async def work(operation_id: str) -> ActionResponse:
+        values = body.model_dump()
+        new = NewAlert(**values | {"details": values.pop("metadata")}, cause=f"request:{operation_id}")
+        stored = await raise_alert(sessions, new)
+        return ActionResponse(id=stored.id, status="created", message=stored.summary)
+
+    answer = await once.run(work)
+    alerting.dispatcher.wake()
+    return Response(answer, status_code=201, media_type="application/json")
+
+
+@router.get("/stats", operation_id="get_alert_stats", responses=errors(422))
+async def get_stats(session: SessionDep, period: StatsPeriod = StatsPeriod.DAY) -> AlertStats:
+    """Count the alerts of the last hour, day, week or month."""
+    return await reading.read_stats(session, period)
+
+
+@router.get("/{alert_id}", operation_id="get_alert", responses=errors(404))
+async def get_alert(session: SessionDep, alert_id: str) -> AlertDetail:
+    """Show one alert with its deliveries."""
+    return await reading.read_alert(session, alert_id)

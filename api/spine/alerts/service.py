@@ -1,0 +1,54 @@
+"""The alerting of one API process, put together from its settings."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from spine.alerts.channel_service import ChannelSecrets, find_channel, try_channel
+from spine.alerts.dispatcher import Dispatcher
+from spine.alerts.lanes import Patience
+from spine.alerts.late_runs import LateRuns
+from spine.alerts.run_alerts import RunAlerts
+from spine.alerts.schemas import ChannelTestResponse
+from spine.alerts.sending import Sender
+from spine.auth.callers import Caller
+from spine.db.engine import SessionFactory, database_errors
+from spine.prefect.client import Prefect
+from spine.secrets.keyring import Keyring
+from spine.secrets.refs import resolve_ref
+from spine.settings import Settings
+from spine.sources.usage import is_fetch
+
+
+class Alerting:
+    """What routes and background work need to tell people of alerts."""
+
+    def __init__(self, settings: Settings, sessions: SessionFactory, prefect: Prefect) -> None:
+        self.secrets = ChannelSecrets(Keyring.from_settings(settings), settings.allow_private_addresses)
+        self._sender = Sender(settings.allow_private_addresses, lambda ref: resolve_ref(ref, prefect.for_one_request()))
+        patience = Patience(settings.alert_attempts, timedelta(seconds=settings.alert_retry_seconds))
+        self.dispatcher = Dispatcher(sessions, self.secrets.of_channel, self._sender, patience)
+        self._dispatches = settings.send_alerts
+        late = timedelta(seconds=settings.alert_late_seconds)
+        # For the follower, which leads in one process at a time.
+        self.chores = [LateRuns(late, self.dispatcher.wake)]
+        self.after_reading = [RunAlerts(settings.alert_failures_in_a_row, self.dispatcher.wake, is_fetch)]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Send alerts in the background for as long as the block lasts, if this process is to."""
+        try:
+            if self._dispatches:
+                async with self.dispatcher.dispatching():
+                    yield
+            else:
+                yield
+        finally:
+            self._sender.close()
+
+    async def try_channel(self, sessions: SessionFactory, id_or_name: str, caller: Caller) -> ChannelTestResponse:
+        """Send a test notice to a channel. Raises `NotFound`."""
+        with database_errors():
+            async with sessions() as session:
+                channel = await find_channel(session, id_or_name)
+        return await try_channel(channel, self.secrets.of_channel(channel), self._sender, caller)

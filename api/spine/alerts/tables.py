@@ -1,0 +1,143 @@
+"""The tables of alerts: who hears of what, what happened, and every promise to tell somebody."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import JSON, ForeignKey, Index, String, Text, Uuid, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from spine.db.base import Base, UtcDateTime, new_id, utc_now
+
+ULID = String(26)
+PENDING, SENT, FAILED, THROTTLED = "PENDING", "SENT", "FAILED", "THROTTLED"
+
+
+class AlertChannel(Base):
+    """Where alerts go, and how sending there went lately."""
+
+    __tablename__ = "alert_channels"
+
+    id: Mapped[str] = mapped_column(ULID, primary_key=True, default=new_id)
+    name: Mapped[str] = mapped_column(String(255), unique=True)
+    channel_type: Mapped[str] = mapped_column(String(20))
+    # Secrets in it are sealed: see `spine.secrets.sealed`.
+    config: Mapped[dict[str, Any]] = mapped_column(JSON)
+    # Who is told, each by a delivery of its own; null in it is the one receiver that needs no name.
+    recipients: Mapped[list[str | None]] = mapped_column(JSON)
+    min_severity: Mapped[str] = mapped_column(String(10))
+    # Null takes alerts of every domain and those of none.
+    domains: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    enabled: Mapped[bool]
+    throttle_minutes: Mapped[int]
+    last_success_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_failure_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # Attempts that failed since the last one that succeeded.
+    consecutive_failures: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    created_by: Mapped[str | None] = mapped_column(String(255))
+
+
+class Alert(Base):
+    """Something that people should hear of. Its id tells when it was stored, so ids are in the order of time."""
+
+    __tablename__ = "alerts"
+    __table_args__ = (
+        Index("ix_alerts_severity", "severity", "id"),
+        Index("ix_alerts_source", "source", "id"),
+        Index("ix_alerts_domain", "domain", "id"),
+        # What the statistics of a period read, and nothing else.
+        Index("ix_alerts_created_at", "created_at", "severity", "source", "domain"),
+        Index(
+            "ix_alerts_unresolved",
+            "deployment_id",
+            postgresql_where=text("deployment_id IS NOT NULL AND resolved_at IS NULL"),
+            sqlite_where=text("deployment_id IS NOT NULL AND resolved_at IS NULL"),
+        ),
+        Index(
+            "ix_alerts_unresolved_key",
+            "dedup_key",
+            postgresql_where=text("dedup_key IS NOT NULL AND resolved_at IS NULL"),
+            sqlite_where=text("dedup_key IS NOT NULL AND resolved_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(ULID, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    severity: Mapped[str] = mapped_column(String(10))
+    title: Mapped[str] = mapped_column(String(500))
+    message: Mapped[str] = mapped_column(Text)
+    source: Mapped[str] = mapped_column(String(255))
+    domain: Mapped[str | None] = mapped_column(String(255))
+    # `metadata` is taken by SQLAlchemy.
+    details: Mapped[dict[str, Any] | None] = mapped_column("metadata", JSON(none_as_null=True))
+    run_id: Mapped[str | None] = mapped_column(String(255))
+    execution_id: Mapped[str | None] = mapped_column(String(255))
+    error_category: Mapped[str | None] = mapped_column(String(20))
+    capture_id: Mapped[str | None] = mapped_column(String(255))
+    dedup_key: Mapped[str | None] = mapped_column(String(255))
+    # What raised it; one cause raises one alert, however often and by how many processes it is met.
+    cause: Mapped[str | None] = mapped_column(String(255), unique=True)
+    # The deployment whose run failed, until a later run of it succeeds.
+    deployment_id: Mapped[UUID | None] = mapped_column(Uuid)
+    failed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    resolved_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class AlertDelivery(Base):
+    """The promise to tell one receiver of one alert, and what has come of it."""
+
+    __tablename__ = "alert_deliveries"
+    __table_args__ = (
+        Index("ix_alert_deliveries_alert_id", "alert_id"),
+        # The lanes: what is due for each channel, oldest first.
+        Index(
+            "ix_alert_deliveries_due",
+            "channel_id",
+            "due_at",
+            postgresql_where=text("status = 'PENDING'"),
+            sqlite_where=text("status = 'PENDING'"),
+        ),
+        Index(
+            "ix_alert_deliveries_failed",
+            "created_at",
+            postgresql_where=text("status = 'FAILED'"),
+            sqlite_where=text("status = 'FAILED'"),
+        ),
+        # What the statistics of a period read, and nothing else.
+        Index("ix_alert_deliveries_created_at", "created_at", "status", "delivery_ms"),
+    )
+
+    id: Mapped[str] = mapped_column(ULID, primary_key=True, default=new_id)
+    alert_id: Mapped[str] = mapped_column(ForeignKey("alerts.id", ondelete="CASCADE"))
+    # No foreign key: deliveries outlive their channel, and keep its name.
+    channel_id: Mapped[str] = mapped_column(ULID)
+    channel_name: Mapped[str] = mapped_column(String(255))
+    recipient: Mapped[str | None] = mapped_column(String(320))
+    status: Mapped[str] = mapped_column(String(10))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    # Tries that have begun.
+    attempt: Mapped[int] = mapped_column(default=0)
+    attempted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    delivery_ms: Mapped[int | None]
+    error: Mapped[str | None] = mapped_column(String(500))
+    next_retry_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # When it may be taken: the next try, or the end of the lease of whoever is at it.
+    due_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    lease: Mapped[str | None] = mapped_column(ULID)
+    # How many alerts like this one were held back before it.
+    held_back: Mapped[int] = mapped_column(default=0)
+
+
+class AlertThrottle(Base):
+    """When a channel was last told of something, and how often it has happened since then."""
+
+    __tablename__ = "alert_throttles"
+
+    channel_id: Mapped[str] = mapped_column(ULID, primary_key=True)
+    # SHA-256 of the alert's deduplication key, hex.
+    key_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    quiet_until: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    held_back: Mapped[int] = mapped_column(default=0)

@@ -1,0 +1,82 @@
+"""The first key: without it nobody could call the API that a fresh `spine up` starts."""
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from spine.auth.callers import Scope
+from spine.auth.service import generate_key, hash_key
+from spine.auth.tables import ApiKey
+from spine.db.base import utc_now
+from spine.db.engine import database_errors, make_engine, make_sessions
+from spine.settings import Settings
+
+ADMIN = "admin"
+
+
+@dataclass(frozen=True)
+class AdminKey:
+    """Where the admin key is; `secret_to_show` is set only when it was made just now."""
+
+    path: Path | None
+    secret_to_show: str | None
+    note: str
+
+
+def ensure_admin_key(settings: Settings) -> AdminKey:
+    """Make the admin key work: the one in `SPINE_API_KEY`, else the one in `<home>/api-key`, else a new one.
+
+    Safe to repeat. A key that an operator revoked stays revoked. Raises `DatabaseUnavailable`, and `OSError` when
+    the key file cannot be written.
+    """
+    if settings.api_key is not None:
+        works = asyncio.run(_store(settings, settings.api_key.get_secret_value()))
+        told = "the one in SPINE_API_KEY" if works else "the key in SPINE_API_KEY was revoked; give it another"
+        return AdminKey(path=None, secret_to_show=None, note=told)
+    path = settings.home.absolute() / "api-key"
+    made = None
+    if not path.exists():
+        made = generate_key()
+        _write_private(path, made)
+    works = asyncio.run(_store(settings, path.read_text().strip()))
+    note = f"in {path}" if works else f"the key in {path} was revoked; make another with `spine keys create`"
+    return AdminKey(path=path, secret_to_show=made, note=note)
+
+
+def _write_private(path: Path, key: str) -> None:
+    # The file is made beside its place and moved there, so that a crash never leaves an empty key file behind.
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key + "\n")
+    temporary.replace(path)
+
+
+async def _store(settings: Settings, key: str) -> bool:
+    """Make `key` the active admin key and tell whether it works; it does not when it was revoked."""
+    engine = make_engine(settings.sqlalchemy_url)
+    try:
+        with database_errors():
+            async with make_sessions(engine).begin() as session:
+                return await _store_in(session, hash_key(key))
+    finally:
+        await engine.dispose()
+
+
+async def _store_in(session: AsyncSession, digest: str) -> bool:
+    known = await session.scalar(select(ApiKey).where(ApiKey.key_hash == digest))
+    if known is not None:
+        # Whoever sets the variable runs the server: a key that they name becomes an admin key.
+        known.scopes = [Scope.ADMIN.value]
+        return known.revoked_at is None
+    replaced = await session.scalar(select(ApiKey).where(ApiKey.name == ADMIN, ApiKey.revoked_at.is_(None)))
+    if replaced is not None:
+        replaced.revoked_at = utc_now()
+        await session.flush()
+    session.add(ApiKey(name=ADMIN, key_hash=digest, scopes=[Scope.ADMIN.value]))
+    return True

@@ -1,0 +1,80 @@
+"""JWT bearer tokens, checked against the keys that `SPINE_JWKS_URL` publishes."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+import httpx
+import jwt
+
+from spine.auth.callers import Caller, Scope
+from spine.errors import Unauthorized, Unavailable
+
+ALGORITHMS = ["RS256", "ES256"]
+SECONDS_KEYS_STAY_FRESH = 300
+SECONDS_BETWEEN_FETCHES = 10
+SECONDS_TO_FETCH = 5
+
+
+@dataclass
+class JwtVerifier:
+    """Checks signature, algorithm, expiry, issuer and audience of a token (RFC 7519, RFC 8725)."""
+
+    jwks_url: str
+    issuer: str
+    audience: str
+    _keys: dict[str | None, jwt.PyJWK] = field(default_factory=dict)
+    _fetched_at: float = float("-inf")
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def check(self, token: str) -> Caller:
+        """The caller that the token's `sub` names, with the scopes that its `scope` (or `scp`) lists.
+
+        Raises `Unauthorized` for a token that does not hold, `Unavailable` when the keys cannot be fetched.
+        """
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.get("alg") not in ALGORITHMS:
+                raise Unauthorized(f"The bearer token must be signed with {' or '.join(ALGORITHMS)}.")
+            key = await self._key(header.get("kid"))
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=ALGORITHMS,
+                issuer=self.issuer,
+                audience=self.audience,
+                options={"require": ["exp", "iss", "aud", "sub"]},
+            )
+        except jwt.InvalidTokenError as error:
+            raise Unauthorized(f"The bearer token does not hold: {error}.") from error
+        granted = claims.get("scope", claims.get("scp", ""))
+        listed = granted.split() if isinstance(granted, str) else granted
+        # A scope of any other type than the two that issuers use grants nothing.
+        words = [str(word) for word in listed] if isinstance(listed, list) else []
+        scopes = frozenset(Scope(word) for word in words if word in set(Scope))
+        return Caller(id=f"jwt:{claims['sub']}", name=str(claims["sub"]), scopes=scopes)
+
+    async def _key(self, key_id: str | None) -> jwt.PyJWK:
+        async with self._lock:
+            age = time.monotonic() - self._fetched_at
+            # An unknown key id may be a rotation, so it is worth one more fetch, but not one for each bad token.
+            if age > SECONDS_KEYS_STAY_FRESH or (key_id not in self._keys and age > SECONDS_BETWEEN_FETCHES):
+                await self._fetch()
+        if key_id is None and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        try:
+            return self._keys[key_id]
+        except KeyError:
+            raise Unauthorized("The bearer token is signed with a key that the issuer does not publish.") from None
+
+    async def _fetch(self) -> None:
+        try:
+            async with httpx.AsyncClient(timeout=SECONDS_TO_FETCH) as client:
+                response = (await client.get(self.jwks_url)).raise_for_status()
+                keys = jwt.PyJWKSet.from_dict(response.json()).keys
+        except (httpx.HTTPError, ValueError, TypeError, AttributeError, jwt.PyJWKError, jwt.PyJWKSetError) as error:
+            raise Unavailable(
+                "The keys that sign bearer tokens are out of reach; try again in a few seconds."
+            ) from error
+        self._keys = {key.key_id: key for key in keys}
+        self._fetched_at = time.monotonic()

@@ -1,0 +1,33 @@
+"""The table of API keys."""
+
+from datetime import datetime
+
+from sqlalchemy import JSON, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from spine.db.base import Base, UtcDateTime, new_id, utc_now
+
+LONGEST_NAME = 100
+
+
+class ApiKey(Base):
+    """One API key; the key itself is never stored, only its SHA-256."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True, default=new_id)
+    name: Mapped[str] = mapped_column(String(LONGEST_NAME))
+    key_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+# A name is unique among the keys that work; a revoked key keeps its name without blocking it.
+Index(
+    "uq_api_keys_active_name",
+    ApiKey.name,
+    unique=True,
+    sqlite_where=ApiKey.revoked_at.is_(None),
+    postgresql_where=ApiKey.revoked_at.is_(None),
+)

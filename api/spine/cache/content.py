@@ -1,0 +1,105 @@
+"""Content on its way to a client: opened before anything is answered, read in threads, let go of in the end.
+
+A file that is open stays readable after it is deleted. Elsewhere content is held for as long as it is read.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, BinaryIO, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from spine.cache.entries import touch
+from spine.cache.holds import hold
+from spine.cache.leases import LEASE_SECONDS, Lease
+from spine.cache.store import BlobMissing, BlobStore
+from spine.cache.tables import CacheEntry
+from spine.db.base import new_id
+from spine.db.engine import SessionFactory, database_errors
+from spine.errors import NotFound, Unavailable
+from spine.sources.failure import FetchFailure
+
+T = TypeVar("T")
+
+_CHUNK = 1024 * 1024
+
+
+class Content:
+    """The open content of an entry; whoever has it closes it."""
+
+    def __init__(self, entry: CacheEntry, file: BinaryIO, lease: Lease | None) -> None:
+        self.entry = entry
+        self._file = file
+        self._lease = lease
+        self._reading: asyncio.Future[Any] | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    async def chunks(self, first: int, length: int) -> AsyncIterator[bytes]:
+        """`length` bytes from `first` on. Raises `FetchFailure` when they cannot be read."""
+        await self._in_thread(partial(self._file.seek, first))
+        while length > 0:
+            wanted = min(length, _CHUNK)
+            chunk = await self._in_thread(partial(self._file.read, wanted))
+            if not chunk:
+                # The client learns of it by what is missing.
+                raise BlobMissing(self.entry.content_hash)
+            length -= len(chunk)
+            yield chunk
+
+    async def close(self) -> None:
+        """Let go of everything, also when the caller is being cancelled; safe to repeat."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        # It is waited for before the file is closed, even though nobody wants it any more.
+        reading = asyncio.ensure_future(asyncio.to_thread(work))
+        self._reading = reading
+        return await asyncio.shield(reading)
+
+    async def _close(self) -> None:
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+            # Otherwise asyncio would complain that nobody has looked at it.
+            self._reading.exception()
+        with suppress(FetchFailure, OSError):
+            await asyncio.to_thread(self._file.close)
+        if self._lease is not None:
+            await self._lease.end()
+
+
+async def open_content(sessions: SessionFactory, store: BlobStore, entry_id: str) -> Content:
+    """The content of an entry, to be read without a transaction.
+
+    Raises `NotFound` for an entry or its content that is not there, and `Unavailable` when the storage is out of reach.
+    """
+    holder = f"reader:{new_id()}"
+    is_local = False
+    with database_errors():
+        async with sessions.begin() as session:
+            entry = await _find_entry(session, entry_id)
+            is_local = store.local_path(entry.content_hash) is not None
+            if not is_local:
+                await hold(session, entry.content_hash, holder, LEASE_SECONDS)
+            await touch(session, [entry.content_hash])
+    lease = None if is_local else Lease(sessions, holder)
+    try:
+        return Content(entry, await asyncio.to_thread(store.open, entry.content_hash), lease)
+    except BaseException as error:
+        if lease is not None:
+            await lease.end()
+        if isinstance(error, BlobMissing):
+            raise NotFound(f"{error.sentence} The next fetch of its source brings it again.") from None
+        if isinstance(error, FetchFailure):
+            raise Unavailable(error.sentence) from None
+        raise
+
+
+async def _find_entry(session: AsyncSession, entry_id: str) -> CacheEntry:
+    entry = await session.get(CacheEntry, entry_id.upper()) if entry_id.isprintable() else None
+    if entry is None:
+        raise NotFound(f"No cache entry has the id {entry_id!r}.")
+    return entry

@@ -1,0 +1,84 @@
+"""What is in the cache, for clients: lists, figures, and clearing it."""
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from spine.cache.removal import clear
+from spine.cache.schemas import CacheEntry, CacheStats
+from spine.cache.store import BlobStore
+from spine.cache.tables import HITS, MISSES, CacheBlob, CacheCounter
+from spine.cache.tables import CacheEntry as CacheEntryRow
+from spine.db.base import utc_now
+from spine.db.engine import SessionFactory, database_errors
+from spine.errors import Unavailable
+from spine.pagination import Page, PageRequest, make_page
+from spine.schemas import ActionResponse
+from spine.sources.failure import FetchFailure
+from spine.sources.lifecycle import find_source
+from spine.sources.tables import Source
+
+
+async def list_entries(session: AsyncSession, source: str | None, page: PageRequest) -> Page[CacheEntry]:
+    """A page of entries, newest first, of all sources or of the one with this id or name. Raises `NotFound`."""
+    mine = [] if source is None else [CacheEntryRow.source_id == (await find_source(session, source)).id]
+    total = await session.scalar(select(func.count()).select_from(CacheEntryRow).where(*mine)) or 0
+    wanted = select(CacheEntryRow, Source.name).join(Source, Source.id == CacheEntryRow.source_id).where(*mine)
+    wanted = wanted.order_by(CacheEntryRow.cached_at.desc(), CacheEntryRow.id.desc())
+    rows = (await session.execute(wanted.offset(page.offset).limit(page.limit))).all()
+    return make_page([_present(entry, name) for entry, name in rows], total, page)
+
+
+def _present(entry: CacheEntryRow, source_name: str) -> CacheEntry:
+    return CacheEntry(
+        id=entry.id,
+        source_id=entry.source_id,
+        source_name=source_name,
+        cache_key=entry.cache_key,
+        content_hash=entry.content_hash,
+        size_bytes=entry.size_bytes,
+        cached_at=entry.cached_at,
+        expires_at=entry.expires_at,
+        fetch_id=entry.fetch_id,
+        content_type=entry.content_type,
+        encoding=entry.encoding,
+    )
+
+
+async def read_stats(session: AsyncSession) -> CacheStats:
+    """Figures over the whole cache."""
+    counters = {row.name: row.value for row in await session.scalars(select(CacheCounter))}
+    hits, misses = counters.get(HITS, 0), counters.get(MISSES, 0)
+    reads = max(hits + misses, 1)
+    per_source = select(Source.name, func.count()).join(CacheEntryRow, CacheEntryRow.source_id == Source.id)
+    by_source = {row[0]: row[1] for row in await session.execute(per_source.group_by(Source.name))}
+    expired = select(func.count()).select_from(CacheEntryRow).where(CacheEntryRow.expires_at <= utc_now())
+    return CacheStats(
+        total_entries=sum(by_source.values()),
+        total_bytes=int(await session.scalar(select(func.sum(CacheBlob.size_bytes))) or 0),
+        hit_rate=hits / reads,
+        miss_rate=misses / reads,
+        expired_entries=await session.scalar(expired) or 0,
+        by_source=by_source,
+    )
+
+
+async def clear_cache(
+    sessions: SessionFactory, store: BlobStore, source: str | None, expired_only: bool
+) -> ActionResponse:
+    """Remove entries, of all sources or of the one with this id or name, and the content that nobody else needs.
+
+    Raises `NotFound`, and `Unavailable` when the storage cannot be reached; the entries are gone then, and their
+    content goes later.
+    """
+    source_id = None
+    if source is not None:
+        with database_errors():
+            async with sessions() as session:
+                source_id = (await find_source(session, source)).id
+    try:
+        cleared = await clear(sessions, store, source_id, expired_only)
+    except FetchFailure as failure:
+        raise Unavailable(failure.sentence) from None
+    entries = "1 entry" if cleared.entries == 1 else f"{cleared.entries:,} entries"
+    size = "1 byte" if cleared.bytes == 1 else f"{cleared.bytes:,} bytes"
+    return ActionResponse(id=source_id or "cache", status="cleared", message=f"{entries} and {size} were removed.")

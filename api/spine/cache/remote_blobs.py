@@ -1,0 +1,152 @@
+"""Blobs in any other place that fsspec can write to; the one module of the cache that imports fsspec."""
+
+import io
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+import fsspec  # type: ignore[import-untyped]
+
+from spine.cache.failures import BlobMissing, remote_errors
+from spine.sources.failure import FailureCategory, FetchFailure
+
+# These show an upload whole or not at all.
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"}
+_MEBIBYTE = 1024 * 1024
+# What one upload keeps in memory, at the most; s3fs would take ten times 50 MiB.
+_S3_UPLOAD = {"chunksize": 8 * _MEBIBYTE, "max_concurrency": 4}
+# A store has at most 10,000 parts of one object; one less than that many, rounded.
+_S3_PARTS = 9_000
+_S3_CLIENT = {"config_kwargs": {"connect_timeout": 4, "read_timeout": 30, "retries": {"max_attempts": 2}}}
+# An upload beside its blob that is older was left by a process that is gone.
+_SECONDS_OF_AN_UPLOAD = 86_400
+_READ_BYTES = 4 * _MEBIBYTE
+
+
+class RemoteBlobs:
+    """The blobs below one URL. Raises `FetchFailure`."""
+
+    def __init__(self, url: str) -> None:
+        self._protocol = url.partition("://")[0].partition("::")[0]
+        self._is_s3 = self._protocol in ("s3", "s3a")
+        # Several processes write here: what one of them has seen in a folder says nothing about now.
+        options = _S3_CLIENT if self._is_s3 else {}
+        try:
+            self._files, root = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **options)
+        except (ImportError, ValueError) as error:
+            sentence = f"SPINE_CACHE_URL cannot be opened ({self._protocol}): {type(error).__name__}."
+            raise FetchFailure(FailureCategory.STORAGE, sentence) from None
+        self._root = root.rstrip("/")
+
+    def local_path(self, content_hash: str) -> Path | None:
+        """None: there is no such file on this machine."""
+        return None
+
+    def publish(self, part: Path, content_hash: str, size_bytes: int) -> None:
+        """Upload a part as a blob; nobody ever sees less than all of it."""
+        if self.size(content_hash) != size_bytes:
+            with remote_errors(self._protocol):
+                self._upload(part, self._path(content_hash), size_bytes)
+            if self.size(content_hash) != size_bytes:
+                sentence = f"The cache's storage ({self._protocol}) did not take the whole content."
+                raise FetchFailure(FailureCategory.STORAGE, sentence, transient=True)
+        part.unlink(missing_ok=True)
+
+    def _upload(self, part: Path, path: str, size_bytes: int) -> None:
+        if self._is_s3:
+            chunk = max(_S3_UPLOAD["chunksize"], size_bytes // _S3_PARTS)
+            self._files.put_file(str(part), path, **{**_S3_UPLOAD, "chunksize": chunk})
+        elif self._protocol in _OBJECT_STORES:
+            self._files.put_file(str(part), path)
+        else:
+            beside = f"{self._root}/uploads/{uuid4().hex}"
+            self._files.makedirs(f"{self._root}/uploads", exist_ok=True)
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._files.put_file(str(part), beside)
+            self._files.mv(beside, path)
+
+    def open(self, content_hash: str) -> BinaryIO:
+        """The bytes of a blob, to read and seek in. Raises `BlobMissing`."""
+        with remote_errors(self._protocol):
+            try:
+                opened = self._files.open(
+                    self._path(content_hash), "rb", block_size=_READ_BYTES, cache_type="readahead"
+                )
+            except FileNotFoundError:
+                raise BlobMissing(content_hash) from None
+        return io.BufferedReader(_Translated(opened, self._protocol), _MEBIBYTE)
+
+    def size(self, content_hash: str) -> int | None:
+        """How many bytes a blob has; None when it is not there."""
+        with remote_errors(self._protocol):
+            try:
+                return int(self._files.info(self._path(content_hash))["size"])
+            except FileNotFoundError:
+                return None
+
+    def delete(self, content_hash: str) -> None:
+        """Remove a blob; it need not be there."""
+        with remote_errors(self._protocol):
+            try:
+                self._files.rm_file(self._path(content_hash))
+            except FileNotFoundError:
+                return
+
+    def list(self) -> Iterator[tuple[str, int]]:
+        """The name and size in bytes of everything that is there."""
+        for folder in self._listed(f"{self._root}/blobs"):
+            for found in self._listed(folder["name"]):
+                yield found["name"].rpartition("/")[2], int(found["size"])
+
+    def sweep(self) -> None:
+        """Remove uploads beside their blobs that somebody left behind long ago."""
+        if self._protocol in _OBJECT_STORES:
+            return
+        for upload in self._listed(f"{self._root}/uploads"):
+            with remote_errors(self._protocol):
+                if time.time() - self._files.modified(upload["name"]).timestamp() > _SECONDS_OF_AN_UPLOAD:
+                    self._files.rm_file(upload["name"])
+
+    def _path(self, content_hash: str) -> str:
+        return f"{self._root}/blobs/{content_hash[:2]}/{content_hash}"
+
+    def _listed(self, folder: str) -> Sequence[dict[str, Any]]:
+        with remote_errors(self._protocol):
+            try:
+                found: Sequence[dict[str, Any]] = self._files.ls(folder, detail=True)
+            except FileNotFoundError:
+                return []
+            return found
+
+
+class _Translated(io.RawIOBase):
+    """A file of fsspec whose errors are those of the cache."""
+
+    def __init__(self, opened: Any, protocol: str) -> None:
+        self._opened = opened
+        self._protocol = protocol
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._opened.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._opened.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        with remote_errors(self._protocol):
+            read: bytes = self._opened.read(len(buffer))
+        buffer[: len(read)] = read
+        return len(read)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._opened.close()
+        super().close()

@@ -1,0 +1,121 @@
+"""`/api/v1/sources/cache`."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from spine.cache import reading
+from spine.cache.conditions import Span, Unsatisfiable, http_date, is_unchanged, wanted_span
+from spine.cache.content import Content, open_content
+from spine.cache.labels import disposition, media_type
+from spine.cache.schemas import CacheEntry, CacheStats
+from spine.cache.store import BlobStore
+from spine.dependencies import PageDep, SessionDep, SessionsDep
+from spine.http.errors import envelope
+from spine.http.openapi import errors
+from spine.pagination import Page
+from spine.schemas import ActionResponse
+
+router = APIRouter(prefix="/sources/cache", tags=["sources"])
+
+SourceFilter = Annotated[str | None, Query(description="Only entries of the source with this id or name.")]
+_BYTES = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+_CONTENT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The whole content.", **_BYTES},
+    206: {"description": "The bytes that `Range` names.", **_BYTES},
+    304: {"description": "The client has this content."},
+}
+
+
+async def get_store(request: Request) -> BlobStore:
+    """The application's store of fetched content."""
+    store: BlobStore = request.app.state.cache_store
+    return store
+
+
+StoreDep = Annotated[BlobStore, Depends(get_store)]
+
+
+class ContentResponse(StreamingResponse):
+    """Streams bytes of content and lets go of it, whether or not the client has stayed."""
+
+    def __init__(self, content: Content, span: Span, status_code: int, headers: dict[str, str]) -> None:
+        super().__init__(content.chunks(span.first, span.length), status_code, headers)
+        self._open = content
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._open.close()
+
+
+@router.get("/", include_in_schema=False)
+@router.get("", operation_id="list_cache_entries", responses=errors(404, 422))
+async def list_entries(session: SessionDep, page: PageDep, source_id: SourceFilter = None) -> Page[CacheEntry]:
+    """List what is in the cache, newest first."""
+    return await reading.list_entries(session, source_id, page)
+
+
+@router.get("/stats", operation_id="get_cache_stats", responses=errors())
+async def get_stats(session: SessionDep) -> CacheStats:
+    """Count what is in the cache, and how often it saved a download."""
+    return await reading.read_stats(session)
+
+
+@router.head("/{entry_id}/content", include_in_schema=False)
+@router.get(
+    "/{entry_id}/content",
+    operation_id="get_cache_content",
+    response_class=Response,
+    responses={**_CONTENT, **errors(404, 416)},
+)
+async def get_content(request: Request, sessions: SessionsDep, store: StoreDep, entry_id: str) -> Response:
+    """Download the content of an entry, or the bytes of it that `Range` names."""
+    content = await open_content(sessions, store, entry_id)
+    try:
+        answer = _answer(content, request)
+    except BaseException:
+        await content.close()
+        raise
+    if not isinstance(answer, ContentResponse):
+        await content.close()
+    return answer
+
+
+def _answer(content: Content, request: Request) -> Response:
+    entry, etag = content.entry, f'"{content.entry.content_hash}"'
+    validators = {"ETag": etag, "Last-Modified": http_date(entry.cached_at), "Accept-Ranges": "bytes"}
+    if is_unchanged(request.headers, etag, entry.cached_at):
+        return Response(status_code=304, headers=validators)
+    headers = {
+        **validators,
+        "Content-Type": media_type(entry.content_type, entry.encoding),
+        "Content-Disposition": disposition(entry.name),
+        "X-Content-Type-Options": "nosniff",
+        "Content-Length": str(entry.size_bytes),
+    }
+    if request.method == "HEAD":
+        return Response(headers=headers)
+    try:
+        span = wanted_span(request.headers, entry.size_bytes, etag, entry.cached_at)
+    except Unsatisfiable:
+        detail = f"The range begins after the end of the content, which has {entry.size_bytes:,} bytes."
+        return envelope(416, detail, headers={**validators, "Content-Range": f"bytes */{entry.size_bytes}"})
+    if span is None:
+        return ContentResponse(content, Span(0, entry.size_bytes), 200, headers)
+    headers["Content-Length"] = str(span.length)
+    headers["Content-Range"] = f"bytes {span.first}-{span.first + span.length - 1}/{entry.size_bytes}"
+    return ContentResponse(content, span, 206, headers)
+
+
+@router.delete("/", include_in_schema=False)
+@router.delete("", operation_id="clear_cache", responses=errors(404, 422))
+async def clear_cache(
+    sessions: SessionsDep, store: StoreDep, source_id: SourceFilter = None, expired_only: bool = False
+) -> ActionResponse:
+    """Remove entries, and the content that no other entry names and nobody is using."""
+    return await reading.clear_cache(sessions, store, source_id, expired_only)

@@ -1,0 +1,79 @@
+"""The tables of the cache: what each source has in it, which content is there, and who still needs it."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from spine.db.base import Base, UtcDateTime, new_id, utc_now
+
+ULID = String(26)
+# SHA-256, hex.
+HASH = String(64)
+HITS, MISSES = "hits", "misses"
+
+
+class CacheBlob(Base):
+    """Content that is in the store, or is being put there. Its row is what deleting it and needing it both lock."""
+
+    __tablename__ = "cache_blobs"
+
+    content_hash: Mapped[str] = mapped_column(HASH, primary_key=True)
+    # Null until an entry has named it.
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    last_used_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now, index=True)
+
+
+class CacheEntry(Base):
+    """The last good content of one key of a source; its id names one content, and is new when that changes."""
+
+    __tablename__ = "cache_entries"
+    __table_args__ = (
+        # A key may be longer than an index of PostgreSQL takes.
+        Index("uq_cache_entries_source_id_key_hash", "source_id", "key_hash", unique=True),
+        Index("ix_cache_entries_cached_at", "cached_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(ULID, primary_key=True, default=new_id)
+    source_id: Mapped[str] = mapped_column(ForeignKey("sources.id", ondelete="CASCADE"))
+    cache_key: Mapped[str] = mapped_column(Text)
+    # SHA-256 of the key, hex.
+    key_hash: Mapped[str] = mapped_column(HASH)
+    # The order of the source.
+    position: Mapped[int]
+    content_hash: Mapped[str] = mapped_column(ForeignKey("cache_blobs.content_hash"), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    cached_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    # Null for content that does not grow stale by the clock.
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # The fetch that brought this content.
+    fetch_id: Mapped[str | None] = mapped_column(ULID)
+    content_type: Mapped[str | None] = mapped_column(Text)
+    encoding: Mapped[str | None] = mapped_column(Text)
+    # What to call a file with it.
+    name: Mapped[str] = mapped_column(Text)
+    validators: Mapped[dict[str, Any]] = mapped_column(JSON)
+    rows: Mapped[int | None] = mapped_column(BigInteger)
+    bad_rows: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class CacheHold(Base):
+    """Somebody needs content until then, whether or not an entry names it."""
+
+    __tablename__ = "cache_holds"
+
+    content_hash: Mapped[str] = mapped_column(ForeignKey("cache_blobs.content_hash"), primary_key=True)
+    # A fetch's id, or a reader's own.
+    holder: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    until: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class CacheCounter(Base):
+    """How many reads of current content needed no download, and how many did."""
+
+    __tablename__ = "cache_counters"
+
+    name: Mapped[str] = mapped_column(String(20), primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger, default=0)

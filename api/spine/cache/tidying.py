@@ -1,0 +1,64 @@
+"""Keeping the cache in order in the background of an API process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from spine.cache.eviction import evict
+from spine.cache.reconciling import Reconciled, reconcile
+from spine.cache.store import BlobStore
+from spine.db.engine import SessionFactory
+from spine.errors import Unavailable
+from spine.outages import Outages
+from spine.sources.failure import FetchFailure
+
+log = structlog.get_logger("spine.cache")
+
+SECONDS_BETWEEN = 3600.0
+SECONDS_AFTER_AN_ERROR = 60.0
+NOTHING = Reconciled(0, 0, 0, 0, 0)
+
+
+class Tidying:
+    """Reconciles store and rows when the process starts and every hour, and keeps the cache within its limit."""
+
+    def __init__(self, sessions: SessionFactory, store: BlobStore, max_bytes: int | None) -> None:
+        self._sessions = sessions
+        self._store = store
+        self._max_bytes = max_bytes
+        self._outages = Outages("cache")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Tidy up in the background for as long as the block lasts."""
+        tidying = asyncio.create_task(self._forever())
+        try:
+            yield
+        finally:
+            tidying.cancel()
+            await asyncio.wait([tidying], timeout=1)
+
+    async def _forever(self) -> None:
+        while True:
+            seconds = await self._once()
+            await asyncio.sleep(seconds)
+
+    async def _once(self) -> float:
+        """Tidy up and give the seconds until the next time."""
+        try:
+            done = await reconcile(self._sessions, self._store)
+            if self._max_bytes is not None:
+                await evict(self._sessions, self._store, self._max_bytes)
+        except FetchFailure as failure:
+            # The storage is out of reach, which is no defect.
+            self._outages.met("tidying", Unavailable(failure.sentence))
+            return SECONDS_AFTER_AN_ERROR
+        except Exception as error:
+            self._outages.met("tidying", error)
+            return SECONDS_AFTER_AN_ERROR
+        self._outages.over("tidying")
+        if done != NOTHING:
+            log.info("cache_reconciled", **vars(done))
+        return SECONDS_BETWEEN

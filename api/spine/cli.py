@@ -1,0 +1,94 @@
+"""The `spine` command."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import typer
+from sqlalchemy import URL
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from spine.auth.callers import Scope
+from spine.auth.service import create_key, list_keys, revoke_key
+from spine.db.engine import SessionFactory, database_errors, make_engine, make_sessions
+from spine.db.migrate import upgrade
+from spine.errors import SpineError
+from spine.secrets.rotation import rotate
+from spine.settings import get_settings
+from spine.up.command import up
+
+Answer = TypeVar("Answer")
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="A control plane for Prefect pipelines.")
+keys = typer.Typer(no_args_is_help=True, help="API keys: who may call, and what.")
+app.command("up")(up)
+app.add_typer(keys, name="keys")
+
+
+@keys.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="Who the key is for; people read it in `triggered_by`.")],
+    scope: Annotated[list[Scope] | None, typer.Option(help="May be given more than once; write includes read.")] = None,
+) -> None:
+    """Make a key and show it, this once."""
+    row, key = _in_database(lambda session: create_key(session, name, scope or [Scope.READ]))
+    typer.echo(f"{row.name} ({', '.join(row.scopes)}), id {row.id}; the key is shown only now:", err=True)
+    typer.echo(key)
+
+
+@keys.command("list")
+def list_() -> None:
+    """Show all keys, without their secrets."""
+    for row in _in_database(list_keys):
+        state = f"revoked {row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else "active"
+        typer.echo(f"{row.id}  {row.name:24}  {','.join(row.scopes):18}  {row.created_at:%Y-%m-%d %H:%M}  {state}")
+
+
+@keys.command("revoke")
+def revoke(id_or_name: Annotated[str, typer.Argument(help="The id or the name of an active key.")]) -> None:
+    """Revoke a key; it holds from the next request on."""
+    row = _in_database(lambda session: revoke_key(session, id_or_name))
+    typer.echo(f"{row.name} ({row.id}) is revoked.")
+
+
+@keys.command("rotate-secret")
+def rotate_secret() -> None:
+    """Encrypt all stored secrets with a new key."""
+    count = _with_sessions(lambda sessions: rotate(sessions, get_settings()))
+    typer.echo(f"{count} {'secret is' if count == 1 else 'secrets are'} encrypted with the new key.")
+
+
+def _in_database(work: Callable[[AsyncSession], Awaitable[Answer]]) -> Answer:
+    """Run `work` in one transaction on a migrated database; an error is one sentence and exit code 1."""
+
+    async def in_one_transaction(sessions: SessionFactory) -> Answer:
+        async with sessions.begin() as session:
+            return await work(session)
+
+    return _with_sessions(in_one_transaction)
+
+
+def _with_sessions(work: Callable[[SessionFactory], Awaitable[Answer]]) -> Answer:
+    """Run `work` on a migrated database; an error is one sentence and exit code 1."""
+
+    async def run(url: URL) -> Answer:
+        engine = make_engine(url)
+        try:
+            with database_errors():
+                return await work(make_sessions(engine))
+        finally:
+            await engine.dispose()
+
+    try:
+        url = get_settings().sqlalchemy_url
+        upgrade(url)
+        return asyncio.run(run(url))
+    except (SpineError, ValueError, ArgumentError) as error:
+        typer.echo(error.detail if isinstance(error, SpineError) else f"The settings cannot be used: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,24 @@
+"""The drivers, one small file for each type of database. Each needs its package only when it is used."""
+
+from importlib import import_module
+
+from spine.connections.drivers.base import Driver
+from spine.sources.failure import FailureCategory, FetchFailure
+
+_MODULES = {
+    "postgresql": "spine.connections.drivers.postgresql",
+    "mysql": "spine.connections.drivers.mysql",
+    "sqlite": "spine.connections.drivers.sqlite",
+    "oracle": "spine.connections.drivers.oracle",
+    "db2": "spine.connections.drivers.db2",
+}
+
+
+def driver_of(db_type: str) -> Driver:
+    """The driver of a type of database. Raises `FetchFailure` when its package is missing, or cannot be loaded."""
+    try:
+        driver: Driver = import_module(_MODULES[db_type]).DRIVER
+    except ImportError as broken:
+        sentence = f"The driver for {db_type} cannot be loaded where this runs: {broken}."
+        raise FetchFailure(FailureCategory.CONFIG, sentence) from None
+    return driver

@@ -1,0 +1,101 @@
+"""Db2 with ibm_db, whose client library connects in C: the address is checked here and given to it."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from spine.connections.drivers.base import SECONDS_TO_CONNECT, Column, Rows, Session, checked_addresses, missing_package
+from spine.connections.target import ConnectionTarget
+from spine.sources.failure import FailureCategory, FetchFailure
+
+try:
+    import ibm_db  # type: ignore[import-not-found,unused-ignore]
+    import ibm_db_dbi  # type: ignore[import-not-found,unused-ignore]
+except ModuleNotFoundError:
+    raise missing_package("db2", "ibm_db") from None
+
+_LOGIN = ("SQL30082N", "SQL1060N", "SQL0551N")
+_QUERY = ("SQL0104N", "SQL0817N")
+_NETWORK = ("SQL30081N", "SQL1224N", "SQL30108N", "SQL0952N")
+
+
+class _Driver:
+    def connect(self, target: ConnectionTarget, seconds: float) -> Session:
+        wait = int(min(seconds, SECONDS_TO_CONNECT))
+        parts = {
+            "DATABASE": target.database,
+            "HOSTNAME": checked_addresses(target)[0],
+            "PORT": str(target.port),
+            "PROTOCOL": "TCPIP",
+            "UID": target.username or "",
+            "PWD": target.password or "",
+            "CONNECTTIMEOUT": str(max(1, wait)),
+            "QUERYTIMEOUTINTERVAL": "1",
+        }
+        if target.ssl_mode in ("verify-ca", "verify-full"):
+            sentence = "Spine cannot verify the certificate of a Db2 server; use ssl_mode require or disable."
+            raise FetchFailure(FailureCategory.CONFIG, sentence)
+        if target.ssl_mode == "require":
+            parts["SECURITY"] = "SSL"
+        if any(";" in part for part in parts.values()):
+            sentence = "A value of this connection has a semicolon, which Db2's client would take for its end."
+            raise FetchFailure(FailureCategory.CONFIG, sentence)
+        text = "".join(f"{name}={value};" for name, value in parts.items())
+        connection = ibm_db.connect(text, "", "", {ibm_db.SQL_ATTR_AUTOCOMMIT: ibm_db.SQL_AUTOCOMMIT_OFF})
+        return _Session(ibm_db_dbi.Connection(connection))
+
+    def explain(self, target: ConnectionTarget, error: Exception) -> FetchFailure | None:
+        # Its connect raises a bare Exception with the message of the server.
+        if type(error) is not Exception and not isinstance(error, ibm_db_dbi.Error):
+            return None
+        said = target.scrubbed(str(error))
+        if any(code in said for code in _LOGIN):
+            category = FailureCategory.AUTH
+        elif any(code in said for code in _QUERY):
+            category = FailureCategory.CONFIG
+        elif any(code in said for code in _NETWORK):
+            category = FailureCategory.NETWORK
+        else:
+            category = FailureCategory.SOURCE
+        sentence = f"The database {target.name} says: {said}"
+        return FetchFailure(category, sentence, transient=category is FailureCategory.NETWORK)
+
+
+class _Session:
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def probe(self) -> str:
+        cursor = self._connection.cursor()
+        cursor.execute("SELECT 1 FROM SYSIBM.SYSDUMMY1")
+        cursor.fetchone()
+        return f"{self._connection.dbms_name} {self._connection.dbms_ver}"
+
+    def select(self, query: str) -> Rows:
+        cursor = self._connection.cursor()
+        # On a line of its own, or a comment at the end of the query would swallow it.
+        cursor.execute(f"{query}\nFOR READ ONLY")
+        return _Rows(cursor)
+
+    def abort(self) -> None:
+        with suppress(Exception):
+            self._connection.close()
+
+    def close(self) -> None:
+        # What a query might have changed was never committed.
+        with suppress(Exception):
+            self._connection.rollback()
+        self.abort()
+
+
+class _Rows:
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self.columns: Sequence[Column] = [Column(str(one[0]), None) for one in cursor.description or ()]
+
+    def fetch(self, count: int) -> Sequence[Sequence[Any]]:
+        rows: Sequence[Sequence[Any]] = self._cursor.fetchmany(count)
+        return rows
+
+
+DRIVER = _Driver()

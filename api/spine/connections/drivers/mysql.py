@@ -1,0 +1,158 @@
+"""MySQL and MariaDB with PyMySQL, whose sockets are Python's, so that the guard sees every address."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from math import isfinite
+from typing import Any, NoReturn
+
+import pyarrow as pa
+
+from spine.connections.drivers.base import SECONDS_TO_CONNECT, Column, Rows, Session, missing_package, tls_context
+from spine.connections.target import ConnectionTarget
+from spine.sources.failure import FailureCategory, FetchFailure
+
+try:
+    import pymysql
+    from pymysql.constants import CR, ER, FIELD_TYPE, FLAG
+    from pymysql.cursors import SSCursor
+except ModuleNotFoundError:
+    raise missing_package("mysql", "PyMySQL") from None
+
+_BINARY = 63
+_TYPES: dict[int, pa.DataType] = {
+    FIELD_TYPE.TINY: pa.int16(),
+    FIELD_TYPE.SHORT: pa.int32(),
+    FIELD_TYPE.INT24: pa.int32(),
+    FIELD_TYPE.LONG: pa.int64(),
+    FIELD_TYPE.LONGLONG: pa.int64(),
+    FIELD_TYPE.YEAR: pa.int16(),
+    FIELD_TYPE.FLOAT: pa.float32(),
+    FIELD_TYPE.DOUBLE: pa.float64(),
+    FIELD_TYPE.DATE: pa.date32(),
+    FIELD_TYPE.DATETIME: pa.timestamp("us"),
+    FIELD_TYPE.TIMESTAMP: pa.timestamp("us"),
+    FIELD_TYPE.TIME: pa.duration("us"),
+    FIELD_TYPE.BIT: pa.binary(),
+}
+_BYTES_OR_TEXT = {
+    *(FIELD_TYPE.TINY_BLOB, FIELD_TYPE.MEDIUM_BLOB, FIELD_TYPE.LONG_BLOB, FIELD_TYPE.BLOB),
+    *(FIELD_TYPE.STRING, FIELD_TYPE.VAR_STRING, FIELD_TYPE.VARCHAR),
+}
+_LOGIN = {ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, ER.TABLEACCESS_DENIED_ERROR, ER.COLUMNACCESS_DENIED_ERROR}
+_READ_ONLY = 1792
+_QUERY = {ER.PARSE_ERROR, ER.SYNTAX_ERROR, ER.EMPTY_QUERY, _READ_ONLY}
+_LOST = {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_CONN_HOST_ERROR, CR.CR_CONNECTION_ERROR, 0}
+_TLS = {CR.CR_SSL_CONNECTION_ERROR}
+# The ways to log in that send the password as it is, whoever asks for it.
+_PLAIN_LOGINS = ("mysql_clear_password", "dialog")
+
+
+class _Driver:
+    def connect(self, target: ConnectionTarget, seconds: float) -> Session:
+        tls: dict[str, Any] = {"ssl_disabled": True, "auth_plugin_map": dict.fromkeys(_PLAIN_LOGINS, _NoPlainLogin)}
+        if target.ssl_mode != "disable":
+            tls = {"ssl": tls_context(target)}
+        wait = int(min(seconds, 31_536_000)) + 1 if isfinite(seconds) else None
+        connection = pymysql.connect(
+            host=target.host,
+            port=target.port,
+            user=target.username or "",
+            # PyMySQL would take text for Latin-1, which is not what the password was set in.
+            password=(target.password or "").encode(),
+            database=target.database,
+            charset="utf8mb4",
+            connect_timeout=min(seconds, SECONDS_TO_CONNECT),
+            read_timeout=wait,
+            write_timeout=wait,
+            local_infile=False,
+            cursorclass=SSCursor,
+            **tls,
+        )
+        return _Session(connection)
+
+    def explain(self, target: ConnectionTarget, error: Exception) -> FetchFailure | None:
+        if not isinstance(error, pymysql.Error):
+            return None
+        code, said = (*error.args, 0, "")[:2] if error.args else (0, type(error).__name__)
+        if code == _READ_ONLY:
+            category = FailureCategory.CONFIG
+        elif code in _LOGIN or "Access denied" in str(said):
+            category = FailureCategory.AUTH
+        elif code in _QUERY or code in _TLS or "SSL" in str(said) or "certificate" in str(said):
+            category = FailureCategory.CONFIG
+        elif code in _LOST:
+            category = FailureCategory.NETWORK
+        else:
+            category = FailureCategory.SOURCE
+        sentence = f"The database {target.name} says: {target.scrubbed(str(said))}"
+        return FetchFailure(category, sentence, transient=category is FailureCategory.NETWORK)
+
+
+class _NoPlainLogin:
+    """What PyMySQL asks for an answer when a server wants the password itself."""
+
+    def __init__(self, connection: Any) -> None:
+        pass
+
+    def authenticate(self, packet: Any) -> NoReturn:
+        """Say nothing."""
+        raise pymysql.OperationalError(
+            CR.CR_SSL_CONNECTION_ERROR, "the server asks for the password in plain text, which ssl_mode disable forbids"
+        )
+
+
+class _Session:
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def probe(self) -> str:
+        with self._connection.cursor() as cursor:
+            cursor.execute("SELECT VERSION()")
+            version = str(cursor.fetchall()[0][0])
+        return f"{'MariaDB' if 'MariaDB' in version else 'MySQL'} {version.partition('-')[0]}"
+
+    def select(self, query: str) -> Rows:
+        with self._connection.cursor() as cursor:
+            cursor.execute("SET SESSION TRANSACTION READ ONLY")
+            cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+        # The rows stay with the server until they are asked for.
+        cursor = self._connection.cursor()
+        cursor.execute(query)
+        return _Rows(cursor)
+
+    def abort(self) -> None:
+        with suppress(Exception):
+            self._connection._force_close()
+
+    def close(self) -> None:
+        # Without a good-bye, which would read the rest of the rows first; nor is PyMySQL to look for them later.
+        self.abort()
+        if (unread := self._connection._result) is not None:
+            unread.unbuffered_active = False
+            self._connection._result = None
+
+
+class _Rows:
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self.columns: Sequence[Column] = [_column(field) for field in cursor._result.fields]
+
+    def fetch(self, count: int) -> Sequence[Sequence[Any]]:
+        rows: Sequence[Sequence[Any]] = self._cursor.fetchmany(count)
+        return rows
+
+
+def _column(field: Any) -> Column:
+    if field.type_code == FIELD_TYPE.LONGLONG and field.flags & FLAG.UNSIGNED:
+        return Column(field.name, pa.uint64())
+    if field.type_code == FIELD_TYPE.NEWDECIMAL:
+        # Its length counts the sign and the point, too.
+        digits = field.length - (1 if field.scale else 0) - (0 if field.flags & FLAG.UNSIGNED else 1)
+        fits = 0 < digits <= 38
+        return Column(field.name, pa.decimal128(digits, field.scale) if fits else pa.string())
+    if field.type_code in _BYTES_OR_TEXT and field.charsetnr == _BINARY:
+        return Column(field.name, pa.binary())
+    return Column(field.name, _TYPES.get(field.type_code, pa.string()))
+
+
+DRIVER = _Driver()

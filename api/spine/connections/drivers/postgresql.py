@@ -1,0 +1,169 @@
+"""PostgreSQL with psycopg, over libpq.
+
+libpq connects in C, so the addresses are checked here and given to it. Nothing of a personal set-up takes part: no
+password file, no client certificate, no authority that happens to lie in a home.
+"""
+
+import os
+import socket
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pyarrow as pa
+from psycopg.types.json import set_json_loads
+
+from spine.connections.drivers.base import (
+    SECONDS_TO_CONNECT,
+    Column,
+    Rows,
+    Session,
+    checked_addresses,
+    system_authorities,
+    tls_context,
+)
+from spine.connections.target import ConnectionTarget
+from spine.sources.failure import FailureCategory, FetchFailure
+
+# libpq takes a file that is not there for one that nobody wants to use.
+_NO_FILE = "/dev/null/none"
+_TYPES: dict[int, pa.DataType] = {
+    16: pa.bool_(),
+    17: pa.binary(),
+    20: pa.int64(),
+    21: pa.int16(),
+    23: pa.int32(),
+    26: pa.int64(),
+    700: pa.float32(),
+    701: pa.float64(),
+    1082: pa.date32(),
+    1083: pa.time64("us"),
+    1114: pa.timestamp("us"),
+    1184: pa.timestamp("us", "UTC"),
+}
+_NUMERIC = 1700
+# libpq waits no shorter for an address.
+_LEAST_SECONDS = 2
+# The classes of SQLSTATE, and single ones, by what they mean for who reads a source.
+_CATEGORIES = {
+    "28": FailureCategory.AUTH,
+    "42501": FailureCategory.AUTH,
+    "42601": FailureCategory.CONFIG,
+    "0A000": FailureCategory.CONFIG,
+    "25": FailureCategory.CONFIG,
+    "08": FailureCategory.NETWORK,
+    "53": FailureCategory.NETWORK,
+    "57": FailureCategory.NETWORK,
+    "58": FailureCategory.NETWORK,
+}
+_REFUSED_LOGIN = ("authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist")
+_TLS = ("SSL", "certificate", "TLS")
+
+
+class _Driver:
+    def connect(self, target: ConnectionTarget, seconds: float) -> Session:
+        seconds_to_connect = min(seconds, SECONDS_TO_CONNECT)
+        addresses = checked_addresses(target)[: max(1, int(seconds_to_connect // _LEAST_SECONDS))]
+        with tempfile.TemporaryDirectory(prefix="spine-") as folder:
+            connection = psycopg.connect(
+                host=",".join([target.host] * len(addresses)),
+                hostaddr=",".join(addresses),
+                port=target.port,
+                dbname=target.database,
+                user=target.username or "",
+                password=target.password or "",
+                passfile=_NO_FILE,
+                sslmode=target.ssl_mode,
+                sslrootcert=_authorities(target, folder),
+                sslcert=_NO_FILE,
+                sslkey=_NO_FILE,
+                gssencmode="disable",
+                # For each address.
+                connect_timeout=max(_LEAST_SECONDS, int(seconds_to_connect / len(addresses))),
+                application_name="spine",
+                # Whatever the database keeps its text in: queries are sent in it, and psycopg gives text as bytes for
+                # SQL_ASCII.
+                client_encoding="UTF8",
+                options=f"-c default_transaction_read_only=on -c statement_timeout={int(min(seconds, 1e6) * 1000)}",
+            )
+        set_json_loads(lambda text: bytes(text).decode() if not isinstance(text, str) else text, connection)
+        return _Session(connection)
+
+    def explain(self, target: ConnectionTarget, error: Exception) -> FetchFailure | None:
+        if not isinstance(error, psycopg.Error):
+            return None
+        said = target.scrubbed(error.diag.message_primary or str(error)) or type(error).__name__
+        category = _category(error, said)
+        transient = category is FailureCategory.NETWORK
+        return FetchFailure(category, f"The database {target.name} says: {said}", transient=transient)
+
+
+def _authorities(target: ConnectionTarget, folder: str) -> str:
+    """The file of the authorities to trust; with `require` none, or libpq would verify where it finds one."""
+    if target.ssl_mode not in ("verify-ca", "verify-full"):
+        return _NO_FILE
+    if target.ca is None:
+        return system_authorities()
+    tls_context(target)  # Told by us, where libpq would only say that it cannot read the file.
+    path = os.path.join(folder, "ca.pem")
+    with open(path, "w") as file:
+        file.write(target.ca)
+    return path
+
+
+def _category(error: psycopg.Error, said: str) -> FailureCategory:
+    if error.sqlstate:
+        return _CATEGORIES.get(error.sqlstate, _CATEGORIES.get(error.sqlstate[:2], FailureCategory.SOURCE))
+    if any(text in said for text in _REFUSED_LOGIN):
+        return FailureCategory.AUTH
+    if any(text in said for text in _TLS):
+        return FailureCategory.CONFIG
+    return FailureCategory.NETWORK
+
+
+class _Session:
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    def probe(self) -> str:
+        self._connection.execute("SELECT 1").fetchone()
+        version = self._connection.info.parameter_status("server_version") or ""
+        return f"PostgreSQL {version.partition(' ')[0]}"
+
+    def select(self, query: str) -> Rows:
+        self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        cursor = self._connection.cursor(name=f"spine_{uuid4().hex[:12]}")
+        # Over the extended protocol, which takes one statement and no more.
+        cursor.execute(query.encode())
+        return _Rows(cursor)
+
+    def abort(self) -> None:
+        with suppress(OSError, psycopg.Error):
+            descriptor = os.dup(self._connection.fileno())
+            with socket.socket(fileno=descriptor) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with suppress(psycopg.Error):
+            self._connection.close()
+
+
+class _Rows:
+    def __init__(self, cursor: psycopg.ServerCursor[Any]) -> None:
+        self._cursor = cursor
+        self.columns: Sequence[Column] = [_column(one) for one in cursor.description or ()]
+
+    def fetch(self, count: int) -> Sequence[Sequence[Any]]:
+        return self._cursor.fetchmany(count)
+
+
+def _column(described: psycopg.Column) -> Column:
+    if described.type_code == _NUMERIC and described.precision and described.precision <= 38:
+        return Column(described.name, pa.decimal128(described.precision, described.scale or 0))
+    return Column(described.name, _TYPES.get(described.type_code, pa.string()))
+
+
+DRIVER = _Driver()

@@ -1,0 +1,85 @@
+"""SQLite files below SPINE_FILE_ROOTS, opened to be read only."""
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from spine.connections.drivers.base import Column, Rows, Session
+from spine.connections.target import ConnectionTarget
+from spine.sources.failure import FailureCategory, FetchFailure
+from spine.sources.reading.file import absolute_path
+
+_FORBIDDEN = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGMA}
+
+
+class _Driver:
+    def connect(self, target: ConnectionTarget, seconds: float) -> Session:
+        path = _real_path(target)
+        uri = f"file:{quote(path)}?mode=ro"
+        connection = sqlite3.connect(uri, uri=True, timeout=min(seconds, 30), check_same_thread=False)
+        connection.execute("PRAGMA query_only=ON")
+        # Another file would be outside of what was checked.
+        connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_DENY if action in _FORBIDDEN else sqlite3.SQLITE_OK)
+        return _Session(connection)
+
+    def explain(self, target: ConnectionTarget, error: Exception) -> FetchFailure | None:
+        if not isinstance(error, sqlite3.Error):
+            return None
+        said = target.scrubbed(str(error))
+        name = error.sqlite_errorname if hasattr(error, "sqlite_errorname") else ""
+        if name in ("SQLITE_READONLY", "SQLITE_AUTH") or "syntax error" in said:
+            category = FailureCategory.CONFIG
+        elif name in ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_INTERRUPT"):
+            return FetchFailure(FailureCategory.SOURCE, f"The database {target.name} says: {said}", transient=True)
+        else:
+            category = FailureCategory.SOURCE
+        return FetchFailure(category, f"The database {target.name} says: {said}")
+
+
+def _real_path(target: ConnectionTarget) -> str:
+    """The file itself, with all links followed; SQLite would make one that is not there, but for its mode."""
+    path = absolute_path(target.database, target.file_roots)
+    real = Path(os.path.realpath(path))
+    if not any(real.is_relative_to(os.path.realpath(root)) for root in target.file_roots):
+        raise FetchFailure(FailureCategory.CONFIG, f"{path} leads out of the folders that SPINE_FILE_ROOTS opens.")
+    if not real.is_file():
+        raise FetchFailure(FailureCategory.SOURCE, f"{path} is not there, or no file.")
+    return str(real)
+
+
+class _Session:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def probe(self) -> str:
+        # Reads the file, which opening it does not.
+        self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        return f"SQLite {sqlite3.sqlite_version}"
+
+    def select(self, query: str) -> Rows:
+        return _Rows(self._connection.execute(query))
+
+    def abort(self) -> None:
+        with suppress(sqlite3.Error):
+            self._connection.interrupt()
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            self._connection.close()
+
+
+class _Rows:
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
+        self._cursor = cursor
+        # Types belong to values here; those of the first rows tell.
+        self.columns: Sequence[Column] = [Column(str(one[0]), None) for one in cursor.description or ()]
+
+    def fetch(self, count: int) -> Sequence[Sequence[Any]]:
+        return self._cursor.fetchmany(count)
+
+
+DRIVER = _Driver()

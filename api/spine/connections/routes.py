@@ -1,0 +1,55 @@
+"""`/api/v1/sources/connections`."""
+
+from fastapi import APIRouter
+
+from spine.connections import service
+from spine.connections.schemas import (
+    ConnectionTestResponse,
+    DatabaseConnectionCreate,
+    DatabaseConnectionResponse,
+    DbType,
+)
+from spine.dependencies import CallerDep, PageDep, PrefectDep, SessionDep, SessionsDep, SettingsDep
+from spine.http.openapi import errors
+from spine.pagination import Page
+from spine.schemas import ActionResponse
+
+router = APIRouter(prefix="/sources/connections", tags=["sources"])
+
+
+@router.get("/", include_in_schema=False)
+@router.get("", operation_id="list_connections", responses=errors(422))
+async def list_connections(
+    session: SessionDep, page: PageDep, db_type: DbType | None = None, enabled: bool | None = None
+) -> Page[DatabaseConnectionResponse]:
+    """List database connections, newest first."""
+    return await service.list_connections(session, db_type, enabled, page)
+
+
+@router.post("/", status_code=201, include_in_schema=False)
+@router.post("", operation_id="create_connection", status_code=201, responses=errors(400, 409, 413, 415, 422))
+async def create_connection(
+    session: SessionDep, settings: SettingsDep, caller: CallerDep, body: DatabaseConnectionCreate
+) -> ActionResponse:
+    """Register a database connection; nothing is connected yet."""
+    return await service.create_connection(session, settings, caller, body)
+
+
+@router.get("/{connection_id}", operation_id="get_connection", responses=errors(404))
+async def get_connection(session: SessionDep, connection_id: str) -> DatabaseConnectionResponse:
+    """Show one connection, by id or name, and how it was when it was last tried."""
+    return service.present(await service.find_connection(session, connection_id))
+
+
+@router.delete("/{connection_id}", operation_id="delete_connection", responses=errors(404, 409))
+async def delete_connection(session: SessionDep, connection_id: str) -> ActionResponse:
+    """Delete a connection that no source reads over."""
+    return await service.delete_connection(session, connection_id)
+
+
+@router.post("/{connection_id}/test", operation_id="test_connection", responses=errors(404, 409))
+async def test_connection(
+    sessions: SessionsDep, prefect: PrefectDep, settings: SettingsDep, connection_id: str
+) -> ConnectionTestResponse:
+    """Connect with the real driver, run a trivial query, and tell what the server says."""
+    return await service.check_connection(sessions, prefect, settings, connection_id)

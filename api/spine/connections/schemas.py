@@ -1,0 +1,146 @@
+"""The models of `/api/v1/sources/connections`, as clients are typed against them."""
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from spine.schemas import CaseInsensitiveEnum, Text
+from spine.secrets.refs import check_ref
+
+
+class DbType(CaseInsensitiveEnum):
+    """The kind of database."""
+
+    POSTGRESQL = "postgresql"
+    MYSQL = "mysql"
+    SQLITE = "sqlite"
+    ORACLE = "oracle"
+    DB2 = "db2"
+
+
+class SslMode(CaseInsensitiveEnum):
+    """No TLS; TLS or nothing; with a certificate of a known authority; and with the host's name in it."""
+
+    DISABLE = "disable"
+    REQUIRE = "require"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
+
+
+class HealthStatus(CaseInsensitiveEnum):
+    """How a connection was when it was last tried."""
+
+    HEALTHY = "HEALTHY"
+    UNHEALTHY = "UNHEALTHY"
+    UNKNOWN = "UNKNOWN"
+
+
+def _is_host(host: str) -> str:
+    # A list of hosts, the path of a socket or parts of a URL would mean more to a driver than what was checked.
+    if not all(char.isascii() and (char.isalnum() or char in ".-_:") for char in host) or host.startswith("-"):
+        raise ValueError("must be the name or the address of one host, without a port, a user or a path")
+    return host
+
+
+def _is_plain(text: str) -> str:
+    if not text.isprintable() or "://" in text:
+        raise ValueError("must be a plain name, not a URL")
+    return text
+
+
+Name = Annotated[Text, Field(min_length=1, max_length=200, description="Unique over all connections.")]
+Host = Annotated[Text, Field(min_length=1, max_length=255), AfterValidator(_is_host)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+PlainText = Annotated[Text, Field(min_length=1, max_length=1_000), AfterValidator(_is_plain)]
+Username = Annotated[Text, Field(min_length=1, max_length=255)]
+Ref = Annotated[Text, Field(min_length=1, max_length=255), AfterValidator(check_ref)]
+# What people call a password.
+_SECRETS = {"password", "passwd", "pwd", "pass", "secret", "token", "credentials", "api_key", "private_key"}
+
+
+class DatabaseConnectionCreate(BaseModel):
+    """A new connection. Its password stays where it is kept: `password_ref` names it."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "warehouse",
+                    "db_type": "postgresql",
+                    "host": "warehouse.example.com",
+                    "port": 5432,
+                    "database": "marts",
+                    "username": "reader",
+                    "password_ref": "env:WAREHOUSE_PASSWORD",
+                    "ssl_mode": "verify-full",
+                }
+            ]
+        },
+    )
+
+    name: Name
+    db_type: DbType
+    host: Host | None = Field(default=None, description="Not for sqlite.")
+    port: Port | None = Field(default=None, description="Not for sqlite.")
+    database: PlainText = Field(description="The database; for oracle the service, for sqlite the file.")
+    username: Username | None = None
+    password_ref: Ref | None = Field(
+        default=None, description="env:NAME, file:/path, prefect:block or vault:path#field"
+    )
+    pool_size: int = Field(default=5, ge=1, le=1_000)
+    pool_overflow: int = Field(default=10, ge=0, le=1_000)
+    ssl_mode: SslMode = SslMode.REQUIRE
+    ssl_cert_ref: Ref | None = Field(default=None, description="A certificate authority's certificate, as PEM.")
+    enabled: bool = Field(default=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_plain_secret(cls, sent: Any) -> Any:
+        for name in sent if isinstance(sent, dict) else ():
+            if isinstance(name, str) and name.lower() in _SECRETS:
+                raise ValueError(
+                    f"{name} would be kept in plain text; send password_ref instead, which names where it is kept: "
+                    "env:NAME, file:/run/secrets/x, prefect:block-name or vault:path#field"
+                )
+        return sent
+
+    @model_validator(mode="after")
+    def _host_and_port_but_for_sqlite(self) -> Self:
+        missing = [name for name in ("host", "port") if getattr(self, name) is None]
+        if self.db_type is not DbType.SQLITE and missing:
+            raise ValueError(f"{' and '.join(missing)} must be given for {self.db_type.value}")
+        return self
+
+
+class DatabaseConnectionResponse(BaseModel):
+    """A connection with its health, without the references to its secrets."""
+
+    id: str
+    name: str
+    db_type: DbType
+    host: str | None
+    port: int | None
+    database: str
+    username: str | None
+    pool_size: int
+    pool_overflow: int
+    ssl_mode: SslMode
+    enabled: bool
+    last_health_check_at: datetime | None
+    health_status: HealthStatus
+    health_message: str | None
+    active_connections: int = Field(description="Open now in the process that answers; none is kept for later.")
+    idle_connections: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class ConnectionTestResponse(BaseModel):
+    """What the server said."""
+
+    success: bool
+    message: str
+    latency_ms: float | None = Field(description="From the first packet to the answer of a query; null on failure.")

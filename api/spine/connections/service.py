@@ -1,0 +1,162 @@
+"""Connections: registered, read, tried and deleted."""
+
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from spine.auth.callers import Caller
+from spine.connections.schemas import (
+    ConnectionTestResponse,
+    DatabaseConnectionCreate,
+    DatabaseConnectionResponse,
+    DbType,
+    HealthStatus,
+    SslMode,
+)
+from spine.connections.tables import DatabaseConnection
+from spine.connections.target import open_target
+from spine.connections.trying import try_connection
+from spine.connections.usage import open_sessions
+from spine.db.base import new_id, utc_now
+from spine.db.engine import SessionFactory, database_errors, keep_writers_out
+from spine.errors import BadRequest, Conflict, FieldError, NotFound, Unavailable
+from spine.outgoing.addresses import literal_refusal
+from spine.pagination import Page, PageRequest, make_page
+from spine.prefect.client import Prefect
+from spine.schemas import ActionResponse
+from spine.secrets.refs import SecretMissing
+from spine.settings import Settings
+from spine.sources.failure import FetchFailure
+from spine.sources.names import check_name
+from spine.sources.reading.file import absolute_path
+from spine.sources.usage import sources_using
+
+
+async def create_connection(
+    session: AsyncSession, settings: Settings, caller: Caller, body: DatabaseConnectionCreate
+) -> ActionResponse:
+    """Register a connection. Raises `BadRequest` for what is plainly forbidden, and `Conflict` for its name."""
+    check_name(body.name)
+    _check_place(settings, body)
+    row = DatabaseConnection(**body.model_dump(mode="json"), id=new_id(), created_by=caller.name)
+    session.add(row)
+    try:
+        await session.flush()
+    except IntegrityError:
+        raise Conflict(f"There is a connection named {body.name!r} already.") from None
+    return ActionResponse(id=row.id, status="created", message=f"The connection {row.name!r} was registered.")
+
+
+def _check_place(settings: Settings, body: DatabaseConnectionCreate) -> None:
+    if body.db_type is DbType.SQLITE:
+        try:
+            absolute_path(body.database, settings.file_roots)
+        except FetchFailure as failure:
+            raise BadRequest(failure.sentence, [FieldError(("body", "database"), failure.sentence)]) from None
+    elif reason := literal_refusal(body.host or "", settings.allow_private_addresses):
+        raise BadRequest(f"host: {reason}.", [FieldError(("body", "host"), reason)])
+
+
+async def list_connections(
+    session: AsyncSession, db_type: DbType | None, enabled: bool | None, page: PageRequest
+) -> Page[DatabaseConnectionResponse]:
+    """A page of connections, newest first."""
+    conditions = []
+    if db_type is not None:
+        conditions.append(DatabaseConnection.db_type == db_type.value)
+    if enabled is not None:
+        conditions.append(DatabaseConnection.enabled.is_(enabled))
+    total = await session.scalar(select(func.count()).select_from(DatabaseConnection).where(*conditions)) or 0
+    newest_first = (DatabaseConnection.created_at.desc(), DatabaseConnection.id.desc())
+    wanted = select(DatabaseConnection).where(*conditions).order_by(*newest_first)
+    rows = await session.scalars(wanted.offset(page.offset).limit(page.limit))
+    return make_page([present(row) for row in rows], total, page)
+
+
+async def find_connection(session: AsyncSession, id_or_name: str, *, to_change: bool = False) -> DatabaseConnection:
+    """The connection with this id, or else this name; with `to_change` the first statement of its transaction.
+
+    Raises `NotFound`.
+    """
+    if to_change:
+        await keep_writers_out(session)
+    found: DatabaseConnection | None = None
+    if id_or_name.isprintable():
+        for mine in (DatabaseConnection.id == id_or_name.upper(), DatabaseConnection.name == id_or_name):
+            wanted = select(DatabaseConnection).where(mine)
+            found = found or await session.scalar(wanted.with_for_update() if to_change else wanted)
+    if found is None:
+        raise NotFound(f"No connection has the id or name {id_or_name!r}.")
+    return found
+
+
+async def delete_connection(session: AsyncSession, id_or_name: str) -> ActionResponse:
+    """Delete a connection. Raises `NotFound`, and `Conflict` naming the sources that read over it."""
+    row = await find_connection(session, id_or_name, to_change=True)
+    users = await sources_using(session, row.id)
+    if users:
+        raise Conflict(f"The connection {row.name!r} is used by {_named(users)}; change or delete that first.")
+    await session.delete(row)
+    await session.flush()
+    return ActionResponse(id=row.id, status="deleted", message=f"The connection {row.name!r} was deleted.")
+
+
+def _named(sources: list[str]) -> str:
+    told = ", ".join(repr(name) for name in sources[:10])
+    more = f" and {len(sources) - 10} more" if len(sources) > 10 else ""
+    return f"the source{'s' if len(sources) > 1 else ''} {told}{more}"
+
+
+async def check_connection(
+    sessions: SessionFactory, prefect: Prefect, settings: Settings, id_or_name: str
+) -> ConnectionTestResponse:
+    """Try a connection now and keep how it was.
+
+    Raises `NotFound`, and `Conflict` for one that is disabled. A keeper of its secrets out of reach, and too many tries
+    at once, are told and say nothing about the database, so that its health stays.
+    """
+    with database_errors():
+        async with sessions() as session:
+            row = await find_connection(session, id_or_name)
+    try:
+        trial = await try_connection(await open_target(row, prefect, settings))
+    except (SecretMissing, BadRequest) as missing:
+        await _note_health(sessions, row.id, HealthStatus.UNHEALTHY, missing.detail)
+        return ConnectionTestResponse(success=False, message=missing.detail, latency_ms=None)
+    except Unavailable as reason:
+        return ConnectionTestResponse(success=False, message=reason.detail, latency_ms=None)
+    status = HealthStatus.HEALTHY if trial.success else HealthStatus.UNHEALTHY
+    await _note_health(sessions, row.id, status, trial.message)
+    return ConnectionTestResponse(success=trial.success, message=trial.message, latency_ms=trial.latency_ms)
+
+
+async def _note_health(sessions: SessionFactory, connection_id: str, status: HealthStatus, message: str) -> None:
+    mine = update(DatabaseConnection).where(DatabaseConnection.id == connection_id)
+    health = {"health_status": status.value, "health_message": message, "last_health_check_at": utc_now()}
+    with database_errors():
+        async with sessions.begin() as session:
+            await session.execute(mine.values(**health))
+
+
+def present(row: DatabaseConnection) -> DatabaseConnectionResponse:
+    """A connection as clients see it."""
+    return DatabaseConnectionResponse(
+        id=row.id,
+        name=row.name,
+        db_type=DbType(row.db_type),
+        host=row.host,
+        port=row.port,
+        database=row.database,
+        username=row.username,
+        pool_size=row.pool_size,
+        pool_overflow=row.pool_overflow,
+        ssl_mode=SslMode(row.ssl_mode),
+        enabled=row.enabled,
+        last_health_check_at=row.last_health_check_at,
+        health_status=HealthStatus(row.health_status),
+        health_message=row.health_message,
+        active_connections=open_sessions(row.id),
+        idle_connections=0,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

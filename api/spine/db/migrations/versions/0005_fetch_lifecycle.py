@@ -1,0 +1,43 @@
+"""Count the changes of a source's configuration, and give fetches that are silent a last call.
+
+What is told of a source's failures is found by its key from now on.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from spine.db.base import UtcDateTime
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+UNRESOLVED = sa.text("dedup_key IS NOT NULL AND resolved_at IS NULL")
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("sources", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("config_version", sa.Integer(), nullable=False, server_default="1"))
+    with op.batch_alter_table("fetches", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("config_version", sa.Integer(), nullable=True))
+        batch_op.add_column(sa.Column("last_call", UtcDateTime(), nullable=True))
+    # What was fetched before counts as read under the present configuration.
+    op.execute(sa.table("fetches", sa.column("config_version", sa.Integer())).update().values(config_version=1))
+    with op.batch_alter_table("alerts", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_alerts_unresolved_key",
+            ["dedup_key"],
+            unique=False,
+            postgresql_where=UNRESOLVED,
+            sqlite_where=UNRESOLVED,
+        )
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("alerts", schema=None) as batch_op:
+        batch_op.drop_index("ix_alerts_unresolved_key")
+    with op.batch_alter_table("fetches", schema=None) as batch_op:
+        batch_op.drop_column("last_call")
+        batch_op.drop_column("config_version")
+    with op.batch_alter_table("sources", schema=None) as batch_op:
+        batch_op.drop_column("config_version")

@@ -1,0 +1,129 @@
+"""What a route may ask for, all made here: who calls, a database session, Prefect, a page."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import Depends, Header, Query, Request, Security
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import AfterValidator
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from spine.auth.callers import Caller, Scope
+from spine.auth.jwt import JwtVerifier
+from spine.auth.service import check_key
+from spine.db.engine import SessionFactory, database_errors
+from spine.errors import Forbidden, Unauthorized
+from spine.idempotency.service import IdempotentCall, hash_body
+from spine.pagination import PageRequest
+from spine.prefect.client import Prefect
+from spine.settings import Settings, get_settings
+
+SettingsDep = Annotated[Settings, Depends(get_settings)]
+
+READING_METHODS = {"GET", "HEAD", "OPTIONS"}
+
+api_key_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key of `spine keys create`.")
+bearer_header = HTTPBearer(auto_error=False, description="An API key, or a JWT where the server is set up for them.")
+
+
+async def get_sessions(request: Request) -> SessionFactory:
+    """The application's session factory."""
+    sessions: SessionFactory = request.app.state.sessions
+    return sessions
+
+
+async def get_prefect(request: Request) -> Prefect:
+    """The application's one door to Prefect, with this request's deadline."""
+    prefect: Prefect = request.app.state.prefect
+    return prefect.for_one_request()
+
+
+SessionsDep = Annotated[SessionFactory, Depends(get_sessions)]
+PrefectDep = Annotated[Prefect, Depends(get_prefect)]
+
+
+async def get_session(sessions: SessionsDep) -> AsyncIterator[AsyncSession]:
+    """A session whose transaction is committed when the route has returned, before the answer is sent."""
+    with database_errors():
+        async with sessions.begin() as session:
+            yield session
+
+
+SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
+
+
+async def get_caller(
+    request: Request,
+    sessions: SessionsDep,
+    api_key: Annotated[str | None, Security(api_key_header)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(bearer_header)],
+) -> Caller:
+    """The checked caller, who must have the scope that the method needs: `read` to read, `write` for the rest.
+
+    The router of `/api/v1` depends on this, so that no route below it can be without a credential.
+    """
+    caller = await _identify(request, sessions, api_key, bearer.credentials if bearer else None)
+    needed = Scope.READ if request.method in READING_METHODS else Scope.WRITE
+    if not caller.may(needed):
+        raise Forbidden(f"This credential has no {needed.value!r} scope, which {request.method} needs here.")
+    return caller
+
+
+async def _identify(request: Request, sessions: SessionsDep, api_key: str | None, bearer: str | None) -> Caller:
+    credential = api_key or bearer
+    if not credential:
+        raise Unauthorized("Send an API key in X-API-Key, or an API key or JWT in Authorization: Bearer.")
+    verifier: JwtVerifier | None = request.app.state.jwt_verifier
+    if not api_key and credential.count(".") == 2 and verifier is not None:
+        return await verifier.check(credential)
+    with database_errors():
+        async with sessions() as session:
+            return await check_key(session, credential)
+
+
+CallerDep = Annotated[Caller, Depends(get_caller)]
+
+
+async def get_idempotent_call(
+    request: Request,
+    sessions: SessionsDep,
+    caller: CallerDep,
+    idempotency_key: Annotated[
+        str | None,
+        Header(min_length=1, max_length=255, description="Makes a repeat of this request safe for 24 hours."),
+    ] = None,
+) -> IdempotentCall:
+    """The request as far as idempotency goes; its route is the path, so that each workflow has keys of its own."""
+    return IdempotentCall(
+        sessions=sessions,
+        owner=caller.id,
+        route=f"{request.method} {request.url.path}?{request.url.query}",
+        key=idempotency_key,
+        body_hash=hash_body(await request.body()),
+    )
+
+
+IdempotentDep = Annotated[IdempotentCall, Depends(get_idempotent_call)]
+
+
+async def get_page(
+    offset: Annotated[int, Query(ge=0, le=2**31 - 1, description="How many rows to leave out.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=100, description="How many rows to return at the most.")] = 20,
+) -> PageRequest:
+    """The page that the query asks for."""
+    return PageRequest(offset=offset, limit=limit)
+
+
+PageDep = Annotated[PageRequest, Depends(get_page)]
+
+
+def _as_utc(time: datetime) -> datetime:
+    try:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("in UTC the time lies outside the years 1 to 9999") from None
+
+
+# A naive time in a query means UTC.
+QueryTime = Annotated[datetime, AfterValidator(_as_utc)]

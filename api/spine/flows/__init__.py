@@ -1,0 +1,1 @@
+"""The flows that belong to Spine itself, deployed by module."""

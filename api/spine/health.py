@@ -1,0 +1,105 @@
+"""`/health/live` and `/health/ready`, for supervisors and load balancers; no credential needed."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+from sqlalchemy import text
+
+from spine.alerts.delivery_health import read_delivery_health
+from spine.db.engine import SessionFactory, database_errors
+from spine.dependencies import PrefectDep, SessionsDep, SettingsDep
+from spine.errors import NotFound, SpineError
+from spine.prefect.client import Prefect
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+SECONDS_FOR_A_CHECK = 3
+
+
+class ComponentHealth(BaseModel):
+    """One thing that Spine needs."""
+
+    state: Literal["up", "degraded", "down"] = Field(description="Degraded: at work, and somebody should look.")
+    detail: str = Field(examples=["1 worker online in pool 'spine'"])
+
+
+class Liveness(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(BaseModel):
+    """Whether work that is sent here can be done."""
+
+    status: Literal["ready", "not_ready"]
+    prefect: ComponentHealth
+    database: ComponentHealth
+    worker: ComponentHealth
+    alerts: ComponentHealth
+
+
+@router.get("/live", operation_id="health_live")
+async def live() -> Liveness:
+    """Tell that the process is up; it asks nobody else."""
+    return Liveness()
+
+
+@router.get("/ready", operation_id="health_ready", responses={503: {"model": Readiness}})
+async def ready(response: Response, prefect: PrefectDep, sessions: SessionsDep, settings: SettingsDep) -> Readiness:
+    """Tell what is up: Prefect, the database, a worker. 503 unless all are; failing alert channels are only told."""
+    components = await asyncio.gather(
+        _bounded(_check_prefect(prefect)),
+        _bounded(_check_database(sessions)),
+        _bounded(_check_worker(prefect, settings.work_pool)),
+        _bounded(_check_alerts(sessions)),
+    )
+    all_up = all(component.state != "down" for component in components)
+    response.status_code = 200 if all_up else 503
+    return Readiness(
+        status="ready" if all_up else "not_ready",
+        prefect=components[0],
+        database=components[1],
+        worker=components[2],
+        alerts=components[3],
+    )
+
+
+async def _bounded(check: Coroutine[Any, Any, str | ComponentHealth]) -> ComponentHealth:
+    try:
+        found = await asyncio.wait_for(check, SECONDS_FOR_A_CHECK)
+        return found if isinstance(found, ComponentHealth) else ComponentHealth(state="up", detail=found)
+    except TimeoutError:
+        return ComponentHealth(state="down", detail=f"no answer within {SECONDS_FOR_A_CHECK} s")
+    except SpineError as error:
+        return ComponentHealth(state="down", detail=error.detail)
+
+
+async def _check_prefect(prefect: Prefect) -> str:
+    await prefect.check()
+    return "Prefect's API answers"
+
+
+async def _check_database(sessions: SessionFactory) -> str:
+    with database_errors():
+        async with sessions() as session:
+            await session.execute(text("SELECT 1"))
+    return "the database answers"
+
+
+async def _check_alerts(sessions: SessionFactory) -> ComponentHealth:
+    health = await read_delivery_health(sessions)
+    return ComponentHealth(state="degraded" if health.is_troubled else "up", detail=health.summary)
+
+
+async def _check_worker(prefect: Prefect, pool: str) -> str:
+    try:
+        workers = await prefect.online_workers(pool)
+    except NotFound:
+        raise NotFound(f"Prefect has no work pool named {pool!r}.") from None
+    if not workers:
+        raise NotFound(f"No worker is online in pool {pool!r}.")
+    return f"{len(workers)} {'worker' if len(workers) == 1 else 'workers'} online in pool {pool!r}"

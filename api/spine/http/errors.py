@@ -1,0 +1,96 @@
+"""The one error envelope: `{"detail": str, "errors"?: [{"loc": [...], "msg": str}]}`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from spine.db.engine import database_errors
+from spine.errors import DatabaseUnavailable, SpineError, Unauthorized, Unavailable
+
+
+class FieldProblem(BaseModel):
+    """One wrong field."""
+
+    loc: list[str | int] = Field(examples=[["body", "params", "week_ending"]])
+    msg: str = Field(examples=["'2025-13-01' is not a date"])
+
+
+class ErrorResponse(BaseModel):
+    """Every error of the API."""
+
+    detail: str = Field(description="One sentence a person can act on.", examples=["No workflow is named 'x'."])
+    errors: list[FieldProblem] | None = Field(default=None, description="The wrong fields, where there are some.")
+
+
+# What FastAPI and Starlette say by themselves is no sentence that a person can act on.
+_PLAIN_WORDS = {
+    400: "The body cannot be read as JSON.",
+    404: "Nothing has this path; /docs lists what there is.",
+    405: "This path does not take this method; the header Allow names those that it takes.",
+}
+
+
+def envelope(
+    status_code: int,
+    detail: str,
+    errors: Sequence[dict[str, Any]] | None = None,
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    """An error answer in the API's only shape."""
+    content: dict[str, Any] = {"detail": detail}
+    if errors:
+        content["errors"] = list(errors)
+    return JSONResponse(content, status_code=status_code, headers=headers)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make `app` answer every error with the envelope."""
+    app.add_exception_handler(SpineError, _answer_spine_error)
+    app.add_exception_handler(RequestValidationError, _answer_validation_error)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(SQLAlchemyError, _answer_database_error)
+
+
+async def _answer_spine_error(_request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, SpineError):
+        raise error
+    headers: dict[str, str] = {}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    problems = [{"loc": list(problem.loc), "msg": problem.msg} for problem in error.errors]
+    return envelope(error.status_code, error.detail, problems, headers)
+
+
+async def _answer_validation_error(_request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    # The offending input itself is left out: it may be a secret in the wrong place.
+    problems = [{"loc": list(problem["loc"]), "msg": problem["msg"]} for problem in error.errors()]
+    named = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
+    return envelope(422, f"The request does not fit the schema: {named}.", problems)
+
+
+async def _answer_http_error(_request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    detail = _PLAIN_WORDS.get(error.status_code, str(error.detail))
+    return envelope(error.status_code, detail, headers=dict(error.headers or {}))
+
+
+async def _answer_database_error(request: Request, error: Exception) -> JSONResponse:
+    """Answer 503 when the database is out of reach; any other database error is a defect and stays one."""
+    if isinstance(error, DBAPIError | SQLAlchemyError):
+        try:
+            with database_errors():
+                raise error
+        except DatabaseUnavailable as unavailable:
+            return await _answer_spine_error(request, unavailable)
+    raise error

@@ -1,0 +1,108 @@
+"""Middleware in plain ASGI: request ids and the access log, the body limit, the media type.
+
+Plain ASGI because a client that hangs up must not cancel work that was accepted, and because answers may be streams.
+"""
+
+import re
+import time
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from spine.db.base import new_id
+from spine.http.errors import envelope
+from spine.http.logs import get_logger
+
+log = get_logger("spine.http")
+
+ACCEPTABLE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+BODY_METHODS = {"POST", "PUT", "PATCH", "DELETE"}
+
+
+class RequestIdMiddleware:
+    """Give every request an id (the caller's own `X-Request-ID` if it is harmless), log it, answer for crashes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the request with its id in the context of the log."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        wanted = Headers(scope=scope).get("x-request-id", "")
+        request_id = wanted if ACCEPTABLE_REQUEST_ID.fullmatch(wanted) else new_id()
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self.app(scope, receive, send_with_id)
+            except Exception:
+                log.exception("request crashed", method=scope["method"], path=scope["path"])
+                if status:
+                    raise
+                answer = envelope(500, "Spine made a mistake; the log holds the details under this request id.")
+                await answer(scope, receive, send_with_id)
+            finally:
+                duration_ms = round((time.perf_counter() - started) * 1000, 1)
+                log.info("request", method=scope["method"], path=scope["path"], status=status, duration_ms=duration_ms)
+
+
+class BodyMiddleware:
+    """Refuse bodies that are larger than the limit (413) or not JSON (415) before any of it is parsed."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the body up to the limit, then hand it on as one message."""
+        if scope["type"] != "http" or scope["method"] not in BODY_METHODS:
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        too_large = envelope(413, f"The body is larger than the {self.max_bytes:,} bytes that are accepted.")
+        declared = headers.get("content-length", "0")
+        if declared.isdecimal() and int(declared) > self.max_bytes:
+            await too_large(scope, receive, send)
+            return
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            if len(body) > self.max_bytes:
+                await too_large(scope, receive, send)
+                return
+            if not message.get("more_body", False):
+                break
+        if body and not _is_json(headers.get("content-type", "")):
+            await envelope(415, "Send the body as application/json.")(scope, receive, send)
+            return
+        await self.app(scope, _replay(body, receive), send)
+
+
+def _is_json(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    pending = [body]
+
+    async def replay() -> Message:
+        if pending:
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        return await receive()
+
+    return replay

@@ -1,0 +1,98 @@
+"""The OpenAPI 3.1 document: complete enough to generate typed clients from."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from spine.http.errors import ErrorResponse
+
+_EXAMPLES: dict[int, str] = {
+    400: "The workflow 'finra.weekly_refresh' does not take these parameters: tier: 'X' is not one of ['OTC', 'T1'].",
+    401: "The API key is unknown or was revoked.",
+    403: "This credential has no 'write' scope, which POST needs here.",
+    404: "No workflow is named 'finra.weekly_refersh'. Did you mean 'finra.weekly_refresh'?",
+    409: "Run 0b7c8a52-6f0e-4f2e-9a3f-0a5f3f0d8a11 has already ended as Completed.",
+    413: "The body is larger than the 1,048,576 bytes that are accepted.",
+    415: "Send the body as application/json.",
+    416: "The range begins after the end of the content, which has 5,120 bytes.",
+    422: "The request does not fit the schema: query.limit: Input should be less than or equal to 100.",
+    503: "Prefect's API is out of reach; try again in a few seconds.",
+}
+
+_MEANINGS: dict[int, str] = {
+    400: "The body has the right shape but a wrong value.",
+    401: "No credential, or one that is not valid.",
+    403: "The credential lacks the scope.",
+    404: "No such resource.",
+    409: "A duplicate, or a transition that the state forbids.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    416: "The range begins after the end of the content.",
+    422: "The body or the query does not fit the schema.",
+    503: "Prefect's API or the database is out of reach.",
+}
+
+# Every route of the API can answer with these.
+ALWAYS = (401, 403, 503)
+
+REQUEST_ID = {"description": "Names this request in the log.", "schema": {"type": "string"}}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route: the errors named here, and those that every route can answer with."""
+    return {status: _error(status) for status in sorted({*statuses, *ALWAYS})}
+
+
+def _error(status: int) -> dict[str, Any]:
+    headers: dict[str, Any] = {"X-Request-ID": REQUEST_ID}
+    if status == 503:
+        headers["Retry-After"] = {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+    return {
+        "model": ErrorResponse,
+        "description": _MEANINGS[status],
+        "headers": headers,
+        "content": {"application/json": {"example": {"detail": _EXAMPLES[status]}}},
+    }
+
+
+def install_openapi(app: FastAPI) -> None:
+    """Make `app` serve its document, made once."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _finish(
+                get_openapi(
+                    title=app.title,
+                    version=app.version,
+                    summary=app.summary,
+                    description=app.description,
+                    routes=app.routes,
+                )
+            )
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _finish(schema: dict[str, Any]) -> dict[str, Any]:
+    """Say that answers carry their request id, and leave out the validation errors that FastAPI adds by itself."""
+    for path in schema["paths"].values():
+        for operation in path.values():
+            for status, response in list(operation["responses"].items()):
+                content = response.get("content", {}).get("application/json", {})
+                if content.get("schema", {}).get("$ref", "").endswith("/HTTPValidationError"):
+                    operation["responses"][status] = {
+                        "description": _MEANINGS[422],
+                        "headers": {"X-Request-ID": REQUEST_ID},
+                        "content": {
+                            "application/json": {
+                                "schema": {"$ref": "#/components/schemas/ErrorResponse"},
+                                "example": {"detail": _EXAMPLES[422]},
+                            }
+                        },
+                    }
+                response.setdefault("headers", {})["X-Request-ID"] = REQUEST_ID
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(unused, None)
+    return schema

@@ -1,0 +1,110 @@
+"""Do the work of a request once, however often the request arrives.
+
+The row is committed before the work starts and its id is handed to the work, which uses it as the idempotency key
+towards Prefect. A repeat therefore needs no lock: while no answer is stored it does the work again under the same id,
+which finds the first result, and whichever try stores its answer first answers for all. That holds for two requests
+at once, for a crash in between, and for a client that stopped waiting.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+
+from pydantic import BaseModel
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError
+
+from spine.db.base import new_id, utc_now
+from spine.db.engine import SessionFactory, database_errors
+from spine.errors import Conflict, SpineError, Unavailable
+from spine.idempotency.tables import IdempotentRequest
+
+KEPT_FOR = timedelta(hours=24)
+
+Work = Callable[[str], Awaitable[BaseModel]]
+
+
+@dataclass(frozen=True)
+class IdempotentCall:
+    """One request as far as idempotency goes: who sent what where, and under which key, if any."""
+
+    sessions: SessionFactory
+    owner: str
+    route: str
+    key: str | None
+    body_hash: str
+
+    async def run(self, work: Work) -> bytes:
+        """The answer's JSON: of `work` done now, or the very bytes of the first answer to this key.
+
+        `work` gets the operation's id. Refusals (4xx) are not kept: they changed nothing, and the same key can be
+        used once their reason is gone. Raises `Conflict` when the key came with another body before.
+        """
+        if self.key is None:
+            return _to_json(await work(new_id()))
+        row = await self._open(self.key)
+        if row.body_hash != self.body_hash:
+            raise Conflict("This Idempotency-Key was used with another body; a new request needs a new key.")
+        if row.answer is not None:
+            return row.answer
+        try:
+            answer = _to_json(await work(row.id))
+        except Unavailable:
+            raise
+        except SpineError:
+            await self._forget(row.id)
+            raise
+        return await self._store(row.id, answer)
+
+    async def _open(self, key: str) -> IdempotentRequest:
+        key_hash = sha256("\0".join((self.owner, self.route, key)).encode()).hexdigest()
+        mine = select(IdempotentRequest).where(IdempotentRequest.key_hash == key_hash)
+        with database_errors():
+            try:
+                async with self.sessions.begin() as session:
+                    expired = IdempotentRequest.created_at < utc_now() - KEPT_FOR
+                    await session.execute(delete(IdempotentRequest).where(expired))
+                    row = await session.scalar(mine)
+                    if row is None:
+                        # A path can hold a NUL character, a PostgreSQL text cannot.
+                        route = self.route.replace("\0", "%00")
+                        row = IdempotentRequest(
+                            key_hash=key_hash, owner=self.owner, route=route, body_hash=self.body_hash
+                        )
+                        session.add(row)
+                    return row
+            except IntegrityError:
+                # Another request with this key was faster; its row is the one to go on with, if it is still there.
+                return await self._open(key)
+
+    async def _store(self, operation_id: str, answer: bytes) -> bytes:
+        with database_errors():
+            async with self.sessions.begin() as session:
+                mine = IdempotentRequest.id == operation_id
+                unanswered = IdempotentRequest.answer.is_(None)
+                await session.execute(update(IdempotentRequest).where(mine, unanswered).values(answer=answer))
+                stored = await session.scalar(select(IdempotentRequest.answer).where(mine))
+        return answer if stored is None else stored
+
+    async def _forget(self, operation_id: str) -> None:
+        with database_errors():
+            async with self.sessions.begin() as session:
+                await session.execute(
+                    delete(IdempotentRequest).where(
+                        IdempotentRequest.id == operation_id, IdempotentRequest.answer.is_(None)
+                    )
+                )
+
+
+def hash_body(body: bytes) -> str:
+    """SHA-256 of a request body, hex; JSON that differs only in white space or order of keys hashes the same."""
+    with suppress(ValueError, RecursionError):
+        body = json.dumps(json.loads(body), sort_keys=True).encode()
+    return sha256(body).hexdigest()
+
+
+def _to_json(answer: BaseModel) -> bytes:
+    return answer.model_dump_json().encode()

@@ -1,0 +1,106 @@
+"""The application: `uvicorn --factory spine.main:create_app`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from importlib.metadata import version
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi_offline import FastAPIOffline
+
+from spine import health, metrics
+from spine.alerts.routes import router as alerts
+from spine.alerts.service import Alerting
+from spine.auth.jwt import JwtVerifier
+from spine.cache.routes import router as cache
+from spine.cache.store import BlobStore
+from spine.cache.tidying import Tidying
+from spine.connections.routes import router as connections
+from spine.db.engine import make_engine, make_sessions
+from spine.dependencies import get_caller
+from spine.http.errors import install_error_handlers
+from spine.http.logs import configure_logging
+from spine.http.middleware import BodyMiddleware, RequestIdMiddleware
+from spine.http.openapi import install_openapi
+from spine.prefect.client import Prefect
+from spine.run_history.follower import Chore, Follower
+from spine.schedules.catalogue import Catalogue
+from spine.schedules.routes import router as schedules
+from spine.schedules.watch import ScheduleWatch
+from spine.settings import Settings, get_settings
+from spine.sources.lost_fetches import LostFetches
+from spine.sources.routes import router as sources
+from spine.workflows.routes import router as workflows
+
+DESCRIPTION = """
+One stable API over Prefect: runs of workflows (Prefect flows) and schedules (Prefect deployments), with credentials,
+exact pages and clear errors.
+
+Send an API key as `X-API-Key`, or as `Authorization: Bearer`. `spine keys create` makes one.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The API with all its routes; nothing is connected before it starts."""
+    settings = settings or get_settings()
+    configure_logging(settings.log_level)
+    # The docs page brings its own scripts: FastAPI's would fetch them from a public network.
+    app = FastAPIOffline(
+        title="Spine",
+        version=version("prefect-spine"),
+        summary="A control plane for data pipelines, native to Prefect.",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    app.state.catalogue = Catalogue()
+    app.dependency_overrides[get_settings] = lambda: settings
+    app.include_router(health.router)
+    app.include_router(metrics.router)
+    app.include_router(_api_v1())
+    install_error_handlers(app)
+    install_openapi(app)
+    app.add_middleware(BodyMiddleware, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestIdMiddleware)
+    return app
+
+
+def _api_v1() -> APIRouter:
+    """Every route of the contract, all behind one credential check."""
+    router = APIRouter(prefix="/api/v1", dependencies=[Depends(get_caller)])
+    router.include_router(workflows)
+    router.include_router(schedules)
+    router.include_router(alerts)
+    # Before the sources, whose names stand in the same place of a path.
+    router.include_router(cache)
+    router.include_router(connections)
+    router.include_router(sources)
+    return router
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open the database and the door to Prefect, which may both be down: requests then answer 503."""
+    settings: Settings = app.state.settings
+    engine = make_engine(settings.sqlalchemy_url)
+    app.state.sessions = make_sessions(engine)
+    app.state.jwt_verifier = _jwt_verifier(settings)
+    try:
+        async with Prefect.connect(settings.prefect_deadline_seconds) as prefect:
+            app.state.prefect = prefect
+            alerting = app.state.alerting = Alerting(settings, app.state.sessions, prefect)
+            after_reading: list[Chore] = [LostFetches(alerting.dispatcher.wake), *alerting.after_reading]
+            follower = Follower(prefect, app.state.sessions, [ScheduleWatch(), *alerting.chores], after_reading)
+            store = app.state.cache_store = BlobStore.of(settings)
+            tidying = Tidying(app.state.sessions, store, settings.cache_max_bytes)
+            following = follower.following() if settings.follow_runs else nullcontext()
+            async with alerting.running(), tidying.running(), following:
+                yield
+    finally:
+        await engine.dispose()
+
+
+def _jwt_verifier(settings: Settings) -> JwtVerifier | None:
+    if not (settings.jwks_url and settings.jwt_issuer and settings.jwt_audience):
+        return None
+    return JwtVerifier(settings.jwks_url, settings.jwt_issuer, settings.jwt_audience)

@@ -1,0 +1,47 @@
+"""`/metrics` for Prometheus; no credential needed."""
+
+from collections.abc import Iterator
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from spine.alerts.delivery_health import DeliveryHealth, read_delivery_health
+from spine.dependencies import SessionsDep
+
+router = APIRouter(tags=["health"])
+
+
+class _Alerts(Collector):
+    """The state of deliveries, the same whichever process is asked."""
+
+    def __init__(self, health: DeliveryHealth) -> None:
+        self._health = health
+
+    def collect(self) -> Iterator[Metric]:
+        """Every gauge."""
+        health = self._health
+        yield GaugeMetricFamily("spine_alert_deliveries_pending", "Deliveries that wait.", health.pending)
+        yield GaugeMetricFamily(
+            "spine_alert_deliveries_oldest_pending_seconds",
+            "How long the oldest of them waits.",
+            health.oldest_pending_seconds,
+        )
+        yield GaugeMetricFamily(
+            "spine_alert_deliveries_given_up_last_hour", "Deliveries that failed for good.", health.given_up
+        )
+        failures = GaugeMetricFamily(
+            "spine_alert_channel_consecutive_failures", "Failed attempts in a row.", labels=["channel"]
+        )
+        for name, count in health.failures.items():
+            failures.add_metric([name], count)
+        yield failures
+
+
+@router.get("/metrics", operation_id="metrics", response_class=Response)
+async def metrics(sessions: SessionsDep) -> Response:
+    """Show how telling people of alerts goes, in Prometheus's text format."""
+    registry = CollectorRegistry()
+    registry.register(_Alerts(await read_delivery_health(sessions)))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,176 @@
+"""Deployments and their schedules: Prefect's rows as Spine reads them, and the calls that change them.
+
+The models leave the schedules as plain JSON: Prefect's own models check every time zone again on each read, which for
+a page of 100 takes longer than the rest of the request. `spine.prefect.schedules` turns them into Prefect's classes.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import httpx
+from prefect.types.names import BANNED_CHARACTERS
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter
+
+from spine.errors import BadRequest
+from spine.prefect.filters import Json
+from spine.prefect.transport import MOST_ROWS, Transport, parse, texts
+
+
+class ScheduleRow(BaseModel):
+    """One schedule of a deployment: when it runs, and whether it does."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: UUID
+    schedule: Json
+    active: bool
+    slug: str | None = None
+    parameters: Json = {}
+    created: datetime | None = None
+    updated: datetime | None = None
+
+
+class ConcurrencyLimit(BaseModel):
+    """How many runs of a deployment may be in progress at once."""
+
+    limit: int
+
+
+class ConcurrencyOptions(BaseModel):
+    """What happens to a run that finds the limit reached: `ENQUEUE` or `CANCEL_NEW`."""
+
+    collision_strategy: str
+
+
+class Deployment(BaseModel):
+    """A deployment; names and meanings are Prefect's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: UUID
+    name: str
+    flow_id: UUID
+    created: datetime
+    updated: datetime
+    description: str | None = None
+    paused: bool = False
+    schedules: list[ScheduleRow] = []
+    parameters: Json = {}
+    tags: list[str] = []
+    labels: Annotated[dict[str, Any], BeforeValidator(lambda value: value or {})] = {}
+    parameter_openapi_schema: Json | None = None
+    enforce_parameter_schema: bool = True
+    global_concurrency_limit: ConcurrencyLimit | None = None
+    concurrency_options: ConcurrencyOptions | None = None
+    version: str | None = None
+    entrypoint: str | None = None
+    path: str | None = None
+    pull_steps: list[Json] | None = None
+    job_variables: Json | None = None
+    work_pool_name: str | None = None
+    work_queue_name: str | None = None
+    storage_document_id: UUID | None = None
+    infrastructure_document_id: UUID | None = None
+
+
+_ONE = TypeAdapter(Deployment)
+_MANY = TypeAdapter(list[Deployment])
+
+NEWEST_FIRST = "CREATED_DESC"
+
+# Characters that the name of a deployment cannot have.
+BANNED_IN_NAMES = tuple(BANNED_CHARACTERS)
+
+
+class DeploymentCalls(Transport):
+    """What Spine asks of Prefect about deployments."""
+
+    async def deployments(self, wanted: Json) -> list[Deployment]:
+        """All deployments that fit `wanted` (`flows`, `deployments` as in Prefect's filter route), newest first."""
+        return await self._all("/deployments/filter", _MANY, wanted, NEWEST_FIRST)
+
+    async def deployments_by_id(self, deployment_ids: Sequence[UUID]) -> dict[UUID, Deployment]:
+        """The deployments with these ids that still exist."""
+        found: dict[UUID, Deployment] = {}
+        for start in range(0, len(deployment_ids), MOST_ROWS):
+            some = texts(deployment_ids[start : start + MOST_ROWS])
+            rows = await self.deployments({"deployments": {"id": {"any_": some}}})
+            found |= {deployment.id: deployment for deployment in rows}
+        return found
+
+    async def page_of_deployments(
+        self, wanted: Json, offset: int, limit: int, sort: str = NEWEST_FIRST
+    ) -> list[Deployment]:
+        """Some of the deployments that fit."""
+        return await self._page("/deployments/filter", _MANY, wanted, sort, offset, limit)
+
+    async def count_deployments(self, wanted: Json) -> int:
+        """How many deployments fit."""
+        return int((await self._request("POST", "/deployments/count", wanted)).json())
+
+    async def read_deployment(self, deployment_id: UUID) -> Deployment:
+        """One deployment. Raises `NotFound`."""
+        return await self._object(f"/deployments/{deployment_id}", Deployment)
+
+    async def create_deployment(self, deployment: Json) -> tuple[Deployment, bool]:
+        """Make a deployment, and tell whether it is new: Prefect overwrites one of the same flow and name.
+
+        Raises `BadRequest` when Prefect refuses it.
+        """
+        async with self._translated(conflict=BadRequest), self._creating:
+            response = await self._client.request("POST", "/deployments/", json=deployment)
+        return parse(_ONE, response), response.status_code == httpx.codes.CREATED
+
+    async def update_deployment(self, deployment_id: UUID, changes: Json) -> None:
+        """Change what is in `changes`, in one transaction of Prefect; runs that were planned are deleted.
+
+        Raises `NotFound`, and `BadRequest` when Prefect refuses the change.
+        """
+        async with self._translated(conflict=BadRequest):
+            # Prefect types the paths that it documents as templates.
+            await self._client.request("PATCH", f"/deployments/{deployment_id}", json=changes)  # type: ignore[arg-type]
+
+    async def update_schedule(self, deployment_id: UUID, schedule_id: UUID, changes: Json) -> None:
+        """Change one schedule of a deployment; runs that were planned for the future are deleted. Raises `NotFound`."""
+        await self._request("PATCH", f"/deployments/{deployment_id}/schedules/{schedule_id}", changes)
+
+    async def delete_schedule(self, deployment_id: UUID, schedule_id: UUID) -> None:
+        """Take one schedule from a deployment, with all runs that were planned. Raises `NotFound`."""
+        await self._request("DELETE", f"/deployments/{deployment_id}/schedules/{schedule_id}")
+
+    async def pause_deployment(self, deployment_id: UUID) -> None:
+        """Stop all schedules of a deployment and delete their runs that have not begun, late ones too.
+
+        Raises `NotFound`.
+        """
+        await self._request("POST", f"/deployments/{deployment_id}/pause_deployment")
+
+    async def resume_deployment(self, deployment_id: UUID) -> None:
+        """Let the active schedules of a deployment go on. Raises `NotFound`."""
+        await self._request("POST", f"/deployments/{deployment_id}/resume_deployment")
+
+    async def delete_deployment(self, deployment_id: UUID) -> None:
+        """Delete a deployment; its runs stay, but for those that have not begun. Raises `NotFound`."""
+        await self._request("DELETE", f"/deployments/{deployment_id}")
+
+    async def plan_runs(self, deployment_id: UUID, since: datetime) -> None:
+        """Let Prefect plan the runs of a deployment's active schedules from `since` on, without waiting for its loop.
+
+        Repeating it is harmless: Prefect plans each time of each schedule once.
+        """
+        await self._request("POST", f"/deployments/{deployment_id}/schedule", {"start_time": since.isoformat()})
+
+    async def deployment_changes(self, deployment_id: UUID, since: datetime) -> list[Json]:
+        """What Prefect's stored events tell of changes to a deployment: for each, its fields with `from` and `to`.
+
+        Resuming and pausing it are no such changes, unless they came with others. At most the newest fifty.
+        """
+        wanted = {
+            "occurred": {"since": since.isoformat()},
+            "event": {"name": ["prefect.deployment.updated"]},
+            "resource": {"id": [f"prefect.deployment.{deployment_id}"]},
+        }
+        response = await self._request("POST", "/events/filter", {"filter": wanted, "limit": 50})
+        return [event["payload"].get("updates") or {} for event in response.json()["events"]]

@@ -1,0 +1,127 @@
+"""Parameters checked against a flow's schema, before anything is created.
+
+Prefect checks JSON types but not formats, lets unknown names through, and evaluates values that carry
+`__prefect_kind`. Here all three are refused, so that a run that starts has parameters that its flow can take.
+"""
+
+from collections.abc import Iterator
+from datetime import date, datetime, time, timedelta
+from math import isfinite
+from typing import Any
+from uuid import UUID
+
+from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema.exceptions import SchemaError as InvalidSchema
+from jsonschema.exceptions import ValidationError as SchemaError
+from prefect.utilities.schema_tools.validation import CircularSchemaRefError, preprocess_schema, validate
+from prefect.utilities.schema_tools.validation import ValidationError as PrefectValidationError
+from pydantic import TypeAdapter, ValidationError
+from referencing import Registry
+
+from spine.errors import FieldError
+from spine.prefect.filters import Json
+
+EVALUATED_KEY = "__prefect_kind"
+
+# From some 200 levels on, Prefect stores a run that neither its API nor ours can list any more.
+DEEPEST = 64
+
+# The same goes for whole numbers that do not fit into 64 bits.
+SMALLEST, LARGEST = -(2**63), 2**63 - 1
+
+_FORMATS: dict[str, TypeAdapter[Any]] = {
+    "date": TypeAdapter(date),
+    "date-time": TypeAdapter(datetime),
+    "time": TypeAdapter(time),
+    "duration": TypeAdapter(timedelta),
+    "uuid": TypeAdapter(UUID),
+}
+
+_FORMAT_CHECKER = FormatChecker(formats=())
+
+
+def _fits_format(adapter: TypeAdapter[Any], value: object) -> bool:
+    # Pydantic is asked because Prefect hands the value to Pydantic when the run starts.
+    if isinstance(value, str):
+        adapter.validate_python(value)
+    return True
+
+
+for _name, _adapter in _FORMATS.items():
+    _FORMAT_CHECKER.checks(_name, raises=ValidationError)(lambda value, adapter=_adapter: _fits_format(adapter, value))
+
+
+def check_parameters(schema: Json | None, defaults: Json, given: Json) -> list[FieldError]:
+    """What is wrong with the parameters `given` to a deployment with `defaults`; empty when nothing is.
+
+    `schema` is the deployment's `parameter_openapi_schema`; the `loc` of each error begins with the parameter's name.
+    """
+    refused = [FieldError(path, reason) for path, reason in _refused_values(given, ())]
+    if not schema:
+        return refused
+    given = {name: value for name, value in given.items() if name not in {error.loc[0] for error in refused}}
+    defaults = {**defaults, **{str(error.loc[0]): None for error in refused}}
+    known = schema.get("properties", {})
+    unknown = [
+        FieldError((name,), f"the flow has no such parameter; it takes {', '.join(known) or 'none'}")
+        for name in given
+        if name not in known and not schema.get("additionalProperties")
+    ]
+    validator = Draft202012Validator(
+        # An empty registry: a reference to somewhere else is never fetched.
+        preprocess_schema(schema),
+        format_checker=_FORMAT_CHECKER,
+        registry=Registry(),
+    )
+    wrong = [_to_field_error(error) for error in validator.iter_errors({**defaults, **given})]
+    return refused + unknown + [error for error in wrong if _concerns(error, given, defaults)]
+
+
+def prefect_accepts(schema: Json, parameters: Json) -> bool:
+    """Whether Prefect gives a deployment with these parameters this schema, when it is to enforce it.
+
+    That is less than `check_parameters` wants: names may be unknown or missing. Without enforcing, Prefect takes any.
+    """
+    try:
+        validate(parameters, schema, raise_on_error=True, ignore_required=True)
+    except (PrefectValidationError, CircularSchemaRefError, InvalidSchema):
+        return False
+    return True
+
+
+def _concerns(error: FieldError, given: Json, defaults: Json) -> bool:
+    # A default that breaks the schema (a Jinja template, say) is for the deployment's owner; Prefect resolves it.
+    name = error.loc[0] if error.loc else None
+    return name in given or name not in defaults
+
+
+def _to_field_error(error: SchemaError) -> FieldError:
+    path = tuple(error.absolute_path)
+    if error.validator == "required":
+        # One error for each missing name, which only its message tells: "'tier' is a required property".
+        return FieldError((*path, error.message.rpartition(" is a required")[0].strip("'")), "is required")
+    if error.validator == "format":
+        return FieldError(path, f"{error.instance!r} is not a {error.validator_value}")
+    return FieldError(path, error.message)
+
+
+def _refused_values(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """The values at any depth that are no plain data, each with the reason."""
+    if len(path) > DEEPEST:
+        yield path[:1], f"is nested more than {DEEPEST} levels deep"
+        return
+    if isinstance(value, dict):
+        if EVALUATED_KEY in value:
+            yield path or (EVALUATED_KEY,), f"{EVALUATED_KEY!r} is not accepted: values are data, never evaluated"
+        for key, inner in value.items():
+            yield from _refused_values(key, path)
+            yield from _refused_values(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _refused_values(inner, (*path, index))
+    elif isinstance(value, float) and not isfinite(value):
+        yield path, "NaN and infinite numbers are not JSON"
+    elif isinstance(value, int) and not SMALLEST <= value <= LARGEST:
+        yield path, "whole numbers must fit into 64 bits"
+    elif isinstance(value, str) and any(char == "\x00" or "\ud800" <= char <= "\udfff" for char in value):
+        yield path, "NUL characters and lone surrogates cannot be stored"

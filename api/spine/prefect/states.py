@@ -1,0 +1,20 @@
+"""The states that Spine proposes to Prefect, made by Prefect's own functions, and what Prefect makes of them."""
+
+from typing import Any
+
+from prefect.states import AwaitingRetry, Cancelled, Cancelling, Failed
+
+from spine.prefect.client import FlowRun, OrchestrationResult
+
+
+def is_final(run: FlowRun) -> bool:
+    """Whether a run has ended, one way or the other."""
+    return run.state is not None and run.state.is_final()
+
+
+def refusal_of(result: OrchestrationResult[Any]) -> str:
+    """Why Prefect did not accept a proposed state."""
+    return getattr(result.details, "reason", None) or "no reason given"
+
+
+__all__ = ["AwaitingRetry", "Cancelled", "Cancelling", "Failed", "is_final", "refusal_of"]

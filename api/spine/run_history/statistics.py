@@ -1,0 +1,118 @@
+"""Statistics per deployment, exact at the moment of reading."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, select
+
+from spine.db.engine import SessionFactory, database_errors
+from spine.prefect.client import MOST_ROWS, FlowRun, Prefect
+from spine.prefect.filters import Json, RunFilter
+from spine.run_history.endings import record_endings
+from spine.run_history.reading import ENDED, NEWEST_END_FIRST, OVERLAP, read_cursor
+from spine.run_history.tables import DeploymentStatistics, RunEnding
+
+# Who waits for a further attempt, or for a worker after a pause, has begun, too; the count of attempts tells.
+_UNDER_WAY: Json = {
+    "operator": "or_",
+    "type": {"any_": ["RUNNING", "CANCELLING", "PAUSED", "PENDING"]},
+    "name": {"any_": ["AwaitingRetry", "Resuming"]},
+}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What came of a deployment's runs. A run that is being retried still counts as it ended before."""
+
+    run_count: int = 0
+    success_count: int = 0
+    failure_count: int = 0
+    consecutive_failures: int = 0
+    last_run_at: datetime | None = None
+
+
+async def read_statistics(
+    prefect: Prefect, sessions: SessionFactory, deployment_ids: Sequence[UUID]
+) -> dict[UUID, Statistics]:
+    """The statistics of each deployment, zeros where nothing ran; at most 100 deployments.
+
+    The follower may be some moments behind, so endings since its cursor are recorded here first. That and the runs in
+    progress take a call of Prefect each. Raises `PrefectUnavailable` and `DatabaseUnavailable`.
+    """
+    if not deployment_ids:
+        return {}
+    in_progress = await _read_ahead(prefect, sessions, deployment_ids)
+    # A run that ended once and is being retried has been counted already. Both are asked for in one statement, so that
+    # a run that ends just now is seen by both or by neither.
+    counted = (
+        select(RunEnding.deployment_id, func.count().label("runs"))
+        .where(RunEnding.run_id.in_([run.id for run in in_progress]), RunEnding.started_at.is_not(None))
+        .group_by(RunEnding.deployment_id)
+        .subquery()
+    )
+    wanted = (
+        select(DeploymentStatistics, func.coalesce(counted.c.runs, 0))
+        .outerjoin(counted, counted.c.deployment_id == DeploymentStatistics.deployment_id)
+        .where(DeploymentStatistics.deployment_id.in_(deployment_ids))
+    )
+    with database_errors():
+        async with sessions() as session:
+            rows = (await session.execute(wanted)).tuples().all()
+    found = {row.deployment_id: (row, already) for row, already in rows}
+    runs = _by_deployment(in_progress)
+    return {one: _combine(*found.get(one, (None, 0)), runs.get(one, [])) for one in deployment_ids}
+
+
+async def _read_ahead(prefect: Prefect, sessions: SessionFactory, deployment_ids: Sequence[UUID]) -> list[FlowRun]:
+    """Record what ended since the cursor and give the runs in progress, which are read first: none is in neither.
+
+    Prefect's database answers both together ten times slower than one after the other.
+    """
+    under_way = await prefect.all_runs(RunFilter(runs={"state": _UNDER_WAY}).of_deployments(deployment_ids))
+    await record_endings(sessions, await _ended_lately(prefect, sessions, deployment_ids))
+    return [run for run in under_way if run.run_count > 0]
+
+
+async def _ended_lately(prefect: Prefect, sessions: SessionFactory, deployment_ids: Sequence[UUID]) -> list[FlowRun]:
+    """What ended since the cursor, of any deployment where that is little; nothing where it is more than one page.
+
+    Then the first reading of a long history is still going on, or the follower is far behind: it will catch up.
+    """
+    cursor = await read_cursor(sessions)
+    if cursor is not None:
+        since = ENDED.between("end_time", since=cursor - OVERLAP)
+        found = await prefect.list_runs(since, NEWEST_END_FIRST)
+        if len(found) < MOST_ROWS:
+            return found
+    else:
+        since = ENDED
+    found = await prefect.list_runs(since.of_deployments(deployment_ids), NEWEST_END_FIRST)
+    return found if len(found) < MOST_ROWS else []
+
+
+def _by_deployment(runs: Sequence[FlowRun]) -> dict[UUID, list[FlowRun]]:
+    grouped: dict[UUID, list[FlowRun]] = defaultdict(list)
+    for run in runs:
+        if run.deployment_id is not None:
+            grouped[run.deployment_id].append(run)
+    return grouped
+
+
+def _combine(row: DeploymentStatistics | None, already_counted: int, in_progress: Sequence[FlowRun]) -> Statistics:
+    recorded = Statistics() if row is None else _of(row)
+    times = [time for time in (recorded.last_run_at, *(run.start_time for run in in_progress)) if time is not None]
+    run_count = recorded.run_count + len(in_progress) - already_counted
+    return replace(recorded, run_count=run_count, last_run_at=max(times, default=None))
+
+
+def _of(row: DeploymentStatistics) -> Statistics:
+    return Statistics(
+        run_count=row.run_count,
+        success_count=row.success_count,
+        failure_count=row.failure_count,
+        consecutive_failures=row.consecutive_failures,
+        last_run_at=row.last_run_at,
+    )

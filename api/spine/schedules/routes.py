@@ -1,0 +1,123 @@
+"""`/api/v1/schedules`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from spine.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, SessionsDep
+from spine.http.openapi import errors
+from spine.pagination import Page
+from spine.schedules import create, delete, preview, run_now, runs, service, switch, update
+from spine.schedules.catalogue import Catalogue
+from spine.schedules.schemas import (
+    NextRunPreview,
+    ScheduleCreate,
+    ScheduleResponse,
+    ScheduleRunStatus,
+    ScheduleRunSummary,
+    ScheduleUpdate,
+    TargetType,
+)
+from spine.schemas import ActionResponse
+from spine.workflows.schemas import WorkflowTriggerResponse
+
+router = APIRouter(prefix="/schedules", tags=["schedules"])
+
+
+async def get_catalogue(request: Request) -> Catalogue:
+    """What this process knows about which deployments are schedules."""
+    catalogue: Catalogue = request.app.state.catalogue
+    return catalogue
+
+
+CatalogueDep = Annotated[Catalogue, Depends(get_catalogue)]
+
+
+@router.get("/", include_in_schema=False)
+@router.get("", operation_id="list_schedules", responses=errors(422))
+async def list_schedules(
+    prefect: PrefectDep,
+    sessions: SessionsDep,
+    catalogue: CatalogueDep,
+    page: PageDep,
+    enabled: bool | None = None,
+    target_type: TargetType | None = None,
+    target_name: Annotated[str | None, Query(description="The workflow's name.")] = None,
+) -> Page[ScheduleResponse]:
+    """List schedules, newest first: those made over the API, and those that were deployed."""
+    query = service.ScheduleQuery(enabled, target_type, target_name)
+    return await service.list_schedules(prefect, sessions, catalogue, query, page)
+
+
+@router.post("/", status_code=201, include_in_schema=False)
+@router.post("", operation_id="create_schedule", status_code=201, responses=errors(400, 409, 413, 415, 422))
+async def create_schedule(
+    prefect: PrefectDep, sessions: SessionsDep, caller: CallerDep, body: ScheduleCreate
+) -> ActionResponse:
+    """Make a schedule: a Prefect deployment of the target's flow, with one cron or interval schedule."""
+    return await create.create_schedule(prefect, sessions, caller, body)
+
+
+@router.get("/preview-next", operation_id="preview_next_runs", responses=errors(404, 409, 422))
+async def preview_next(
+    prefect: PrefectDep,
+    count: Annotated[int, Query(ge=1, le=100, description="How many times to show.")] = 5,
+    schedule_id: Annotated[str | None, Query(description="Only this schedule, by id or name.")] = None,
+) -> list[NextRunPreview]:
+    """Show the soonest runs over all enabled schedules, in order of time."""
+    return await preview.preview_next(prefect, count, schedule_id)
+
+
+@router.get("/{schedule_id}", operation_id="get_schedule", responses=errors(404, 409))
+async def get_schedule(
+    prefect: PrefectDep, sessions: SessionsDep, catalogue: CatalogueDep, schedule_id: str
+) -> ScheduleResponse:
+    """Show one schedule, by id or name."""
+    return await service.read_schedule(prefect, sessions, catalogue, schedule_id)
+
+
+@router.patch("/{schedule_id}", operation_id="update_schedule", responses=errors(400, 404, 409, 413, 415, 422))
+async def update_schedule(
+    prefect: PrefectDep, sessions: SessionsDep, catalogue: CatalogueDep, schedule_id: str, body: ScheduleUpdate
+) -> ScheduleResponse:
+    """Change what is sent; planned runs are planned anew."""
+    return await update.update_schedule(prefect, sessions, catalogue, schedule_id, body)
+
+
+@router.delete("/{schedule_id}", operation_id="delete_schedule", responses=errors(404, 409))
+async def delete_schedule(prefect: PrefectDep, catalogue: CatalogueDep, schedule_id: str) -> ActionResponse:
+    """Stop all future runs; runs in progress and the history stay."""
+    return await delete.delete_schedule(prefect, catalogue, schedule_id)
+
+
+@router.post("/{schedule_id}/enable", operation_id="enable_schedule", responses=errors(404, 409))
+async def enable_schedule(prefect: PrefectDep, sessions: SessionsDep, schedule_id: str) -> ActionResponse:
+    """Let a schedule run, from its next due time on."""
+    return await switch.enable_schedule(prefect, sessions, schedule_id)
+
+
+@router.post("/{schedule_id}/disable", operation_id="disable_schedule", responses=errors(404, 409))
+async def disable_schedule(prefect: PrefectDep, sessions: SessionsDep, schedule_id: str) -> ActionResponse:
+    """Stop a schedule; what was planned is deleted, what runs goes on."""
+    return await switch.disable_schedule(prefect, sessions, schedule_id)
+
+
+@router.post(
+    "/{schedule_id}/run-now",
+    operation_id="run_schedule_now",
+    status_code=201,
+    response_model=WorkflowTriggerResponse,
+    responses=errors(404, 409, 422),
+)
+async def run_schedule_now(prefect: PrefectDep, caller: CallerDep, once: IdempotentDep, schedule_id: str) -> Response:
+    """Start a run with the schedule's parameters, also while it is disabled."""
+    answer = await once.run(lambda operation_id: run_now.run_now(prefect, caller, schedule_id, operation_id))
+    return Response(answer, status_code=201, media_type="application/json")
+
+
+@router.get("/{schedule_id}/runs", operation_id="list_schedule_runs", responses=errors(404, 409, 422))
+async def list_schedule_runs(
+    prefect: PrefectDep, page: PageDep, schedule_id: str, status: ScheduleRunStatus | None = None
+) -> Page[ScheduleRunSummary]:
+    """List the runs of a schedule that are due or began, newest first."""
+    return await runs.list_schedule_runs(prefect, schedule_id, status, page)

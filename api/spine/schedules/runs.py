@@ -1,0 +1,78 @@
+"""The runs of a schedule: all runs of its deployment that are due or began, newest due time first."""
+
+from datetime import datetime
+
+from spine.db.base import utc_now
+from spine.pagination import Page, PageRequest, make_page
+from spine.prefect.client import Deployment, FlowRun, Prefect
+from spine.prefect.filters import Json, RunFilter
+from spine.schedules.deployments import find_schedule
+from spine.schedules.schemas import ScheduleRunStatus, ScheduleRunSummary
+from spine.workflows.failures import message_of
+from spine.workflows.run_pages import BY_DUE_TIME, read_page
+
+LATE = "Late"
+
+_STATES: dict[ScheduleRunStatus, Json] = {
+    ScheduleRunStatus.PENDING: {"type": {"any_": ["SCHEDULED", "PENDING"]}, "name": {"not_any_": [LATE]}},
+    ScheduleRunStatus.RUNNING: {"type": {"any_": ["RUNNING", "CANCELLING", "PAUSED"]}},
+    ScheduleRunStatus.COMPLETED: {"type": {"any_": ["COMPLETED"]}},
+    ScheduleRunStatus.FAILED: {"type": {"any_": ["FAILED", "CRASHED"]}},
+    ScheduleRunStatus.SKIPPED: {"type": {"any_": ["CANCELLED"]}},
+    ScheduleRunStatus.MISSED: {"type": {"any_": ["SCHEDULED"]}, "name": {"any_": [LATE]}},
+}
+
+# A run in one of these began, even if it was due later: someone started it early.
+_BEGAN = {"RUNNING", "CANCELLING", "PAUSED", "COMPLETED", "FAILED", "CRASHED"}
+
+
+async def list_schedule_runs(
+    prefect: Prefect, id_or_name: str, status: ScheduleRunStatus | None, page: PageRequest
+) -> Page[ScheduleRunSummary]:
+    """A page of a schedule's runs. Raises `NotFound`."""
+    deployment = await find_schedule(prefect, id_or_name)
+    now = utc_now()
+    found, total = await read_page(prefect, _filters(deployment, status, now), page, order=BY_DUE_TIME)
+    return make_page([_to_summary(run, deployment, now) for run in found], total, page)
+
+
+def status_of(run: FlowRun) -> ScheduleRunStatus:
+    """Where a run stands, in the words of a schedule."""
+    kind = run.state_type.value if run.state_type else "PENDING"
+    if kind == "SCHEDULED" and run.state_name == LATE:
+        return ScheduleRunStatus.MISSED
+    return next(status for status, state in _STATES.items() if kind in state["type"]["any_"])
+
+
+def _filters(deployment: Deployment, status: ScheduleRunStatus | None, now: datetime) -> list[RunFilter]:
+    """Filters without overlap that together hold the runs: those due, and those that began before they were due."""
+    of_schedule = RunFilter(runs={"deployment_id": {"any_": [str(deployment.id)]}})
+    wanted = of_schedule if status is None else of_schedule.where(state=_STATES[status])
+    parts = [wanted.between("expected_start_time", until=now)]
+    began = sorted(_BEGAN if status is None else _BEGAN & set(_STATES[status]["type"]["any_"]))
+    if began:
+        early = of_schedule.where(state={"type": {"any_": began}})
+        # Prefect's times have microseconds, so nothing lies between the two parts.
+        parts.append(early.between("expected_start_time", since=now + now.resolution))
+    return parts
+
+
+def _to_summary(run: FlowRun, deployment: Deployment, now: datetime) -> ScheduleRunSummary:
+    status = status_of(run)
+    skipped = status is ScheduleRunStatus.SKIPPED
+    # Prefect gives a run that is cancelled before it began a start, equal to its end.
+    started = None if skipped and run.run_count == 0 else run.start_time
+    reason = run.state.message if run.state else None
+    return ScheduleRunSummary(
+        id=run.id,
+        schedule_id=deployment.id,
+        schedule_name=deployment.name,
+        status=status,
+        scheduled_at=BY_DUE_TIME.time(run),
+        started_at=started,
+        completed_at=run.end_time,
+        duration_seconds=round(((run.end_time or now) - started).total_seconds(), 3) if started else None,
+        run_id=run.id,
+        error=message_of(run.state) if status is ScheduleRunStatus.FAILED else None,
+        skip_reason=(reason or "It was cancelled.") if skipped else None,
+    )

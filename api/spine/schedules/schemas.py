@@ -1,0 +1,180 @@
+"""The models of `/api/v1/schedules`, as clients are typed against them."""
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from spine.schemas import CaseInsensitiveEnum, Text
+
+# Ten years: far more than any schedule needs, and far less than what overflows a date.
+LONGEST_INTERVAL = 10 * 366 * 24 * 3600
+
+
+class TargetType(CaseInsensitiveEnum):
+    """What a schedule starts. Both are Prefect flows; the words are the clients'."""
+
+    WORKFLOW = "WORKFLOW"
+    PIPELINE = "PIPELINE"
+
+
+class OverlapPolicy(CaseInsensitiveEnum):
+    """What happens to a run that is due while `max_instances` are in progress."""
+
+    ENQUEUE = "ENQUEUE"
+    SKIP = "SKIP"
+
+
+class ScheduleRunStatus(CaseInsensitiveEnum):
+    """Where a run of a schedule stands.
+
+    SKIPPED was cancelled, by the overlap policy or by a person; MISSED is late: due, and no worker has taken it.
+    """
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    SKIPPED = "SKIPPED"
+    MISSED = "MISSED"
+
+
+CronExpression = Annotated[
+    Text,
+    Field(min_length=1, max_length=200, description="Five fields; names of days work.", examples=["30 2 * * MON-FRI"]),
+]
+IntervalSeconds = Annotated[int, Field(ge=1, le=LONGEST_INTERVAL, strict=True, examples=[3600])]
+TimeZoneName = Annotated[Text, Field(max_length=100, description="IANA name.", examples=["America/New_York"])]
+Description = Annotated[Text, Field(max_length=10_000)]
+Tags = Annotated[list[Annotated[Text, Field(min_length=1, max_length=255)]], Field(max_length=100)]
+MaxInstances = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True, description="Runs in progress at once.")]
+
+
+class ScheduleCreate(BaseModel):
+    """A schedule to make: a Prefect deployment of the target's flow, named after the schedule."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "finra-otc-weekly",
+                    "target_type": "WORKFLOW",
+                    "target_name": "finra.weekly_refresh",
+                    "target_params": {
+                        "week_ending": "2026-01-05",
+                        "tier": "OTC",
+                        "path": "flows/finra/sample/finra_otc_weekly_sample.csv",
+                    },
+                    "cron_expression": "30 6 * * MON",
+                    "timezone": "America/New_York",
+                }
+            ]
+        },
+    )
+
+    name: Text = Field(min_length=1, max_length=255, description="Unique over all schedules.")
+    target_type: TargetType
+    target_name: Text = Field(min_length=1, max_length=500, description="The flow's name.")
+    target_params: dict[str, Any] | None = Field(default=None, description="The workflow's own defaults apply.")
+    cron_expression: CronExpression | None = None
+    interval_seconds: IntervalSeconds | None = None
+    timezone: TimeZoneName = "UTC"
+    enabled: bool = True
+    description: Description | None = None
+    tags: Tags | None = None
+    max_instances: MaxInstances | None = None
+    overlap_policy: OverlapPolicy | None = Field(
+        default=None, description="Without `max_instances`, it means one run at a time."
+    )
+
+
+class ScheduleUpdate(BaseModel):
+    """What to change of a schedule; what is not sent stays."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"cron_expression": "0 7 * * MON", "enabled": True}]}
+    )
+
+    target_params: dict[str, Any] | None = None
+    cron_expression: CronExpression | None = None
+    interval_seconds: IntervalSeconds | None = None
+    timezone: TimeZoneName | None = None
+    enabled: bool | None = None
+    description: Description | None = None
+    tags: Tags | None = None
+    max_instances: MaxInstances | None = None
+    overlap_policy: OverlapPolicy | None = None
+
+    @model_validator(mode="after")
+    def _null_only_where_it_means_something(self) -> Self:
+        for name in ("timezone", "enabled"):
+            if name in self.model_fields_set and getattr(self, name) is None:
+                raise ValueError(f"{name} cannot be null; leave it out to keep it")
+        return self
+
+
+class ScheduleTiming(BaseModel):
+    """One of the times that a schedule has: exactly one of cron, interval and rrule is set."""
+
+    cron_expression: str | None
+    interval_seconds: int | None
+    rrule: str | None = Field(description="Prefect also knows recurrence rules; the API shows them.")
+    timezone: str
+    enabled: bool
+
+
+class ScheduleResponse(BaseModel):
+    """A schedule: a Prefect deployment that runs by itself, made over the API or deployed from `prefect.yaml`."""
+
+    id: UUID = Field(description="Prefect's deployment id.")
+    name: str
+    target_type: TargetType
+    target_name: str
+    target_params: dict[str, Any] | None
+    cron_expression: str | None = Field(description="Null for an interval, and where there are several timings.")
+    interval_seconds: int | None
+    timezone: str
+    enabled: bool
+    description: str | None
+    tags: list[str] | None
+    max_instances: int | None
+    overlap_policy: OverlapPolicy | None
+    last_run_at: datetime | None = Field(description="When its newest run started.")
+    next_run_at: datetime | None = Field(description="Null while disabled.")
+    run_count: int = Field(description="Runs that began, those in progress included.")
+    success_count: int
+    failure_count: int
+    consecutive_failures: int = Field(description="Failures since the last success, by the time they were due.")
+    created_at: datetime
+    updated_at: datetime
+    created_by: str | None = Field(description="Name of the API key; null for one that was deployed.")
+    timings: list[ScheduleTiming] = Field(description="All its timings; one that CI deployed can have several.")
+    problem: str | None = Field(description="Why its runs will fail: parameters that the code does not take any more.")
+
+
+class ScheduleRunSummary(BaseModel):
+    """One run of a schedule that is due or began."""
+
+    id: UUID
+    schedule_id: UUID
+    schedule_name: str
+    status: ScheduleRunStatus
+    scheduled_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    duration_seconds: float | None
+    run_id: UUID | None = Field(description="The run at `/workflows/runs`.")
+    error: str | None
+    skip_reason: str | None
+
+
+class NextRunPreview(BaseModel):
+    """One time at which a schedule will run."""
+
+    schedule_id: UUID
+    schedule_name: str
+    next_run_at: datetime
+    cron_expression: str | None
+    interval_seconds: int | None

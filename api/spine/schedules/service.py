@@ -1,0 +1,130 @@
+"""Schedules as answers show them: the list, and one."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from spine.db.base import utc_now
+from spine.db.engine import SessionFactory
+from spine.pagination import Page, PageRequest, make_page
+from spine.prefect.client import Deployment, Prefect
+from spine.prefect.filters import Json
+from spine.run_history.statistics import Statistics, read_statistics
+from spine.schedules.catalogue import Catalogue
+from spine.schedules.deployments import (
+    CREATED_BY_LABEL,
+    INHERITED_TAGS_LABEL,
+    TARGET_TYPE_LABEL,
+    find_schedule,
+    has_schedule,
+    is_enabled,
+)
+from spine.schedules.overlap import max_instances_of, overlap_policy_of
+from spine.schedules.preview import next_runs
+from spine.schedules.problems import problem_of
+from spine.schedules.schemas import ScheduleResponse, TargetType
+from spine.schedules.timing import describe
+
+
+@dataclass(frozen=True)
+class ScheduleQuery:
+    """The filters of `GET /schedules`; all that are given must hold."""
+
+    enabled: bool | None = None
+    target_type: TargetType | None = None
+    target_name: str | None = None
+
+
+async def list_schedules(
+    prefect: Prefect, sessions: SessionFactory, catalogue: Catalogue, query: ScheduleQuery, page: PageRequest
+) -> Page[ScheduleResponse]:
+    """A page of schedules, newest first."""
+    flows: Json = {} if query.target_name is None else {"flows": {"name": {"any_": [query.target_name]}}}
+    if query.enabled is None and query.target_type is None:
+        rows, total = await catalogue.page(prefect, flows, page)
+    else:
+        # Prefect cannot filter by these, so all that could fit are read.
+        not_paused = {"deployments": {"paused": {"eq_": False}}} if query.enabled else {}
+        fitting = [one for one in await prefect.deployments({**flows, **not_paused}) if _fits(one, query)]
+        rows, total = fitting[page.offset : page.offset + page.limit], len(fitting)
+    return make_page(await present(prefect, sessions, catalogue, rows), total, page)
+
+
+async def read_schedule(
+    prefect: Prefect, sessions: SessionFactory, catalogue: Catalogue, id_or_name: str
+) -> ScheduleResponse:
+    """One schedule. Raises `NotFound`."""
+    (answer,) = await present(prefect, sessions, catalogue, [await find_schedule(prefect, id_or_name)])
+    return answer
+
+
+async def present(
+    prefect: Prefect, sessions: SessionFactory, catalogue: Catalogue, rows: Sequence[Deployment]
+) -> list[ScheduleResponse]:
+    """Schedules with their statistics and next times; the number of calls does not depend on how many they are."""
+    if not rows:
+        return []
+    statistics, following, names = await asyncio.gather(
+        read_statistics(prefect, sessions, [row.id for row in rows]),
+        next_runs(prefect, rows, utc_now()),
+        catalogue.flow_names(prefect, [row.flow_id for row in rows]),
+    )
+    return [
+        _to_response(row, names.get(row.flow_id, str(row.flow_id)), statistics[row.id], following[row.id])
+        for row in rows
+    ]
+
+
+def target_type_of(deployment: Deployment) -> TargetType:
+    """What a schedule says that it starts; deployments that CI made start workflows."""
+    pipeline = deployment.labels.get(TARGET_TYPE_LABEL) == TargetType.PIPELINE
+    return TargetType.PIPELINE if pipeline else TargetType.WORKFLOW
+
+
+def _fits(deployment: Deployment, query: ScheduleQuery) -> bool:
+    return (
+        has_schedule(deployment)
+        and query.enabled in (None, is_enabled(deployment))
+        and query.target_type in (None, target_type_of(deployment))
+    )
+
+
+def _to_response(
+    deployment: Deployment, flow_name: str, statistics: Statistics, next_run_at: datetime | None
+) -> ScheduleResponse:
+    timings = [describe(row) for row in deployment.schedules]
+    # With several there is no one answer; `timings` has them all.
+    only = timings[0] if len(timings) == 1 else None
+    zones = {timing.timezone for timing in timings}
+    of_row = deployment.schedules[0].parameters if only else {}
+    inherited = str(deployment.labels.get(INHERITED_TAGS_LABEL, "")).split("\n")
+    changed = [row.updated for row in deployment.schedules if row.updated is not None]
+    creator = deployment.labels.get(CREATED_BY_LABEL)
+    return ScheduleResponse(
+        id=deployment.id,
+        name=deployment.name,
+        target_type=target_type_of(deployment),
+        target_name=flow_name,
+        target_params={**deployment.parameters, **of_row} or None,
+        cron_expression=only.cron_expression if only else None,
+        interval_seconds=only.interval_seconds if only else None,
+        timezone=zones.pop() if len(zones) == 1 else "UTC",
+        enabled=is_enabled(deployment),
+        # `prefect deploy` stores the word None for a flow without a docstring.
+        description=None if deployment.description in ("None", "") else deployment.description,
+        tags=[tag for tag in deployment.tags if tag not in inherited] or None,
+        max_instances=max_instances_of(deployment),
+        overlap_policy=overlap_policy_of(deployment),
+        last_run_at=statistics.last_run_at,
+        next_run_at=next_run_at,
+        run_count=statistics.run_count,
+        success_count=statistics.success_count,
+        failure_count=statistics.failure_count,
+        consecutive_failures=statistics.consecutive_failures,
+        created_at=deployment.created,
+        updated_at=max([deployment.updated, *changed]),
+        created_by=None if creator is None else str(creator),
+        timings=timings,
+        problem=problem_of(deployment),
+    )

@@ -1,0 +1,20 @@
+"""The configurations of sources, with their secrets sealed."""
+
+from spine.secrets.configs import SealedConfigs
+from spine.secrets.keyring import Keyring
+from spine.settings import Settings
+from spine.sources.tables import Source
+from spine.sources.types import SOURCE_TYPES
+from spine.sources.types.base import SourceConfig
+
+
+class SourceConfigs(SealedConfigs[SourceConfig]):
+    """What is stored of the configurations of sources, and how it is opened."""
+
+    def __init__(self, settings: Settings) -> None:
+        keyring = Keyring.from_settings(settings)
+        super().__init__("source", SOURCE_TYPES, keyring, lambda config: config.check(settings))
+
+    def of_source(self, source: Source) -> SourceConfig:
+        """The configuration of a source with its secrets. Raises `SecretUnreadable`."""
+        return self.open(source.source_type, source.config)

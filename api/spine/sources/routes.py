@@ -1,0 +1,116 @@
+"""`/api/v1/sources`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from spine.cache.routes import StoreDep
+from spine.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, SessionDep, SessionsDep, SettingsDep
+from spine.http.openapi import errors
+from spine.pagination import Page
+from spine.schemas import ActionResponse
+from spine.sources import fetch_reading, service
+from spine.sources.clock import Clocks
+from spine.sources.configs import SourceConfigs
+from spine.sources.lifecycle import find_source
+from spine.sources.requests import request_fetch
+from spine.sources.schemas import (
+    FetchDetail,
+    FetchStatus,
+    FetchSummary,
+    FetchTriggerResponse,
+    SourceCreate,
+    SourceDetail,
+    SourceSummary,
+    SourceType,
+    SourceUpdate,
+)
+from spine.sources.service import Registry, SourceQuery
+
+router = APIRouter(prefix="/sources", tags=["sources"])
+
+
+async def get_registry(
+    request: Request, settings: SettingsDep, sessions: SessionsDep, prefect: PrefectDep, caller: CallerDep
+) -> Registry:
+    """The sources, as this caller may change them."""
+    clocks = Clocks(prefect, sessions, request.app.state.catalogue, caller)
+    return Registry(sessions, SourceConfigs(settings), clocks)
+
+
+RegistryDep = Annotated[Registry, Depends(get_registry)]
+
+
+@router.get("/", include_in_schema=False)
+@router.get("", operation_id="list_sources", responses=errors(422))
+async def list_sources(
+    session: SessionDep,
+    page: PageDep,
+    source_type: SourceType | None = None,
+    domain: str | None = None,
+    enabled: bool | None = None,
+) -> Page[SourceSummary]:
+    """List sources, newest first."""
+    return await service.list_sources(session, SourceQuery(source_type, domain, enabled), page)
+
+
+@router.post("/", status_code=201, include_in_schema=False)
+@router.post("", operation_id="create_source", status_code=201, responses=errors(400, 404, 409, 413, 415, 422))
+async def create_source(registry: RegistryDep, caller: CallerDep, body: SourceCreate) -> ActionResponse:
+    """Register where data comes from; nothing is read yet."""
+    return await registry.create(caller, body)
+
+
+@router.get("/fetches/{fetch_id}", operation_id="get_fetch", responses=errors(404))
+async def get_fetch(session: SessionDep, fetch_id: str) -> FetchDetail:
+    """Show one fetch with what came of it and the runs that used it."""
+    return await fetch_reading.read_fetch(session, fetch_id)
+
+
+@router.get("/{source_id}", operation_id="get_source", responses=errors(404))
+async def get_source(registry: RegistryDep, source_id: str) -> SourceDetail:
+    """Show one source, by id or name, without its secrets."""
+    return await registry.read(source_id)
+
+
+@router.patch("/{source_id}", operation_id="update_source", responses=errors(400, 404, 409, 413, 415, 422))
+async def update_source(registry: RegistryDep, source_id: str, body: SourceUpdate) -> SourceDetail:
+    """Change what is sent; a secret that is sent as `***` stays. Disabling pauses the schedule."""
+    return await registry.update(source_id, body)
+
+
+@router.delete("/{source_id}", operation_id="delete_source", responses=errors(404))
+async def delete_source(registry: RegistryDep, store: StoreDep, source_id: str) -> ActionResponse:
+    """Delete a source with its schedule, its fetches and its content in the cache."""
+    return await registry.delete(store, source_id)
+
+
+@router.post(
+    "/{source_id}/fetch",
+    operation_id="fetch_source",
+    status_code=201,
+    response_model=FetchTriggerResponse,
+    responses=errors(404, 409, 422),
+)
+async def fetch_source(
+    sessions: SessionsDep,
+    prefect: PrefectDep,
+    caller: CallerDep,
+    once: IdempotentDep,
+    source_id: str,
+    force: Annotated[bool, Query(description="Read it also when it says that nothing has changed.")] = False,
+) -> Response:
+    """Fetch a source now, or join the fetch that is under way."""
+
+    async def work(operation_id: str) -> FetchTriggerResponse:
+        return await request_fetch(prefect, sessions, caller, source_id, force=force, operation_id=operation_id)
+
+    return Response(await once.run(work), status_code=201, media_type="application/json")
+
+
+@router.get("/{source_id}/fetches", operation_id="list_fetches", responses=errors(404, 422))
+async def list_fetches(
+    session: SessionDep, page: PageDep, source_id: str, status: FetchStatus | None = None
+) -> Page[FetchSummary]:
+    """List the fetches of a source, newest first."""
+    return await fetch_reading.list_fetches(session, await find_source(session, source_id), status, page)

@@ -1,0 +1,202 @@
+"""The models of `/api/v1/sources`, as clients are typed against them."""
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from spine.schedules.schemas import CronExpression
+from spine.schemas import CaseInsensitiveEnum, Text
+from spine.workflows.schemas import ErrorCategory
+
+
+class SourceType(CaseInsensitiveEnum):
+    """How a source is read."""
+
+    FILE = "file"
+    HTTP = "http"
+    DATABASE = "database"
+    S3 = "s3"
+    SFTP = "sftp"
+
+
+class ParserName(CaseInsensitiveEnum):
+    """The format of a source's content."""
+
+    CSV = "csv"
+    PSV = "psv"
+    TSV = "tsv"
+    JSON = "json"
+    JSONL = "jsonl"
+    XML = "xml"
+    PARQUET = "parquet"
+
+
+class FetchStatus(CaseInsensitiveEnum):
+    """Where a fetch stands. PARTIAL is good but for rows that had to be left out."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+    PARTIAL = "PARTIAL"
+
+
+class FetchTrigger(CaseInsensitiveEnum):
+    """What started a fetch: its clock, a person in Prefect's UI, this API, or a workflow that needed it."""
+
+    SCHEDULE = "SCHEDULE"
+    MANUAL = "MANUAL"
+    API = "API"
+    DEPENDENCY = "DEPENDENCY"
+
+
+class FetchStartStatus(CaseInsensitiveEnum):
+    """Whether a fetch still waits for a worker."""
+
+    PENDING = "PENDING"
+    STARTED = "STARTED"
+
+
+Name = Annotated[Text, Field(min_length=1, max_length=200, description="Unique over all sources.")]
+Domain = Annotated[Text, Field(min_length=1, max_length=255, examples=["finra.otc_transparency"])]
+Config = Annotated[dict[str, Any], Field(description="By type; secrets read `***`, and `***` keeps the stored value.")]
+ParserConfigBody = Annotated[dict[str, Any], Field(description="How to read the content: `delimiter`, `encoding`, ...")]
+
+
+class SourceCreate(BaseModel):
+    """A new source."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "finra-otc-sample",
+                    "source_type": "file",
+                    "config": {"path": "finra_otc_weekly_sample.csv"},
+                    "domain": "finra.otc_transparency",
+                    "parser_type": "psv",
+                    "cron_expression": "0 6 * * MON",
+                }
+            ]
+        },
+    )
+
+    name: Name
+    source_type: SourceType
+    config: Config
+    domain: Domain | None = None
+    cron_expression: CronExpression | None = None
+    parser_type: ParserName | None = Field(default=None, description="Absent: told from the file's name.")
+    parser_config: ParserConfigBody | None = None
+    enabled: bool = Field(default=True, strict=True)
+
+
+class SourceUpdate(BaseModel):
+    """What is to change in a source; what is not sent stays."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    name: Name | None = None
+    config: Config | None = None
+    domain: Domain | None = None
+    cron_expression: CronExpression | None = Field(default=None, description="null: no longer by the clock.")
+    parser_type: ParserName | None = None
+    parser_config: ParserConfigBody | None = None
+    enabled: bool | None = Field(default=None, strict=True)
+
+    @model_validator(mode="after")
+    def _null_only_where_it_means_something(self) -> Self:
+        for name in self.model_fields_set & {"name", "config", "enabled"}:
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} cannot be null; leave it out to keep it")
+        return self
+
+
+class SourceSummary(BaseModel):
+    """A source in a list."""
+
+    id: str
+    name: str
+    source_type: SourceType
+    domain: str | None
+    enabled: bool
+    last_fetch_at: datetime | None
+    last_fetch_status: FetchStatus | None
+    consecutive_failures: int
+    created_at: datetime
+
+
+class SourceDetail(SourceSummary):
+    """A source with its configuration, without its secrets, and the statistics of its fetches."""
+
+    config: dict[str, Any]
+    cron_expression: str | None
+    next_fetch_at: datetime | None = Field(description="As Prefect has planned it; null while disabled.")
+    parser_type: ParserName | None
+    parser_config: dict[str, Any] | None
+    last_fetch_error: str | None
+    total_fetches: int = Field(description="Fetches that have ended.")
+    success_rate: float = Field(description="The part of them that was SUCCESS or PARTIAL, 0 to 1; 0 before the first.")
+    avg_fetch_duration_ms: float | None = Field(description="Of those that were SUCCESS or PARTIAL.")
+    last_content_hash: str | None
+    last_etag: str | None
+    last_modified: datetime | None
+    updated_at: datetime
+    created_by: str | None
+    schedule_id: str | None = Field(description="The Prefect deployment that fetches it by the clock.")
+
+
+class FetchTriggerResponse(BaseModel):
+    """A fetch that was asked for."""
+
+    fetch_id: str
+    source_id: str
+    source_name: str
+    status: FetchStartStatus
+    message: str
+
+
+class FetchSummary(BaseModel):
+    """A fetch in a list."""
+
+    id: str
+    source_id: str
+    status: FetchStatus
+    started_at: datetime | None
+    completed_at: datetime | None
+    duration_ms: int | None
+    content_changed: bool
+    bytes_fetched: int | None
+    rows_parsed: int | None
+
+
+class BadRowDetail(BaseModel):
+    """A row that was left out."""
+
+    file: str
+    line: int
+    reason: str
+
+
+class FetchDetail(FetchSummary):
+    """A fetch with what came of it and who used it."""
+
+    source_name: str
+    trigger: FetchTrigger
+    content_hash: str | None = Field(description="SHA-256 of the content, hex; of the list of files for a glob.")
+    etag: str | None
+    last_modified: datetime | None
+    error: str | None
+    error_category: ErrorCategory | None
+    triggered_by: str | None
+    execution_id: str | None
+    run_id: str | None = Field(description="The Prefect flow run.")
+    capture_id: str | None = Field(
+        description="Names the content; runs that used it carry the same, unless their result has one of its own."
+    )
+    bad_rows: int | None
+    bad_row_examples: list[BadRowDetail]
+    used_by_runs: list[str] = Field(description="Flow runs that worked on what it brought, newest first; at most 100.")

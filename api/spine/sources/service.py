@@ -1,0 +1,249 @@
+"""Sources: registered, read, changed and deleted.
+
+The row is written before Prefect is asked to fetch by the clock, so that a request which fails in between can be sent
+again and goes on from there.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from spine.auth.callers import Caller
+from spine.cache.removal import delete_unreferenced
+from spine.cache.store import BlobStore
+from spine.cache.tables import CacheEntry
+from spine.connections.service import find_connection
+from spine.db.base import new_id, utc_now
+from spine.db.engine import SessionFactory, database_errors
+from spine.errors import BadRequest, Conflict, FieldError, NotFound, Unavailable
+from spine.pagination import Page, PageRequest, make_page
+from spine.schemas import ActionResponse
+from spine.secrets.configs import field_errors
+from spine.secrets.sealed import redact
+from spine.sources.clock import Clock, Clocks
+from spine.sources.configs import SourceConfigs
+from spine.sources.failure import FetchFailure
+from spine.sources.lifecycle import find_source
+from spine.sources.names import check_name
+from spine.sources.parsing import ParserConfig
+from spine.sources.schemas import (
+    FetchStatus,
+    ParserName,
+    SourceCreate,
+    SourceDetail,
+    SourceSummary,
+    SourceType,
+    SourceUpdate,
+)
+from spine.sources.tables import Source
+from spine.sources.types.base import SourceConfig, refused
+from spine.sources.types.database import DatabaseConfig
+
+log = structlog.get_logger("spine.sources")
+
+
+@dataclass(frozen=True)
+class SourceQuery:
+    """The filters of `GET /sources`; all that are given must hold."""
+
+    source_type: SourceType | None = None
+    domain: str | None = None
+    enabled: bool | None = None
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What registering and reading sources needs."""
+
+    sessions: SessionFactory
+    configs: SourceConfigs
+    clocks: Clocks
+
+    async def create(self, caller: Caller, body: SourceCreate) -> ActionResponse:
+        """Register a source. Raises `BadRequest` naming each wrong value, and `Conflict` for a name that is taken."""
+        check_name(body.name)
+        stored, config = self.configs.store(body.source_type.value, body.config, {})
+        _check_parser(body.source_type.value, body.parser_type, body.parser_config)
+        if body.cron_expression is not None:
+            await self.clocks.check(body.name, body.cron_expression, is_new=True)
+        with database_errors():
+            async with self.sessions.begin() as session:
+                source = Source(
+                    id=new_id(),
+                    name=body.name,
+                    source_type=body.source_type.value,
+                    config=stored,
+                    connection_id=await _connection_id(session, config),
+                    domain=body.domain,
+                    parser_type=body.parser_type.value if body.parser_type else None,
+                    parser_config=body.parser_config,
+                    enabled=body.enabled,
+                    created_by=caller.name,
+                )
+                session.add(source)
+                await _flush(session, body.name)
+        if body.cron_expression is not None:
+            try:
+                await self._set_clock(source, body.cron_expression)
+            except BaseException:
+                # The answer, if anybody still waits for one, will be that it was not made.
+                await asyncio.shield(self._forget(source.id))
+                raise
+        return ActionResponse(id=source.id, status="created", message=f"The source {source.name!r} was registered.")
+
+    async def read(self, id_or_name: str) -> SourceDetail:
+        """One source. Raises `NotFound`."""
+        with database_errors():
+            async with self.sessions() as session:
+                source = await find_source(session, id_or_name)
+        return _detail(source, await self.clocks.read(source))
+
+    async def update(self, id_or_name: str, body: SourceUpdate) -> SourceDetail:
+        """Change what was sent. Raises `NotFound`, `BadRequest` for a wrong value and `Conflict` for the name."""
+        if body.name is not None:
+            check_name(body.name)
+        _check_parser(None, body.parser_type, body.parser_config)
+        if body.cron_expression is not None:
+            await self.clocks.check(body.name or id_or_name, body.cron_expression, is_new=False)
+        with database_errors():
+            async with self.sessions.begin() as session:
+                source = await find_source(session, id_or_name, to_change=True)
+                await self._change(session, source, body)
+                await _flush(session, source.name)
+        if "cron_expression" in body.model_fields_set:
+            await self._set_clock(source, body.cron_expression)
+        elif body.model_fields_set & {"name", "domain"}:
+            await self.clocks.label(source)
+        if body.enabled is not None:
+            await self.clocks.switch(source)
+        return await self.read(source.id)
+
+    async def delete(self, store: BlobStore, id_or_name: str) -> ActionResponse:
+        """Delete a source with its fetches and what the cache has of it; safe to repeat. Raises `NotFound`."""
+        with database_errors():
+            async with self.sessions() as session:
+                source = await find_source(session, id_or_name)
+        # First, so that nothing is left that fetches what is not there.
+        await self.clocks.remove(source)
+        await self._forget(source.id)
+        try:
+            await delete_unreferenced(self.sessions, store)
+        except (FetchFailure, Unavailable) as reason:
+            # The source is gone. What it had in the cache is removed when that is tidied up.
+            log.warning("content_not_deleted", source=source.name, reason=str(reason))
+        return ActionResponse(id=source.id, status="deleted", message=f"The source {source.name!r} was deleted.")
+
+    async def _change(self, session: AsyncSession, source: Source, body: SourceUpdate) -> None:
+        _check_parser(source.source_type, body.parser_type, None)
+        sent = body.model_fields_set
+        plain = sent & {"name", "domain", "parser_type", "parser_config", "enabled"}
+        for name, value in body.model_dump(mode="json", include=plain).items():
+            setattr(source, name, value)
+        if body.config is not None:
+            source.config, config = self.configs.store(source.source_type, body.config, source.config)
+            source.connection_id = await _connection_id(session, config)
+        if sent & {"config", "parser_type", "parser_config"}:
+            # What is there, or is being read, may not be what would be read now, or would be counted otherwise.
+            source.config_version += 1
+            await session.execute(update(CacheEntry).where(CacheEntry.source_id == source.id).values(validators={}))
+        source.updated_at = utc_now()
+
+    async def _set_clock(self, source: Source, cron: str | None) -> None:
+        schedule_id = await self.clocks.set(source, cron)
+        with database_errors():
+            async with self.sessions.begin() as session:
+                mine = update(Source).where(Source.id == source.id)
+                await session.execute(mine.values(schedule_id=schedule_id))
+
+    async def _forget(self, source_id: str) -> None:
+        with database_errors():
+            async with self.sessions.begin() as session:
+                source = await session.get(Source, source_id)
+                if source is not None:
+                    await session.delete(source)
+
+
+async def list_sources(session: AsyncSession, query: SourceQuery, page: PageRequest) -> Page[SourceSummary]:
+    """A page of sources, newest first."""
+    conditions = []
+    if query.source_type is not None:
+        conditions.append(Source.source_type == query.source_type.value)
+    if query.domain is not None:
+        conditions.append(Source.domain == query.domain)
+    if query.enabled is not None:
+        conditions.append(Source.enabled.is_(query.enabled))
+    total = await session.scalar(select(func.count()).select_from(Source).where(*conditions)) or 0
+    wanted = select(Source).where(*conditions).order_by(Source.created_at.desc(), Source.id.desc())
+    rows = await session.scalars(wanted.offset(page.offset).limit(page.limit))
+    return make_page([SourceSummary(**_summary(row)) for row in rows], total, page)
+
+
+def _summary(source: Source) -> dict[str, Any]:
+    return {
+        "id": source.id,
+        "name": source.name,
+        "source_type": SourceType(source.source_type),
+        "domain": source.domain,
+        "enabled": source.enabled,
+        "last_fetch_at": source.last_fetch_at,
+        "last_fetch_status": FetchStatus(source.last_fetch_status) if source.last_fetch_status else None,
+        "consecutive_failures": source.consecutive_failures,
+        "created_at": source.created_at,
+    }
+
+
+def _detail(source: Source, clock: Clock) -> SourceDetail:
+    return SourceDetail(
+        **_summary(source),
+        config=redact(source.config),
+        cron_expression=clock.cron_expression,
+        next_fetch_at=clock.next_fetch_at,
+        parser_type=ParserName(source.parser_type) if source.parser_type else None,
+        parser_config=source.parser_config,
+        last_fetch_error=source.last_fetch_error,
+        total_fetches=source.total_fetches,
+        success_rate=round(source.good_fetches / source.total_fetches, 4) if source.total_fetches else 0.0,
+        avg_fetch_duration_ms=round(source.fetch_ms / source.good_fetches, 1) if source.good_fetches else None,
+        last_content_hash=source.last_content_hash,
+        last_etag=source.last_etag,
+        last_modified=source.last_modified,
+        updated_at=source.updated_at,
+        created_by=source.created_by,
+        schedule_id=str(source.schedule_id) if source.schedule_id else None,
+    )
+
+
+def _check_parser(source_type: str | None, name: ParserName | None, sent: dict[str, Any] | None) -> None:
+    if source_type == SourceType.DATABASE and name not in (None, ParserName.PARQUET):
+        reason = "a query's rows are kept as parquet"
+        raise BadRequest(f"This parser_type cannot be used: {reason}.", [FieldError(("body", "parser_type"), reason)])
+    try:
+        ParserConfig.model_validate(sent or {})
+    except ValidationError as refusal:
+        errors = field_errors(refusal, "parser_config")
+        told = "; ".join(f"{'.'.join(map(str, error.loc[1:]))}: {error.msg}" for error in errors)
+        raise BadRequest(f"This parser_config cannot be used: {told}.", errors) from None
+
+
+async def _connection_id(session: AsyncSession, config: SourceConfig) -> str | None:
+    if not isinstance(config, DatabaseConfig):
+        return None
+    try:
+        return (await find_connection(session, config.connection)).id
+    except NotFound as reason:
+        raise refused("connection", reason.detail.removesuffix(".")) from None
+
+
+async def _flush(session: AsyncSession, name: str) -> None:
+    try:
+        await session.flush()
+    except IntegrityError as error:
+        if "foreign key" in str(error.orig).lower():
+            raise Conflict("The connection of this source was deleted meanwhile.") from None
+        raise Conflict(f"There is a source named {name!r} already.") from None

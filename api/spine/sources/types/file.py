@@ -1,0 +1,46 @@
+"""Files of the machine that Spine runs on."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
+
+from spine.settings import Settings
+from spine.sources.failure import FetchFailure
+from spine.sources.reading.base import Limits, Reader
+from spine.sources.reading.file import FileReader, absolute_path
+from spine.sources.reading.globs import has_magic
+from spine.sources.types.base import PathText, SourceConfig, refused
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Format = Annotated[
+    Literal["csv", "psv", "tsv", "json", "jsonl", "xml", "parquet"],
+    BeforeValidator(_lower),
+]
+
+
+class FileConfig(SourceConfig):
+    """A path or a pattern below SPINE_FILE_ROOTS: absolute, or relative to the root where there is only one."""
+
+    path: PathText
+    # What the files hold, where their names do not tell; a source's `parser_type` goes before it.
+    format: Format | None = None
+
+    def is_list(self) -> bool:
+        """Whether `path` is a pattern."""
+        return has_magic(self.path)
+
+    def check(self, settings: Settings) -> None:
+        """Refuse a path outside of the roots. Links are judged when the file is read. Raises `BadRequest`."""
+        try:
+            absolute_path(self.path, settings.file_roots)
+        except FetchFailure as failure:
+            raise refused("path", failure.sentence.removesuffix(".")) from None
+
+    def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
+        """What reads the files."""
+        return FileReader(self.path, settings.file_roots, limits)

@@ -1,0 +1,125 @@
+"""An answer of a web server."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from spine.schemas import Text
+from spine.settings import Settings
+from spine.sources.reading.base import Limits, Reader
+from spine.sources.types.base import Ref, ShortText, SourceConfig, split_http_url
+
+_OWN_HEADERS = {
+    *("accept-encoding", "connection", "content-length", "host", "range", "te", "transfer-encoding", "upgrade"),
+    *("if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since"),
+}
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _are_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name):
+            raise ValueError("the name of a header has letters, digits and hyphens")
+        if name.lower() in _OWN_HEADERS:
+            raise ValueError(f"the header {name} is Spine's own")
+        text = value.get_secret_value()
+        if not text.isascii() or not text.isprintable():
+            raise ValueError(f"the value of the header {name} has characters that a header cannot have")
+    return headers
+
+
+def _is_query(query: SecretStr) -> SecretStr:
+    text = query.get_secret_value()
+    if not text.isprintable() or " " in text or "#" in text:
+        raise ValueError("must be the part of a URL after its question mark, encoded as it is there")
+    return query
+
+
+def _is_plain_url(url: str) -> str:
+    split_http_url(url)
+    return url
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _lower_type(sent: object) -> object:
+    if isinstance(sent, dict) and isinstance(sent.get("type"), str):
+        return {**sent, "type": sent["type"].lower()}
+    return sent
+
+
+Secret = Annotated[SecretStr, Field(min_length=1, max_length=4_000)]
+Headers = Annotated[dict[str, Secret], Field(max_length=50), AfterValidator(_are_headers)]
+
+
+class BasicAuth(BaseModel):
+    """A user and a reference to the password."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    type: Literal["basic"]
+    username: Annotated[ShortText, Field(pattern="^[^:]+$")]
+    password_ref: Ref
+
+
+class BearerAuth(BaseModel):
+    """A reference to a token."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    type: Literal["bearer"]
+    token_ref: Ref
+
+
+Auth = Annotated[BasicAuth | BearerAuth, Field(discriminator="type"), BeforeValidator(_lower_type)]
+
+
+class HttpConfig(SourceConfig):
+    """A URL and how to ask for it.
+
+    The query of a URL often holds a key, so it is kept apart as a secret: `url` is stored, shown and logged without it.
+    """
+
+    url: Annotated[Text, Field(min_length=1, max_length=2_000), AfterValidator(_is_plain_url)]
+    query: Annotated[Secret, AfterValidator(_is_query)] | None = None
+    method: Annotated[Literal["GET", "POST"], BeforeValidator(_upper)] = "GET"
+    headers: Headers | None = None
+    auth: Auth | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _query_apart(cls, sent: Any) -> Any:
+        if not isinstance(sent, dict) or not isinstance(sent.get("url"), str):
+            return sent
+        url, _, _ = sent["url"].strip().partition("#")
+        address, mark, query = url.partition("?")
+        if mark and query and sent.get("query") is not None:
+            raise ValueError("url has a query of its own; send it there or as query, not both")
+        return {**sent, "url": address, **({"query": query} if query else {})}
+
+    @model_validator(mode="after")
+    def _one_login(self) -> Self:
+        if self.auth is not None and any(name.lower() == "authorization" for name in self.headers or {}):
+            raise ValueError("auth and a header Authorization cannot be had together")
+        return self
+
+    def hosts(self) -> dict[str, str]:
+        """The URL's host."""
+        return {"url": split_http_url(self.url).hostname or ""}
+
+    def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
+        """What asks for the URL."""
+        # Only who reads over HTTP needs the client.
+        from spine.sources.reading.http import HttpReader, HttpRequest, authorization
+
+        headers = {name: value.get_secret_value() for name, value in (self.headers or {}).items()}
+        if isinstance(self.auth, BasicAuth):
+            headers["Authorization"] = authorization(self.auth.username, secrets["auth.password_ref"])
+        elif isinstance(self.auth, BearerAuth):
+            headers["Authorization"] = authorization(None, secrets["auth.token_ref"])
+        query = self.query.get_secret_value() if self.query else None
+        return HttpReader(HttpRequest(self.method, self.url, query, headers), settings.allow_private_addresses, limits)

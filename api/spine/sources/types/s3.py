@@ -1,0 +1,60 @@
+"""Objects of S3, or of a store that speaks it."""
+
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from spine.schemas import Text
+from spine.settings import Settings
+from spine.sources.failure import FailureCategory, FetchFailure
+from spine.sources.reading.base import Limits, Reader
+from spine.sources.reading.globs import has_magic
+from spine.sources.types.base import PathText, Ref, SourceConfig, split_http_url
+
+
+def _is_endpoint(url: str) -> str:
+    parts = split_http_url(url)
+    if parts.query or parts.fragment:
+        raise ValueError("must be a URL without a query")
+    return url
+
+
+class S3Config(SourceConfig):
+    """A bucket and a key, or a pattern of keys.
+
+    Without references to keys the store is asked as anybody, never as the machine or the process that Spine runs in.
+    """
+
+    # Both can become a part of the host's name.
+    bucket: Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")]
+    region: Annotated[Text, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] | None = None
+    key: PathText
+    endpoint_url: Annotated[Text, Field(min_length=1, max_length=2_000), AfterValidator(_is_endpoint)] | None = None
+    access_key_ref: Ref | None = None
+    secret_key_ref: Ref | None = None
+
+    @model_validator(mode="after")
+    def _both_keys(self) -> Self:
+        if (self.access_key_ref is None) != (self.secret_key_ref is None):
+            raise ValueError("access_key_ref and secret_key_ref belong together: set both or none")
+        return self
+
+    def is_list(self) -> bool:
+        """Whether `key` is a pattern."""
+        return has_magic(self.key)
+
+    def hosts(self) -> dict[str, str]:
+        """The endpoint's host."""
+        return {"endpoint_url": split_http_url(self.endpoint_url).hostname or ""} if self.endpoint_url else {}
+
+    def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
+        """What reads the objects. Raises `FetchFailure` where the packages for it are missing."""
+        try:
+            from spine.sources.reading.s3 import S3Place, S3Reader
+        except ModuleNotFoundError as missing:
+            sentence = f"S3 sources need the package {missing.name}, which is not installed."
+            raise FetchFailure(FailureCategory.CONFIG, sentence) from None
+        keys = (secrets["access_key_ref"], secrets["secret_key_ref"]) if self.access_key_ref else None
+        place = S3Place(self.bucket, self.key, self.endpoint_url, self.region, keys)
+        return S3Reader(place, settings.allow_private_addresses, limits)

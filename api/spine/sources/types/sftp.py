@@ -1,0 +1,82 @@
+"""Files of an SFTP server."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from spine.schemas import Text
+from spine.settings import Settings
+from spine.sources.failure import FailureCategory, FetchFailure
+from spine.sources.reading.base import Limits, Reader
+from spine.sources.reading.globs import has_magic
+from spine.sources.types.base import Host, PathText, Ref, ShortText, SourceConfig
+
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}=?")
+_KEY_TYPES = re.compile(r"ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)")
+
+
+def _is_host_key(text: str) -> str:
+    text = text.strip()
+    if _FINGERPRINT.fullmatch(text):
+        return text.rstrip("=")
+    kind, _, rest = text.partition(" ")
+    encoded = rest.split(" ")[0]
+    try:
+        blob = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        blob = b""
+    # The key begins with its own type, so that a line that was cut or mixed up is found here.
+    named = len(kind).to_bytes(4, "big") + kind.encode()
+    if not _KEY_TYPES.fullmatch(kind) or not blob.startswith(named) or len(blob) < len(named) + 32:
+        raise ValueError(
+            "must be the server's public key as OpenSSH writes it (ssh-ed25519 AAAA...) or its fingerprint (SHA256:...)"
+        )
+    return f"{kind} {encoded}"
+
+
+class SftpConfig(SourceConfig):
+    """A server, its key, who reads there, and a path or a pattern; a relative one begins at the user's home."""
+
+    host: Host
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    username: ShortText
+    password_ref: Ref | None = None
+    private_key_ref: Ref | None = None
+    host_key: Annotated[Text, Field(min_length=1, max_length=4_000), AfterValidator(_is_host_key)]
+    path: PathText
+
+    @model_validator(mode="after")
+    def _one_login(self) -> Self:
+        if (self.password_ref is None) == (self.private_key_ref is None):
+            raise ValueError("password_ref or private_key_ref: set exactly one")
+        return self
+
+    def is_list(self) -> bool:
+        """Whether `path` is a pattern."""
+        return has_magic(self.path)
+
+    def hosts(self) -> dict[str, str]:
+        """The server."""
+        return {"host": self.host}
+
+    def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
+        """What reads the files. Raises `FetchFailure` for a private key that is none, or without `paramiko`."""
+        try:
+            from spine.sources.reading.sftp import SftpPlace, SftpReader
+        except ModuleNotFoundError as missing:
+            sentence = f"SFTP sources need the package {missing.name}, which is not installed."
+            raise FetchFailure(FailureCategory.CONFIG, sentence) from None
+        place = SftpPlace(
+            host=self.host,
+            port=self.port,
+            username=self.username,
+            host_key=self.host_key,
+            path=self.path,
+            password=secrets.get("password_ref"),
+            private_key=secrets.get("private_key_ref"),
+        )
+        return SftpReader(place, settings.allow_private_addresses, limits)

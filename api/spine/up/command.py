@@ -1,0 +1,125 @@
+"""The command `spine up`: its options, and the one place that turns a failure into a sentence."""
+
+import contextlib
+import os
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import ValidationError
+from sqlalchemy.exc import ArgumentError
+
+from spine.settings import Settings
+from spine.up import environment
+from spine.up.children import Children
+from spine.up.console import Console
+from spine.up.errors import StopRequested, UpError
+from spine.up.home import locked, prepare_home
+from spine.up.plan import Plan, WorkerType, make_plan
+from spine.up.ports import check_ports
+from spine.up.shutdown import running, stop_all
+from spine.up.waiting import Signals, Waiting
+
+if TYPE_CHECKING:
+    from spine.auth.bootstrap import AdminKey
+
+
+def up(
+    home: Annotated[Path, typer.Option(envvar="SPINE_HOME", help="Folder for the state.")] = Path(".spine"),
+    host: Annotated[str, typer.Option(help="Address that the API listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the API.")] = 8000,
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect server.")] = 4200,
+    worker: Annotated[
+        WorkerType, typer.Option(help="spine starts runs at once, process is Prefect's own.")
+    ] = WorkerType.SPINE,
+) -> None:
+    """Start Prefect, the worker and the API, and keep them running until Ctrl-C."""
+    try:
+        _up(make_plan(home, host, port, prefect_port, worker))
+    except UpError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+    except StopRequested:
+        pass
+
+
+def _up(plan: Plan) -> None:
+    if not (plan.project / "prefect.yaml").is_file():
+        raise UpError(f"There is no prefect.yaml in {plan.project}; run spine up in the folder of your project.")
+    prepare_home(plan.home)
+    os.environ.update(environment.shared(plan))
+    settings = _settings(plan)
+    with _unexpected(plan.home), Signals() as signals, locked(plan.home):
+        console = Console()
+        console.say(f"Starting Spine in {plan.home}")
+        if running(plan.home):
+            with console.step("Leftovers") as step:
+                step.detail = "stopped what an earlier start left behind"
+                stop_all(plan.home, signals.hurry)
+        check_ports(plan)
+        _run(plan, settings, console, signals)
+
+
+def _run(plan: Plan, settings: Settings, console: Console, signals: Signals) -> None:
+    # Imported only now: the database libraries would delay the sentence about a taken port.
+    from spine.up.steps import Start
+
+    begun = time.monotonic()
+    children = Children(plan.home, plan.project)
+    waiting = Waiting(signals, children.check)
+    start = Start(plan, settings, console, children, waiting)
+    try:
+        key = start.run()
+        for line in _summary(plan, key, time.monotonic() - begun):
+            console.say(line)
+        waiting.forever()
+    finally:
+        with console.step("Shutdown"):
+            report = start.report_interrupted_runs if start.worker_launched else None
+            stop_all(plan.home, signals.hurry, report)
+
+
+def _summary(plan: Plan, key: "AdminKey", seconds: float) -> list[str]:
+    return [
+        "",
+        f"Spine is ready after {seconds:.1f} s.",
+        f"  API         {plan.api}",
+        f"  API docs    {plan.api}/docs",
+        f"  Prefect UI  {plan.prefect_ui}",
+        f"  API key     {key.note}",
+        f"  Logs        {plan.home / 'logs'}",
+        f"  To deploy from another shell: export PREFECT_API_URL={plan.prefect_api}",
+        "Ctrl-C stops everything.",
+    ]
+
+
+def _settings(plan: Plan) -> Settings:
+    try:
+        settings = Settings(home=plan.home)
+        _ = settings.sqlalchemy_url
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = "SPINE_" + "_".join(str(part) for part in first["loc"]).upper() if first["loc"] else "The settings"
+        raise UpError(f"{where} cannot be used: {first['msg'].removeprefix('Value error, ')}.") from None
+    except ValueError as error:
+        raise UpError(f"{error}.") from None
+    except ArgumentError:
+        raise UpError("SPINE_DATABASE_URL is not a URL such as postgresql://user:password@host/database.") from None
+    return settings
+
+
+@contextlib.contextmanager
+def _unexpected(home: Path) -> Iterator[None]:
+    """Keep the traceback of a defect of ours in a file; the person at the terminal gets a sentence all the same."""
+    try:
+        yield
+    except (UpError, StopRequested):
+        raise
+    except Exception as error:
+        log = home / "logs" / "up.log"
+        with contextlib.suppress(OSError), log.open("a") as file:
+            traceback.print_exc(file=file)
+        raise UpError(f"spine up met an unexpected {type(error).__name__}: {error} (details: {log}).") from error

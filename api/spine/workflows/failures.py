@@ -1,0 +1,168 @@
+"""What went wrong, in the exception's own words, and what kind of thing it was.
+
+Prefect keeps of an exception its message in the state, and its traceback in the log; the exception itself is a pickle,
+which is never loaded. The kind therefore comes from the names of the exception's classes: its own first, and where
+that says little (`RuntimeError`), those of its causes, as the traceback lists them.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from spine.prefect.client import Log, State
+from spine.workflows.schemas import ErrorCategory as Category
+
+# "Flow run encountered an exception: ValueError: no rows" (a flow), "Task run encountered an exception ValueError: ..."
+_STATE_MESSAGE = re.compile(
+    r"^(?:Flow|Task) run encountered an exception:? (?P<name>[\w.]+)(?:: (?P<text>.*))?$", re.DOTALL
+)
+
+# The last line of each traceback in a chain: "package.module.Name: message" at the beginning of a line.
+_RAISED = re.compile(r"^(?P<name>[A-Za-z_][\w.]*)(?:: |$)", re.MULTILINE)
+_CHAIN = re.compile(
+    r"\n\n(?:The above exception was the direct cause of the following exception"
+    r"|During handling of the above exception, another exception occurred):\n\n"
+)
+
+_BY_NAME: dict[str, Category] = {
+    "FileNotFoundError": Category.SOURCE,
+    "PermissionError": Category.AUTH,
+    "ImportError": Category.CONFIG,
+    "ModuleNotFoundError": Category.CONFIG,
+    "UnicodeDecodeError": Category.PARSE,
+    "MemoryError": Category.INTERNAL,
+    "SystemError": Category.INTERNAL,
+    "RecursionError": Category.INTERNAL,
+    "NotImplementedError": Category.INTERNAL,
+    "AssertionError": Category.INTERNAL,
+    "OSError": Category.STORAGE,
+    "IOError": Category.STORAGE,
+    "IsADirectoryError": Category.STORAGE,
+    "NotADirectoryError": Category.STORAGE,
+    "FileExistsError": Category.STORAGE,
+    "BrokenPipeError": Category.NETWORK,
+    "gaierror": Category.NETWORK,
+    "TimeoutError": Category.NETWORK,
+}
+
+_BY_MODULE: dict[str, Category] = {
+    "sqlalchemy": Category.DATABASE,
+    "psycopg": Category.DATABASE,
+    "psycopg2": Category.DATABASE,
+    "asyncpg": Category.DATABASE,
+    "sqlite3": Category.DATABASE,
+    "pymysql": Category.DATABASE,
+    "oracledb": Category.DATABASE,
+    "httpx": Category.NETWORK,
+    "httpcore": Category.NETWORK,
+    "requests": Category.NETWORK,
+    "urllib3": Category.NETWORK,
+    "urllib": Category.NETWORK,
+    "aiohttp": Category.NETWORK,
+    "socket": Category.NETWORK,
+    "ssl": Category.NETWORK,
+    "paramiko": Category.NETWORK,
+    "botocore": Category.STORAGE,
+    "s3fs": Category.STORAGE,
+    "polars": Category.PARSE,
+    "pyarrow": Category.PARSE,
+    "csv": Category.PARSE,
+    "pydantic_core": Category.VALIDATION,
+    "prefect": Category.ORCHESTRATION,
+}
+
+# Looked for in the class's own name when its module says nothing, in this order.
+_BY_WORD: list[tuple[str, Category]] = [
+    (r"auth|credential|forbidden|permission|denied", Category.AUTH),
+    (r"connect|network|timeout|timedout|socket|ssl|dns|unreachable", Category.NETWORK),
+    (r"database|sql|deadlock", Category.DATABASE),
+    (r"pars|decod|malformed|broken.*file|syntax|corrupt", Category.PARSE),
+    (r"valid|reject|schema|constraint", Category.VALIDATION),
+    (r"config|setting|environment", Category.CONFIG),
+    (r"storage|disk|bucket|filesystem", Category.STORAGE),
+    (r"notfound|missing.*source|source", Category.SOURCE),
+]
+
+# What these say of the kind of failure is so little that a known cause says more.
+_VAGUE: dict[str, Category] = {
+    "ValueError": Category.VALIDATION,
+    "TypeError": Category.VALIDATION,
+}
+
+
+def message_of(state: State | None) -> str | None:
+    """The exception's own message out of a failed state's; the state's message where no exception is in it."""
+    if state is None or not state.message:
+        return None
+    match = _STATE_MESSAGE.match(state.message)
+    if match is None:
+        return state.message
+    return match["text"] or match["name"]
+
+
+def exception_of(state: State | None) -> str | None:
+    """The class and the message of the exception that ended a run; the state's message where no exception is in it."""
+    if state is None or not state.message:
+        return None
+    match = _STATE_MESSAGE.match(state.message)
+    if match is None:
+        return state.message
+    return ": ".join(filter(None, (match["name"], match["text"])))
+
+
+def is_exception(state: State | None) -> bool:
+    """Whether a state's message tells of an exception, of a crash or a time-out, and not only that steps failed."""
+    return state is None or re.match(r"\d+/\d+ states ", state.message or "") is None
+
+
+def category_of(state: State | None, logs: Sequence[Log], task_run_id: UUID | None = None) -> Category | None:
+    """The kind of failure of a run, or of one of its task runs; None where the state is no failure."""
+    if state is None or state.type.value not in ("FAILED", "CRASHED"):
+        return None
+    match = _STATE_MESSAGE.match(state.message or "")
+    if match is None:
+        return Category.ORCHESTRATION if state.is_crashed() or state.name == "TimedOut" else Category.UNKNOWN
+    chain = _chain_from(logs, match["name"], task_run_id)
+    return category_of_chain(chain or [match["name"]])
+
+
+def category_of_chain(names: Iterable[str]) -> Category:
+    """The kind that a chain of exception classes tells, from the exception itself down to its root cause."""
+    vague = None
+    for name in names:
+        own = name.rpartition(".")[2]
+        if (known := _known(name)) is not None:
+            return known
+        vague = vague or _VAGUE.get(own)
+    return vague or Category.PIPELINE
+
+
+def _known(name: str) -> Category | None:
+    module, _, own = name.rpartition(".")
+    if own in _VAGUE:
+        return None
+    if own in _BY_NAME:
+        return _BY_NAME[own]
+    if (by_module := _BY_MODULE.get(module.partition(".")[0])) is not None:
+        return by_module
+    return next((category for pattern, category in _BY_WORD if re.search(pattern, own, re.IGNORECASE)), None)
+
+
+def _chain_from(logs: Sequence[Log], name: str, task_run_id: UUID | None) -> list[str]:
+    """The classes in the newest traceback of this run or task run that ends in `name`, the exception's own first."""
+    for log in logs:
+        if log.task_run_id != task_run_id or "Traceback (most recent call last)" not in log.message:
+            continue
+        blocks = _CHAIN.split(log.message)
+        chain = [names[-1] for block in reversed(blocks) if (names := _RAISED.findall(_after_frames(block)))]
+        if chain and chain[0].rpartition(".")[2] == name.rpartition(".")[2]:
+            return chain
+    return []
+
+
+def _after_frames(block: str) -> str:
+    """The line of a traceback that names the exception: the first unindented one after the last frame."""
+    frames, _, rest = block.rpartition('\n  File "')
+    if not frames:
+        return ""
+    return next((line for line in rest.splitlines()[1:] if line and not line.startswith(" ")), "")

@@ -1,0 +1,105 @@
+"""`/api/v1/workflows`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from spine.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, QueryTime, SessionsDep
+from spine.http.openapi import errors
+from spine.pagination import Page
+from spine.schemas import ActionResponse
+from spine.workflows import cancel, definitions, retry, runs, trigger
+from spine.workflows.run_queries import RunQuery
+from spine.workflows.schemas import (
+    RunStatus,
+    RunTrigger,
+    WorkflowDefinition,
+    WorkflowRunDetail,
+    WorkflowRunSummary,
+    WorkflowTriggerRequest,
+    WorkflowTriggerResponse,
+)
+
+router = APIRouter(prefix="/workflows", tags=["workflows"])
+
+
+@router.get("/runs", operation_id="list_runs", responses=errors(422))
+async def list_runs(
+    prefect: PrefectDep,
+    page: PageDep,
+    status: RunStatus | None = None,
+    workflow_name: str | None = None,
+    domain: str | None = None,
+    since: Annotated[QueryTime | None, Query(description="Only runs that started at or after this time.")] = None,
+    until: Annotated[QueryTime | None, Query(description="Only runs that started at or before this time.")] = None,
+    trigger: RunTrigger | None = None,
+) -> Page[WorkflowRunSummary]:
+    """List runs, newest start first. Runs that a schedule has only planned are not listed."""
+    query = RunQuery(status, workflow_name, domain, since, until, trigger)
+    return await runs.list_runs(prefect, query, page)
+
+
+@router.get("/runs/{run_id}", operation_id="get_run", responses=errors(404))
+async def get_run(prefect: PrefectDep, sessions: SessionsDep, run_id: str) -> WorkflowRunDetail:
+    """Show one run with its steps."""
+    return await runs.show_run(prefect, sessions, run_id)
+
+
+@router.post(
+    "/trigger/{workflow_name}",
+    operation_id="trigger_workflow",
+    status_code=201,
+    response_model=WorkflowTriggerResponse,
+    responses=errors(400, 404, 409, 413, 415, 422),
+)
+async def trigger_workflow(
+    prefect: PrefectDep,
+    caller: CallerDep,
+    once: IdempotentDep,
+    workflow_name: str,
+    body: WorkflowTriggerRequest | None = None,
+) -> Response:
+    """Start a run of a workflow with parameters that its flow takes."""
+    params = body.params if body else {}
+    answer = await once.run(
+        lambda operation_id: trigger.trigger_workflow(prefect, caller, workflow_name, params, operation_id)
+    )
+    return Response(answer, status_code=201, media_type="application/json")
+
+
+@router.post("/runs/{run_id}/cancel", operation_id="cancel_run", responses=errors(404, 409))
+async def cancel_run(prefect: PrefectDep, caller: CallerDep, run_id: str) -> ActionResponse:
+    """Cancel a run that has not ended, with its children."""
+    return await cancel.cancel_run(prefect, caller, run_id)
+
+
+@router.post("/runs/{run_id}/retry", operation_id="retry_run", responses=errors(400, 404, 409, 422))
+async def retry_run(
+    prefect: PrefectDep,
+    sessions: SessionsDep,
+    caller: CallerDep,
+    run_id: str,
+    from_step: Annotated[
+        str | None,
+        Query(min_length=1, description="Run this step and all after it again, even those that had completed."),
+    ] = None,
+) -> WorkflowTriggerResponse:
+    """Let a failed or cancelled run go on; steps that completed are not executed again."""
+    return await retry.retry_run(prefect, sessions, caller, run_id, from_step)
+
+
+@router.get("/definitions", operation_id="list_definitions", response_model_exclude_unset=True, responses=errors(422))
+async def list_definitions(prefect: PrefectDep, page: PageDep, domain: str | None = None) -> Page[WorkflowDefinition]:
+    """List the workflows that can be triggered, by name."""
+    return await definitions.list_definitions(prefect, domain, page)
+
+
+@router.get(
+    "/definitions/{workflow_name}",
+    operation_id="get_definition",
+    response_model_exclude_unset=True,
+    responses=errors(404, 409),
+)
+async def get_definition(prefect: PrefectDep, workflow_name: str) -> WorkflowDefinition:
+    """Show one workflow with its parameters."""
+    return await definitions.read_definition(prefect, workflow_name)

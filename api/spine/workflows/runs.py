@@ -1,0 +1,237 @@
+"""Runs: the list, and one with its steps."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from spine.db.base import utc_now
+from spine.db.engine import SessionFactory, database_errors
+from spine.errors import NotFound
+from spine.pagination import Page, PageRequest, make_page
+from spine.prefect.client import Flow, FlowRun, Log, Prefect, TaskRun
+from spine.prefect.results import ResultUnreadable, read_result
+from spine.prefect.states import is_final
+from spine.sources.usage import capture_used
+from spine.workflows.failures import category_of, is_exception, message_of
+from spine.workflows.origins import CALLER_LABEL, SCHEDULE_LABEL, domain_of, schedule_of, trigger_of
+from spine.workflows.run_pages import read_page
+from spine.workflows.run_queries import STATUS_OF_STATE, RunQuery, filters_for
+from spine.workflows.schemas import (
+    RunStatus,
+    RunTrigger,
+    StepStatus,
+    WorkflowRunDetail,
+    WorkflowRunSummary,
+)
+from spine.workflows.step_counts import StepCounts, count_steps
+from spine.workflows.step_details import to_step_detail
+from spine.workflows.steps import Step, fold
+
+# Prefect records task runs from events, which arrive up to this long after the run itself has ended: longest after
+# many steps ended at once, never for steps that a crash or cancel cut off.
+LATE_RECORDS = timedelta(seconds=2)
+LATE_RECORDS_OF_A_COMPLETED_RUN = timedelta(seconds=5)
+# Before this has passed, even a reading that looks whole may lack the last task runs.
+EARLIEST_WHOLE_READING = timedelta(seconds=1)
+SECONDS_BETWEEN_READINGS = 0.2
+
+
+async def list_runs(prefect: Prefect, query: RunQuery, page: PageRequest) -> Page[WorkflowRunSummary]:
+    """A page of runs, newest start first."""
+    filters = filters_for(query, utc_now())
+    runs, total = await read_page(prefect, filters, page, leave_out_api_runs=query.leaves_out_api_runs)
+    flows, counts = await asyncio.gather(
+        prefect.flows_by_id(list({run.flow_id for run in runs})), count_steps(prefect, runs)
+    )
+    return make_page([summarize(run, flows.get(run.flow_id), counts[run.id]) for run in runs], total, page)
+
+
+async def read_run(prefect: Prefect, run_id: str) -> WorkflowRunDetail:
+    """One run with its steps, as far as Prefect knows it. Raises `NotFound`."""
+    run = await find_run(prefect, run_id)
+    steps, flows, result, (triggered_by, parent_run_id) = await asyncio.gather(
+        read_steps(prefect, run), prefect.flows_by_id([run.flow_id]), _result_of(prefect, run), origin_of(prefect, run)
+    )
+    logs = await _error_logs(prefect, run, steps)
+    names = {attempt.id: step.name for step in steps for attempt in step.attempts}
+    details = await asyncio.gather(
+        *(to_step_detail(prefect, step, index, names, logs) for index, step in enumerate(steps))
+    )
+    detail = _to_detail(run, flows.get(run.flow_id), steps, logs)
+    failed = next((step for step in details if step.status is StepStatus.FAILED), None)
+    if detail.status is RunStatus.FAILED and failed is not None and not is_exception(run.state):
+        # "1/3 states failed" is what Prefect makes of a flow that returns its failed steps.
+        detail.error, detail.error_category = failed.error, failed.error_category
+    return detail.model_copy(
+        update={
+            "steps": details,
+            "rows_processed": _integer(result.get("rows_processed")),
+            "capture_id": _text(result.get("capture_id")),
+            "triggered_by": triggered_by,
+            "parent_run_id": parent_run_id,
+            "prefect_url": f"{prefect.ui_url}/runs/flow-run/{run.id}" if prefect.ui_url else None,
+        }
+    )
+
+
+async def show_run(prefect: Prefect, sessions: SessionFactory, run_id: str) -> WorkflowRunDetail:
+    """One run with its steps, and with the content that it used where it does not say what it captured itself.
+
+    Raises `NotFound`.
+    """
+    detail = await read_run(prefect, run_id)
+    if detail.capture_id is None:
+        with database_errors():
+            async with sessions() as session:
+                detail.capture_id = await capture_used(session, detail.run_id)
+    return detail
+
+
+async def find_run(prefect: Prefect, run_id: str) -> FlowRun:
+    """The Prefect flow run with this id. Raises `NotFound`, also for an id that is none."""
+    try:
+        return await prefect.read_run(UUID(run_id))
+    except (ValueError, NotFound):
+        raise NotFound(f"No run has the id {run_id!r}.") from None
+
+
+async def read_steps(prefect: Prefect, run: FlowRun) -> list[Step]:
+    """The steps of a run.
+
+    Where the run ended so lately that records of its task runs may be on their way, they are waited for.
+    """
+    patience = LATE_RECORDS_OF_A_COMPLETED_RUN if status_of(run) is RunStatus.COMPLETED else LATE_RECORDS
+    # The clock of Prefect's machine may be ahead of ours, so the wait is bounded by our own too.
+    give_up_at = time.monotonic() + patience.total_seconds()
+    seen: list[tuple[UUID, str | None]] | None = None
+    while True:
+        task_runs, child_runs = await asyncio.gather(prefect.task_runs([run.id]), prefect.child_runs([run.id]))
+        now_seen = sorted((one.id, one.state_name) for one in task_runs)
+        settled = now_seen == seen and all(_is_settled(one) for one in task_runs)
+        waits = _ended_within(run, patience) and time.monotonic() < give_up_at
+        if not waits or (settled and not _ended_within(run, EARLIEST_WHOLE_READING)):
+            return fold(run, task_runs, child_runs, await _names_of_children(prefect, child_runs))
+        seen = now_seen
+        await asyncio.sleep(SECONDS_BETWEEN_READINGS)
+
+
+async def _names_of_children(prefect: Prefect, child_runs: Sequence[FlowRun]) -> dict[UUID, str]:
+    """The flow names of children with a deployment, by the task run that stands for each, which has a random name."""
+    deployed = [child for child in child_runs if child.deployment_id is not None]
+    flows = await prefect.flows_by_id(list({child.flow_id for child in deployed}))
+    return {
+        child.parent_task_run_id: flows[child.flow_id].name
+        for child in deployed
+        if child.parent_task_run_id is not None and child.flow_id in flows
+    }
+
+
+def summarize(run: FlowRun, flow: Flow | None, counts: StepCounts) -> WorkflowRunSummary:
+    """A run as lists show it."""
+    status = status_of(run)
+    return WorkflowRunSummary(
+        run_id=run.id,
+        workflow_name=flow.name if flow else str(run.flow_id),
+        status=status,
+        trigger=trigger_of(run),
+        domain=domain_of(run.tags),
+        created_at=run.created or run.expected_start_time or utc_now(),
+        started_at=run.start_time,
+        completed_at=run.end_time,
+        duration_seconds=_duration_seconds(run),
+        step_count=counts.total,
+        completed_step_count=counts.completed,
+        failed_step_count=counts.failed,
+        error=message_of(run.state) if status is RunStatus.FAILED else None,
+        schedule_id=schedule_of(run),
+    )
+
+
+def status_of(run: FlowRun) -> RunStatus:
+    """Where a run stands, in the contract's words."""
+    return STATUS_OF_STATE[run.state_type.value] if run.state_type else RunStatus.PENDING
+
+
+def _to_detail(run: FlowRun, flow: Flow | None, steps: Sequence[Step], logs: Sequence[Log]) -> WorkflowRunDetail:
+    return WorkflowRunDetail(
+        **summarize(run, flow, StepCounts.of(steps)).model_dump(),
+        input_params=run.parameters,
+        execution_id=run.infrastructure_pid,
+        error_category=category_of(run.state, logs),
+        rows_processed=None,
+        steps=[],
+        triggered_by=None,
+        parent_run_id=None,
+        capture_id=None,
+        attempt=max(run.run_count, 1),
+        prefect_url=None,
+    )
+
+
+def _duration_seconds(run: FlowRun) -> float | None:
+    if run.start_time is None:
+        return None
+    end: datetime = run.end_time or utc_now()
+    return round((end - run.start_time).total_seconds(), 3)
+
+
+def _ended_within(run: FlowRun, span: timedelta) -> bool:
+    ended = run.end_time if is_final(run) else None
+    return ended is not None and utc_now() - ended < span
+
+
+def _is_settled(task_run: TaskRun) -> bool:
+    # A task run whose upstream failed stays "NotReady" for good.
+    return task_run.state is not None and (task_run.state.is_final() or task_run.state.name == "NotReady")
+
+
+async def _error_logs(prefect: Prefect, run: FlowRun, steps: Sequence[Step]) -> list[Log]:
+    """The log records that tell the causes of failures; none where nothing failed."""
+    failed = status_of(run) is RunStatus.FAILED or any(step.status is StepStatus.FAILED for step in steps)
+    return await prefect.error_logs(run.id) if failed else []
+
+
+async def _result_of(prefect: Prefect, run: FlowRun) -> dict[str, object]:
+    if run.state is None or not run.state.is_completed():
+        return {}
+    try:
+        result = await read_result(prefect, run.state.data)
+    except ResultUnreadable:
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
+async def origin_of(prefect: Prefect, run: FlowRun) -> tuple[str | None, UUID | None]:
+    """Who or what started the run, by name, and its parent run where it has one."""
+    trigger = trigger_of(run)
+    if run.parent_task_run_id is not None:
+        return await _parent_of(prefect, run.parent_task_run_id)
+    if trigger is RunTrigger.SCHEDULE and run.deployment_id is not None:
+        if SCHEDULE_LABEL in run.labels:
+            return str(run.labels[SCHEDULE_LABEL]), None
+        deployments = await prefect.deployments_by_id([run.deployment_id])
+        return next((deployment.name for deployment in deployments.values()), None), None
+    if trigger is RunTrigger.DEPENDENCY:
+        return run.created_by.display_value if run.created_by else None, None
+    caller = run.labels.get(CALLER_LABEL)
+    return str(caller) if caller is not None and trigger is RunTrigger.API else None, None
+
+
+async def _parent_of(prefect: Prefect, parent_task_run_id: UUID) -> tuple[str | None, UUID | None]:
+    try:
+        parent_run_id = (await prefect.read_task_run(parent_task_run_id)).flow_run_id
+        if parent_run_id is None:
+            return None, None
+        return (await prefect.read_run(parent_run_id)).name, parent_run_id
+    except NotFound:
+        return None, None
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

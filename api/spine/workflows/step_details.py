@@ -1,0 +1,76 @@
+"""One step as the detail of a run shows it: its inputs, outputs and error."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from spine.prefect.client import Log, Prefect, TaskRunResult
+from spine.prefect.results import ResultUnreadable, read_result
+from spine.workflows.failures import category_of, message_of
+from spine.workflows.schemas import ErrorCategory, RunStatus, StepStatus, WorkflowStepDetail
+from spine.workflows.steps import Step
+
+# Larger outputs are cut: an answer about a run is no way to move data.
+MOST_OUTPUT_CHARACTERS = 16_384
+PREVIEW_CHARACTERS = 1_000
+
+# Keys of Prefect's task inputs that are no arguments.
+_NO_ARGUMENTS = {"__parents__", "wait_for"}
+
+
+async def to_step_detail(
+    prefect: Prefect, step: Step, index: int, names: Mapping[UUID, str], logs: Sequence[Log]
+) -> WorkflowStepDetail:
+    """The step at `index`; `names` are the step names by task run id, `logs` the error records of the run."""
+    error, category = _error_of(step, logs)
+    started, completed = step.started_at, step.completed_at
+    return WorkflowStepDetail(
+        step_id=step.latest.id,
+        run_id=step.run.id,
+        step_name=step.name,
+        step_index=index,
+        status=step.status,
+        started_at=started,
+        completed_at=completed,
+        duration_ms=max(round((completed - started).total_seconds() * 1000), 0) if started and completed else None,
+        inputs=_inputs_of(step, names),
+        outputs=await _outputs_of(prefect, step),
+        error=error,
+        error_category=category,
+        retry_count=step.retry_count,
+    )
+
+
+def _error_of(step: Step, logs: Sequence[Log]) -> tuple[str | None, ErrorCategory | None]:
+    if step.status is not StepStatus.FAILED:
+        return None, None
+    if step.was_interrupted:
+        run_status = step.run.state_name or RunStatus.FAILED
+        return f"Interrupted: the run ended as {run_status} while this step was running.", ErrorCategory.ORCHESTRATION
+    return message_of(step.state), category_of(step.state, logs, step.latest.id)
+
+
+def _inputs_of(step: Step, names: Mapping[UUID, str]) -> dict[str, Any] | None:
+    """Arguments that came from other steps, as `{"argument": {"from_steps": [{"step_name", "step_id"}]}}`."""
+    inputs: dict[str, Any] = {}
+    for argument, sources in step.executed.task_inputs.items():
+        ids = [source.id for source in sources if isinstance(source, TaskRunResult)]
+        known = [{"step_name": names[one], "step_id": str(one)} for one in ids if one in names]
+        if known and argument not in _NO_ARGUMENTS:
+            inputs[argument] = {"from_steps": known}
+    return inputs or None
+
+
+async def _outputs_of(prefect: Prefect, step: Step) -> dict[str, Any] | None:
+    """The persisted result: an object as it is, any other value as `{"result": value}`."""
+    if step.status is not StepStatus.COMPLETED:
+        return None
+    try:
+        result = await read_result(prefect, step.result)
+    except ResultUnreadable:
+        return None
+    text = json.dumps(result, ensure_ascii=False)
+    if len(text) > MOST_OUTPUT_CHARACTERS:
+        return {"truncated": True, "size_bytes": len(text.encode()), "preview": text[:PREVIEW_CHARACTERS]}
+    return result if isinstance(result, dict) else {"result": result}

@@ -1,0 +1,34 @@
+"""Start a run of a workflow."""
+
+from typing import Any
+
+from spine.auth.callers import Caller
+from spine.prefect.client import Prefect
+from spine.workflows.deployments import find_workflow
+from spine.workflows.origins import API_TAG, CALLER_LABEL
+from spine.workflows.parameters import refuse_wrong_parameters
+from spine.workflows.schemas import TriggerStatus, WorkflowTriggerResponse
+
+
+async def trigger_workflow(
+    prefect: Prefect, caller: Caller, workflow_name: str, params: dict[str, Any], operation_id: str
+) -> WorkflowTriggerResponse:
+    """Start a run on the workflow's own deployment; safe to repeat with the same `operation_id`.
+
+    Raises `NotFound`, `Conflict` without a deployment, and `BadRequest` naming each parameter that the flow refuses.
+    """
+    deployment = await find_workflow(prefect, workflow_name)
+    refuse_wrong_parameters(workflow_name, deployment, params, "params")
+    run = await prefect.create_run(
+        deployment.id,
+        parameters=params,
+        tags=[API_TAG],
+        labels={CALLER_LABEL: caller.name},
+        idempotency_key=f"spine-{operation_id}",
+    )
+    return WorkflowTriggerResponse(
+        run_id=run.id,
+        workflow_name=workflow_name,
+        status=TriggerStatus.PENDING,
+        message=f"Run {run.name!r} was created and waits for a worker.",
+    )

@@ -1,1 +1,0 @@
-"""What runs flows: the worker of type `spine`, and the fork servers that it starts runs from."""

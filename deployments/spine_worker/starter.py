@@ -1,0 +1,105 @@
+"""Starting a run by forking it, in the form in which Prefect's executor starts processes."""
+
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import anyio.abc
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.runner._process_manager import ProcessHandle, create_isolated_termination_scope
+from prefect.runner._workspace_hook_runner import HookType, WorkspaceHookRunner
+from prefect.runner._workspace_runtime import PreparedWorkspaceManifest, write_private_model
+from prefect.runner._workspace_supervisor import _hook_command
+from prefect.utilities.processutils import get_sys_executable
+
+from spine_worker.execution import SharedContext
+from spine_worker.fitness import Workspace
+from spine_worker.fork_servers import FlowServer, ReadyRun
+from spine_worker.handing_back import see_through, stop_run
+
+
+class _Hooks(WorkspaceHookRunner):
+    """Runs hooks of the kinds that a flow may have; Prefect starts an interpreter to find out that there are none."""
+
+    def __init__(self, kinds: frozenset[str], manifest_path: Path, *, stream_output: bool) -> None:
+        super().__init__(manifest_path=manifest_path, stream_output=stream_output)
+        self._kinds = kinds
+
+    async def _run(self, hook_type: HookType, flow_run: FlowRun, state: State) -> None:
+        if hook_type in self._kinds:
+            await super()._run(hook_type, flow_run, state)
+
+
+class ForkStarter:
+    """Lets a run go that was forked ahead of time, whose flow may have `hooks` of these kinds."""
+
+    def __init__(
+        self,
+        ready: ReadyRun,
+        workspace: Workspace,
+        context: SharedContext,
+        hooks: frozenset[str],
+        *,
+        stream_output: bool,
+    ) -> None:
+        self._ready = ready
+        self._context = context
+        self._workspace = workspace
+        self._folder = tempfile.TemporaryDirectory(prefix="spine-run-")
+        self._manifest = Path(self._folder.name) / "workspace.json"
+        # To be called when the run is let go.
+        self.begins: Callable[[], None] = lambda: None
+        self.hooks = _Hooks(hooks, self._manifest, stream_output=stream_output)
+
+    async def start(
+        self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Let the run go and wait for its end."""
+        self._write_manifest(flow_run)
+        process = self._ready.process
+        # Prefect reads `pid` and `returncode` of it and no more.
+        handle = ProcessHandle(process, termination_scope=create_isolated_termination_scope(process.pid))  # type: ignore[arg-type]
+        try:
+            self.begins()
+            self._ready.go()
+            task_status.started(handle)
+            await process.wait()
+        except BaseException:
+            # The worker is being stopped.
+            await see_through(stop_run(self._context, flow_run, process, handle))
+            raise
+
+    def close(self) -> None:
+        """Let the process end if it was not let go, and forget where its code was: no hook is run any more."""
+        self._ready.abandon()
+        self._folder.cleanup()
+
+    def _write_manifest(self, flow_run: FlowRun) -> None:
+        prepared = self._workspace.prepared
+        manifest = PreparedWorkspaceManifest(
+            working_directory=prepared.working_directory,
+            project_root=prepared.project_root,
+            runtime_entrypoint=prepared.runtime_entrypoint,
+            hook_command=_hook_command([get_sys_executable(), "-m", "prefect.engine"]),
+            environment={**self._workspace.environment, "PREFECT__FLOW_RUN_ID": str(flow_run.id)},
+        )
+        write_private_model(self._manifest, manifest)
+
+
+async def fork_run(
+    server: FlowServer, workspace: Workspace, run: FlowRun, context: SharedContext, *, stream_output: bool
+) -> ForkStarter:
+    """Fork a run, which gets ready and waits for `start`. Raises `ServerGone`."""
+    environment = {**workspace.environment, "PREFECT__FLOW_RUN_ID": str(run.id)}
+    # Without a channel a run is cancelled by the signal alone, as Prefect does it then.
+    with suppress(RuntimeError):
+        port, token = context.control_channel.register(run.id)
+        environment |= {"PREFECT__CONTROL_PORT": str(port), "PREFECT__CONTROL_TOKEN": token}
+    try:
+        ready = await server.fork(environment, stream_output=stream_output)
+    except BaseException:
+        context.control_channel.unregister(run.id)
+        raise
+    return ForkStarter(ready, workspace, context, server.hooks, stream_output=stream_output)
