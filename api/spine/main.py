@@ -9,7 +9,7 @@ from fastapi_offline import FastAPIOffline
 
 from spine import health, metrics
 from spine.alerts.routes import router as alerts
-from spine.alerts.service import Alerting
+from spine.alerts.runtime import Alerting
 from spine.auth.jwt import JwtVerifier
 from spine.cache.routes import router as cache
 from spine.cache.store import BlobStore

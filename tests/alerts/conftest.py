@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from spine.alerts.sending import Sender
+from spine.alerts.transport import Sender
 
 from tests.alerts.leaks import find_leaks
 from tests.alerts.support import Alerts

@@ -9,18 +9,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from spine.alerts import lanes
+from spine.alerts import delivery_queue
 from spine.alerts.channels.base import ChannelConfig
 from spine.alerts.channels.webhook import WebhookConfig
+from spine.alerts.delivery_queue import Patience
 from spine.alerts.dispatcher import LANE_WIDTH, MOST_TAKEN, Dispatcher
-from spine.alerts.lanes import Patience
-from spine.alerts.notices import Notice, Outcome
+from spine.alerts.messages import Notice, Outcome
 from spine.alerts.outbox import NewAlert, raise_alert
-from spine.alerts.severity import Severity
 from spine.alerts.tables import SENT, AlertChannel, AlertDelivery
 from spine.db.engine import SessionFactory, make_engine, make_sessions
 from spine.db.migrate import upgrade
 from spine.settings import Settings
+from spine.severity import Severity
 from sqlalchemy import func, select
 
 from tests.support.postgres import fresh_database
@@ -103,18 +103,18 @@ async def test_everything_is_sent_once_and_only_so_much_at_once(sessions: Sessio
 async def test_what_waits_too_long_for_a_receiver_that_became_slow_is_given_back(
     sessions: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "LEASE", timedelta(seconds=2))
-    monkeypatch.setattr(lanes, "LONGEST_TRY", timedelta(seconds=1.4))
+    monkeypatch.setattr(delivery_queue, "LEASE", timedelta(seconds=2))
+    monkeypatch.setattr(delivery_queue, "LONGEST_TRY", timedelta(seconds=1.4))
     desk = Desk(quick=ALERTS // 4, slowly=0.3)
     given_back = 0
-    real = lanes._give_back
+    real = delivery_queue._give_back
 
     async def counted(*arguments: object) -> None:
         nonlocal given_back
         given_back += 1
         await real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(lanes, "_give_back", counted)
+    monkeypatch.setattr(delivery_queue, "_give_back", counted)
     await send_all(sessions, desk)
     # Of as many as are taken while it is quick, few can be sent before the lease is too short for another try.
     assert 0 < given_back <= MOST_TAKEN

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import trustme
 from spine.alerts.channels.email import EmailConfig
-from spine.alerts.notices import Outcome
-from spine.alerts.sending import Sender
+from spine.alerts.messages import Outcome
+from spine.alerts.transport import Sender
 
 from tests.alerts.conftest import SOON
 from tests.alerts.leaks import find_leaks

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from spine.alerts.channels import CHANNEL_TYPES
 from spine.alerts.channels.base import ChannelConfig
 from spine.alerts.channels.webhook import WebhookConfig
-from spine.alerts.notices import Notice, Outcome
-from spine.alerts.sending import Sender
+from spine.alerts.messages import Notice, Outcome
+from spine.alerts.transport import Sender
 from spine.outgoing.http_replies import LONGEST_WAIT, recorded_replies, seconds_of
 
 from tests.alerts.trying import NOTICE, hook, resolve
@@ -167,7 +167,7 @@ async def test_one_that_waited_for_a_thread_is_not_sent_after_it_was_given_up(
 
 ENDS = """
 import asyncio
-from spine.alerts.sending import Sender
+from spine.alerts.transport import Sender
 from tests.alerts.test_sending import NOTICE, WebhookConfig, resolve
 
 async def main():

@@ -10,8 +10,8 @@ import pytest
 from pydantic import SecretStr
 from spine.alerts.channels import CHANNEL_TYPES
 from spine.alerts.channels.webhook import WebhookConfig
-from spine.alerts.notices import Notice, Outcome
-from spine.alerts.sending import Sender, scrub, secret_parts
+from spine.alerts.messages import Notice, Outcome
+from spine.alerts.transport import Sender, scrub, secret_parts
 from spine.errors import BadRequest, SpineError, Unavailable
 
 from tests.alerts.trying import NOTICE, hook, says

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from spine.alerts.channels import CHANNEL_TYPES
 from spine.alerts.channels.base import ChannelConfig
 from spine.alerts.channels.posted_json import PostedJson
-from spine.alerts.sending import Sender
-from spine.alerts.severity import Severity
+from spine.alerts.transport import Sender
+from spine.severity import Severity
 
 from tests.alerts.trying import NOTICE, resolve
 from tests.support.receivers import Handler, Receiver, drop, refuse

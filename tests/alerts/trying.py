@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from spine.alerts.channels.webhook import WebhookConfig
-from spine.alerts.notices import Notice
-from spine.alerts.severity import Severity
+from spine.alerts.messages import Notice
 from spine.errors import Unavailable
+from spine.severity import Severity
 
 from tests.support.receivers import (
     Behaviour,

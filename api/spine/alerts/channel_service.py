@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.alerts.channels import CHANNEL_TYPES
 from spine.alerts.channels.base import ChannelConfig
-from spine.alerts.notices import Notice, Outcome
+from spine.alerts.messages import Notice, Outcome
 from spine.alerts.schemas import (
     AlertChannelCreate,
     AlertChannelResponse,
@@ -16,9 +16,8 @@ from spine.alerts.schemas import (
     ChannelTestResponse,
     ChannelType,
 )
-from spine.alerts.sending import Sender
-from spine.alerts.severity import Severity
 from spine.alerts.tables import FAILED, PENDING, AlertChannel, AlertDelivery, AlertThrottle
+from spine.alerts.transport import Sender
 from spine.auth.callers import Caller
 from spine.db.base import new_id, utc_now
 from spine.errors import BadRequest, Conflict, FieldError, NotFound
@@ -28,6 +27,7 @@ from spine.schemas import ActionResponse
 from spine.secrets.configs import SealedConfigs
 from spine.secrets.keyring import Keyring
 from spine.secrets.sealed import redact
+from spine.severity import Severity
 
 
 class ChannelSecrets(SealedConfigs[ChannelConfig]):

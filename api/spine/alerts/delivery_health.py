@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from sqlalchemy import func, select
 
-from spine.alerts.lanes import FAILURES_TO_REPORT
+from spine.alerts.delivery_queue import FAILURES_TO_REPORT
 from spine.alerts.tables import FAILED, PENDING, AlertChannel, AlertDelivery
 from spine.db.base import utc_now
 from spine.db.engine import SessionFactory, database_errors

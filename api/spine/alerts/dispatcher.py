@@ -16,8 +16,8 @@ from typing import Protocol
 import structlog
 
 from spine.alerts.channels.base import ChannelConfig
-from spine.alerts.lanes import GIVEN_BACK, Patience, Taken, due_channels, mark, take
-from spine.alerts.notices import Notice, Outcome
+from spine.alerts.delivery_queue import GIVEN_BACK, Patience, Taken, due_channels, mark, take
+from spine.alerts.messages import Notice, Outcome
 from spine.alerts.tables import AlertChannel
 from spine.db.base import utc_now
 from spine.db.engine import SessionFactory

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from spine.alerts import channel_service, reading
+from spine.alerts import channel_service, queries
 from spine.alerts.outbox import NewAlert, raise_alert
-from spine.alerts.reading import AlertQuery
+from spine.alerts.queries import AlertQuery
+from spine.alerts.runtime import Alerting
 from spine.alerts.schemas import (
     AlertChannelCreate,
     AlertChannelResponse,
@@ -19,12 +20,11 @@ from spine.alerts.schemas import (
     ChannelType,
     StatsPeriod,
 )
-from spine.alerts.service import Alerting
-from spine.alerts.severity import Severity
 from spine.dependencies import CallerDep, IdempotentDep, PageDep, QueryTime, SessionDep, SessionsDep
 from spine.http.openapi import errors
 from spine.pagination import Page
 from spine.schemas import ActionResponse
+from spine.severity import Severity
 
 router = APIRouter(prefix="/alerts", tags=["alerts"])
 
@@ -97,7 +97,7 @@ async def list_alerts(
     since: Annotated[QueryTime | None, Query(description="Only alerts raised at or after this time.")] = None,
 ) -> Page[AlertSummary]:
     """List alerts, newest first."""
-    return await reading.list_alerts(session, AlertQuery(severity, source, domain, since), page)
+    return await queries.list_alerts(session, AlertQuery(severity, source, domain, since), page)
 
 
 @router.post("/", status_code=201, response_model=ActionResponse, include_in_schema=False)
@@ -127,10 +127,10 @@ async def create_alert(
 @router.get("/stats", operation_id="get_alert_stats", responses=errors(422))
 async def get_stats(session: SessionDep, period: StatsPeriod = StatsPeriod.DAY) -> AlertStats:
     """Count the alerts of the last hour, day, week or month."""
-    return await reading.read_stats(session, period)
+    return await queries.read_stats(session, period)
 
 
 @router.get("/{alert_id}", operation_id="get_alert", responses=errors(404))
 async def get_alert(session: SessionDep, alert_id: str) -> AlertDetail:
     """Show one alert with its deliveries."""
-    return await reading.read_alert(session, alert_id)
+    return await queries.read_alert(session, alert_id)

@@ -9,10 +9,10 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.alerts.outbox import NewAlert, put_alert
-from spine.alerts.resolved import tell_resolved
-from spine.alerts.severity import Severity
+from spine.alerts.recovery import tell_resolved
 from spine.alerts.tables import Alert
 from spine.db.base import utc_now
+from spine.severity import Severity
 from spine.sources.tables import FAILED, PARTIAL, SUCCESS, Fetch, Source
 
 LONGEST_ERROR = 2_000

@@ -7,9 +7,9 @@ because labels are out of people's way in the UI.
 from collections.abc import Iterable
 from uuid import UUID
 
-from spine.alerts.severity import Severity
 from spine.prefect.client import FlowRun
 from spine.prefect.filters import RunFilter
+from spine.severity import Severity
 from spine.workflows.schemas import RunTrigger
 
 API_TAG = "spine:api"

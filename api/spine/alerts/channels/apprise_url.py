@@ -7,7 +7,7 @@ from apprise.plugins.base import NotifyBase
 from pydantic import AfterValidator, SecretStr
 
 from spine.alerts.channels.base import ChannelConfig, LongSecret, host_of, instantiate, names_a_file, said_by
-from spine.alerts.notices import Notice
+from spine.alerts.messages import Notice
 
 # What these reach is the machine that Spine runs on.
 _LOCAL = {"blink1", "dbus", "gio", "glib", "gnome", "kde", "macosx", "qt", "syslog", "windows"}

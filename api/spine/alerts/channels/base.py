@@ -9,7 +9,7 @@ from apprise.plugins import url_to_dict
 from apprise.plugins.base import NotifyBase
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from spine.alerts.notices import Notice
+from spine.alerts.messages import Notice
 from spine.schemas import Text
 
 # Redirects are not followed: one would lead to an address that nobody configured.

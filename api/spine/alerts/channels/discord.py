@@ -7,7 +7,7 @@ from apprise.plugins.base import NotifyBase
 
 from spine.alerts.channels.base import ChannelConfig, SecretUrl, host_of, instantiate
 from spine.alerts.channels.posted_json import COLOURS, PostedJson
-from spine.alerts.notices import Notice
+from spine.alerts.messages import Notice
 
 # Discord refuses longer ones.
 LONGEST_TITLE, LONGEST_TEXT = 256, 4_000

@@ -10,7 +10,7 @@ from apprise.utils.parse import is_email, parse_emails
 from pydantic import AfterValidator, Field, model_validator
 
 from spine.alerts.channels.base import ASSET, ChannelConfig, ShortText
-from spine.alerts.notices import Notice
+from spine.alerts.messages import Notice
 from spine.secrets.refs import check_ref
 
 IMPLICIT_TLS_PORT = 465

@@ -6,8 +6,8 @@ from apprise.plugins.base import NotifyBase
 from apprise.plugins.pagerduty import NotifyPagerDuty
 
 from spine.alerts.channels.base import ASSET, ChannelConfig, LongSecret
-from spine.alerts.notices import Notice
-from spine.alerts.severity import Severity
+from spine.alerts.messages import Notice
+from spine.severity import Severity
 
 _SEVERITIES = {
     Severity.INFO: "info",

@@ -8,8 +8,8 @@ from apprise import NotifyType
 from apprise.plugins.base import NotifyBase
 
 from spine.alerts.channels.base import ASSET
-from spine.alerts.notices import Notice
-from spine.alerts.severity import Severity
+from spine.alerts.messages import Notice
+from spine.severity import Severity
 
 NOTIFY_TYPES = {
     Severity.INFO: NotifyType.INFO,

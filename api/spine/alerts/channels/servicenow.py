@@ -13,9 +13,9 @@ from pydantic import AfterValidator
 
 from spine.alerts.channels.base import ASSET, ChannelConfig, ShortText, host_of
 from spine.alerts.channels.posted_json import succeeded
-from spine.alerts.notices import Notice
-from spine.alerts.severity import Severity
+from spine.alerts.messages import Notice
 from spine.secrets.refs import check_ref
+from spine.severity import Severity
 
 # Urgency and impact as ServiceNow counts them: 1 is high.
 _URGENCY = {Severity.INFO: "3", Severity.WARNING: "3", Severity.ERROR: "2", Severity.CRITICAL: "1"}

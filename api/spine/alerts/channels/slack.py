@@ -8,7 +8,7 @@ from apprise.plugins.base import NotifyBase
 
 from spine.alerts.channels.base import ChannelConfig, SecretUrl, ShortText, host_of, instantiate
 from spine.alerts.channels.posted_json import PostedJson
-from spine.alerts.notices import Notice
+from spine.alerts.messages import Notice
 
 
 class SlackConfig(ChannelConfig):

@@ -7,7 +7,7 @@ from apprise.plugins.base import NotifyBase
 
 from spine.alerts.channels.base import ChannelConfig, SecretUrl, host_of, instantiate
 from spine.alerts.channels.posted_json import PostedJson
-from spine.alerts.notices import Notice
+from spine.alerts.messages import Notice
 
 
 class TeamsConfig(ChannelConfig):

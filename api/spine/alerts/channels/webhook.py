@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from spine.alerts.channels.base import ChannelConfig, LongSecret, SecretUrl, host_of
 from spine.alerts.channels.posted_json import PostedJson, facts
-from spine.alerts.notices import Notice
+from spine.alerts.messages import Notice
 
 SIGNATURE = "X-Spine-Signature"
 _OWN_HEADERS = {"content-length", "host", "transfer-encoding", "connection", "idempotency-key", SIGNATURE.lower()}

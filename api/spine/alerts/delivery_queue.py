@@ -14,13 +14,13 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, CursorResult, Table, bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.alerts.notices import Notice, Outcome
+from spine.alerts.messages import Notice, Outcome
 from spine.alerts.outbox import NewAlert, put_alert
-from spine.alerts.sending import SECONDS_TO_SEND
-from spine.alerts.severity import Severity
 from spine.alerts.tables import FAILED, PENDING, SENT, Alert, AlertChannel, AlertDelivery, AlertThrottle
+from spine.alerts.transport import SECONDS_TO_SEND
 from spine.db.base import new_id, utc_now
 from spine.db.engine import SessionFactory, database_errors
+from spine.severity import Severity
 
 # Twice as long as a try takes at the most.
 LEASE = timedelta(seconds=20)

@@ -5,12 +5,12 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from spine.alerts.channel_service import ChannelSecrets, find_channel, try_channel
+from spine.alerts.delivery_queue import Patience
 from spine.alerts.dispatcher import Dispatcher
-from spine.alerts.lanes import Patience
 from spine.alerts.late_runs import LateRuns
 from spine.alerts.run_alerts import RunAlerts
 from spine.alerts.schemas import ChannelTestResponse
-from spine.alerts.sending import Sender
+from spine.alerts.transport import Sender
 from spine.auth.callers import Caller
 from spine.db.engine import SessionFactory, database_errors
 from spine.prefect.client import Prefect

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from spine.alerts.channels.base import ChannelConfig
 from spine.alerts.channels.posted_json import NOTIFY_TYPES
-from spine.alerts.notices import Notice, Outcome
+from spine.alerts.messages import Notice, Outcome
 from spine.errors import SpineError
 from spine.outgoing.guard import Passage, guarded
 from spine.outgoing.http_replies import LONGEST_TEXT, Reply, recorded_replies

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from spine.alerts.severity import Severity
+from spine.severity import Severity
 
 
 @dataclass(frozen=True)
