@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.callers import Scope
 from spine.auth.service import create_key, list_keys, revoke_key
-from spine.db.engine import SessionFactory, database_errors, make_engine, make_sessions
-from spine.db.migrate import upgrade
+from spine.database import SessionFactory, database_errors, make_engine, make_sessions
 from spine.errors import SpineError
+from spine.migrations.migrate import upgrade
 from spine.secrets.rotation import rotate
 from spine.settings import get_settings
 from spine.up.command import up

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from spine.auth.callers import Caller, Scope
 from spine.auth.jwt import JwtVerifier
 from spine.auth.service import check_key
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.errors import Forbidden, Unauthorized
 from spine.idempotency.service import IdempotentCall, hash_body
 from spine.pagination import PageRequest

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import text
 
 from spine.alerts.delivery_health import read_delivery_health
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.dependencies import PrefectDep, SessionsDep, SettingsDep
 from spine.errors import NotFound, SpineError
 from spine.prefect.client import Prefect

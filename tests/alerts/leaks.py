@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from spine.db.tables import Base
+from spine.tables import Base
 from sqlalchemy import create_engine, select
 
 from tests.support.stack import Api

@@ -16,11 +16,11 @@ from spine.alerts.delivery_queue import Patience
 from spine.alerts.dispatcher import LANE_WIDTH, MOST_TAKEN, Dispatcher
 from spine.alerts.messages import Notice, Outcome
 from spine.alerts.outbox import NewAlert, raise_alert
-from spine.alerts.tables import SENT, AlertChannel, AlertDelivery
-from spine.db.engine import SessionFactory, make_engine, make_sessions
-from spine.db.migrate import upgrade
+from spine.database import SessionFactory, make_engine, make_sessions
+from spine.migrations.migrate import upgrade
 from spine.settings import Settings
 from spine.severity import Severity
+from spine.tables.alerts import SENT, AlertChannel, AlertDelivery
 from sqlalchemy import func, select
 
 from tests.support.postgres import fresh_database

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from spine.db.base import utc_now
 from spine.flows.prune import prune
+from spine.tables.base import utc_now
 from sqlalchemy import create_engine, text
 
 from tests.alerts.support import Alerts

@@ -11,11 +11,11 @@ from pydantic import SecretStr, ValidationError
 from spine.auth.bootstrap import ADMIN, ensure_admin_key
 from spine.auth.callers import Caller, Scope
 from spine.auth.service import check_key, revoke_key
-from spine.auth.tables import ApiKey
-from spine.db.engine import make_engine, make_sessions
-from spine.db.migrate import upgrade
+from spine.database import make_engine, make_sessions
 from spine.errors import DatabaseUnavailable, Unauthorized
+from spine.migrations.migrate import upgrade
 from spine.settings import Settings
+from spine.tables.api_keys import ApiKey
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 

@@ -18,10 +18,10 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from spine.db.base import utc_now
-from spine.db.engine import make_engine, make_sessions
+from spine.database import make_engine, make_sessions
 from spine.idempotency.service import KEPT_FOR
-from spine.idempotency.tables import IdempotentRequest
+from spine.tables.base import utc_now
+from spine.tables.idempotency import IdempotentRequest
 from sqlalchemy import update
 
 from tests.support.processes import PROJECT, wait_until

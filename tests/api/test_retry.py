@@ -9,9 +9,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from spine.db.base import utc_now
+from spine.tables.base import utc_now
+from spine.tables.retries import RetryClaim
 from spine.workflows.retry import CLAIM_LEASE
-from spine.workflows.tables import RetryClaim
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 

@@ -12,8 +12,8 @@ from uuid import UUID
 
 import httpx
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from spine.db.base import utc_now
 from spine.prefect.client import Prefect
+from spine.tables.base import utc_now
 from spine.workflows.run_pages import BY_START
 from spine.workflows.run_queries import RunQuery, filters_for
 from spine.workflows.step_counts import NOT_SIMPLY_COMPLETED

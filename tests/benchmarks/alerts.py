@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import apprise
 import httpx
 import psycopg
-from spine.db.base import utc_now
+from spine.tables.base import utc_now
 from sqlalchemy import create_engine, text
 
 from tests.benchmarks.timing import row

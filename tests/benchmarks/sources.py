@@ -18,8 +18,8 @@ from typing import Any, cast
 
 import pyarrow.csv as pa_csv
 from spine.cache.store import BlobStore
-from spine.db.engine import make_engine, make_sessions
-from spine.db.migrate import upgrade
+from spine.database import make_engine, make_sessions
+from spine.migrations.migrate import upgrade
 from spine.settings import Settings
 from spine.sources.fetching.workshop import Workshop
 from spine.sources.parsing import ParserConfig, ParserType, parse

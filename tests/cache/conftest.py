@@ -8,9 +8,9 @@ from uuid import uuid4
 import pytest
 import s3fs  # type: ignore[import-untyped]
 from spine.cache.store import BlobStore
-from spine.db.engine import make_engine, make_sessions
-from spine.db.tables import Base
+from spine.database import make_engine, make_sessions
 from spine.settings import Settings
+from spine.tables import Base
 from sqlalchemy import make_url
 
 from tests.cache.support import Cache

@@ -9,10 +9,10 @@ from uuid import uuid4
 
 from spine.cache.service import NewEntry, current_entries, hold, release, store_entries
 from spine.cache.store import BlobStore
-from spine.cache.tables import CacheBlob, CacheEntry
-from spine.db.base import new_id
-from spine.db.engine import SessionFactory
-from spine.sources.tables import Source
+from spine.database import SessionFactory
+from spine.tables.base import new_id
+from spine.tables.cache import CacheBlob, CacheEntry
+from spine.tables.sources import Source
 from sqlalchemy import select
 
 

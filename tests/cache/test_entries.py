@@ -6,10 +6,10 @@ import pytest
 from spine.cache.entries import count_read, touch
 from spine.cache.holds import hold_all
 from spine.cache.service import NewEntry, store_entries
-from spine.cache.tables import CacheBlob, CacheCounter, CacheEntry
-from spine.db.base import new_id, utc_now
 from spine.sources.failure import FailureCategory, FetchFailure
-from spine.sources.tables import Source
+from spine.tables.base import new_id, utc_now
+from spine.tables.cache import CacheBlob, CacheCounter, CacheEntry
+from spine.tables.sources import Source
 from sqlalchemy import func, select, update
 
 from tests.cache.support import Cache, hash_of, new_entry

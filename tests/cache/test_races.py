@@ -10,9 +10,9 @@ from spine.cache.eviction import evict
 from spine.cache.reconciling import reconcile
 from spine.cache.removal import clear, delete_unreferenced
 from spine.cache.store import BlobStore
-from spine.cache.tables import CacheBlob, CacheEntry
-from spine.db.engine import database_errors
+from spine.database import database_errors
 from spine.errors import DatabaseUnavailable
+from spine.tables.cache import CacheBlob, CacheEntry
 from sqlalchemy import select, update
 
 from tests.cache.support import Cache, hash_of, put_blob

@@ -9,8 +9,8 @@ from spine.cache.eviction import evict
 from spine.cache.holds import renew_holds
 from spine.cache.reconciling import Reconciled, reconcile
 from spine.cache.removal import Cleared, clear, delete_unreferenced, lock_content, remove_entries
-from spine.cache.tables import CacheBlob
-from spine.db.base import utc_now
+from spine.tables.base import utc_now
+from spine.tables.cache import CacheBlob
 from sqlalchemy import event, update
 
 from tests.cache.support import Cache, hash_of, put_blob

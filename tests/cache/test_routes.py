@@ -16,11 +16,11 @@ from fastapi import APIRouter, FastAPI
 from spine.cache.entries import count_read
 from spine.cache.routes import router
 from spine.cache.store import BlobStore
-from spine.cache.tables import CacheHold
-from spine.db.base import utc_now
-from spine.db.engine import make_engine, make_sessions
+from spine.database import make_engine, make_sessions
 from spine.http.errors import install_error_handlers
 from spine.settings import Settings
+from spine.tables.base import utc_now
+from spine.tables.cache import CacheHold
 from sqlalchemy import func, make_url, select
 
 from tests.cache.support import Cache, hash_of, new_entry

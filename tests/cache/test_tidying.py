@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from spine.cache import tidying
 from spine.cache.tidying import Tidying
-from spine.db.base import utc_now
+from spine.tables.base import utc_now
 from structlog.testing import capture_logs
 
 from tests.cache.support import Cache, hash_of, put_blob

@@ -7,14 +7,14 @@ from datetime import timedelta
 
 from prefect import flow, runtime, task
 from spine.cache.store import BlobStore
-from spine.cache.tables import CacheHold
-from spine.db.engine import make_engine, make_sessions
-from spine.db.migrate import upgrade
+from spine.database import make_engine, make_sessions
 from spine.flows.read_source import SourceContent, read_source
+from spine.migrations.migrate import upgrade
 from spine.settings import Settings
 from spine.sources.fetching.workshop import Workshop
 from spine.sources.schemas import FetchDetail
-from spine.sources.tables import Fetch
+from spine.tables.cache import CacheHold
+from spine.tables.sources import Fetch
 from sqlalchemy import select
 
 from tests.sources.support import NO_PREFECT, Desk

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from pydantic import SecretStr
-from spine.db.migrate import upgrade
+from spine.migrations.migrate import upgrade
 from spine.settings import Settings
 from sqlalchemy import URL
 

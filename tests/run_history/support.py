@@ -11,12 +11,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from spine.db.engine import SessionFactory, make_engine, make_sessions
+from spine.database import SessionFactory, make_engine, make_sessions
 from spine.prefect.client import FlowRun, Prefect
 from spine.prefect.filters import RunFilter
 from spine.run_history import follower
 from spine.run_history.follower import Follower
-from spine.run_history.tables import DeploymentStatistics, FollowerCursor, RunEnding
+from spine.tables.run_history import DeploymentStatistics, FollowerCursor, RunEnding
 from sqlalchemy import URL, delete, make_url, select, update
 from sqlalchemy.exc import OperationalError
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from spine.db.engine import SessionFactory
+from spine.database import SessionFactory
 from spine.errors import PrefectUnavailable
 from spine.prefect.client import Prefect
 from spine.run_history import follower

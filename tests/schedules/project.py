@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 import httpx
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from spine.db.engine import SessionFactory, make_engine, make_sessions
-from spine.db.migrate import upgrade
+from spine.database import SessionFactory, make_engine, make_sessions
+from spine.migrations.migrate import upgrade
 from spine.prefect.client import Deployment, Prefect
 from spine.schedules.watch import ScheduleWatch
 from spine.settings import Settings

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
-from spine.alerts.tables import AlertChannel
-from spine.db.engine import make_engine, make_sessions
-from spine.db.migrate import upgrade
+from spine.database import make_engine, make_sessions
 from spine.errors import Conflict
+from spine.migrations.migrate import upgrade
 from spine.secrets import rotation
 from spine.secrets.keyring import KEY_FILE, Keyring, SecretUnreadable, only_rotation, read_key_file
 from spine.secrets.rotation import rotate
 from spine.secrets.sealed import reseal, seal, unseal
 from spine.settings import Settings
+from spine.tables.alerts import AlertChannel
 from sqlalchemy import URL, create_engine, delete, select, update
 from sqlalchemy.exc import OperationalError
 

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
-from spine.alerts.tables import AlertChannel
 from spine.cache.store import BlobStore
-from spine.db.base import Base
-from spine.db.engine import make_engine, make_sessions
-from spine.db.migrate import upgrade
+from spine.database import make_engine, make_sessions
+from spine.migrations.migrate import upgrade
 from spine.secrets.keyring import KEY_FILE, Keyring, SecretUnreadable, read_key_file
 from spine.secrets.rotation import SEALED_COLUMNS, rotate
 from spine.secrets.sealed import SEALED, seal, unseal
 from spine.settings import Settings
 from spine.sources.configs import SourceConfigs
 from spine.sources.fetching.workshop import Workshop
+from spine.tables.alerts import AlertChannel
+from spine.tables.base import Base
 from sqlalchemy import select, update
 
 from tests.sources.support import NO_PREFECT, Desk

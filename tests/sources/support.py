@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
 
-from spine.alerts.tables import Alert
 from spine.auth.callers import Caller, Scope
 from spine.cache.service import NewEntry, current_entries
 from spine.prefect.client import Prefect
@@ -18,7 +17,8 @@ from spine.sources.fetching.workshop import Workshop
 from spine.sources.lifecycle import Beginning, Begun, begin, find_source, hold_source
 from spine.sources.schemas import FetchDetail, FetchTrigger, SourceCreate, SourceUpdate
 from spine.sources.service import Registry
-from spine.sources.tables import Source
+from spine.tables.alerts import Alert
+from spine.tables.sources import Source
 from sqlalchemy import select
 
 CALLER = Caller(id="tests", name="tests", scopes=frozenset(Scope))

@@ -8,11 +8,11 @@ import pytest
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine.cache.removal import delete_unreferenced
-from spine.db.base import new_id, utc_now
 from spine.errors import NotFound
 from spine.flows.fetch_source import _show
 from spine.sources.fetching.engine import Outcome
 from spine.sources.lifecycle import Begun
+from spine.tables.base import new_id, utc_now
 
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk

@@ -8,10 +8,10 @@ from uuid import uuid4
 from spine.cache.eviction import evict
 from spine.cache.reading import read_stats
 from spine.cache.removal import lock_content, remove_entries
-from spine.cache.tables import CacheBlob, CacheHold
-from spine.db.base import utc_now
 from spine.sources.current import Current, find_current, note_use, read_current
 from spine.sources.usage import capture_used
+from spine.tables.base import utc_now
+from spine.tables.cache import CacheBlob, CacheHold
 from sqlalchemy import delete, update
 
 from tests.cache.support import hash_of

@@ -16,9 +16,9 @@ import pymysql
 import pytest
 from spine.connections.schemas import DatabaseConnectionCreate
 from spine.connections.service import create_connection, delete_connection
-from spine.connections.tables import DatabaseConnection
-from spine.db.base import Base
 from spine.errors import BadRequest, Conflict
+from spine.tables.base import Base
+from spine.tables.connections import DatabaseConnection
 from sqlalchemy import select, update
 
 from tests.connections.servers import PASSWORD, USER, TlsServer, postgresql_with_tls

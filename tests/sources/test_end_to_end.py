@@ -8,10 +8,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from spine.db.base import new_id
-from spine.db.engine import make_engine, make_sessions
+from spine.database import make_engine, make_sessions
 from spine.sources.asking import ask
 from spine.sources.schemas import FetchTrigger
+from spine.tables.base import new_id
 
 import flows.finra
 from tests.flows.conftest import FINRA_FILES

@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from spine.settings import Settings
-from spine.sources.tables import Fetch
+from spine.tables.sources import Fetch
 from sqlalchemy import select
 
 from tests.sources.reading.support import settle
@@ -28,7 +28,7 @@ FETCH = """
 import asyncio, sys
 from uuid import UUID
 from spine.cache.store import BlobStore
-from spine.db.engine import make_engine, make_sessions
+from spine.database import make_engine, make_sessions
 from spine.settings import Settings
 from spine.sources.fetching.engine import fetch
 from spine.sources.fetching.workshop import Workshop

@@ -10,8 +10,6 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine.cache.service import hold
-from spine.cache.tables import CacheHold
-from spine.db.base import utc_now
 from spine.errors import PrefectUnavailable
 from spine.prefect.client import Prefect
 from spine.sources import lifecycle, lost_fetches
@@ -19,7 +17,9 @@ from spine.sources.asking import ask, note_run
 from spine.sources.lifecycle import Begun, stay_alive
 from spine.sources.lost_fetches import LostFetches
 from spine.sources.schemas import FetchDetail, FetchTrigger
-from spine.sources.tables import Fetch
+from spine.tables.base import utc_now
+from spine.tables.cache import CacheHold
+from spine.tables.sources import Fetch
 from sqlalchemy import select, update
 
 from tests.sources.reading.support import settle

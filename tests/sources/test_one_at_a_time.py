@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from spine.db.base import utc_now
 from spine.errors import Conflict
 from spine.sources.asking import ask
 from spine.sources.endings import Ending
@@ -15,7 +14,8 @@ from spine.sources.failure import FetchFailure, FetchLost
 from spine.sources.fetching import workshop
 from spine.sources.lifecycle import end, stay_alive
 from spine.sources.schemas import FetchTrigger
-from spine.sources.tables import Fetch
+from spine.tables.base import utc_now
+from spine.tables.sources import Fetch
 from sqlalchemy import select, text, update
 
 from tests.sources.reading.support import settle

@@ -13,7 +13,7 @@ from spine.prefect.client import Prefect
 from spine.schedules.catalogue import Catalogue
 from spine.sources.clock import Clocks
 from spine.sources.schemas import SourceCreate
-from spine.sources.tables import Source
+from spine.tables.sources import Source
 from sqlalchemy import select
 
 from tests.run_history.support import until

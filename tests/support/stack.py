@@ -13,7 +13,7 @@ from uuid import uuid4
 import httpx
 import psutil
 from spine.auth.bootstrap import ensure_admin_key
-from spine.db.migrate import upgrade
+from spine.migrations.migrate import upgrade
 from spine.settings import Settings
 
 from tests.support.prefect_database import PrefectTables, prefect_database, prefect_tables

@@ -16,10 +16,8 @@ from spine.alerts.schemas import (
     ChannelTestResponse,
     ChannelType,
 )
-from spine.alerts.tables import FAILED, PENDING, AlertChannel, AlertDelivery, AlertThrottle
 from spine.alerts.transport import Sender
 from spine.auth.callers import Caller
-from spine.db.base import new_id, utc_now
 from spine.errors import BadRequest, Conflict, FieldError, NotFound
 from spine.outgoing.addresses import literal_refusal
 from spine.pagination import Page, PageRequest, make_page
@@ -28,6 +26,8 @@ from spine.secrets.configs import SealedConfigs
 from spine.secrets.keyring import Keyring
 from spine.secrets.sealed import redact
 from spine.severity import Severity
+from spine.tables.alerts import FAILED, PENDING, AlertChannel, AlertDelivery, AlertThrottle
+from spine.tables.base import new_id, utc_now
 
 
 class ChannelSecrets(SealedConfigs[ChannelConfig]):

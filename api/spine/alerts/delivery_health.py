@@ -6,9 +6,9 @@ from datetime import timedelta
 from sqlalchemy import func, select
 
 from spine.alerts.delivery_queue import FAILURES_TO_REPORT
-from spine.alerts.tables import FAILED, PENDING, AlertChannel, AlertDelivery
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
+from spine.tables.alerts import FAILED, PENDING, AlertChannel, AlertDelivery
+from spine.tables.base import utc_now
 
 LATELY = timedelta(hours=1)
 

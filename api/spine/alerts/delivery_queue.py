@@ -16,11 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.alerts.messages import Notice, Outcome
 from spine.alerts.outbox import NewAlert, put_alert
-from spine.alerts.tables import FAILED, PENDING, SENT, Alert, AlertChannel, AlertDelivery, AlertThrottle
 from spine.alerts.transport import SECONDS_TO_SEND
-from spine.db.base import new_id, utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.severity import Severity
+from spine.tables.alerts import FAILED, PENDING, SENT, Alert, AlertChannel, AlertDelivery, AlertThrottle
+from spine.tables.base import new_id, utc_now
 
 # Twice as long as a try takes at the most.
 LEASE = timedelta(seconds=20)

@@ -18,11 +18,11 @@ import structlog
 from spine.alerts.channels.base import ChannelConfig
 from spine.alerts.delivery_queue import GIVEN_BACK, Patience, Taken, due_channels, mark, take
 from spine.alerts.messages import Notice, Outcome
-from spine.alerts.tables import AlertChannel
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory
+from spine.database import SessionFactory
 from spine.errors import SpineError
 from spine.outages import Outages
+from spine.tables.alerts import AlertChannel
+from spine.tables.base import utc_now
 
 log = structlog.get_logger("spine.alerts")
 

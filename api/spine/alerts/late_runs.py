@@ -6,13 +6,13 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from spine.alerts.outbox import NewAlert, raise_alert
-from spine.alerts.tables import Alert
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.prefect.client import Deployment, FlowRun, Prefect
 from spine.prefect.filters import RunFilter
 from spine.run_history.endings import CURSOR
-from spine.run_history.tables import FollowerCursor
+from spine.tables.alerts import Alert
+from spine.tables.base import utc_now
+from spine.tables.run_history import FollowerCursor
 from spine.workflows.origins import SILENCING_TAG, domain_of, severity_of
 
 LONGEST_TIME_BETWEEN_LOOKS = timedelta(seconds=15)

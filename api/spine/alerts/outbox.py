@@ -17,10 +17,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from ulid import ULID
 
-from spine.alerts.tables import PENDING, THROTTLED, Alert, AlertChannel, AlertDelivery, AlertThrottle
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.severity import Severity
+from spine.tables.alerts import PENDING, THROTTLED, Alert, AlertChannel, AlertDelivery, AlertThrottle
+from spine.tables.base import utc_now
 
 
 @dataclass(frozen=True)

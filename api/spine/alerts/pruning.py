@@ -6,9 +6,9 @@ from datetime import datetime
 from sqlalchemy import delete, exists, func, select
 from sqlalchemy.orm import aliased
 
-from spine.alerts.tables import PENDING, Alert, AlertDelivery, AlertThrottle
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
+from spine.tables.alerts import PENDING, Alert, AlertDelivery, AlertThrottle
+from spine.tables.base import utc_now
 
 # One transaction holds nobody up for long.
 ROWS_AT_ONCE = 1_000

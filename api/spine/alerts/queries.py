@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ulid import ULID
 
 from spine.alerts.schemas import AlertDeliveryDetail, AlertDetail, AlertStats, AlertSummary, DeliveryStatus, StatsPeriod
-from spine.alerts.tables import FAILED, SENT, Alert, AlertDelivery
-from spine.db.base import utc_now
 from spine.errors import NotFound
 from spine.pagination import Page, PageRequest, make_page
 from spine.severity import Severity
+from spine.tables.alerts import FAILED, SENT, Alert, AlertDelivery
+from spine.tables.base import utc_now
 from spine.workflows.schemas import ErrorCategory
 
 PERIODS = {

@@ -6,8 +6,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.alerts.outbox import NewAlert, put_alert
-from spine.alerts.tables import PENDING, SENT, Alert, AlertDelivery
 from spine.severity import Severity
+from spine.tables.alerts import PENDING, SENT, Alert, AlertDelivery
 
 
 async def tell_resolved(session: AsyncSession, resolved: Sequence[Alert], title: str, what_happened: str) -> None:

@@ -15,15 +15,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.alerts.outbox import NewAlert, put_alert
 from spine.alerts.recovery import tell_resolved
-from spine.alerts.tables import Alert
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.errors import NotFound, SpineError
 from spine.prefect.client import Deployment, FlowRun, Prefect
 from spine.run_history.endings import COMPLETED
-from spine.run_history.tables import DeploymentStatistics, RunAlertClaim, RunEnding
 from spine.schedules.deployments import has_schedule
 from spine.severity import Severity
+from spine.tables.alerts import Alert
+from spine.tables.base import utc_now
+from spine.tables.run_history import DeploymentStatistics, RunAlertClaim, RunEnding
 from spine.workflows.failures import exception_of, is_exception
 from spine.workflows.origins import SILENCING_TAG, domain_of, severity_of
 from spine.workflows.runs import read_run

@@ -12,7 +12,7 @@ from spine.alerts.run_alerts import RunAlerts
 from spine.alerts.schemas import ChannelTestResponse
 from spine.alerts.transport import Sender
 from spine.auth.callers import Caller
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.prefect.client import Prefect
 from spine.secrets.keyring import Keyring
 from spine.secrets.refs import resolve_ref

@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.callers import Scope
 from spine.auth.service import generate_key, hash_key
-from spine.auth.tables import ApiKey
-from spine.db.base import utc_now
-from spine.db.engine import database_errors, make_engine, make_sessions
+from spine.database import database_errors, make_engine, make_sessions
 from spine.settings import Settings
+from spine.tables.api_keys import ApiKey
+from spine.tables.base import utc_now
 
 ADMIN = "admin"
 

@@ -9,9 +9,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.callers import Caller, Scope
-from spine.auth.tables import LONGEST_NAME, ApiKey
-from spine.db.base import utc_now
 from spine.errors import BadRequest, Conflict, NotFound, Unauthorized
+from spine.tables.api_keys import LONGEST_NAME, ApiKey
+from spine.tables.base import utc_now
 
 
 def hash_key(key: str) -> str:

@@ -15,11 +15,11 @@ from spine.cache.entries import touch
 from spine.cache.holds import hold
 from spine.cache.leases import LEASE_SECONDS, Lease
 from spine.cache.store import BlobMissing, BlobStore
-from spine.cache.tables import CacheEntry
-from spine.db.base import new_id
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.errors import NotFound, Unavailable
 from spine.sources.failure import FetchFailure
+from spine.tables.base import new_id
+from spine.tables.cache import CacheEntry
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ from sqlalchemy import delete, select, union, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.cache.statements import batches, upsert
-from spine.cache.tables import HITS, MISSES, CacheBlob, CacheCounter, CacheEntry, CacheHold
-from spine.db.base import new_id, utc_now
 from spine.sources.failure import FailureCategory, FetchFailure
+from spine.tables.base import new_id, utc_now
+from spine.tables.cache import HITS, MISSES, CacheBlob, CacheCounter, CacheEntry, CacheHold
 
 # Last uses are told apart no finer than this, so that reading writes little.
 _TOUCHED_AFTER = timedelta(minutes=1)

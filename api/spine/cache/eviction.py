@@ -6,8 +6,8 @@ from sqlalchemy import exists, func, select
 
 from spine.cache.removal import delete_content, is_held, lock_content, remove_entries
 from spine.cache.store import BlobStore
-from spine.cache.tables import CacheBlob, CacheEntry
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
+from spine.tables.cache import CacheBlob, CacheEntry
 
 # Few enough that what is used meanwhile is seldom among them.
 _AT_ONCE = 100

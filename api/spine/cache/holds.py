@@ -20,8 +20,8 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.cache.statements import batches, upsert
-from spine.cache.tables import CacheBlob, CacheHold
-from spine.db.base import utc_now
+from spine.tables.base import utc_now
+from spine.tables.cache import CacheBlob, CacheHold
 
 
 async def hold(session: AsyncSession, content_hash: str, holder: str, seconds: float) -> None:

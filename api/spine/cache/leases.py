@@ -6,7 +6,7 @@ from contextlib import suppress
 import structlog
 
 from spine.cache.holds import release, renew_holds
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.errors import SpineError
 
 log = structlog.get_logger("spine.cache")

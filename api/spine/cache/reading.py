@@ -6,16 +6,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from spine.cache.removal import clear
 from spine.cache.schemas import CacheEntry, CacheStats
 from spine.cache.store import BlobStore
-from spine.cache.tables import HITS, MISSES, CacheBlob, CacheCounter
-from spine.cache.tables import CacheEntry as CacheEntryRow
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.errors import Unavailable
 from spine.pagination import Page, PageRequest, make_page
 from spine.schemas import ActionResponse
 from spine.sources.failure import FetchFailure
 from spine.sources.lifecycle import find_source
-from spine.sources.tables import Source
+from spine.tables.base import utc_now
+from spine.tables.cache import HITS, MISSES, CacheBlob, CacheCounter
+from spine.tables.cache import CacheEntry as CacheEntryRow
+from spine.tables.sources import Source
 
 
 async def list_entries(session: AsyncSession, source: str | None, page: PageRequest) -> Page[CacheEntry]:

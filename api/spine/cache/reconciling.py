@@ -15,9 +15,9 @@ from spine.cache.removal import (
 )
 from spine.cache.statements import batches
 from spine.cache.store import BlobStore
-from spine.cache.tables import CacheBlob, CacheEntry, CacheHold
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
+from spine.tables.base import utc_now
+from spine.tables.cache import CacheBlob, CacheEntry, CacheHold
 
 
 @dataclass(frozen=True)

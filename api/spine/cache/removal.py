@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.cache.statements import batches, upsert
 from spine.cache.store import BlobStore
-from spine.cache.tables import CacheBlob, CacheEntry, CacheHold
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory, database_errors
-from spine.sources.tables import Source
+from spine.database import SessionFactory, database_errors
+from spine.tables.base import utc_now
+from spine.tables.cache import CacheBlob, CacheEntry, CacheHold
+from spine.tables.sources import Source
 
 T = TypeVar("T")
 

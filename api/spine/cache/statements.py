@@ -6,7 +6,7 @@ from typing import TypeVar
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.db.base import Base
+from spine.tables.base import Base
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ import structlog
 from spine.cache.eviction import evict
 from spine.cache.reconciling import Reconciled, reconcile
 from spine.cache.store import BlobStore
-from spine.db.engine import SessionFactory
+from spine.database import SessionFactory
 from spine.errors import Unavailable
 from spine.outages import Outages
 from spine.sources.failure import FetchFailure

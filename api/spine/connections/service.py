@@ -13,12 +13,10 @@ from spine.connections.schemas import (
     HealthStatus,
     SslMode,
 )
-from spine.connections.tables import DatabaseConnection
 from spine.connections.target import open_target
 from spine.connections.trying import try_connection
 from spine.connections.usage import open_sessions
-from spine.db.base import new_id, utc_now
-from spine.db.engine import SessionFactory, database_errors, keep_writers_out
+from spine.database import SessionFactory, database_errors, keep_writers_out
 from spine.errors import BadRequest, Conflict, FieldError, NotFound, Unavailable
 from spine.outgoing.addresses import literal_refusal
 from spine.pagination import Page, PageRequest, make_page
@@ -30,6 +28,8 @@ from spine.sources.failure import FetchFailure
 from spine.sources.names import check_name
 from spine.sources.reading.file import absolute_path
 from spine.sources.usage import sources_using
+from spine.tables.base import new_id, utc_now
+from spine.tables.connections import DatabaseConnection
 
 
 async def create_connection(

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spine.connections.tables import DatabaseConnection
 from spine.errors import Conflict
 from spine.prefect.client import Prefect
 from spine.secrets.refs import resolve_ref
 from spine.settings import Settings
+from spine.tables.connections import DatabaseConnection
 
 
 @dataclass(frozen=True)

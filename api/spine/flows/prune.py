@@ -5,9 +5,9 @@ from datetime import timedelta
 from prefect import flow, get_run_logger
 
 from spine.alerts.pruning import prune_alerts
-from spine.db.base import utc_now
-from spine.db.engine import make_engine, make_sessions
+from spine.database import make_engine, make_sessions
 from spine.settings import Settings
+from spine.tables.base import utc_now
 
 
 @flow(name="spine.prune")

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from spine.db.engine import database_errors
+from spine.database import database_errors
 from spine.errors import DatabaseUnavailable, SpineError, Unauthorized, Unavailable
 
 

@@ -10,9 +10,9 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spine.db.base import new_id
 from spine.http.errors import envelope
 from spine.http.logs import get_logger
+from spine.tables.base import new_id
 
 log = get_logger("spine.http")
 

@@ -17,10 +17,10 @@ from pydantic import BaseModel
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
-from spine.db.base import new_id, utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.errors import Conflict, SpineError, Unavailable
-from spine.idempotency.tables import IdempotentRequest
+from spine.tables.base import new_id, utc_now
+from spine.tables.idempotency import IdempotentRequest
 
 KEPT_FOR = timedelta(hours=24)
 

@@ -12,11 +12,11 @@ from uuid import UUID
 from sqlalchemy import delete, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.db.base import UtcDateTime
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.prefect.client import FlowRun
 from spine.prefect.states import is_final
-from spine.run_history.tables import DeploymentStatistics, FollowerCursor, RunAlertClaim, RunEnding
+from spine.tables.base import UtcDateTime
+from spine.tables.run_history import DeploymentStatistics, FollowerCursor, RunAlertClaim, RunEnding
 
 CURSOR = "runs"
 COMPLETED, FAILED, CANCELLED = "COMPLETED", "FAILED", "CANCELLED"

@@ -14,15 +14,15 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, CursorResult, or_, update
 
-from spine.db.base import new_id, utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.errors import SpineError
 from spine.outages import Outages
 from spine.prefect.client import Prefect
 from spine.prefect.events import Kind, listen
 from spine.run_history.endings import CURSOR
 from spine.run_history.reading import catch_up, read_since, record_again
-from spine.run_history.tables import FollowerCursor
+from spine.tables.base import new_id, utc_now
+from spine.tables.run_history import FollowerCursor
 
 LEASE = timedelta(seconds=15)
 SECONDS_BETWEEN_LOOKS = 5.0

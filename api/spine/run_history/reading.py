@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import or_, select, update
 
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.prefect.client import MOST_ROWS, FlowRun, Prefect
 from spine.prefect.filters import RunFilter
 from spine.run_history.endings import CURSOR, record_endings
-from spine.run_history.tables import FollowerCursor
+from spine.tables.run_history import FollowerCursor
 
 OVERLAP = timedelta(seconds=60)
 

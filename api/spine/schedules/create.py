@@ -1,8 +1,7 @@
 """Make a schedule: a deployment of the target's flow that runs the same code as the workflow's own deployment."""
 
 from spine.auth.callers import Caller
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory
+from spine.database import SessionFactory
 from spine.errors import BadRequest, Conflict, FieldError, NotFound
 from spine.prefect.client import Deployment, Prefect
 from spine.prefect.filters import Json
@@ -14,6 +13,7 @@ from spine.schedules.planning import plan_again
 from spine.schedules.schemas import ScheduleCreate
 from spine.schedules.timing import make_timing
 from spine.schemas import ActionResponse
+from spine.tables.base import utc_now
 from spine.workflows.deployments import find_workflow
 from spine.workflows.origins import SCHEDULE_LABEL
 from spine.workflows.parameters import refuse_wrong_parameters

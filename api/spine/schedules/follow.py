@@ -10,13 +10,13 @@ from collections.abc import Collection, Iterable
 
 import structlog
 
-from spine.db.base import utc_now
 from spine.errors import BadRequest, SpineError
 from spine.prefect.client import Deployment, Prefect
 from spine.prefect.filters import Json
 from spine.prefect.parameters import prefect_accepts
 from spine.schedules.deployments import INHERITED_TAGS_LABEL
 from spine.schedules.planning import one_change_at_a_time, plan_again
+from spine.tables.base import utc_now
 
 # Tags by which runs are found and alerts are sent belong to the workflow, and so to its schedules.
 INHERITED_PREFIXES = ("domain:", "severity:", "alert:")

@@ -16,14 +16,14 @@ import structlog
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.errors import SpineError, Unavailable
 from spine.prefect.client import Deployment, Prefect
 from spine.schedules.declared import declared_active
 from spine.schedules.planning import TIME_FOR_THE_SCHEDULER, delete_unbegun, one_change_at_a_time, plan_again
-from spine.schedules.tables import ScheduleHold
 from spine.schedules.verdicts import Verdict, deploy_shows, judge, rows_of
+from spine.tables.base import utc_now
+from spine.tables.schedules import ScheduleHold
 
 # Prefect stores an event up to five seconds after it occurred, and later under load.
 SECONDS_FOR_EVENTS_TO_ARRIVE = 12.0

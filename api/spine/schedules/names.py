@@ -14,13 +14,13 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
 from spine.auth.callers import Caller
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.errors import BadRequest, Conflict, DatabaseUnavailable, FieldError, SpineError, Unavailable
 from spine.prefect.client import Prefect
 from spine.prefect.deployments import BANNED_IN_NAMES
 from spine.schedules.deployments import has_schedule
-from spine.schedules.tables import ScheduleNameClaim
+from spine.tables.base import utc_now
+from spine.tables.schedules import ScheduleNameClaim
 
 # Paths below `/schedules` that are no schedules.
 RESERVED = {"preview-next"}

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from spine.db.base import utc_now
 from spine.errors import SpineError
 from spine.prefect.client import Deployment, FlowRun, Prefect
 from spine.prefect.filters import Json, RunFilter
 from spine.prefect.transport import texts
 from spine.schedules.deployments import is_enabled
+from spine.tables.base import utc_now
 
 # Prefect's scheduler first reads which schedules there are and later stores their runs, so that some can appear after a
 # schedule was changed or switched off: seen within a second, on a busy machine.

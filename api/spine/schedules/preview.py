@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from spine.db.base import utc_now
 from spine.prefect.client import MOST_ROWS, Deployment, FlowRun, Prefect, ScheduleRow
 from spine.prefect.filters import Json, RunFilter
 from spine.prefect.schedules import timing_of
@@ -21,6 +20,7 @@ from spine.schedules.deployments import find_schedule, is_enabled
 from spine.schedules.planning import row_id
 from spine.schedules.schemas import NextRunPreview
 from spine.schedules.timing import describe
+from spine.tables.base import utc_now
 
 # Times of schedules, by the id of Prefect's row for each.
 Times = Mapping[UUID, set[datetime]]

@@ -2,12 +2,12 @@
 
 from datetime import datetime
 
-from spine.db.base import utc_now
 from spine.pagination import Page, PageRequest, make_page
 from spine.prefect.client import Deployment, FlowRun, Prefect
 from spine.prefect.filters import Json, RunFilter
 from spine.schedules.deployments import find_schedule
 from spine.schedules.schemas import ScheduleRunStatus, ScheduleRunSummary
+from spine.tables.base import utc_now
 from spine.workflows.failures import message_of
 from spine.workflows.run_pages import BY_DUE_TIME, read_page
 

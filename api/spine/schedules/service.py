@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory
+from spine.database import SessionFactory
 from spine.pagination import Page, PageRequest, make_page
 from spine.prefect.client import Deployment, Prefect
 from spine.prefect.filters import Json
@@ -25,6 +24,7 @@ from spine.schedules.preview import next_runs
 from spine.schedules.problems import problem_of
 from spine.schedules.schemas import ScheduleResponse, TargetType
 from spine.schedules.timing import describe
+from spine.tables.base import utc_now
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory
+from spine.database import SessionFactory
 from spine.errors import Conflict
 from spine.prefect.client import Deployment, Prefect, ScheduleRow
 from spine.prefect.filters import Json
@@ -16,6 +15,7 @@ from spine.schedules.schemas import ScheduleResponse, ScheduleUpdate
 from spine.schedules.service import present
 from spine.schedules.switch import refuse_without_timing, switch_off, switch_on
 from spine.schedules.timing import changed_timing, make_timing
+from spine.tables.base import utc_now
 from spine.workflows.deployments import own_deployments
 from spine.workflows.parameters import refuse_wrong_parameters
 

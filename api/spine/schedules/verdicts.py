@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from spine.prefect.client import Deployment, ScheduleRow
-from spine.schedules.tables import ScheduleHold
+from spine.tables.schedules import ScheduleHold
 
 # PostgreSQL gives all changes of one transaction the same time. SQLite gives each its own: schedules are changed 10 to
 # 80 milliseconds after their deployment, and later on a busy machine.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from spine.db.engine import SessionFactory
+from spine.database import SessionFactory
 from spine.prefect.client import MOST_ROWS, Deployment, Prefect
 from spine.schedules.follow import follow
 from spine.schedules.holds import Holds, forget_all_but

@@ -7,8 +7,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from spine.alerts.tables import AlertChannel
-from spine.db.engine import SessionFactory, keep_writers_out
+from spine.database import SessionFactory, keep_writers_out
 from spine.errors import Conflict
 from spine.secrets.keyring import (
     KEY_FILE,
@@ -21,7 +20,8 @@ from spine.secrets.keyring import (
 )
 from spine.secrets.sealed import count_sealed, reseal
 from spine.settings import Settings
-from spine.sources.tables import Source
+from spine.tables.alerts import AlertChannel
+from spine.tables.sources import Source
 
 # Every column that holds sealed secrets; tables with such a column are named here.
 SEALED_COLUMNS: list[InstrumentedAttribute[Any]] = [AlertChannel.config, Source.config]

@@ -6,12 +6,12 @@ from uuid import UUID
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.errors import Conflict
 from spine.sources.lifecycle import find_source, is_silent
 from spine.sources.schemas import FetchTrigger
-from spine.sources.tables import OPEN, PENDING, Fetch, Source
+from spine.tables.base import utc_now
+from spine.tables.sources import OPEN, PENDING, Fetch, Source
 
 
 @dataclass(frozen=True)

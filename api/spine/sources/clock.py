@@ -10,8 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from spine.auth.callers import Caller
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.errors import NotFound
 from spine.prefect.client import Deployment, Prefect
 from spine.schedules.catalogue import Catalogue
@@ -25,7 +24,8 @@ from spine.schedules.timing import describe, make_timing
 from spine.schedules.update import update_schedule
 from spine.sources.names import looks_like_an_id
 from spine.sources.requests import FETCH_FLOW, find_fetch_flow, source_tag
-from spine.sources.tables import Source
+from spine.tables.base import utc_now
+from spine.tables.sources import Source
 from spine.workflows.deployments import is_schedule as made_over_api
 from spine.workflows.origins import DOMAIN_TAG_PREFIX
 

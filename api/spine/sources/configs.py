@@ -3,9 +3,9 @@
 from spine.secrets.configs import SealedConfigs
 from spine.secrets.keyring import Keyring
 from spine.settings import Settings
-from spine.sources.tables import Source
 from spine.sources.types import SOURCE_TYPES
 from spine.sources.types.base import SourceConfig
+from spine.tables.sources import Source
 
 
 class SourceConfigs(SealedConfigs[SourceConfig]):

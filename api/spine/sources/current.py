@@ -10,11 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.cache.service import NewEntry, content_hash_of, count_read, hold_all, touch
 from spine.cache.statements import upsert
-from spine.cache.tables import CacheEntry
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.sources.lifecycle import find_source
-from spine.sources.tables import GOOD, Fetch, Source, SourceUse
+from spine.tables.base import utc_now
+from spine.tables.cache import CacheEntry
+from spine.tables.sources import GOOD, Fetch, Source, SourceUse
 
 
 @dataclass(frozen=True)

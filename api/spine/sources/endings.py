@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.alerts.outbox import NewAlert, put_alert
 from spine.alerts.recovery import tell_resolved
-from spine.alerts.tables import Alert
-from spine.db.base import utc_now
 from spine.severity import Severity
-from spine.sources.tables import FAILED, PARTIAL, SUCCESS, Fetch, Source
+from spine.tables.alerts import Alert
+from spine.tables.base import utc_now
+from spine.tables.sources import FAILED, PARTIAL, SUCCESS, Fetch, Source
 
 LONGEST_ERROR = 2_000
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from spine.errors import NotFound
 from spine.pagination import Page, PageRequest, make_page
 from spine.sources.schemas import BadRowDetail, FetchDetail, FetchStatus, FetchSummary, FetchTrigger
-from spine.sources.tables import Fetch, Source, SourceUse
+from spine.tables.sources import Fetch, Source, SourceUse
 from spine.workflows.schemas import ErrorCategory
 
 MOST_USES = 100

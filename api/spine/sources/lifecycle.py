@@ -14,12 +14,12 @@ from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.cache.service import NewEntry, count_read, release, store_entries
-from spine.db.base import new_id, utc_now
-from spine.db.engine import SessionFactory, database_errors, keep_writers_out
+from spine.database import SessionFactory, database_errors, keep_writers_out
 from spine.errors import Conflict, NotFound
 from spine.sources.endings import Ending, write_ending
 from spine.sources.schemas import FetchTrigger
-from spine.sources.tables import GOOD, OPEN, RUNNING, Fetch, Source
+from spine.tables.base import new_id, utc_now
+from spine.tables.sources import GOOD, OPEN, RUNNING, Fetch, Source
 
 # Who has not renewed the promise for this long may be gone.
 PROMISE = timedelta(seconds=20)

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import bindparam, or_, select
 
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.prefect.client import FlowRun, Prefect
 from spine.prefect.filters import RunFilter
 from spine.sources.endings import Ending
 from spine.sources.lifecycle import end, give_last_call, is_dead, is_silent
-from spine.sources.tables import OPEN, Fetch
+from spine.tables.base import utc_now
+from spine.tables.sources import OPEN, Fetch
 
 # A request has long been answered by then.
 TIME_TO_START = timedelta(seconds=60)

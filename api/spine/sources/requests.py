@@ -1,14 +1,14 @@
 """Ask for a fetch: written down first, then started as a run of `spine.fetch_source`."""
 
 from spine.auth.callers import Caller
-from spine.db.engine import SessionFactory
+from spine.database import SessionFactory
 from spine.errors import Conflict, NotFound, SpineError, Unavailable
 from spine.prefect.client import Deployment, Prefect
 from spine.sources.asking import Asked, ask, note_run
 from spine.sources.endings import Ending
 from spine.sources.lifecycle import end
 from spine.sources.schemas import FetchStartStatus, FetchTrigger, FetchTriggerResponse
-from spine.sources.tables import RUNNING
+from spine.tables.sources import RUNNING
 from spine.workflows.deployments import find_workflow
 from spine.workflows.origins import API_TAG, CALLER_LABEL
 

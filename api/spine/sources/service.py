@@ -17,10 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from spine.auth.callers import Caller
 from spine.cache.removal import delete_unreferenced
 from spine.cache.store import BlobStore
-from spine.cache.tables import CacheEntry
 from spine.connections.service import find_connection
-from spine.db.base import new_id, utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.errors import BadRequest, Conflict, FieldError, NotFound, Unavailable
 from spine.pagination import Page, PageRequest, make_page
 from spine.schemas import ActionResponse
@@ -41,9 +39,11 @@ from spine.sources.schemas import (
     SourceType,
     SourceUpdate,
 )
-from spine.sources.tables import Source
 from spine.sources.types.base import SourceConfig, refused
 from spine.sources.types.database import DatabaseConfig
+from spine.tables.base import new_id, utc_now
+from spine.tables.cache import CacheEntry
+from spine.tables.sources import Source
 
 log = structlog.get_logger("spine.sources")
 

@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.sources.tables import Fetch, Source, SourceUse
+from spine.tables.sources import Fetch, Source, SourceUse
 
 
 async def sources_using(session: AsyncSession, connection_id: str) -> list[str]:

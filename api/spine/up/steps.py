@@ -10,8 +10,8 @@ import httpx
 from sqlalchemy import URL
 
 from spine.auth.bootstrap import AdminKey, ensure_admin_key
-from spine.db.migrate import upgrade
 from spine.errors import SpineError
+from spine.migrations.migrate import upgrade
 from spine.settings import Settings
 from spine.up import environment
 from spine.up.children import API, DEPLOY, SERVER, WORKER, Children

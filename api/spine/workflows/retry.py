@@ -14,16 +14,16 @@ from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
 from spine.auth.callers import Caller
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.errors import BadRequest, Conflict
 from spine.prefect.client import FlowRun, Prefect, SetStateStatus
 from spine.prefect.results import ResultReference, ResultUnreadable, check_reusable, expire_result
 from spine.prefect.states import AwaitingRetry, Failed, refusal_of
+from spine.tables.base import utc_now
+from spine.tables.retries import RetryClaim
 from spine.workflows.runs import find_run, read_steps, status_of
 from spine.workflows.schemas import RunStatus, StepStatus, TriggerStatus, WorkflowTriggerResponse
 from spine.workflows.steps import Step, is_child_run
-from spine.workflows.tables import RetryClaim
 
 RETRYABLE = {RunStatus.FAILED, RunStatus.CANCELLED}
 

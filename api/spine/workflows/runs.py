@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from spine.db.base import utc_now
-from spine.db.engine import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors
 from spine.errors import NotFound
 from spine.pagination import Page, PageRequest, make_page
 from spine.prefect.client import Flow, FlowRun, Log, Prefect, TaskRun
 from spine.prefect.results import ResultUnreadable, read_result
 from spine.prefect.states import is_final
 from spine.sources.usage import capture_used
+from spine.tables.base import utc_now
 from spine.workflows.failures import category_of, is_exception, message_of
 from spine.workflows.origins import CALLER_LABEL, SCHEDULE_LABEL, domain_of, schedule_of, trigger_of
 from spine.workflows.run_pages import read_page

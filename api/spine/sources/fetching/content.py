@@ -19,7 +19,7 @@ from spine.cache.store import BlobStore, Part
 from spine.sources.failure import FailureCategory, FetchFailure
 from spine.sources.parsing import Parsed, ParserConfig, ParserType, parse, parser_for, to_arrow
 from spine.sources.reading.base import Item, Limits, Reader, Unchanged, Validators
-from spine.sources.tables import Source
+from spine.tables.sources import Source
 
 # Of all files of a source together.
 MOST_EXAMPLES = 20

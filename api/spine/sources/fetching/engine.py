@@ -15,8 +15,7 @@ from spine.cache.eviction import evict
 from spine.cache.service import NewEntry, current_entries, hold, hold_all
 from spine.connections.service import find_connection
 from spine.connections.target import open_target
-from spine.db.base import utc_now
-from spine.db.engine import database_errors
+from spine.database import database_errors
 from spine.errors import SpineError
 from spine.sources.configs import SourceConfigs
 from spine.sources.endings import Ending
@@ -26,9 +25,10 @@ from spine.sources.fetching.workshop import HOLD_SECONDS, Workshop, explained
 from spine.sources.lifecycle import Begun, end, find_source, good_end, hold_source, joined_ending
 from spine.sources.reading.base import Limits, Reader
 from spine.sources.reading.database import open_query_reader
-from spine.sources.tables import Fetch, Source
 from spine.sources.types.base import SourceConfig
 from spine.sources.types.database import DatabaseConfig
+from spine.tables.base import utc_now
+from spine.tables.sources import Fetch, Source
 
 log = structlog.get_logger("spine.sources")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from spine.cache.service import renew_holds
 from spine.cache.store import BlobStore
-from spine.db.engine import SessionFactory, database_errors, make_engine, make_sessions
+from spine.database import SessionFactory, database_errors, make_engine, make_sessions
 from spine.errors import DatabaseUnavailable, SpineError, Unavailable
 from spine.outages import Outages
 from spine.prefect.client import Prefect

@@ -1,9 +1,10 @@
 """Alembic's environment: one connection, one transaction, the same on SQLite and PostgreSQL."""
 
 from alembic import context
-from spine.db.engine import SECONDS_TO_CONNECT
-from spine.db.tables import Base
 from sqlalchemy import Connection, create_engine, text
+
+from spine.database import SECONDS_TO_CONNECT
+from spine.tables import Base
 
 # Any number that no other program on the same database takes: two processes that start together must not both migrate.
 MIGRATION_LOCK = 7_271_645

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from alembic import op
-from spine.db.base import UtcDateTime
+from spine.tables.base import UtcDateTime
 
 revision = "0003"
 down_revision = "0002"

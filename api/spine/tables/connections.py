@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from spine.db.base import Base, UtcDateTime, new_id, utc_now
+from spine.tables.base import Base, UtcDateTime, new_id, utc_now
 
 UNKNOWN = "UNKNOWN"
 

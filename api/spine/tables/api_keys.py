@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import JSON, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from spine.db.base import Base, UtcDateTime, new_id, utc_now
+from spine.tables.base import Base, UtcDateTime, new_id, utc_now
 
 LONGEST_NAME = 100
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Index, String, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
-from spine.db.base import Base, UtcDateTime
+from spine.tables.base import Base, UtcDateTime
 
 
 class RunEnding(Base):

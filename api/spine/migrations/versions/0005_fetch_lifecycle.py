@@ -5,7 +5,7 @@ What is told of a source's failures is found by its key from now on.
 
 import sqlalchemy as sa
 from alembic import op
-from spine.db.base import UtcDateTime
+from spine.tables.base import UtcDateTime
 
 revision = "0005"
 down_revision = "0004"

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import String, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
-from spine.db.base import Base, UtcDateTime, utc_now
+from spine.tables.base import Base, UtcDateTime, utc_now
 
 
 class RetryClaim(Base):

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
-from spine.db.base import UtcDateTime
+from spine.tables.base import UtcDateTime
 
 revision = "0004"
 down_revision = "0003"

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from spine.db.base import Base, UtcDateTime, new_id, utc_now
+from spine.tables.base import Base, UtcDateTime, new_id, utc_now
 
 ULID = String(26)
 # SHA-256, hex.

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from spine.db.base import UtcDateTime
+from spine.tables.base import UtcDateTime
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import JSON, ForeignKey, Index, String, Text, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from spine.db.base import Base, UtcDateTime, new_id, utc_now
+from spine.tables.base import Base, UtcDateTime, new_id, utc_now
 
 ULID = String(26)
 PENDING, SENT, FAILED, THROTTLED = "PENDING", "SENT", "FAILED", "THROTTLED"

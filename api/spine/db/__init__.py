@@ -1,1 +1,0 @@
-"""Spine's own database: engine, sessions, base class of the tables, migrations."""

@@ -1,0 +1,1 @@
+"""The migrations of Spine's tables, and `upgrade`, which runs them."""

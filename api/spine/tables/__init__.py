@@ -1,0 +1,37 @@
+"""Every table of Spine, imported for its side effect on `Base.metadata`, which migrations are compared with."""
+
+from spine.tables.alerts import Alert, AlertChannel, AlertDelivery, AlertThrottle
+from spine.tables.api_keys import ApiKey
+from spine.tables.base import Base
+from spine.tables.cache import CacheBlob, CacheCounter, CacheEntry, CacheHold
+from spine.tables.connections import DatabaseConnection
+from spine.tables.idempotency import IdempotentRequest
+from spine.tables.retries import RetryClaim
+from spine.tables.run_history import DeploymentStatistics, FollowerCursor, RunAlertClaim, RunEnding
+from spine.tables.schedules import ScheduleHold, ScheduleNameClaim
+from spine.tables.sources import Fetch, Source, SourceUse
+
+__all__ = [
+    "Alert",
+    "AlertChannel",
+    "AlertDelivery",
+    "AlertThrottle",
+    "ApiKey",
+    "Base",
+    "CacheBlob",
+    "CacheCounter",
+    "CacheEntry",
+    "CacheHold",
+    "DatabaseConnection",
+    "DeploymentStatistics",
+    "Fetch",
+    "FollowerCursor",
+    "IdempotentRequest",
+    "RetryClaim",
+    "RunAlertClaim",
+    "RunEnding",
+    "ScheduleHold",
+    "ScheduleNameClaim",
+    "Source",
+    "SourceUse",
+]
