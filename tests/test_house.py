@@ -32,7 +32,7 @@ SPEAK_HTTP = (
     *("api/spine/auth/jwt.py", "api/spine/secrets/refs.py", "api/spine/sources/reading/http*.py"),
     # The words in which the library of S3 says that a connection was lost.
     "api/spine/sources/reading/s3_failures.py",
-    *("api/spine/outgoing/*.py", "api/spine/alerts/channels/*.py"),
+    *("api/spine/egress/*.py", "api/spine/alerts/channels/*.py"),
 )
 
 

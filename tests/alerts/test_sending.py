@@ -15,7 +15,7 @@ from spine.alerts.channels.base import ChannelConfig
 from spine.alerts.channels.webhook import WebhookConfig
 from spine.alerts.messages import Notice, Outcome
 from spine.alerts.transport import Sender
-from spine.outgoing.http_replies import LONGEST_WAIT, recorded_replies, seconds_of
+from spine.egress.http_replies import LONGEST_WAIT, recorded_replies, seconds_of
 
 from tests.alerts.trying import NOTICE, hook, resolve
 from tests.support.receivers import (

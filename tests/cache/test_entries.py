@@ -6,7 +6,7 @@ import pytest
 from spine.cache.entries import count_read, touch
 from spine.cache.holds import hold_all
 from spine.cache.service import NewEntry, store_entries
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.tables.base import new_id, utc_now
 from spine.tables.cache import CacheBlob, CacheCounter, CacheEntry
 from spine.tables.sources import Source

@@ -11,8 +11,8 @@ from uuid import uuid4
 import fsspec  # type: ignore[import-untyped]
 import pytest
 from spine.cache.store import BlobMissing, BlobStore
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.settings import Settings
-from spine.sources.failure import FailureCategory, FetchFailure
 
 from tests.cache.support import hash_of, put_blob, read_blob
 from tests.support.processes import free_port

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from spine.connections.target import ConnectionTarget
-from spine.sources.failure import FetchFailure
+from spine.egress.fetch_failure import FetchFailure
 from spine.sources.reading.base import Item, Limits
 from spine.sources.reading.database import open_query_reader
 

@@ -19,7 +19,7 @@ import pytest
 from spine.connections.drivers import base, driver_of
 from spine.connections.drivers.base import explained
 from spine.connections.target import ConnectionTarget
-from spine.sources.failure import FetchFailure
+from spine.egress.fetch_failure import FetchFailure
 
 from tests.connections.misbehaving import postgresql_that_stalls
 from tests.connections.servers import silent_server

@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import pytest
 from prefect import flow
+from spine.egress.fetch_failure import FetchFailure
 from spine.errors import Conflict, NotFound
 from spine.flows.read_source import SourceContent, aread_source, read_source
-from spine.sources.failure import FetchFailure
 from spine.tables.base import utc_now
 from spine.tables.cache import CacheEntry
 from sqlalchemy import update

@@ -1,7 +1,7 @@
 """Which addresses are refused, however they are written."""
 
 import pytest
-from spine.outgoing.addresses import literal_refusal, refusal
+from spine.egress.addresses import literal_refusal, refusal
 
 ALWAYS = [
     "169.254.169.254",

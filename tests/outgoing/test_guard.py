@@ -20,7 +20,7 @@ import psutil
 import pytest
 import requests
 import trustme
-from spine.outgoing.guard import MOST_KEPT, AddressRefused, Passage, guarded
+from spine.egress.guard import MOST_KEPT, AddressRefused, Passage, guarded
 
 from tests.support.receivers import Receiver, hang, receiver, refuse
 
@@ -245,7 +245,7 @@ def test_a_default_time_limit_leaves_a_blocking_connection_blocking(desk: Receiv
 def test_a_second_import_adds_no_second_hook() -> None:
     script = """
 import importlib, socket
-from spine.outgoing import guard
+from spine.egress import guard
 importlib.reload(guard)
 asked = []
 guard.Passage.admit = lambda self, connection, address: asked.append(address)

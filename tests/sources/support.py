@@ -7,10 +7,10 @@ from uuid import UUID, uuid4
 
 from spine.auth.callers import Caller, Scope
 from spine.cache.service import NewEntry, current_entries
+from spine.egress.fetch_failure import FetchFailure
 from spine.prefect.client import Prefect
 from spine.sources.clock import Clocks
 from spine.sources.configs import SourceConfigs
-from spine.sources.failure import FetchFailure
 from spine.sources.fetch_reading import read_fetch
 from spine.sources.fetching.engine import Outcome, fetch, note_failure
 from spine.sources.fetching.workshop import Workshop

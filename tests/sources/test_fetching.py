@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.errors import Conflict
-from spine.sources.failure import FailureCategory, FetchFailure
 from spine.sources.reading.base import CHUNK
 
 from tests.cache.test_store import small_files

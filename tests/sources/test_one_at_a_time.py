@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 import pytest
+from spine.egress.fetch_failure import FetchFailure, FetchLost
 from spine.errors import Conflict
 from spine.sources.asking import ask
 from spine.sources.endings import Ending
-from spine.sources.failure import FetchFailure, FetchLost
 from spine.sources.fetching import workshop
 from spine.sources.lifecycle import end, stay_alive
 from spine.sources.schemas import FetchTrigger

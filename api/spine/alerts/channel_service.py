@@ -18,8 +18,8 @@ from spine.alerts.schemas import (
 )
 from spine.alerts.transport import Sender
 from spine.auth.callers import Caller
+from spine.egress.addresses import literal_refusal
 from spine.errors import BadRequest, Conflict, FieldError, NotFound
-from spine.outgoing.addresses import literal_refusal
 from spine.pagination import Page, PageRequest, make_page
 from spine.schemas import ActionResponse
 from spine.secrets.configs import SealedConfigs

@@ -20,7 +20,7 @@ from spine.alerts.delivery_queue import GIVEN_BACK, Patience, Taken, due_channel
 from spine.alerts.messages import Notice, Outcome
 from spine.database import SessionFactory
 from spine.errors import SpineError
-from spine.outages import Outages
+from spine.log_throttle import Outages
 from spine.tables.alerts import AlertChannel
 from spine.tables.base import utc_now
 

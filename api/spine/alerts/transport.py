@@ -20,9 +20,9 @@ from pydantic import SecretStr
 from spine.alerts.channels.base import ChannelConfig
 from spine.alerts.channels.posted_json import NOTIFY_TYPES
 from spine.alerts.messages import Notice, Outcome
+from spine.egress.guard import Passage, guarded
+from spine.egress.http_replies import LONGEST_TEXT, Reply, recorded_replies
 from spine.errors import SpineError
-from spine.outgoing.guard import Passage, guarded
-from spine.outgoing.http_replies import LONGEST_TEXT, Reply, recorded_replies
 from spine.secrets.sealed import MASK
 
 Resolve = Callable[[str], Awaitable[str]]

@@ -16,8 +16,8 @@ from spine.cache.holds import hold
 from spine.cache.leases import LEASE_SECONDS, Lease
 from spine.cache.store import BlobMissing, BlobStore
 from spine.database import SessionFactory, database_errors
+from spine.egress.fetch_failure import FetchFailure
 from spine.errors import NotFound, Unavailable
-from spine.sources.failure import FetchFailure
 from spine.tables.base import new_id
 from spine.tables.cache import CacheEntry
 

@@ -10,7 +10,7 @@ from sqlalchemy import delete, select, union, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.cache.statements import batches, upsert
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.tables.base import new_id, utc_now
 from spine.tables.cache import HITS, MISSES, CacheBlob, CacheCounter, CacheEntry, CacheHold
 

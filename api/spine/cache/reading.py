@@ -7,10 +7,10 @@ from spine.cache.removal import clear
 from spine.cache.schemas import CacheEntry, CacheStats
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory, database_errors
+from spine.egress.fetch_failure import FetchFailure
 from spine.errors import Unavailable
 from spine.pagination import Page, PageRequest, make_page
 from spine.schemas import ActionResponse
-from spine.sources.failure import FetchFailure
 from spine.sources.lifecycle import find_source
 from spine.tables.base import utc_now
 from spine.tables.cache import HITS, MISSES, CacheBlob, CacheCounter

@@ -10,7 +10,7 @@ from uuid import uuid4
 import fsspec  # type: ignore[import-untyped]
 
 from spine.cache.failures import BlobMissing, remote_errors
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 
 # These show an upload whole or not at all.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"}

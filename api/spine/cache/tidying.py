@@ -10,9 +10,9 @@ from spine.cache.eviction import evict
 from spine.cache.reconciling import Reconciled, reconcile
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory
+from spine.egress.fetch_failure import FetchFailure
 from spine.errors import Unavailable
-from spine.outages import Outages
-from spine.sources.failure import FetchFailure
+from spine.log_throttle import Outages
 
 log = structlog.get_logger("spine.cache")
 

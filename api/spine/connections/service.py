@@ -17,14 +17,14 @@ from spine.connections.target import open_target
 from spine.connections.trying import try_connection
 from spine.connections.usage import open_sessions
 from spine.database import SessionFactory, database_errors, keep_writers_out
+from spine.egress.addresses import literal_refusal
+from spine.egress.fetch_failure import FetchFailure
 from spine.errors import BadRequest, Conflict, FieldError, NotFound, Unavailable
-from spine.outgoing.addresses import literal_refusal
 from spine.pagination import Page, PageRequest, make_page
 from spine.prefect.client import Prefect
 from spine.schemas import ActionResponse
 from spine.secrets.refs import SecretMissing
 from spine.settings import Settings
-from spine.sources.failure import FetchFailure
 from spine.sources.names import check_name
 from spine.sources.reading.file import absolute_path
 from spine.sources.usage import sources_using

@@ -10,10 +10,10 @@ from spine.connections.drivers import driver_of
 from spine.connections.drivers.base import Driver, abort_after, connected, explained
 from spine.connections.target import ConnectionTarget
 from spine.connections.usage import counted
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.guarded_call import GuardedWork
 from spine.errors import Unavailable
-from spine.sources.failure import FailureCategory, FetchFailure
 from spine.sources.reading.base import Limits
-from spine.sources.reading.work import GuardedWork
 
 SECONDS_TO_TRY = 10.0
 # More at once are not begun: one that waits for its turn would look like a database that does not answer.

@@ -16,9 +16,9 @@ from prefect.exceptions import MissingContextError
 from prefect.logging.loggers import flow_run_logger
 from prefect.tasks import Task, exponential_backoff
 
+from spine.egress.fetch_failure import FetchFailure
 from spine.errors import Unavailable
 from spine.prefect.client import Prefect
-from spine.sources.failure import FetchFailure
 from spine.sources.fetching.engine import Outcome, fetch, note_failure
 from spine.sources.fetching.workshop import open_workshop
 from spine.sources.lifecycle import Beginning, Begun, begin

@@ -16,10 +16,10 @@ from prefect import get_run_logger, runtime
 from spine.cache.leases import LEASE_SECONDS, Lease
 from spine.cache.service import NewEntry
 from spine.cache.store import BlobStore
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.flows import staging
 from spine.flows.fetch_source import fetch_source
 from spine.sources.current import Current, find_current, note_hit, note_use, read_current
-from spine.sources.failure import FailureCategory, FetchFailure
 from spine.sources.fetching.content import ContentFile, Format
 from spine.sources.fetching.workshop import Workshop, open_workshop
 

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, CursorResult, or_, update
 
 from spine.database import SessionFactory, database_errors
 from spine.errors import SpineError
-from spine.outages import Outages
+from spine.log_throttle import Outages
 from spine.prefect.client import Prefect
 from spine.prefect.events import Kind, listen
 from spine.run_history.endings import CURSOR

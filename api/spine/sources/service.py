@@ -19,6 +19,7 @@ from spine.cache.removal import delete_unreferenced
 from spine.cache.store import BlobStore
 from spine.connections.service import find_connection
 from spine.database import SessionFactory, database_errors
+from spine.egress.fetch_failure import FetchFailure
 from spine.errors import BadRequest, Conflict, FieldError, NotFound, Unavailable
 from spine.pagination import Page, PageRequest, make_page
 from spine.schemas import ActionResponse
@@ -26,7 +27,6 @@ from spine.secrets.configs import field_errors
 from spine.secrets.sealed import redact
 from spine.sources.clock import Clock, Clocks
 from spine.sources.configs import SourceConfigs
-from spine.sources.failure import FetchFailure
 from spine.sources.lifecycle import find_source
 from spine.sources.names import check_name
 from spine.sources.parsing import ParserConfig

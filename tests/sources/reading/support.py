@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import trustme
+from spine.egress.fetch_failure import FetchFailure
 from spine.settings import Settings
-from spine.sources.failure import FetchFailure
 from spine.sources.reading.base import Item, Limits, Reader, Unchanged, Validators
 from spine.sources.types import SOURCE_TYPES
 from spine.sources.types.base import SourceConfig

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Iterator
 
 import pytest
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.sources.reading.base import CHUNK
 from spine.sources.reading.decoding import gunzipped
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.sources.reading import file as reading
 from spine.sources.reading.base import Item, Unchanged
 from spine.sources.reading.file import FileReader

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 import trustme
-from spine.sources.failure import FailureCategory
+from spine.egress.fetch_failure import FailureCategory
 from spine.sources.reading.base import Unchanged
 from spine.sources.reading.http import HttpReader
 from spine.sources.reading.http_messages import same_origin

@@ -10,7 +10,7 @@ from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 import pytest
-from spine.sources.failure import FailureCategory
+from spine.egress.fetch_failure import FailureCategory
 from spine.sources.reading.base import Item, Reader, Unchanged, Validators
 
 from tests.sources.reading.support import (

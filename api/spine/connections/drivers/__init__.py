@@ -3,7 +3,7 @@
 from importlib import import_module
 
 from spine.connections.drivers.base import Driver
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 
 _MODULES = {
     "postgresql": "spine.connections.drivers.postgresql",

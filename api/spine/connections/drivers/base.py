@@ -15,9 +15,9 @@ import pyarrow as pa
 import structlog
 
 from spine.connections.target import ConnectionTarget
-from spine.outgoing.addresses import refusal
-from spine.outgoing.guard import guarded
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.addresses import refusal
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.guard import guarded
 
 SECONDS_TO_CONNECT = 30.0
 log = structlog.get_logger("spine.connections")

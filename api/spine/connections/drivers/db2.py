@@ -6,7 +6,7 @@ from typing import Any
 
 from spine.connections.drivers.base import SECONDS_TO_CONNECT, Column, Rows, Session, checked_addresses, missing_package
 from spine.connections.target import ConnectionTarget
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 
 try:
     import ibm_db  # type: ignore[import-not-found,unused-ignore]

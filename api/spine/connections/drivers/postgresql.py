@@ -26,7 +26,7 @@ from spine.connections.drivers.base import (
     tls_context,
 )
 from spine.connections.target import ConnectionTarget
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 
 # libpq takes a file that is not there for one that nobody wants to use.
 _NO_FILE = "/dev/null/none"

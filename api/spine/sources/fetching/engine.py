@@ -16,10 +16,10 @@ from spine.cache.service import NewEntry, current_entries, hold, hold_all
 from spine.connections.service import find_connection
 from spine.connections.target import open_target
 from spine.database import database_errors
+from spine.egress.fetch_failure import FetchFailure, FetchLost
 from spine.errors import SpineError
 from spine.sources.configs import SourceConfigs
 from spine.sources.endings import Ending
-from spine.sources.failure import FetchFailure, FetchLost
 from spine.sources.fetching.content import Format, Gathered, Read, Tell, read_items
 from spine.sources.fetching.workshop import HOLD_SECONDS, Workshop, explained
 from spine.sources.lifecycle import Begun, end, find_source, good_end, hold_source, joined_ending

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from spine.cache.service import renew_holds
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory, database_errors, make_engine, make_sessions
+from spine.egress.fetch_failure import FailureCategory, FetchFailure, FetchLost
 from spine.errors import DatabaseUnavailable, SpineError, Unavailable
-from spine.outages import Outages
+from spine.log_throttle import Outages
 from spine.prefect.client import Prefect
 from spine.secrets.refs import resolve_ref
 from spine.settings import Settings
-from spine.sources.failure import FailureCategory, FetchFailure, FetchLost
 from spine.sources.lifecycle import PROMISE, stay_alive
 from spine.sources.types.base import SourceConfig
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 
 LONGEST_VALUE = 40
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from spine.connections.drivers.base import Column
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 
 # The types that values of one Python type have together, where a driver tells none.
 _TYPES_OF_VALUES: list[tuple[set[type], pa.DataType]] = [

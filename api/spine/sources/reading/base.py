@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Any, Protocol
 
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 
 # What is handed out at once, but for the last part: big enough to be quick, small enough for many readers.
 CHUNK = 2 * 1024 * 1024

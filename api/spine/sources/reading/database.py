@@ -12,10 +12,10 @@ from spine.connections.drivers import driver_of
 from spine.connections.drivers.base import Rows, Session, abort_after, connected, explained
 from spine.connections.target import ConnectionTarget
 from spine.connections.usage import counted
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.guarded_call import GuardedWork
 from spine.sources.reading.arrow_rows import schema_of, to_batch
 from spine.sources.reading.base import Item, Limits, Unchanged, Validators
-from spine.sources.reading.work import GuardedWork
 
 KEY = "query"
 _PARQUET = "application/vnd.apache.parquet"

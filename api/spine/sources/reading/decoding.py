@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from email.message import Message
 
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.sources.parsing.compression import expansion_limit
 from spine.sources.reading.base import CHUNK, Limits, not_whole
 

@@ -16,7 +16,7 @@ from functools import partial
 from io import FileIO
 from pathlib import Path
 
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.sources.reading.base import (
     CHUNK,
     Item,

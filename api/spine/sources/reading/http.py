@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 import httpx
 
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.guarded_call import GuardedWork
 from spine.sources.reading.base import CHUNK, Item, Limits, Unchanged, Validators, measured, not_whole
 from spine.sources.reading.decoding import content_type_of, gunzipped, is_gzip
 from spine.sources.reading.http_messages import (
@@ -26,7 +27,6 @@ from spine.sources.reading.http_messages import (
     still_known,
     validators_of,
 )
-from spine.sources.reading.work import GuardedWork
 
 __all__ = ["HttpReader", "HttpRequest", "authorization"]
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import httpx
 
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.sources.reading.base import Validators, not_there
 from spine.sources.reading.decoding import decoded_name, filename_of
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import s3fs  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 
+from spine.egress.guarded_call import GuardedWork
 from spine.sources.reading.base import (
     CHUNK,
     MOST_FILES,
@@ -34,7 +35,6 @@ from spine.sources.reading.base import (
 from spine.sources.reading.decoding import content_type_of, decoded_name, gunzipped, is_gzip
 from spine.sources.reading.globs import has_magic, literal_parts, path_matches
 from spine.sources.reading.s3_failures import failure_of, status_of
-from spine.sources.reading.work import GuardedWork
 
 DEFAULT_REGION = "us-east-1"
 # Nothing of these is read from the environment or from files.

@@ -17,9 +17,9 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.guarded_call import GuardedWork
 from spine.sources.reading.base import not_there, not_whole
-from spine.sources.reading.work import GuardedWork
 
 _LOGIN = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 _MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion"}

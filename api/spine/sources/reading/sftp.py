@@ -10,7 +10,8 @@ from functools import partial
 
 import paramiko
 
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.guarded_call import GuardedWork
 from spine.sources.reading.base import (
     MOST_FILES,
     Item,
@@ -25,7 +26,6 @@ from spine.sources.reading.base import (
 from spine.sources.reading.globs import Entry, find, has_magic, path_below
 from spine.sources.reading.sftp_download import download
 from spine.sources.reading.sftp_login import SftpPlace, connected, key_of
-from spine.sources.reading.work import GuardedWork
 
 __all__ = ["SftpPlace", "SftpReader"]
 

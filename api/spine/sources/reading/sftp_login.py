@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.guarded_call import GuardedWork
 from spine.sources.reading.base import Limits
-from spine.sources.reading.work import GuardedWork
 
 SECONDS_TO_CONNECT, SECONDS_TO_AGREE = 15, 30
 # The algorithms that show a key of each type.

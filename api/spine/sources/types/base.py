@@ -6,8 +6,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from spine.egress.addresses import literal_refusal
 from spine.errors import BadRequest, FieldError
-from spine.outgoing.addresses import literal_refusal
 from spine.schemas import Text
 from spine.secrets.refs import check_ref
 from spine.settings import Settings

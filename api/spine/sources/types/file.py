@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
+from spine.egress.fetch_failure import FetchFailure
 from spine.settings import Settings
-from spine.sources.failure import FetchFailure
 from spine.sources.reading.base import Limits, Reader
 from spine.sources.reading.file import FileReader, absolute_path
 from spine.sources.reading.globs import has_magic

@@ -5,9 +5,9 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.schemas import Text
 from spine.settings import Settings
-from spine.sources.failure import FailureCategory, FetchFailure
 from spine.sources.reading.base import Limits, Reader
 from spine.sources.reading.globs import has_magic
 from spine.sources.types.base import PathText, Ref, SourceConfig, split_http_url

@@ -6,7 +6,7 @@ import structlog
 
 from spine.errors import SpineError
 
-log = structlog.get_logger("spine.outages")
+log = structlog.get_logger("spine.log_throttle")
 
 
 class Outages:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
-from spine.outgoing.addresses import refusal
+from spine.egress.addresses import refusal
 
 # The connections of one piece of work that `abort` can still reach; older ones have ended long before.
 MOST_KEPT = 64

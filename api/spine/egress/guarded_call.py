@@ -10,8 +10,8 @@ from contextvars import copy_context
 from math import isfinite
 from typing import ParamSpec, TypeVar
 
-from spine.outgoing.guard import guarded
-from spine.sources.failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.guard import guarded
 from spine.sources.reading.base import Limits
 
 P = ParamSpec("P")
