@@ -29,9 +29,9 @@ KNOW_PREFECT = ("api/spine/prefect/*.py", "api/spine/up/*.py")
 # sources, and alert channels.
 SPEAK_HTTP = (
     *KNOW_PREFECT,
-    *("api/spine/auth/jwt.py", "api/spine/secrets/refs.py", "api/spine/sources/reading/http*.py"),
+    *("api/spine/auth/jwt.py", "api/spine/secrets/refs.py", "api/spine/sources/readers/http*.py"),
     # The words in which the library of S3 says that a connection was lost.
-    "api/spine/sources/reading/s3_failures.py",
+    "api/spine/sources/readers/s3_failures.py",
     *("api/spine/egress/*.py", "api/spine/alerts/channels/*.py"),
 )
 

@@ -27,7 +27,7 @@ from spine.schedules.catalogue import Catalogue
 from spine.schedules.routes import router as schedules
 from spine.schedules.watch import ScheduleWatch
 from spine.settings import Settings, get_settings
-from spine.sources.lost_fetches import LostFetches
+from spine.sources.orphaned_fetches import LostFetches
 from spine.sources.routes import router as sources
 from spine.workflows.routes import router as workflows
 

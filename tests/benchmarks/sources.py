@@ -21,8 +21,8 @@ from spine.cache.store import BlobStore
 from spine.database import make_engine, make_sessions
 from spine.migrations.migrate import upgrade
 from spine.settings import Settings
-from spine.sources.fetching.workshop import Workshop
-from spine.sources.parsing import ParserConfig, ParserType, parse
+from spine.sources.fetching.context import Workshop
+from spine.sources.parsers import ParserConfig, ParserType, parse
 
 from tests.benchmarks import finra_rows
 from tests.benchmarks.timing import row

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from spine.connections.target import ConnectionTarget
 from spine.egress.fetch_failure import FetchFailure
-from spine.sources.reading.base import Item, Limits
-from spine.sources.reading.database import open_query_reader
+from spine.sources.readers.base import Item, Limits
+from spine.sources.readers.database import open_query_reader
 
 
 def target(**fields: Any) -> ConnectionTarget:

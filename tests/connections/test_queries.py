@@ -234,8 +234,8 @@ import resource, sys, time
 from pathlib import PosixPath
 from spine.connections.drivers import driver_of
 from spine.connections.target import ConnectionTarget
-from spine.sources.reading.base import Limits
-from spine.sources.reading.database import open_query_reader
+from spine.sources.readers.base import Limits
+from spine.sources.readers.database import open_query_reader
 import pyarrow.parquet
 target = ConnectionTarget(**eval(sys.argv[1]))
 driver_of(target.db_type)

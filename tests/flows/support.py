@@ -11,7 +11,7 @@ from spine.database import make_engine, make_sessions
 from spine.flows.read_source import SourceContent, read_source
 from spine.migrations.migrate import upgrade
 from spine.settings import Settings
-from spine.sources.fetching.workshop import Workshop
+from spine.sources.fetching.context import Workshop
 from spine.sources.schemas import FetchDetail
 from spine.tables.cache import CacheHold
 from spine.tables.sources import Fetch

@@ -16,7 +16,7 @@ from spine.secrets.rotation import SEALED_COLUMNS, rotate
 from spine.secrets.sealed import SEALED, seal, unseal
 from spine.settings import Settings
 from spine.sources.configs import SourceConfigs
-from spine.sources.fetching.workshop import Workshop
+from spine.sources.fetching.context import Workshop
 from spine.tables.alerts import AlertChannel
 from spine.tables.base import Base
 from sqlalchemy import select, update

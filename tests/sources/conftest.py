@@ -9,7 +9,7 @@ from spine.cache.store import BlobStore
 from spine.database import make_engine, make_sessions
 from spine.migrations.migrate import upgrade
 from spine.settings import Settings
-from spine.sources.fetching.workshop import Workshop
+from spine.sources.fetching.context import Workshop
 
 from tests.sources.support import NO_PREFECT, Desk
 from tests.support.postgres import fresh_database

@@ -9,12 +9,12 @@ from spine.auth.callers import Caller, Scope
 from spine.cache.service import NewEntry, current_entries
 from spine.egress.fetch_failure import FetchFailure
 from spine.prefect.client import Prefect
-from spine.sources.clock import Clocks
 from spine.sources.configs import SourceConfigs
 from spine.sources.fetch_reading import read_fetch
-from spine.sources.fetching.engine import Outcome, fetch, note_failure
-from spine.sources.fetching.workshop import Workshop
-from spine.sources.lifecycle import Beginning, Begun, begin, find_source, hold_source
+from spine.sources.fetch_state import Beginning, Begun, begin, find_source, hold_source
+from spine.sources.fetching.context import Workshop
+from spine.sources.fetching.fetcher import Outcome, fetch, note_failure
+from spine.sources.schedule import Clocks
 from spine.sources.schemas import FetchDetail, FetchTrigger, SourceCreate, SourceUpdate
 from spine.sources.service import Registry
 from spine.tables.alerts import Alert

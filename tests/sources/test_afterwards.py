@@ -10,8 +10,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine.cache.removal import delete_unreferenced
 from spine.errors import NotFound
 from spine.flows.fetch_source import _show
-from spine.sources.fetching.engine import Outcome
-from spine.sources.lifecycle import Begun
+from spine.sources.fetch_state import Begun
+from spine.sources.fetching.fetcher import Outcome
 from spine.tables.base import new_id, utc_now
 
 from tests.sources.reading.support import settle

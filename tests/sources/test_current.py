@@ -8,8 +8,8 @@ from uuid import uuid4
 from spine.cache.eviction import evict
 from spine.cache.reading import read_stats
 from spine.cache.removal import lock_content, remove_entries
-from spine.sources.current import Current, find_current, note_use, read_current
-from spine.sources.usage import capture_used
+from spine.sources.lineage import capture_used
+from spine.sources.snapshot import Current, find_current, note_use, read_current
 from spine.tables.base import utc_now
 from spine.tables.cache import CacheBlob, CacheHold
 from sqlalchemy import delete, update

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.errors import Conflict
-from spine.sources.reading.base import CHUNK
+from spine.sources.readers.base import CHUNK
 
 from tests.cache.test_store import small_files
 from tests.sources.reading.support import settle

@@ -30,9 +30,9 @@ from uuid import UUID
 from spine.cache.store import BlobStore
 from spine.database import make_engine, make_sessions
 from spine.settings import Settings
-from spine.sources.fetching.engine import fetch
-from spine.sources.fetching.workshop import Workshop
-from spine.sources.lifecycle import Beginning, begin
+from spine.sources.fetching.fetcher import fetch
+from spine.sources.fetching.context import Workshop
+from spine.sources.fetch_state import Beginning, begin
 from spine.sources.schemas import FetchTrigger
 
 def tell(_):

@@ -12,10 +12,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine.cache.service import hold
 from spine.errors import PrefectUnavailable
 from spine.prefect.client import Prefect
-from spine.sources import lifecycle, lost_fetches
+from spine.sources import fetch_state, orphaned_fetches
 from spine.sources.asking import ask, note_run
-from spine.sources.lifecycle import Begun, stay_alive
-from spine.sources.lost_fetches import LostFetches
+from spine.sources.fetch_state import Begun, stay_alive
+from spine.sources.orphaned_fetches import LostFetches
 from spine.sources.schemas import FetchDetail, FetchTrigger
 from spine.tables.base import utc_now
 from spine.tables.cache import CacheHold
@@ -206,7 +206,7 @@ async def test_a_fetch_that_was_silent_while_the_database_was_away_is_not_lost_w
 async def test_a_fetch_that_is_silent_and_does_not_hear_its_last_call_is_lost(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "LAST_CALL", timedelta(seconds=0.5))
+    monkeypatch.setattr(fetch_state, "LAST_CALL", timedelta(seconds=0.5))
     begun = await office.begin(await office.source(), "RUNNING")
     await office.change(begun.fetch_id, alive_until=utc_now() - LONG_AGO)
     await office.look()
@@ -267,7 +267,7 @@ async def test_each_of_many_open_fetches_is_judged_by_its_own_run(office: Office
 async def test_many_fetches_that_wait_do_not_hide_those_that_are_lost(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lost_fetches, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(orphaned_fetches, "MOST_AT_ONCE", 2)
     chore = LostFetches(lambda: None)
     waiting = [await office.ask(await office.source(), "SCHEDULED") for _ in range(4)]
     lost = await office.begin(await office.source(), "CRASHED")

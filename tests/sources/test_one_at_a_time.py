@@ -10,9 +10,9 @@ import pytest
 from spine.egress.fetch_failure import FetchFailure, FetchLost
 from spine.errors import Conflict
 from spine.sources.asking import ask
-from spine.sources.endings import Ending
-from spine.sources.fetching import workshop
-from spine.sources.lifecycle import end, stay_alive
+from spine.sources.fetch_results import Ending
+from spine.sources.fetch_state import end, stay_alive
+from spine.sources.fetching import context
 from spine.sources.schemas import FetchTrigger
 from spine.tables.base import utc_now
 from spine.tables.sources import Fetch
@@ -128,7 +128,7 @@ async def test_who_was_silent_for_a_while_goes_on_with_its_source_while_another_
 async def test_a_fetch_that_is_given_up_while_it_reads_stops_reading(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workshop, "PROMISE", timedelta(seconds=1))
+    monkeypatch.setattr(context, "PROMISE", timedelta(seconds=1))
     with receiver() as site:
         site.always = trickle
         name = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.bin"})
@@ -151,7 +151,7 @@ async def test_a_fetch_that_is_given_up_while_it_reads_stops_reading(
 async def test_a_fetch_that_has_ended_well_is_not_cancelled_in_what_it_does_last(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workshop, "PROMISE", timedelta(seconds=0.5))
+    monkeypatch.setattr(context, "PROMISE", timedelta(seconds=0.5))
     settle(desk.file("a.csv", ROWS))
     begun = await desk.begin(await desk.register("file", {"path": "a.csv"}))
     async with desk.shop.alive(begun.fetch_id):
@@ -163,7 +163,7 @@ async def test_a_fetch_that_has_ended_well_is_not_cancelled_in_what_it_does_last
 async def test_a_promise_is_renewed_also_after_an_error_that_nobody_expects(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workshop, "PROMISE", timedelta(seconds=0.5))
+    monkeypatch.setattr(context, "PROMISE", timedelta(seconds=0.5))
     begun = await desk.begin(await desk.register("file", {"path": "a.csv"}))
 
     async def rename(old: str, new: str) -> None:

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 from spine.sources.asking import Asked, ask
-from spine.sources.current import Current, find_current
 from spine.sources.schemas import FetchTrigger
+from spine.sources.snapshot import Current, find_current
 
 from tests.sources.reading.support import settle
 from tests.sources.support import Desk

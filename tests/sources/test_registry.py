@@ -11,7 +11,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine.prefect.client import Prefect
 from spine.schedules.catalogue import Catalogue
-from spine.sources.clock import Clocks
+from spine.sources.schedule import Clocks
 from spine.sources.schemas import SourceCreate
 from spine.tables.sources import Source
 from sqlalchemy import select

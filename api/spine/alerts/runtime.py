@@ -17,7 +17,7 @@ from spine.prefect.client import Prefect
 from spine.secrets.keyring import Keyring
 from spine.secrets.refs import resolve_ref
 from spine.settings import Settings
-from spine.sources.usage import is_fetch
+from spine.sources.lineage import is_fetch
 
 
 class Alerting:

@@ -11,7 +11,7 @@ from spine.egress.fetch_failure import FetchFailure
 from spine.errors import Unavailable
 from spine.pagination import Page, PageRequest, make_page
 from spine.schemas import ActionResponse
-from spine.sources.lifecycle import find_source
+from spine.sources.fetch_state import find_source
 from spine.tables.base import utc_now
 from spine.tables.cache import HITS, MISSES, CacheBlob, CacheCounter
 from spine.tables.cache import CacheEntry as CacheEntryRow

@@ -25,9 +25,9 @@ from spine.prefect.client import Prefect
 from spine.schemas import ActionResponse
 from spine.secrets.refs import SecretMissing
 from spine.settings import Settings
+from spine.sources.lineage import sources_using
 from spine.sources.names import check_name
-from spine.sources.reading.file import absolute_path
-from spine.sources.usage import sources_using
+from spine.sources.readers.file import absolute_path
 from spine.tables.base import new_id, utc_now
 from spine.tables.connections import DatabaseConnection
 

@@ -13,7 +13,7 @@ from spine.connections.usage import counted
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.egress.guarded_call import GuardedWork
 from spine.errors import Unavailable
-from spine.sources.reading.base import Limits
+from spine.sources.readers.base import Limits
 
 SECONDS_TO_TRY = 10.0
 # More at once are not begun: one that waits for its turn would look like a database that does not answer.

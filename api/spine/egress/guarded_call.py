@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.egress.guard import guarded
-from spine.sources.reading.base import Limits
+from spine.sources.readers.base import Limits
 
 P = ParamSpec("P")
 T = TypeVar("T")

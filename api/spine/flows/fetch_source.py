@@ -19,9 +19,9 @@ from prefect.tasks import Task, exponential_backoff
 from spine.egress.fetch_failure import FetchFailure
 from spine.errors import Unavailable
 from spine.prefect.client import Prefect
-from spine.sources.fetching.engine import Outcome, fetch, note_failure
-from spine.sources.fetching.workshop import open_workshop
-from spine.sources.lifecycle import Beginning, Begun, begin
+from spine.sources.fetch_state import Beginning, Begun, begin
+from spine.sources.fetching.context import open_workshop
+from spine.sources.fetching.fetcher import Outcome, fetch, note_failure
 from spine.sources.schemas import FetchTrigger
 from spine.workflows.origins import trigger_of
 from spine.workflows.runs import origin_of

@@ -19,9 +19,9 @@ from spine.cache.store import BlobStore
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.flows import staging
 from spine.flows.fetch_source import fetch_source
-from spine.sources.current import Current, find_current, note_hit, note_use, read_current
 from spine.sources.fetching.content import ContentFile, Format
-from spine.sources.fetching.workshop import Workshop, open_workshop
+from spine.sources.fetching.context import Workshop, open_workshop
+from spine.sources.snapshot import Current, find_current, note_hit, note_use, read_current
 
 # In bytes, of what file systems take.
 _LONGEST_NAME = 255

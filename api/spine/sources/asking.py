@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.database import SessionFactory, database_errors
 from spine.errors import Conflict
-from spine.sources.lifecycle import find_source, is_silent
+from spine.sources.fetch_state import find_source, is_silent
 from spine.sources.schemas import FetchTrigger
 from spine.tables.base import utc_now
 from spine.tables.sources import OPEN, PENDING, Fetch, Source

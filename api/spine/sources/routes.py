@@ -10,10 +10,10 @@ from spine.http.openapi import errors
 from spine.pagination import Page
 from spine.schemas import ActionResponse
 from spine.sources import fetch_reading, service
-from spine.sources.clock import Clocks
 from spine.sources.configs import SourceConfigs
-from spine.sources.lifecycle import find_source
-from spine.sources.requests import request_fetch
+from spine.sources.fetch_requests import request_fetch
+from spine.sources.fetch_state import find_source
+from spine.sources.schedule import Clocks
 from spine.sources.schemas import (
     FetchDetail,
     FetchStatus,

@@ -25,11 +25,11 @@ from spine.pagination import Page, PageRequest, make_page
 from spine.schemas import ActionResponse
 from spine.secrets.configs import field_errors
 from spine.secrets.sealed import redact
-from spine.sources.clock import Clock, Clocks
 from spine.sources.configs import SourceConfigs
-from spine.sources.lifecycle import find_source
+from spine.sources.fetch_state import find_source
 from spine.sources.names import check_name
-from spine.sources.parsing import ParserConfig
+from spine.sources.parsers import ParserConfig
+from spine.sources.schedule import Clock, Clocks
 from spine.sources.schemas import (
     FetchStatus,
     ParserName,

@@ -12,7 +12,7 @@ from spine.pagination import Page, PageRequest, make_page
 from spine.prefect.client import Flow, FlowRun, Log, Prefect, TaskRun
 from spine.prefect.results import ResultUnreadable, read_result
 from spine.prefect.states import is_final
-from spine.sources.usage import capture_used
+from spine.sources.lineage import capture_used
 from spine.tables.base import utc_now
 from spine.workflows.failures import category_of, is_exception, message_of
 from spine.workflows.origins import CALLER_LABEL, SCHEDULE_LABEL, domain_of, schedule_of, trigger_of

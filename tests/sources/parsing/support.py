@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
-from spine.sources.parsing import Parsed, ParserConfig, ParserType, parse, to_arrow
+from spine.sources.parsers import Parsed, ParserConfig, ParserType, parse, to_arrow
 
 
 class Desk:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
-from spine.sources.parsing import ParserConfig, ParserType, parse
+from spine.sources.parsers import ParserConfig, ParserType, parse
 
 MOST_CALLS = 5
 TIMES = 400_000

@@ -1,6 +1,6 @@
 import pytest
 from pydantic import ValidationError
-from spine.sources.parsing import ParserConfig, ParserType, parser_for
+from spine.sources.parsers import ParserConfig, ParserType, parser_for
 
 
 @pytest.mark.parametrize(

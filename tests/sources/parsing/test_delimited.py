@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from spine.sources.parsing import ParserConfig, ParserType, parse
-from spine.sources.parsing.broken import BrokenFile
-from spine.sources.parsing.rows_of_text import Dialect, Rows
+from spine.sources.parsers import ParserConfig, ParserType, parse
+from spine.sources.parsers.csv_tokenizer import Dialect, Rows
+from spine.sources.parsers.parse_errors import BrokenFile
 
 from flows.finra.weekly_file import scan
 from tests.sources.parsing.support import Desk, lines_of

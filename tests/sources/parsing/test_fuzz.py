@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
-from spine.sources.parsing import ParserType
+from spine.sources.parsers import ParserType
 
 from tests.sources.parsing.support import Desk
 from tests.sources.parsing.test_compression import ROWS, STREAMS, zipped

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from spine.sources.parsing import ParserConfig, ParserType, to_arrow
+from spine.sources.parsers import ParserConfig, ParserType, to_arrow
 
 from tests.sources.parsing.support import Desk
 

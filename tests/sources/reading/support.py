@@ -15,7 +15,7 @@ import pytest
 import trustme
 from spine.egress.fetch_failure import FetchFailure
 from spine.settings import Settings
-from spine.sources.reading.base import Item, Limits, Reader, Unchanged, Validators
+from spine.sources.readers.base import Item, Limits, Reader, Unchanged, Validators
 from spine.sources.types import SOURCE_TYPES
 from spine.sources.types.base import SourceConfig
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
-from spine.sources.reading.base import CHUNK
-from spine.sources.reading.decoding import gunzipped
+from spine.sources.readers.base import CHUNK
+from spine.sources.readers.decoding import gunzipped
 
 from tests.sources.reading.support import CONTENT, OPEN, config_of, failure, limits
 from tests.support.receivers import receiver, refuse

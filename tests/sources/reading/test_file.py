@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
-from spine.sources.reading import file as reading
-from spine.sources.reading.base import Item, Unchanged
-from spine.sources.reading.file import FileReader
+from spine.sources.readers import file as reading
+from spine.sources.readers.base import Item, Unchanged
+from spine.sources.readers.file import FileReader
 
 from tests.sources.reading.support import CONTENT, failure, known_of, limits, read, read_one, settle
 

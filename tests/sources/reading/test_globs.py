@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from spine.sources.reading.globs import Entry, find, path_below, path_matches
+from spine.sources.readers.globs import Entry, find, path_below, path_matches
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
-from spine.sources.reading.base import Item, Unchanged, Validators
+from spine.sources.readers.base import Item, Unchanged, Validators
 from spine.sources.types.base import SourceConfig
 
 from tests.sources.reading.support import (

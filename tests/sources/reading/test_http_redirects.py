@@ -7,9 +7,9 @@ import httpx
 import pytest
 import trustme
 from spine.egress.fetch_failure import FailureCategory
-from spine.sources.reading.base import Unchanged
-from spine.sources.reading.http import HttpReader
-from spine.sources.reading.http_messages import same_origin
+from spine.sources.readers.base import Unchanged
+from spine.sources.readers.http import HttpReader
+from spine.sources.readers.http_semantics import same_origin
 
 from tests.sources.reading.support import (
     CLOSED,

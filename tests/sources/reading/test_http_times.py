@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from spine.sources.reading.base import Item, Unchanged, Validators
+from spine.sources.readers.base import Item, Unchanged, Validators
 
 from tests.sources.reading.support import OPEN, config_of, fresh, known_of, limits, raw, read
 from tests.support.receivers import Behaviour, Handler, Receiver, receiver

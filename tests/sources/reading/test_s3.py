@@ -11,7 +11,7 @@ from typing import Any
 import boto3  # type: ignore[import-untyped]
 import pytest
 from spine.egress.fetch_failure import FailureCategory
-from spine.sources.reading.base import Item, Reader, Unchanged, Validators
+from spine.sources.readers.base import Item, Reader, Unchanged, Validators
 
 from tests.sources.reading.support import (
     CLOSED,

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from spine.sources.reading.base import Reader
-from spine.sources.reading.file import FileReader
+from spine.sources.readers.base import Reader
+from spine.sources.readers.file import FileReader
 
 from tests.sources.reading.sftp_server import PASSWORD, USER, sftp_server
 from tests.sources.reading.support import OPEN, config_of, limits, read_one, settle

@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
-from spine.sources.reading.base import Item, Reader, Unchanged
+from spine.sources.readers.base import Item, Reader, Unchanged
 
 from tests.sources.reading.sftp_server import PASSWORD, USER, SftpServer, sftp_server
 from tests.sources.reading.support import (

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from spine.connections.drivers.base import Column, Rows, Session
 from spine.connections.target import ConnectionTarget
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
-from spine.sources.reading.file import absolute_path
+from spine.sources.readers.file import absolute_path
 
 _FORBIDDEN = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGMA}
 

@@ -11,7 +11,7 @@ from spine.errors import BadRequest, FieldError
 from spine.schemas import Text
 from spine.secrets.refs import check_ref
 from spine.settings import Settings
-from spine.sources.reading.base import Limits, Reader
+from spine.sources.readers.base import Limits, Reader
 
 
 def _unchained(path: str) -> str:

@@ -7,9 +7,9 @@ from pydantic import BeforeValidator
 
 from spine.egress.fetch_failure import FetchFailure
 from spine.settings import Settings
-from spine.sources.reading.base import Limits, Reader
-from spine.sources.reading.file import FileReader, absolute_path
-from spine.sources.reading.globs import has_magic
+from spine.sources.readers.base import Limits, Reader
+from spine.sources.readers.file import FileReader, absolute_path
+from spine.sources.readers.globs import has_magic
 from spine.sources.types.base import PathText, SourceConfig, refused
 
 

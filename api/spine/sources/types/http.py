@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from spine.schemas import Text
 from spine.settings import Settings
-from spine.sources.reading.base import Limits, Reader
+from spine.sources.readers.base import Limits, Reader
 from spine.sources.types.base import Ref, ShortText, SourceConfig, split_http_url
 
 _OWN_HEADERS = {
@@ -114,7 +114,7 @@ class HttpConfig(SourceConfig):
     def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
         """What asks for the URL."""
         # Only who reads over HTTP needs the client.
-        from spine.sources.reading.http import HttpReader, HttpRequest, authorization
+        from spine.sources.readers.http import HttpReader, HttpRequest, authorization
 
         headers = {name: value.get_secret_value() for name, value in (self.headers or {}).items()}
         if isinstance(self.auth, BasicAuth):

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field, model_validator
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.schemas import Text
 from spine.settings import Settings
-from spine.sources.reading.base import Limits, Reader
-from spine.sources.reading.globs import has_magic
+from spine.sources.readers.base import Limits, Reader
+from spine.sources.readers.globs import has_magic
 from spine.sources.types.base import PathText, Ref, SourceConfig, split_http_url
 
 
@@ -51,7 +51,7 @@ class S3Config(SourceConfig):
     def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
         """What reads the objects. Raises `FetchFailure` where the packages for it are missing."""
         try:
-            from spine.sources.reading.s3 import S3Place, S3Reader
+            from spine.sources.readers.s3 import S3Place, S3Reader
         except ModuleNotFoundError as missing:
             sentence = f"S3 sources need the package {missing.name}, which is not installed."
             raise FetchFailure(FailureCategory.CONFIG, sentence) from None

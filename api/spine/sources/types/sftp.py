@@ -11,8 +11,8 @@ from pydantic import AfterValidator, Field, model_validator
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.schemas import Text
 from spine.settings import Settings
-from spine.sources.reading.base import Limits, Reader
-from spine.sources.reading.globs import has_magic
+from spine.sources.readers.base import Limits, Reader
+from spine.sources.readers.globs import has_magic
 from spine.sources.types.base import Host, PathText, Ref, ShortText, SourceConfig
 
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}=?")
@@ -66,7 +66,7 @@ class SftpConfig(SourceConfig):
     def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
         """What reads the files. Raises `FetchFailure` for a private key that is none, or without `paramiko`."""
         try:
-            from spine.sources.reading.sftp import SftpPlace, SftpReader
+            from spine.sources.readers.sftp import SftpPlace, SftpReader
         except ModuleNotFoundError as missing:
             sentence = f"SFTP sources need the package {missing.name}, which is not installed."
             raise FetchFailure(FailureCategory.CONFIG, sentence) from None

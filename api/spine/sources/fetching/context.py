@@ -1,0 +1,97 @@
+"""What fetches work with in one process: the database, the cache, Prefect, and the promise to be alive."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from spine.cache.service import renew_holds
+from spine.cache.store import BlobStore
+from spine.database import SessionFactory, database_errors, make_engine, make_sessions
+from spine.egress.fetch_failure import FailureCategory, FetchFailure, FetchLost
+from spine.errors import DatabaseUnavailable, SpineError, Unavailable
+from spine.log_throttle import Outages
+from spine.prefect.client import Prefect
+from spine.secrets.refs import resolve_ref
+from spine.settings import Settings
+from spine.sources.fetch_state import PROMISE, stay_alive
+from spine.sources.types.base import SourceConfig
+
+# Longer than the pauses between renewals can be.
+HOLD_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a fetch works with."""
+
+    settings: Settings
+    sessions: SessionFactory
+    prefect: Prefect
+    store: BlobStore
+
+    async def secrets(self, config: SourceConfig) -> dict[str, str]:
+        """The secrets that a configuration names. Raises `FetchFailure`."""
+        with explained():
+            return {path: await resolve_ref(ref, self.prefect) for path, ref in config.secret_refs().items()}
+
+    @asynccontextmanager
+    async def alive(self, fetch_id: str) -> AsyncIterator[None]:
+        """Renew the promise of a fetch, and its holds on content, for as long as the block lasts.
+
+        When the fetch is given up all the same, the block is cancelled. Raises `FetchLost` then.
+        """
+        try:
+            async with asyncio.timeout(None) as until_lost:
+                renewing = asyncio.create_task(self._renew(fetch_id, until_lost))
+                try:
+                    yield
+                finally:
+                    renewing.cancel()
+                    await asyncio.wait([renewing])
+        except TimeoutError:
+            if until_lost.expired():
+                raise FetchLost from None
+            raise
+
+    async def _renew(self, fetch_id: str, until_lost: asyncio.Timeout) -> None:
+        outages = Outages("fetch")
+        while True:
+            await asyncio.sleep(PROMISE.total_seconds() / 5)
+            try:
+                if not await stay_alive(self.sessions, fetch_id):
+                    until_lost.reschedule(asyncio.get_running_loop().time())
+                    return
+                with database_errors():
+                    async with self.sessions.begin() as session:
+                        await renew_holds(session, fetch_id, HOLD_SECONDS)
+            except Exception as error:
+                # While the database is away, nobody else can take the source.
+                outages.met("renewing", error)
+            else:
+                outages.over("renewing")
+
+
+@asynccontextmanager
+async def open_workshop() -> AsyncIterator[Workshop]:
+    """The workshop of this process, from the environment."""
+    settings = Settings()
+    engine = make_engine(settings.sqlalchemy_url)
+    try:
+        async with Prefect.connect(settings.prefect_deadline_seconds) as prefect:
+            yield Workshop(settings, make_sessions(engine), prefect, BlobStore.of(settings))
+    finally:
+        await engine.dispose()
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Translate what stands in the way of opening a source; a keeper of secrets may be back in a moment."""
+    try:
+        yield
+    except DatabaseUnavailable:
+        raise
+    except Unavailable as reason:
+        raise FetchFailure(FailureCategory.NETWORK, reason.detail, transient=True) from None
+    except SpineError as reason:
+        raise FetchFailure(FailureCategory.CONFIG, reason.detail) from None

@@ -1,0 +1,162 @@
+"""Rows of delimited text, told apart as Arrow tells them, with the lines at which they begin.
+
+A quote counts only at the beginning of a field; a doubled one within stands for itself; what follows the closing one
+belongs to the field. Empty lines are no rows. Lines end with LF, CRLF or CR.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from spine.sources.parsers.compression import CHUNK, Readable
+from spine.sources.parsers.parse_errors import BrokenFile
+from spine.sources.parsers.text import LONGEST_LINE
+
+_Match = Callable[[bytes, int], re.Match[bytes] | None]
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How fields are told apart; `quote` may be None. Both are one byte."""
+
+    delimiter: bytes
+    quote: bytes | None
+
+    @property
+    def field(self) -> bytes:
+        """The regular expression of a field; it never backtracks."""
+        plain = rb"[^%s\r\n]*+" % re.escape(self.delimiter)
+        if self.quote is None:
+            return plain
+        quote = re.escape(self.quote)
+        # Without its closing quote a field does not match at all: more of it may come.
+        return rb"(?:%s(?:[^%s]++|%s%s)*+%s%s|(?!%s)%s)" % (quote, quote, quote, quote, quote, plain, quote, plain)
+
+    @property
+    def row(self) -> re.Pattern[bytes]:
+        """The regular expression of a row with its line end."""
+        return re.compile(rb"(?>%s(?:%s%s)*+)(?:\r\n|\r|\n)" % (self.field, re.escape(self.delimiter), self.field))
+
+    def split(self, row: bytes) -> list[bytes]:
+        """The values of a row without its line end."""
+        pattern, at, values = re.compile(self.field), 0, []
+        while found := pattern.match(row, at):
+            values.append(self._unquoted(found.group()))
+            at = found.end() + 1
+            if at > len(row):
+                break
+        return values
+
+    def _unquoted(self, value: bytes) -> bytes:
+        if self.quote is None or not value.startswith(self.quote):
+            return value
+        inner = re.match(rb"(?:[^%s]++|%s%s)*+" % ((re.escape(self.quote),) * 3), value[1:])
+        end = inner.end() if inner else 0
+        return value[1 : 1 + end].replace(self.quote * 2, self.quote) + value[2 + end :]
+
+
+@dataclass
+class Rows:
+    """The rows of text from its beginning, one `take` after the other.
+
+    `line` is the line, from 1, at which what was not yet taken begins.
+    """
+
+    text: Readable
+    dialect: Dialect
+    line: int = 1
+    _held: bytes = b""
+    _at: int = 0
+    _ended: bool = False
+
+    def __post_init__(self) -> None:
+        self._row = self.dialect.row
+
+    def skip_lines(self, count: int) -> None:
+        """Leave out lines, whatever is in them."""
+        for _ in range(count):
+            found = self._match(_LINE_END.search)
+            if found is None:
+                return
+            self._at = found.end()
+            self.line += 1
+
+    def next(self) -> tuple[int, bytes] | None:
+        """The next row: its line and its text without the line end. Raises `BrokenFile` for one that never ends."""
+        while (found := self._match(self._row.match)) is not None:
+            line, row = self.line, found.group()
+            self._at = found.end()
+            self.line += len(_LINE_END.findall(row))
+            if content := _without_end(row):
+                return line, content
+        if self._held[self._at :].strip(b"\r\n"):
+            raise BrokenFile(f"a quote is opened in the row at line {self.line:,} and never closed{self._advice()}")
+        return None
+
+    def skip_rows(self, count: int) -> None:
+        """Leave out rows; whole blocks at once where no quote is in them."""
+        while count > 0:
+            if (quick := self._skip_block(count)) is not None:
+                count -= quick
+                continue
+            block = self._held
+            while count > 0 and self._held is block:
+                if self.next() is None:
+                    return
+                count -= 1
+
+    def _skip_block(self, most: int) -> int | None:
+        if self._at == len(self._held) and not self._ended:
+            self._more()
+        quote = self.dialect.quote
+        end = self._held.rfind(b"\n") + 1
+        if end <= self._at or (quote is not None and quote in self._held):
+            return None
+        lines = self._held[self._at : end].splitlines()
+        rows = len(lines) - lines.count(b"")
+        if rows > most:
+            return None
+        self._at = end
+        self.line += len(lines)
+        return rows
+
+    def put_back(self, line: int, row: bytes) -> None:
+        """Make a row that was taken the next one again."""
+        self._held, self._at, self.line = row + b"\n" + self._held[self._at :], 0, line
+
+    def rest(self) -> bytes:
+        """What was read of the text and not taken; whoever calls this reads on from `text`."""
+        return self._held[self._at :]
+
+    def _match(self, match: _Match) -> re.Match[bytes] | None:
+        while True:
+            found = match(self._held, self._at)
+            # A CR at the very end may be half of a line end.
+            if found is not None and (self._ended or found.end() < len(self._held) or found.group()[-1:] != b"\r"):
+                return found
+            if self._ended:
+                return None
+            if len(self._held) - self._at > LONGEST_LINE:
+                raise BrokenFile(self.too_long())
+            self._more()
+
+    def _more(self) -> None:
+        data = self.text.read(CHUNK)
+        if not data:
+            self._ended = True
+            # The last line need not have an end.
+            data = b"\n"
+        self._held, self._at = self._held[self._at :] + data, 0
+
+    def too_long(self) -> str:
+        """That the row which is next has no end in sight."""
+        limit = f"the row at line {self.line:,} is longer than {LONGEST_LINE // 2**20} MB"
+        return limit if self.dialect.quote is None else f"{limit}, or a quote in it is never closed{self._advice()}"
+
+    def _advice(self) -> str:
+        return "; quote_char null reads a file that knows no quotes"
+
+
+def _without_end(row: bytes) -> bytes:
+    return row[:-2] if row.endswith(b"\r\n") else row[:-1]
