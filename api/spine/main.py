@@ -11,9 +11,9 @@ from spine import health, metrics
 from spine.alerts.routes import router as alerts
 from spine.alerts.runtime import Alerting
 from spine.auth.jwt import JwtVerifier
+from spine.cache.maintenance import Tidying
 from spine.cache.routes import router as cache
 from spine.cache.store import BlobStore
-from spine.cache.tidying import Tidying
 from spine.connections.routes import router as connections
 from spine.database import make_engine, make_sessions
 from spine.dependencies import get_caller

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 from spine.cache.conditions import Span, Unsatisfiable, http_date, is_unchanged, wanted_span
-from spine.cache.labels import disposition, media_type
+from spine.cache.content_headers import disposition, media_type
 
 ETAG = f'"{"a" * 64}"'
 MOMENT = datetime(2025, 12, 15, 9, 30, 1, 999_999, tzinfo=UTC)

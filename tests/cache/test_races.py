@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import pytest
 from spine.cache.eviction import evict
+from spine.cache.garbage_collection import clear, delete_unreferenced
 from spine.cache.reconciling import reconcile
-from spine.cache.removal import clear, delete_unreferenced
 from spine.cache.store import BlobStore
 from spine.database import database_errors
 from spine.errors import DatabaseUnavailable

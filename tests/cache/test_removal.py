@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 import pytest
 from spine.cache.eviction import evict
+from spine.cache.garbage_collection import Cleared, clear, delete_unreferenced, lock_content, remove_entries
 from spine.cache.holds import renew_holds
 from spine.cache.reconciling import Reconciled, reconcile
-from spine.cache.removal import Cleared, clear, delete_unreferenced, lock_content, remove_entries
 from spine.tables.base import utc_now
 from spine.tables.cache import CacheBlob
 from sqlalchemy import event, update

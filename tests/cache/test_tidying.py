@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from spine.cache import tidying
-from spine.cache.tidying import Tidying
+from spine.cache import maintenance
+from spine.cache.maintenance import Tidying
 from spine.tables.base import utc_now
 from structlog.testing import capture_logs
 
@@ -142,7 +142,7 @@ async def test_without_a_limit_nothing_is_evicted_and_with_one_what_was_used_lon
 async def test_it_is_done_again_and_says_nothing_when_there_was_nothing_to_do(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tidying, "SECONDS_BETWEEN", 0.05)
+    monkeypatch.setattr(maintenance, "SECONDS_BETWEEN", 0.05)
     await cache.fetch(await cache.source(), b"good")
     put_blob(cache.store, b"stray")
     async with tidying_up(cache) as logs:
@@ -158,7 +158,7 @@ async def test_it_is_done_again_and_says_nothing_when_there_was_nothing_to_do(
 async def test_a_storage_that_is_out_of_reach_costs_no_entry_and_is_tried_again(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tidying, "SECONDS_AFTER_AN_ERROR", 0.05)
+    monkeypatch.setattr(maintenance, "SECONDS_AFTER_AN_ERROR", 0.05)
     source = await cache.source()
     await cache.fetch(source, b"good", b"lost")
     cache.store.delete(hash_of(b"lost"))
@@ -189,7 +189,7 @@ async def test_a_process_that_stops_does_so_at_once_and_removes_nothing_more(
         await until_told(logs, "cache_reconciled")
         began = time.monotonic()
     assert time.monotonic() - began < 0.5
-    monkeypatch.setattr(tidying, "SECONDS_BETWEEN", 0.01)
+    monkeypatch.setattr(maintenance, "SECONDS_BETWEEN", 0.01)
     async with tidying_up(cache):
         pass
     put_blob(cache.store, b"another stray")

@@ -11,7 +11,7 @@ import pytest
 from prefect import flow
 from spine.cache import leases
 from spine.cache.eviction import evict
-from spine.cache.removal import lock_content, remove_entries
+from spine.cache.garbage_collection import lock_content, remove_entries
 from spine.flows import staging
 from spine.flows.read_source import SourceContent, read_source
 from spine.tables.cache import HITS, MISSES, CacheCounter, CacheEntry

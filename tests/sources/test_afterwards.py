@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from spine.cache.removal import delete_unreferenced
+from spine.cache.garbage_collection import delete_unreferenced
 from spine.errors import NotFound
 from spine.flows.fetch_source import _show
 from spine.sources.fetch_state import Begun

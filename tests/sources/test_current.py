@@ -6,8 +6,8 @@ from datetime import timedelta
 from uuid import uuid4
 
 from spine.cache.eviction import evict
+from spine.cache.garbage_collection import lock_content, remove_entries
 from spine.cache.reading import read_stats
-from spine.cache.removal import lock_content, remove_entries
 from spine.sources.lineage import capture_used
 from spine.sources.snapshot import Current, find_current, note_use, read_current
 from spine.tables.base import utc_now

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 
 from sqlalchemy import exists, func, select
 
-from spine.cache.removal import delete_content, is_held, lock_content, remove_entries
+from spine.cache.garbage_collection import delete_content, is_held, lock_content, remove_entries
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory, database_errors
 from spine.tables.cache import CacheBlob, CacheEntry

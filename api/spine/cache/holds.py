@@ -1,7 +1,7 @@
 """Holds: leases on content, so that nobody deletes what a fetch or a reader needs.
 
 The order of things. The row of a blob is the lock of its content, and it is there for as long as the file may be:
-`hold` makes it before anything is published, and `spine.cache.removal` deletes it only together with the file. Who
+`hold` makes it before anything is published, and `spine.cache.garbage_collection` deletes it only together with the file. Who
 needs content (`hold`, `store_entries`) takes a lock that others of their kind can take, too; who removes it takes it
 alone, looks for entries and holds under it, and deletes the file before its transaction ends. So on PostgreSQL (READ
 COMMITTED, each statement sees what was committed before it) one of the two waits: either the remover sees the new hold

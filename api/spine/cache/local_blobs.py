@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from spine.cache.failures import BlobMissing, local_errors
-from spine.cache.parts import private_folder
+from spine.cache.staging_files import private_folder
 
 
 class LocalBlobs:

@@ -3,7 +3,7 @@
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.cache.removal import clear
+from spine.cache.garbage_collection import clear
 from spine.cache.schemas import CacheEntry, CacheStats
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory, database_errors

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import delete, select
 
-from spine.cache.removal import (
+from spine.cache.garbage_collection import (
     delete_content,
     delete_unreferenced,
     lock_content,

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from spine.cache import reading
 from spine.cache.conditions import Span, Unsatisfiable, http_date, is_unchanged, wanted_span
 from spine.cache.content import Content, open_content
-from spine.cache.labels import disposition, media_type
+from spine.cache.content_headers import disposition, media_type
 from spine.cache.schemas import CacheEntry, CacheStats
 from spine.cache.store import BlobStore
 from spine.dependencies import PageDep, SessionDep, SessionsDep

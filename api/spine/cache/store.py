@@ -6,8 +6,8 @@ from typing import BinaryIO, Protocol
 
 from spine.cache.failures import BlobMissing
 from spine.cache.local_blobs import LocalBlobs
-from spine.cache.parts import Part, PartFolder, Written
 from spine.cache.remote_blobs import RemoteBlobs
+from spine.cache.staging_files import Part, PartFolder, Written
 from spine.settings import Settings
 
 __all__ = ["BlobMissing", "BlobStore", "Part", "Written"]

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.callers import Caller
-from spine.cache.removal import delete_unreferenced
+from spine.cache.garbage_collection import delete_unreferenced
 from spine.cache.store import BlobStore
 from spine.connections.service import find_connection
 from spine.database import SessionFactory, database_errors
