@@ -8,7 +8,7 @@ from uuid import uuid4
 import psycopg
 import pymysql
 import pytest
-from spine.connections.target import ConnectionTarget
+from spine.connections.resolved_connection import ConnectionTarget
 from sqlalchemy import make_url
 
 from tests.connections.support import sqlite_target, target

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from spine.connections.target import ConnectionTarget
+from spine.connections.resolved_connection import ConnectionTarget
 from spine.egress.fetch_failure import FetchFailure
 from spine.sources.readers.base import Item, Limits
 from spine.sources.readers.database import open_query_reader

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from spine.connections.drivers import base, driver_of
 from spine.connections.drivers.base import explained
-from spine.connections.target import ConnectionTarget
+from spine.connections.resolved_connection import ConnectionTarget
 from spine.egress.fetch_failure import FetchFailure
 
 from tests.connections.misbehaving import postgresql_that_stalls
@@ -233,7 +233,7 @@ MEMORY = """
 import resource, sys, time
 from pathlib import PosixPath
 from spine.connections.drivers import driver_of
-from spine.connections.target import ConnectionTarget
+from spine.connections.resolved_connection import ConnectionTarget
 from spine.sources.readers.base import Limits
 from spine.sources.readers.database import open_query_reader
 import pyarrow.parquet

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine import main
 from spine.auth.bootstrap import ensure_admin_key
-from spine.connections.trying import MOST_AT_ONCE, SECONDS_TO_TRY, try_connection
+from spine.connections.health_check import MOST_AT_ONCE, SECONDS_TO_TRY, try_connection
 from spine.migrations.migrate import upgrade
 from spine.settings import Settings, get_settings
 

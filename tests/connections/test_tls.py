@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import trustme
-from spine.connections.target import ConnectionTarget
-from spine.connections.trying import Trial, try_connection
+from spine.connections.health_check import Trial, try_connection
+from spine.connections.resolved_connection import ConnectionTarget
 
 from tests.connections.misbehaving import mysql_that_wants_the_password
 from tests.connections.servers import PASSWORD, USER, TlsServer, mariadb_with_tls, postgresql_with_tls

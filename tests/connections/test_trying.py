@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import pymysql
 import pytest
-from spine.connections.target import ConnectionTarget
-from spine.connections.trying import MOST_AT_ONCE, try_connection
+from spine.connections.health_check import MOST_AT_ONCE, try_connection
+from spine.connections.resolved_connection import ConnectionTarget
 from spine.connections.usage import open_sessions
 from spine.errors import Unavailable
 

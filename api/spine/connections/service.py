@@ -5,6 +5,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.callers import Caller
+from spine.connections.health_check import try_connection
+from spine.connections.resolved_connection import open_target
 from spine.connections.schemas import (
     ConnectionTestResponse,
     DatabaseConnectionCreate,
@@ -13,8 +15,6 @@ from spine.connections.schemas import (
     HealthStatus,
     SslMode,
 )
-from spine.connections.target import open_target
-from spine.connections.trying import try_connection
 from spine.connections.usage import open_sessions
 from spine.database import SessionFactory, database_errors, keep_writers_out
 from spine.egress.addresses import literal_refusal

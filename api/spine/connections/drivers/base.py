@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import structlog
 
-from spine.connections.target import ConnectionTarget
+from spine.connections.resolved_connection import ConnectionTarget
 from spine.egress.addresses import refusal
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.egress.guard import guarded

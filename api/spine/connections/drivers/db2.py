@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from spine.connections.drivers.base import SECONDS_TO_CONNECT, Column, Rows, Session, checked_addresses, missing_package
-from spine.connections.target import ConnectionTarget
+from spine.connections.resolved_connection import ConnectionTarget
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
 
 try:

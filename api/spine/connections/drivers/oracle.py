@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from spine.connections.drivers.base import SECONDS_TO_CONNECT, Column, Rows, Session, missing_package, tls_context
-from spine.connections.target import ConnectionTarget
+from spine.connections.resolved_connection import ConnectionTarget
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
 
 try:

@@ -25,7 +25,7 @@ from spine.connections.drivers.base import (
     system_authorities,
     tls_context,
 )
-from spine.connections.target import ConnectionTarget
+from spine.connections.resolved_connection import ConnectionTarget
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
 
 # libpq takes a file that is not there for one that nobody wants to use.

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from spine.connections.drivers.base import Column, Rows, Session
-from spine.connections.target import ConnectionTarget
+from spine.connections.resolved_connection import ConnectionTarget
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.sources.readers.file import absolute_path
 

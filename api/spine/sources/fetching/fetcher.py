@@ -13,8 +13,8 @@ import structlog
 
 from spine.cache.eviction import evict
 from spine.cache.service import NewEntry, current_entries, hold, hold_all
+from spine.connections.resolved_connection import open_target
 from spine.connections.service import find_connection
-from spine.connections.target import open_target
 from spine.database import database_errors
 from spine.egress.fetch_failure import FetchFailure, FetchLost
 from spine.errors import SpineError

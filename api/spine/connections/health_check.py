@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from spine.connections.drivers import driver_of
 from spine.connections.drivers.base import Driver, abort_after, connected, explained
-from spine.connections.target import ConnectionTarget
+from spine.connections.resolved_connection import ConnectionTarget
 from spine.connections.usage import counted
 from spine.egress.fetch_failure import FailureCategory, FetchFailure
 from spine.egress.guarded_call import GuardedWork
