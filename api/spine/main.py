@@ -23,9 +23,9 @@ from spine.http.middleware import BodyMiddleware, RequestIdMiddleware
 from spine.http.openapi import install_openapi
 from spine.prefect.client import Prefect
 from spine.run_history.follower import Chore, Follower
-from spine.schedules.catalogue import Catalogue
+from spine.schedules.listing import Catalogue
 from spine.schedules.routes import router as schedules
-from spine.schedules.watch import ScheduleWatch
+from spine.schedules.watcher import ScheduleWatch
 from spine.settings import Settings, get_settings
 from spine.sources.orphaned_fetches import LostFetches
 from spine.sources.routes import router as sources

@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine.database import SessionFactory, make_engine, make_sessions
 from spine.migrations.migrate import upgrade
 from spine.prefect.client import Deployment, Prefect
-from spine.schedules.watch import ScheduleWatch
+from spine.schedules.watcher import ScheduleWatch
 from spine.settings import Settings
 
 from tests.schedules.support import IDLE_POOL, ensure_pool

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 import yaml
 from spine.prefect.client import Deployment
-from spine.schedules.declared import declared_active
+from spine.schedules.deploy_guard.declared import declared_active
 
 from tests.schedules.support import now
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from spine.schedules import holds
+from spine.schedules.deploy_guard import guard
 from spine.schedules.deployments import is_enabled
 from spine.schedules.switch import switch_off, switch_on
 from spine.workflows.origins import SCHEDULE_LABEL
@@ -118,7 +118,7 @@ async def story(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -
     """Deployed; switched; deployed again; deployed a third time while nobody watched, now with `active: true`."""
     folder = tmp_path_factory.mktemp("holds")
     with project(stack, folder) as ci, pytest.MonkeyPatch.context() as patched:
-        patched.setattr(holds, "SECONDS_FOR_EVENTS_TO_ARRIVE", SECONDS_FOR_EVENTS)
+        patched.setattr(guard, "SECONDS_FOR_EVENTS_TO_ARRIVE", SECONDS_FOR_EVENTS)
         async with watcher(stack, folder) as watching:
             story = Story(ci, watching)
             made = {"name": MADE_OVER_THE_API, "flow_id": stack.flow_id(f"{ci.prefix}.only")}

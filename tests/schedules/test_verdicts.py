@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from spine.prefect.client import Deployment
-from spine.schedules.verdicts import deploy_shows, judge, rows_of
+from spine.schedules.deploy_guard.verdicts import deploy_shows, judge, rows_of
 from spine.tables.schedules import ScheduleHold
 
 from tests.schedules.support import now

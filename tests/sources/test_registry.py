@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine.prefect.client import Prefect
-from spine.schedules.catalogue import Catalogue
+from spine.schedules.listing import Catalogue
 from spine.sources.schedule import Clocks
 from spine.sources.schemas import SourceCreate
 from spine.tables.sources import Source

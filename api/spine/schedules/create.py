@@ -5,8 +5,8 @@ from spine.database import SessionFactory
 from spine.errors import BadRequest, Conflict, FieldError, NotFound
 from spine.prefect.client import Deployment, Prefect
 from spine.prefect.filters import Json
+from spine.schedules.code_sync import code_of, inherited_tags
 from spine.schedules.deployments import CREATED_BY_LABEL, INHERITED_TAGS_LABEL, TARGET_TYPE_LABEL
-from spine.schedules.follow import code_of, inherited_tags
 from spine.schedules.names import check_name, claimed, refuse_taken
 from spine.schedules.overlap import concurrency
 from spine.schedules.planning import plan_again

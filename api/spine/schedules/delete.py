@@ -1,8 +1,8 @@
 """Delete a schedule."""
 
 from spine.prefect.client import Deployment, Prefect
-from spine.schedules.catalogue import Catalogue
 from spine.schedules.deployments import find_schedule
+from spine.schedules.listing import Catalogue
 from spine.schedules.planning import delete_unbegun, one_change_at_a_time
 from spine.schemas import ActionResponse
 from spine.workflows.deployments import is_schedule as made_over_api

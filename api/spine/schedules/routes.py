@@ -8,7 +8,7 @@ from spine.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, Se
 from spine.http.openapi import errors
 from spine.pagination import Page
 from spine.schedules import create, delete, preview, run_now, runs, service, switch, update
-from spine.schedules.catalogue import Catalogue
+from spine.schedules.listing import Catalogue
 from spine.schedules.schemas import (
     NextRunPreview,
     ScheduleCreate,

@@ -10,7 +10,6 @@ from spine.pagination import Page, PageRequest, make_page
 from spine.prefect.client import Deployment, Prefect
 from spine.prefect.filters import Json
 from spine.run_history.statistics import Statistics, read_statistics
-from spine.schedules.catalogue import Catalogue
 from spine.schedules.deployments import (
     CREATED_BY_LABEL,
     INHERITED_TAGS_LABEL,
@@ -19,6 +18,7 @@ from spine.schedules.deployments import (
     has_schedule,
     is_enabled,
 )
+from spine.schedules.listing import Catalogue
 from spine.schedules.overlap import max_instances_of, overlap_policy_of
 from spine.schedules.preview import next_runs
 from spine.schedules.problems import problem_of

@@ -8,8 +8,8 @@ enabling it brings back those that were on, and only those.
 from spine.database import SessionFactory
 from spine.errors import Conflict
 from spine.prefect.client import Deployment, Prefect
+from spine.schedules.deploy_guard.guard import note_switch
 from spine.schedules.deployments import find_schedule, is_enabled
-from spine.schedules.holds import note_switch
 from spine.schedules.planning import delete_unbegun, one_change_at_a_time, plan_again
 from spine.schemas import ActionResponse
 from spine.tables.base import utc_now

@@ -6,9 +6,9 @@ from spine.database import SessionFactory
 from spine.errors import Conflict
 from spine.prefect.client import Deployment, Prefect, ScheduleRow
 from spine.prefect.filters import Json
-from spine.schedules.catalogue import Catalogue
+from spine.schedules.deploy_guard.guard import note_switch
 from spine.schedules.deployments import INHERITED_TAGS_LABEL, find_schedule, flow_of
-from spine.schedules.holds import note_switch
+from spine.schedules.listing import Catalogue
 from spine.schedules.overlap import concurrency, max_instances_of, overlap_policy_of
 from spine.schedules.planning import delete_outdated, delete_unbegun, one_change_at_a_time, plan_again
 from spine.schedules.schemas import ScheduleResponse, ScheduleUpdate

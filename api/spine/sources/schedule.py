@@ -13,9 +13,9 @@ from spine.auth.callers import Caller
 from spine.database import SessionFactory, database_errors
 from spine.errors import NotFound
 from spine.prefect.client import Deployment, Prefect
-from spine.schedules.catalogue import Catalogue
 from spine.schedules.create import create_schedule
 from spine.schedules.delete import delete_schedule
+from spine.schedules.listing import Catalogue
 from spine.schedules.names import refuse_taken
 from spine.schedules.preview import next_runs
 from spine.schedules.schemas import ScheduleCreate, ScheduleUpdate, TargetType

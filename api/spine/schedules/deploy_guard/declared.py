@@ -12,7 +12,6 @@ from uuid import UUID
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
-
 from spine.prefect.client import Deployment, ScheduleRow
 
 _LOCAL_PROJECT = "prefect.deployments.steps.set_working_directory"

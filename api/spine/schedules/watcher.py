@@ -7,8 +7,8 @@ from uuid import UUID
 
 from spine.database import SessionFactory
 from spine.prefect.client import MOST_ROWS, Deployment, Prefect
-from spine.schedules.follow import follow
-from spine.schedules.holds import Holds, forget_all_but
+from spine.schedules.code_sync import follow
+from spine.schedules.deploy_guard.guard import Holds, forget_all_but
 from spine.schedules.planning import TIME_FOR_THE_SCHEDULER, delete_outdated
 from spine.workflows.deployments import is_schedule as made_over_api
 from spine.workflows.deployments import own_deployment

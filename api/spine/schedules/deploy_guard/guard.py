@@ -2,7 +2,7 @@
 
 `prefect deploy` resumes each deployment that it names, and makes schedules without a slug anew, switched on. So
 deployments that are off, wholly or in part, are remembered as they were seen, and when one is on again,
-`spine.schedules.verdicts` tells from what changed whether that was an operator or a deploy. After a deploy it is
+`spine.schedules.deploy_guard.verdicts` tells from what changed whether that was an operator or a deploy. After a deploy it is
 switched off again, but for what the file declares `active: true`.
 """
 
@@ -13,17 +13,16 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import delete, select
-from sqlalchemy.exc import IntegrityError
-
 from spine.database import SessionFactory, database_errors
 from spine.errors import SpineError, Unavailable
 from spine.prefect.client import Deployment, Prefect
-from spine.schedules.declared import declared_active
+from spine.schedules.deploy_guard.declared import declared_active
+from spine.schedules.deploy_guard.verdicts import Verdict, deploy_shows, judge, rows_of
 from spine.schedules.planning import TIME_FOR_THE_SCHEDULER, delete_unbegun, one_change_at_a_time, plan_again
-from spine.schedules.verdicts import Verdict, deploy_shows, judge, rows_of
 from spine.tables.base import utc_now
 from spine.tables.schedules import ScheduleHold
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
 
 # Prefect stores an event up to five seconds after it occurred, and later under load.
 SECONDS_FOR_EVENTS_TO_ARRIVE = 12.0
