@@ -4,7 +4,7 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
-from spine.run_history.endings import record_endings
+from spine.run_history.outcomes import record_endings
 from sqlalchemy import URL
 
 from tests.run_history.support import Line, Spine, ago, spine_on

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 from spine.errors import PrefectUnavailable
-from spine.run_history.reading import catch_up
+from spine.run_history.ingest import catch_up
 from sqlalchemy import URL
 
 from tests.run_history.support import Line, ago, spine_on, until

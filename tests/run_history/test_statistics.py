@@ -4,7 +4,7 @@ import asyncio
 from uuid import uuid4
 
 from spine.run_history.follower import Follower
-from spine.run_history.reading import catch_up
+from spine.run_history.ingest import catch_up
 from spine.run_history.statistics import Statistics, read_statistics
 from sqlalchemy import URL
 

@@ -14,7 +14,7 @@ import pytest
 from spine.schedules.deploy_guard import guard
 from spine.schedules.deployments import is_enabled
 from spine.schedules.switch import switch_off, switch_on
-from spine.workflows.origins import SCHEDULE_LABEL
+from spine.workflows.labels import SCHEDULE_LABEL
 
 from tests.schedules.project import Project, Watcher, project, watcher
 from tests.schedules.support import FAR_AWAY, Workflow

@@ -9,11 +9,11 @@ from spine.alerts.outbox import NewAlert, raise_alert
 from spine.database import SessionFactory, database_errors
 from spine.prefect.client import Deployment, FlowRun, Prefect
 from spine.prefect.filters import RunFilter
-from spine.run_history.endings import CURSOR
+from spine.run_history.outcomes import CURSOR
 from spine.tables.alerts import Alert
 from spine.tables.base import utc_now
 from spine.tables.run_history import FollowerCursor
-from spine.workflows.origins import SILENCING_TAG, domain_of, severity_of
+from spine.workflows.labels import SILENCING_TAG, domain_of, severity_of
 
 LONGEST_TIME_BETWEEN_LOOKS = timedelta(seconds=15)
 

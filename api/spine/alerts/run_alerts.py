@@ -18,14 +18,14 @@ from spine.alerts.recovery import tell_resolved
 from spine.database import SessionFactory, database_errors
 from spine.errors import NotFound, SpineError
 from spine.prefect.client import Deployment, FlowRun, Prefect
-from spine.run_history.endings import COMPLETED
+from spine.run_history.outcomes import COMPLETED
 from spine.schedules.deployments import has_schedule
 from spine.severity import Severity
 from spine.tables.alerts import Alert
 from spine.tables.base import utc_now
 from spine.tables.run_history import DeploymentStatistics, RunAlertClaim, RunEnding
 from spine.workflows.failures import exception_of, is_exception
-from spine.workflows.origins import SILENCING_TAG, domain_of, severity_of
+from spine.workflows.labels import SILENCING_TAG, domain_of, severity_of
 from spine.workflows.runs import read_run
 from spine.workflows.schemas import StepStatus, WorkflowRunDetail
 

@@ -23,7 +23,7 @@ from spine.sources.fetch_state import Beginning, Begun, begin
 from spine.sources.fetching.context import open_workshop
 from spine.sources.fetching.fetcher import Outcome, fetch, note_failure
 from spine.sources.schemas import FetchTrigger
-from spine.workflows.origins import trigger_of
+from spine.workflows.labels import trigger_of
 from spine.workflows.runs import origin_of
 
 

@@ -19,8 +19,8 @@ from spine.errors import SpineError
 from spine.log_throttle import Outages
 from spine.prefect.client import Prefect
 from spine.prefect.events import Kind, listen
-from spine.run_history.endings import CURSOR
-from spine.run_history.reading import catch_up, read_since, record_again
+from spine.run_history.ingest import catch_up, read_since, record_again
+from spine.run_history.outcomes import CURSOR
 from spine.tables.base import new_id, utc_now
 from spine.tables.run_history import FollowerCursor
 

@@ -11,8 +11,8 @@ from sqlalchemy import func, select
 from spine.database import SessionFactory, database_errors
 from spine.prefect.client import MOST_ROWS, FlowRun, Prefect
 from spine.prefect.filters import Json, RunFilter
-from spine.run_history.endings import record_endings
-from spine.run_history.reading import ENDED, NEWEST_END_FIRST, OVERLAP, read_cursor
+from spine.run_history.ingest import ENDED, NEWEST_END_FIRST, OVERLAP, read_cursor
+from spine.run_history.outcomes import record_endings
 from spine.tables.run_history import DeploymentStatistics, RunEnding
 
 # Who waits for a further attempt, or for a worker after a pause, has begun, too; the count of attempts tells.

@@ -15,7 +15,7 @@ from spine.schedules.timing import make_timing
 from spine.schemas import ActionResponse
 from spine.tables.base import utc_now
 from spine.workflows.deployments import find_workflow
-from spine.workflows.origins import SCHEDULE_LABEL
+from spine.workflows.labels import SCHEDULE_LABEL
 from spine.workflows.parameters import refuse_wrong_parameters
 
 

@@ -4,7 +4,7 @@ from spine.auth.callers import Caller
 from spine.errors import BadRequest, Conflict
 from spine.prefect.client import Prefect
 from spine.schedules.deployments import find_schedule, flow_of
-from spine.workflows.origins import API_TAG, CALLER_LABEL, SCHEDULE_LABEL
+from spine.workflows.labels import API_TAG, CALLER_LABEL, SCHEDULE_LABEL
 from spine.workflows.schemas import TriggerStatus, WorkflowTriggerResponse
 
 

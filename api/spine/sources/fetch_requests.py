@@ -10,7 +10,7 @@ from spine.sources.fetch_state import end
 from spine.sources.schemas import FetchStartStatus, FetchTrigger, FetchTriggerResponse
 from spine.tables.sources import RUNNING
 from spine.workflows.deployments import find_workflow
-from spine.workflows.origins import API_TAG, CALLER_LABEL
+from spine.workflows.labels import API_TAG, CALLER_LABEL
 
 FETCH_FLOW = "spine.fetch_source"
 SOURCE_TAG_PREFIX = "source:"

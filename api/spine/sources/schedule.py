@@ -27,7 +27,7 @@ from spine.sources.names import looks_like_an_id
 from spine.tables.base import utc_now
 from spine.tables.sources import Source
 from spine.workflows.deployments import is_schedule as made_over_api
-from spine.workflows.origins import DOMAIN_TAG_PREFIX
+from spine.workflows.labels import DOMAIN_TAG_PREFIX
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from spine.pagination import Page, PageRequest, make_page
 from spine.prefect.client import Deployment, FlowRun, Prefect
 from spine.prefect.filters import Json, RunFilter
 from spine.workflows.deployments import find_workflow, own_deployments
-from spine.workflows.origins import domain_of
+from spine.workflows.labels import domain_of
 from spine.workflows.run_pages import BY_START
 from spine.workflows.schemas import WorkflowDefinition, WorkflowParameter
 from spine.workflows.step_counts import count_steps

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from spine.errors import Conflict, NotFound
 from spine.prefect.client import Deployment, Flow, Prefect
-from spine.workflows.origins import SCHEDULE_LABEL
+from spine.workflows.labels import SCHEDULE_LABEL
 
 
 def is_schedule(deployment: Deployment) -> bool:

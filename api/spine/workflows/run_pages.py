@@ -13,7 +13,7 @@ from datetime import datetime
 from spine.pagination import PageRequest
 from spine.prefect.client import MOST_ROWS, FlowRun, Prefect
 from spine.prefect.filters import RunFilter
-from spine.workflows.origins import API_TAG, with_api_tag
+from spine.workflows.labels import API_TAG, with_api_tag
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from spine.prefect.filters import RunFilter
-from spine.workflows.origins import DOMAIN_TAG_PREFIX, with_trigger
+from spine.workflows.labels import DOMAIN_TAG_PREFIX, with_trigger
 from spine.workflows.schemas import RunStatus, RunTrigger
 
 STATE_TYPES: dict[RunStatus, list[str]] = {

@@ -15,7 +15,7 @@ from spine.prefect.states import is_final
 from spine.sources.lineage import capture_used
 from spine.tables.base import utc_now
 from spine.workflows.failures import category_of, is_exception, message_of
-from spine.workflows.origins import CALLER_LABEL, SCHEDULE_LABEL, domain_of, schedule_of, trigger_of
+from spine.workflows.labels import CALLER_LABEL, SCHEDULE_LABEL, domain_of, schedule_of, trigger_of
 from spine.workflows.run_pages import read_page
 from spine.workflows.run_queries import STATUS_OF_STATE, RunQuery, filters_for
 from spine.workflows.schemas import (

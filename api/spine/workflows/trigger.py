@@ -5,7 +5,7 @@ from typing import Any
 from spine.auth.callers import Caller
 from spine.prefect.client import Prefect
 from spine.workflows.deployments import find_workflow
-from spine.workflows.origins import API_TAG, CALLER_LABEL
+from spine.workflows.labels import API_TAG, CALLER_LABEL
 from spine.workflows.parameters import refuse_wrong_parameters
 from spine.workflows.schemas import TriggerStatus, WorkflowTriggerResponse
 

@@ -13,7 +13,7 @@ from sqlalchemy import or_, select, update
 from spine.database import SessionFactory, database_errors
 from spine.prefect.client import MOST_ROWS, FlowRun, Prefect
 from spine.prefect.filters import RunFilter
-from spine.run_history.endings import CURSOR, record_endings
+from spine.run_history.outcomes import CURSOR, record_endings
 from spine.tables.run_history import FollowerCursor
 
 OVERLAP = timedelta(seconds=60)
