@@ -14,10 +14,10 @@ from prefect.runner._workspace_runtime import PreparedWorkspaceManifest, write_p
 from prefect.runner._workspace_supervisor import _hook_command
 from prefect.utilities.processutils import get_sys_executable
 
+from spine_worker.eligibility import Workspace
 from spine_worker.execution import SharedContext
-from spine_worker.fitness import Workspace
 from spine_worker.fork_servers import FlowServer, ReadyRun
-from spine_worker.handing_back import see_through, stop_run
+from spine_worker.reschedule import see_through, stop_run
 
 
 class _Hooks(WorkspaceHookRunner):

@@ -18,11 +18,11 @@ from prefect.settings import PREFECT_WORKER_QUERY_SECONDS
 from prefect.workers.base import BaseJobConfiguration, BaseWorkerResult
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
-from spine_worker.attempts import Attempts
+from spine_worker.caching_client import RememberingClient
+from spine_worker.eligibility import workspace_of
 from spine_worker.execution import SharedExecution
-from spine_worker.fitness import workspace_of
-from spine_worker.handing_back import return_run, see_through
-from spine_worker.remembering import RememberingClient
+from spine_worker.launches import Attempts
+from spine_worker.reschedule import return_run, see_through
 from spine_worker.wakeup import wake_on_work
 from spine_worker.warm import CannotFork, Code, WarmServers
 

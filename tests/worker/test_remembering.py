@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from spine_worker.remembering import RememberingClient
+from spine_worker.caching_client import RememberingClient
 
 from tests.support.stack import PrefectStack
 

@@ -8,10 +8,10 @@ from importlib.machinery import SourceFileLoader
 from typing import Any
 
 from spine_worker.forking.files import Signatures, is_installed, of_modules, signatures
+from spine_worker.forking.fork_safety import Sharing
+from spine_worker.forking.import_recorder import watching
 from spine_worker.forking.messages import HOOKS
 from spine_worker.forking.packages import installed_modules
-from spine_worker.forking.sharing import Sharing
-from spine_worker.forking.watching import watching
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,8 @@ def main() -> None:
     from spine_worker.forking.files import of_interpreter, signatures, working_directory
     from spine_worker.forking.loading import import_sources, load
     from spine_worker.forking.messages import Loaded
+    from spine_worker.forking.prefect_patches import trim
     from spine_worker.forking.server import EngineServer
-    from spine_worker.forking.trimming import trim
 
     directory = sys.argv[2]
     in_environment = RunInEnvironment()

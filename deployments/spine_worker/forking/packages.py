@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import groupby
 
 from spine_worker.forking.files import is_installed
-from spine_worker.forking.sharing import Sharing
+from spine_worker.forking.fork_safety import Sharing
 
 # Of the kernel's `linux/prctl.h`.
 _PR_SET_PDEATHSIG = 1

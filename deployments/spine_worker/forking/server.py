@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from spine_worker.forking.become import Run, become_run
+from spine_worker.forking.child import Run, become_run
 from spine_worker.forking.environment_block import RunInEnvironment
 from spine_worker.forking.loading import Flow
 from spine_worker.forking.messages import Decoder, Exited, Load, Loaded, Message, Start, Started, encoded

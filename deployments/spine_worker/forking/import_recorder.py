@@ -13,7 +13,13 @@ from types import FrameType
 from typing import Any
 
 from spine_worker.forking.files import is_installed
-from spine_worker.forking.moments import is_of_numpy, read_by_call, read_by_event, read_of_environment, state_of_numpy
+from spine_worker.forking.import_side_effects import (
+    is_of_numpy,
+    read_by_call,
+    read_by_event,
+    read_of_environment,
+    state_of_numpy,
+)
 
 _LOOKS = {
     id(function.__code__)

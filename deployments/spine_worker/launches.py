@@ -13,8 +13,8 @@ from prefect.runner._flow_run_executor import FlowRunExecutionResult, FlowRunExe
 from prefect.runner._process_manager import ProcessHandle
 from prefect.workers.process import ProcessJobConfiguration
 
+from spine_worker.eligibility import Workspace, workspace_of
 from spine_worker.execution import SharedContext, SharedExecution
-from spine_worker.fitness import Workspace, workspace_of
 from spine_worker.fork_servers import ServerGone
 from spine_worker.starter import ForkStarter, fork_run
 from spine_worker.warm import CannotFork, WarmServers
