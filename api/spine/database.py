@@ -1,7 +1,7 @@
 """Engines and sessions: the one place that knows how each database is opened."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from sqlite3 import Connection as SqliteConnection
 from typing import Any
 
@@ -71,3 +71,22 @@ def database_errors() -> Iterator[None]:
         if error.connection_invalidated:
             raise DatabaseUnavailable("Spine's database dropped the connection; try again in a few seconds.") from error
         raise
+
+
+@asynccontextmanager
+async def transaction(sessions: SessionFactory) -> AsyncIterator[AsyncSession]:
+    """A session whose transaction is committed when the block ends, and rolled back when it raises.
+
+    Raises `DatabaseUnavailable`.
+    """
+    with database_errors():
+        async with sessions.begin() as session:
+            yield session
+
+
+@asynccontextmanager
+async def reading(sessions: SessionFactory) -> AsyncIterator[AsyncSession]:
+    """A session that only reads. Raises `DatabaseUnavailable`."""
+    with database_errors():
+        async with sessions() as session:
+            yield session

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from spine.auth.callers import Caller, Scope
 from spine.auth.jwt import JwtVerifier
 from spine.auth.service import check_key
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading, transaction
 from spine.errors import Forbidden, Unauthorized
 from spine.idempotency.service import IdempotentCall, hash_body
 from spine.pagination import PageRequest
@@ -45,9 +45,8 @@ PrefectDep = Annotated[Prefect, Depends(get_prefect)]
 
 async def get_session(sessions: SessionsDep) -> AsyncIterator[AsyncSession]:
     """A session whose transaction is committed when the route has returned, before the answer is sent."""
-    with database_errors():
-        async with sessions.begin() as session:
-            yield session
+    async with transaction(sessions) as session:
+        yield session
 
 
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
@@ -77,9 +76,8 @@ async def _identify(request: Request, sessions: SessionsDep, api_key: str | None
     verifier: JwtVerifier | None = request.app.state.jwt_verifier
     if not api_key and credential.count(".") == 2 and verifier is not None:
         return await verifier.check(credential)
-    with database_errors():
-        async with sessions() as session:
-            return await check_key(session, credential)
+    async with reading(sessions) as session:
+        return await check_key(session, credential)
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import text
 
 from spine.alerts.delivery_health import read_delivery_health
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading
 from spine.dependencies import PrefectDep, SessionsDep, SettingsDep
 from spine.errors import NotFound, SpineError
 from spine.prefect.client import Prefect
@@ -84,9 +84,8 @@ async def _check_prefect(prefect: Prefect) -> str:
 
 
 async def _check_database(sessions: SessionFactory) -> str:
-    with database_errors():
-        async with sessions() as session:
-            await session.execute(text("SELECT 1"))
+    async with reading(sessions) as session:
+        await session.execute(text("SELECT 1"))
     return "the database answers"
 
 

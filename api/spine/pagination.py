@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, Field
+from sqlalchemy import Row, Select, func
+from sqlalchemy.ext.asyncio import AsyncSession
 
 # Python 3.11 has no type parameter syntax yet.
-Row = TypeVar("Row", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
+Columns = TypeVar("Columns", bound=tuple[Any, ...])
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,14 @@ class Pagination(BaseModel):
     has_more: bool = Field(examples=[True])
 
 
-class Page(BaseModel, Generic[Row]):
+class Page(BaseModel, Generic[Model]):
     """One page of a list."""
 
-    data: list[Row]
+    data: list[Model]
     pagination: Pagination
 
 
-def make_page(rows: Sequence[Row], total: int, request: PageRequest) -> Page[Row]:
+def make_page(rows: Sequence[Model], total: int, request: PageRequest) -> Page[Model]:
     """The page of `rows`, which begin at the request's offset in a list of `total`."""
     return Page(
         data=list(rows),
@@ -42,3 +45,13 @@ def make_page(rows: Sequence[Row], total: int, request: PageRequest) -> Page[Row
             offset=request.offset, limit=request.limit, total=total, has_more=request.offset + len(rows) < total
         ),
     )
+
+
+async def paginate(
+    session: AsyncSession, query: Select[Columns], page: PageRequest
+) -> tuple[Sequence[Row[Columns]], int]:
+    """The rows of one page of an ordered query, and the exact count of all its rows."""
+    count = query.with_only_columns(func.count(), maintain_column_froms=True).order_by(None)
+    total = await session.scalar(count) or 0
+    rows = await session.execute(query.offset(page.offset).limit(page.limit))
+    return rows.all(), total

@@ -6,14 +6,14 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field
 
 
-def _storable(text: str) -> str:
+def _refuse_unstorable(text: str) -> str:
     if any(char == "\x00" or "\ud800" <= char <= "\udfff" for char in text):
         raise ValueError("NUL characters and lone surrogates cannot be stored")
     return text
 
 
 # Text that every database and JSON can carry.
-Text = Annotated[str, AfterValidator(_storable)]
+Text = Annotated[str, AfterValidator(_refuse_unstorable)]
 
 
 class CaseInsensitiveEnum(StrEnum):
@@ -23,6 +23,23 @@ class CaseInsensitiveEnum(StrEnum):
     def _missing_(cls, value: object) -> "CaseInsensitiveEnum | None":
         wanted = value.upper() if isinstance(value, str) else None
         return next((member for member in cls if member.value.upper() == wanted), None)
+
+
+class ErrorCategory(CaseInsensitiveEnum):
+    """What kind of thing went wrong."""
+
+    NETWORK = "NETWORK"
+    DATABASE = "DATABASE"
+    STORAGE = "STORAGE"
+    SOURCE = "SOURCE"
+    PARSE = "PARSE"
+    VALIDATION = "VALIDATION"
+    CONFIG = "CONFIG"
+    AUTH = "AUTH"
+    PIPELINE = "PIPELINE"
+    ORCHESTRATION = "ORCHESTRATION"
+    INTERNAL = "INTERNAL"
+    UNKNOWN = "UNKNOWN"
 
 
 class ActionResponse(BaseModel):

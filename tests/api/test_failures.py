@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 from prefect.client.schemas.objects import Log, State
+from spine.schemas import ErrorCategory
 from spine.workflows.failures import category_of, category_of_chain, message_of
-from spine.workflows.schemas import ErrorCategory
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 from spine.cache.entries import count_read, touch
 from spine.cache.holds import hold_all
 from spine.cache.service import NewEntry, store_entries
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 from spine.tables.base import new_id, utc_now
 from spine.tables.cache import CacheBlob, CacheCounter, CacheEntry
 from spine.tables.sources import Source
@@ -94,7 +95,7 @@ async def test_content_that_was_given_up_meanwhile_is_not_written_down(cache: Ca
     with pytest.raises(FetchFailure) as failed:
         async with cache.sessions.begin() as session:
             await store_entries(session, source, new_id(), [new_entry("a", b"lost")], None)
-    assert failed.value.category is FailureCategory.STORAGE
+    assert failed.value.category is ErrorCategory.STORAGE
     assert failed.value.transient
     assert await cache.entries(source) == []
 

@@ -10,7 +10,7 @@ from spine.cache.eviction import evict
 from spine.cache.garbage_collection import clear, delete_unreferenced
 from spine.cache.reconciling import reconcile
 from spine.cache.store import BlobStore
-from spine.database import database_errors
+from spine.database import transaction
 from spine.errors import DatabaseUnavailable
 from spine.tables.cache import CacheBlob, CacheEntry
 from sqlalchemy import select, update
@@ -68,14 +68,13 @@ class Race:
             await asyncio.sleep(0.005)
 
     async def _look_at(self, content: bytes) -> None:
-        with database_errors():
-            async with self.cache.sessions.begin() as session:
-                # A write first, for SQLite; who removes content needs this lock, too.
-                mine = update(CacheBlob).where(CacheBlob.content_hash == hash_of(content))
-                await session.execute(mine.values(size_bytes=CacheBlob.size_bytes))
-                named = select(CacheEntry.id).where(CacheEntry.content_hash == hash_of(content))
-                if await session.scalar(named.limit(1)):
-                    assert self.cache.store.size(hash_of(content)) == len(content)
+        async with transaction(self.cache.sessions) as session:
+            # A write first, for SQLite; who removes content needs this lock, too.
+            mine = update(CacheBlob).where(CacheBlob.content_hash == hash_of(content))
+            await session.execute(mine.values(size_bytes=CacheBlob.size_bytes))
+            named = select(CacheEntry.id).where(CacheEntry.content_hash == hash_of(content))
+            if await session.scalar(named.limit(1)):
+                assert self.cache.store.size(hash_of(content)) == len(content)
 
 
 @pytest.mark.parametrize(

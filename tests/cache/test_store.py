@@ -11,7 +11,8 @@ from uuid import uuid4
 import fsspec  # type: ignore[import-untyped]
 import pytest
 from spine.cache.store import BlobMissing, BlobStore
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 from spine.settings import Settings
 
 from tests.cache.support import hash_of, put_blob, read_blob
@@ -182,7 +183,7 @@ def test_a_disk_that_takes_no_more_is_a_storage_failure_and_leaves_nothing(
     with small_files(3_000_000), pytest.raises(FetchFailure) as failed:
         part.write(b"x" * 2_000_000)
     part.discard()
-    assert failed.value.category is FailureCategory.STORAGE
+    assert failed.value.category is ErrorCategory.STORAGE
     assert failed.value.transient
     assert "File too large" in failed.value.sentence
     assert files_below(tmp_path) == []
@@ -193,7 +194,7 @@ def test_a_folder_that_cannot_be_is_a_lasting_storage_failure(tmp_path: Path) ->
     store = BlobStore.of(Settings(home=tmp_path, cache_url=str(tmp_path / "file" / "cache")))
     with pytest.raises(FetchFailure) as failed:
         store.begin()
-    assert failed.value.category is FailureCategory.STORAGE
+    assert failed.value.category is ErrorCategory.STORAGE
     assert not failed.value.transient
     assert failed.value.__cause__ is None
 
@@ -206,7 +207,7 @@ def test_a_storage_that_does_not_answer_is_a_storage_failure_without_secrets(
     for ask in (store.size, store.open, store.delete):
         with pytest.raises(FetchFailure) as failed:
             ask("0" * 64)
-        assert failed.value.category is FailureCategory.STORAGE
+        assert failed.value.category is ErrorCategory.STORAGE
         assert failed.value.transient
         assert not isinstance(failed.value, BlobMissing)
         assert "hidden" not in repr(failed.value)
@@ -219,5 +220,5 @@ def test_a_bucket_that_is_gone_is_a_storage_failure_and_the_part_stays_its_write
     store = BlobStore.of(Settings(home=tmp_path / "home", cache_url="s3://no-such-bucket/x"))
     with pytest.raises(FetchFailure) as failed:
         put_blob(store, b"nowhere to go")
-    assert failed.value.category is FailureCategory.STORAGE
+    assert failed.value.category is ErrorCategory.STORAGE
     assert files_below(tmp_path / "home") == []

@@ -11,8 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
 from spine.errors import Conflict
+from spine.schemas import ErrorCategory
 from spine.sources.readers.base import CHUNK
 
 from tests.cache.test_store import small_files
@@ -226,7 +227,7 @@ async def test_a_disk_that_is_full_while_a_file_is_parsed_is_a_matter_of_storage
     begun = await desk.begin(await desk.register("file", {"path": "trades.parquet.gz"}))
     with small_files(8_000_000), pytest.raises(FetchFailure) as failed:
         await desk.go_on(begun)
-    assert (failed.value.category, failed.value.transient) == (FailureCategory.STORAGE, True)
+    assert (failed.value.category, failed.value.transient) == (ErrorCategory.STORAGE, True)
     assert desk.stray_files() == []
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,7 +20,7 @@ from spine.alerts.transport import Sender
 from spine.auth.callers import Caller
 from spine.egress.addresses import literal_refusal
 from spine.errors import BadRequest, Conflict, FieldError, NotFound
-from spine.pagination import Page, PageRequest, make_page
+from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.schemas import ActionResponse
 from spine.secrets.configs import SealedConfigs
 from spine.secrets.keyring import Keyring
@@ -79,10 +79,9 @@ async def list_channels(
         conditions.append(AlertChannel.channel_type == channel_type.value)
     if enabled is not None:
         conditions.append(AlertChannel.enabled.is_(enabled))
-    total = await session.scalar(select(func.count()).select_from(AlertChannel).where(*conditions)) or 0
     wanted = select(AlertChannel).where(*conditions).order_by(AlertChannel.created_at.desc(), AlertChannel.id.desc())
-    rows = await session.scalars(wanted.offset(page.offset).limit(page.limit))
-    return make_page([present(row) for row in rows], total, page)
+    rows, total = await paginate(session, wanted, page)
+    return make_page([present(row) for (row,) in rows], total, page)
 
 
 def present(channel: AlertChannel) -> AlertChannelResponse:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlalchemy import func, select
 
 from spine.alerts.delivery_queue import FAILURES_TO_REPORT
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading
 from spine.tables.alerts import FAILED, PENDING, AlertChannel, AlertDelivery
 from spine.tables.base import utc_now
 
@@ -48,11 +48,10 @@ async def read_delivery_health(sessions: SessionFactory) -> DeliveryHealth:
     now = utc_now()
     waiting = select(func.count(), func.min(AlertDelivery.created_at)).where(AlertDelivery.status == PENDING)
     recent = (AlertDelivery.status == FAILED, AlertDelivery.created_at >= now - LATELY)
-    with database_errors():
-        async with sessions() as session:
-            pending, oldest = (await session.execute(waiting)).one()
-            given_up = await session.scalar(select(func.count()).select_from(AlertDelivery).where(*recent)) or 0
-            channels = select(AlertChannel.name, AlertChannel.consecutive_failures).where(AlertChannel.enabled)
-            failures = {row.name: row.consecutive_failures for row in await session.execute(channels)}
+    async with reading(sessions) as session:
+        pending, oldest = (await session.execute(waiting)).one()
+        given_up = await session.scalar(select(func.count()).select_from(AlertDelivery).where(*recent)) or 0
+        channels = select(AlertChannel.name, AlertChannel.consecutive_failures).where(AlertChannel.enabled)
+        failures = {row.name: row.consecutive_failures for row in await session.execute(channels)}
     age = (now - oldest).total_seconds() if oldest else 0.0
     return DeliveryHealth(pending, given_up, max(age, 0.0), failures)

@@ -17,10 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from spine.alerts.messages import Notice, Outcome
 from spine.alerts.outbox import NewAlert, put_alert
 from spine.alerts.transport import SECONDS_TO_SEND
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading, transaction
 from spine.severity import Severity
 from spine.tables.alerts import FAILED, PENDING, SENT, Alert, AlertChannel, AlertDelivery, AlertThrottle
 from spine.tables.base import new_id, utc_now
+from spine.text import storable
 
 # Twice as long as a try takes at the most.
 LEASE = timedelta(seconds=20)
@@ -74,9 +75,8 @@ async def due_channels(sessions: SessionFactory, busy: Collection[str]) -> Seque
     """The enabled channels that something is due for, without the busy ones."""
     due = exists().where(_is_due(AlertChannel.id, utc_now()))
     wanted = select(AlertChannel).where(AlertChannel.enabled, AlertChannel.id.not_in(busy), due)
-    with database_errors():
-        async with sessions() as session:
-            return (await session.scalars(wanted.order_by(AlertChannel.id))).all()
+    async with reading(sessions) as session:
+        return (await session.scalars(wanted.order_by(AlertChannel.id))).all()
 
 
 def _is_due(channel_id: Any, now: datetime) -> Any:
@@ -93,11 +93,10 @@ async def take(sessions: SessionFactory, channel: AlertChannel, most: int) -> li
     taking = (
         update(AlertDelivery).where(AlertDelivery.id.in_(select(due.c.id))).values(**lease).returning(AlertDelivery)
     )
-    with database_errors():
-        async with sessions.begin() as session:
-            taken = (await session.scalars(taking, execution_options={"synchronize_session": False})).all()
-            ids = {delivery.alert_id for delivery in taken}
-            alerts = {one.id: one for one in await session.scalars(select(Alert).where(Alert.id.in_(ids)))}
+    async with transaction(sessions) as session:
+        taken = (await session.scalars(taking, execution_options={"synchronize_session": False})).all()
+        ids = {delivery.alert_id for delivery in taken}
+        alerts = {one.id: one for one in await session.scalars(select(Alert).where(Alert.id.in_(ids)))}
     return [Taken(channel, delivery, _notice(alerts[delivery.alert_id], delivery)) for delivery in taken]
 
 
@@ -125,17 +124,16 @@ async def mark(
     """Write down what came of deliveries, how their channels fare, and what that is worth an alert for."""
     # In one order of channels, so that two processes that mark at once do not wait for each other in a circle.
     ordered = sorted(outcomes, key=lambda one: (one[0].channel.id, one[2]))
-    with database_errors():
-        async with sessions.begin() as session:
-            for (_, sent), same in groupby(ordered, key=lambda one: (one[0].channel.id, one[1].sent)):
-                if sent:
-                    await _mark_sent(session, [(taken, ended_at) for taken, _, ended_at in same])
-                    continue
-                for taken, outcome, ended_at in same:
-                    if outcome is GIVEN_BACK:
-                        await _give_back(session, taken, ended_at)
-                    else:
-                        await _mark_failed(session, taken, outcome, ended_at, patience)
+    async with transaction(sessions) as session:
+        for (_, sent), same in groupby(ordered, key=lambda one: (one[0].channel.id, one[1].sent)):
+            if sent:
+                await _mark_sent(session, [(taken, ended_at) for taken, _, ended_at in same])
+                continue
+            for taken, outcome, ended_at in same:
+                if outcome is GIVEN_BACK:
+                    await _give_back(session, taken, ended_at)
+                else:
+                    await _mark_failed(session, taken, outcome, ended_at, patience)
 
 
 def _mine(taken: Taken) -> tuple[ColumnElement[bool], ...]:
@@ -180,7 +178,8 @@ async def _mark_failed(
 ) -> None:
     delay = None if outcome.permanent else patience.delay(taken.delivery.attempt, outcome.retry_after)
     retry_at = None if delay is None else ended_at + delay
-    error = _storable(outcome.reason or "the receiver did not say why")
+    # Whatever a receiver says, the database must take it: a refused mark would hold up all other deliveries.
+    error = storable(outcome.reason or "the receiver did not say why")[:LONGEST_ERROR]
     values = {"status": PENDING if retry_at else FAILED, "due_at": retry_at, "next_retry_at": retry_at, "error": error}
     done = await session.execute(update(AlertDelivery).where(*_mine(taken)).values(**values))
     if cast("CursorResult[Any]", done).rowcount == 0:
@@ -188,11 +187,6 @@ async def _mark_failed(
     await _note_failure(session, taken, outcome, ended_at)
     if retry_at is None:
         await _given_up(session, taken, error)
-
-
-def _storable(reason: str) -> str:
-    """Whatever a receiver says, a database takes it: one that refused a mark would hold up all others."""
-    return reason.replace("\x00", "").encode(errors="replace").decode()[:LONGEST_ERROR]
 
 
 async def _note_failure(session: AsyncSession, taken: Taken, outcome: Outcome, ended_at: datetime) -> None:

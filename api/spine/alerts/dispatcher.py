@@ -8,7 +8,7 @@ a transaction costs more than a send.
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Protocol
@@ -18,6 +18,7 @@ import structlog
 from spine.alerts.channels.base import ChannelConfig
 from spine.alerts.delivery_queue import GIVEN_BACK, Patience, Taken, due_channels, mark, take
 from spine.alerts.messages import Notice, Outcome
+from spine.background import repeat
 from spine.database import SessionFactory
 from spine.errors import SpineError
 from spine.log_throttle import Outages
@@ -91,8 +92,8 @@ class Dispatcher:
     @asynccontextmanager
     async def dispatching(self) -> AsyncIterator[None]:
         """Send in the background for as long as the block lasts."""
-        filling = asyncio.create_task(self._forever(self._fill_lanes))
-        marking = asyncio.create_task(self._forever(self._mark_ended))
+        filling = asyncio.create_task(repeat(self._fill_lanes, self._outages, SECONDS_AFTER_AN_ERROR))
+        marking = asyncio.create_task(repeat(self._mark_ended, self._outages, SECONDS_AFTER_AN_ERROR))
         try:
             yield
         finally:
@@ -103,15 +104,6 @@ class Dispatcher:
                     await self._ended.join()
             marking.cancel()
             await asyncio.wait([filling, marking], timeout=SECONDS_TO_STOP)
-
-    async def _forever(self, work: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                await work()
-                self._outages.over(work.__name__)
-            except Exception as error:
-                self._outages.met(work.__name__, error)
-                await asyncio.sleep(SECONDS_AFTER_AN_ERROR)
 
     async def _fill_lanes(self) -> None:
         self._something_due.clear()

@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from spine.alerts.outbox import NewAlert, raise_alert
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading
 from spine.prefect.client import Deployment, FlowRun, Prefect
 from spine.prefect.filters import RunFilter
 from spine.run_history.outcomes import CURSOR
@@ -44,10 +44,9 @@ class LateRuns:
 
     async def _new_ones(self, prefect: Prefect, sessions: SessionFactory) -> Sequence[FlowRun]:
         """The runs that are late and that nobody was told of; what was late before Spine was there is history."""
-        with database_errors():
-            async with sessions() as session:
-                of_runs = FollowerCursor.name == CURSOR
-                since = await session.scalar(select(FollowerCursor.alerts_since).where(of_runs))
+        async with reading(sessions) as session:
+            of_runs = FollowerCursor.name == CURSOR
+            since = await session.scalar(select(FollowerCursor.alerts_since).where(of_runs))
         waiting = RunFilter(runs={"state": {"type": {"any_": ["SCHEDULED"]}}, "deployment_id": {"is_null_": False}})
         until = utc_now() - self._late
         if since is None or since > until:
@@ -55,9 +54,8 @@ class LateRuns:
         found = await prefect.all_runs(waiting.between("expected_start_time", since=since, until=until))
         # One that began before waits for its next try.
         late = {_cause(run): run for run in found if run.run_count == 0}
-        with database_errors():
-            async with sessions() as session:
-                told = set(await session.scalars(select(Alert.cause).where(Alert.cause.in_(list(late)))))
+        async with reading(sessions) as session:
+            told = set(await session.scalars(select(Alert.cause).where(Alert.cause.in_(list(late)))))
         return [run for cause, run in late.items() if cause not in told]
 
 

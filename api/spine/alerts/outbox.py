@@ -21,6 +21,7 @@ from spine.database import SessionFactory, database_errors
 from spine.severity import Severity
 from spine.tables.alerts import PENDING, THROTTLED, Alert, AlertChannel, AlertDelivery, AlertThrottle
 from spine.tables.base import utc_now
+from spine.text import storable
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,8 @@ def _alert(new: NewAlert, now: datetime) -> Alert:
         id=str(ULID.from_datetime(now)),
         created_at=now,
         severity=new.severity.value,
-        title=_storable(new.title)[:500],
-        message=_storable(new.message),
+        title=storable(new.title)[:500],
+        message=storable(new.message),
         source=new.source,
         domain=new.domain,
         details=new.details,
@@ -139,11 +140,6 @@ def _alert(new: NewAlert, now: datetime) -> Alert:
         deployment_id=new.deployment_id,
         failed_at=new.failed_at,
     )
-
-
-def _storable(text: str) -> str:
-    # What an exception says can be anything; an alert that no database takes would hold up all others.
-    return text.replace("\x00", "").encode(errors="replace").decode()
 
 
 async def _known(session: AsyncSession, cause: str) -> Stored | None:

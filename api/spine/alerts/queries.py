@@ -12,11 +12,12 @@ from ulid import ULID
 
 from spine.alerts.schemas import AlertDeliveryDetail, AlertDetail, AlertStats, AlertSummary, DeliveryStatus, StatsPeriod
 from spine.errors import NotFound
-from spine.pagination import Page, PageRequest, make_page
+from spine.pagination import Page, PageRequest, make_page, paginate
+from spine.schemas import ErrorCategory
 from spine.severity import Severity
 from spine.tables.alerts import FAILED, SENT, Alert, AlertDelivery
 from spine.tables.base import utc_now
-from spine.workflows.schemas import ErrorCategory
+from spine.text import storable
 
 PERIODS = {
     StatsPeriod.HOUR: timedelta(hours=1),
@@ -41,18 +42,13 @@ class AlertQuery:
         if self.severity is not None:
             found.append(Alert.severity == self.severity.value)
         if self.source is not None:
-            found.append(Alert.source == _storable(self.source))
+            found.append(Alert.source == storable(self.source))
         if self.domain is not None:
-            found.append(Alert.domain == _storable(self.domain))
+            found.append(Alert.domain == storable(self.domain))
         if self.since is not None:
             # Ids are in the order of time, so every index that ends in the id serves this too.
             found += [Alert.id >= _first_id(self.since), Alert.created_at >= self.since]
         return found
-
-
-def _storable(text: str) -> str:
-    # PostgreSQL takes no NUL, not even in a question; no alert has one.
-    return text.replace("\x00", "\ufffd")
 
 
 def _first_id(moment: datetime) -> str:
@@ -63,9 +59,8 @@ def _first_id(moment: datetime) -> str:
 async def list_alerts(session: AsyncSession, query: AlertQuery, page: PageRequest) -> Page[AlertSummary]:
     """A page of alerts, newest first."""
     conditions = query.conditions()
-    total = await session.scalar(select(func.count()).select_from(Alert).where(*conditions)) or 0
-    wanted = select(Alert).where(*conditions).order_by(Alert.id.desc()).offset(page.offset).limit(page.limit)
-    rows = (await session.scalars(wanted)).all()
+    found, total = await paginate(session, select(Alert).where(*conditions).order_by(Alert.id.desc()), page)
+    rows = [row for (row,) in found]
     counts = await _delivery_counts(session, [row.id for row in rows])
     return make_page([AlertSummary(**_summary(row, counts)) for row in rows], total, page)
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.alerts.outbox import NewAlert, put_alert
 from spine.alerts.recovery import tell_resolved
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors, reading, transaction
 from spine.errors import NotFound, SpineError
 from spine.prefect.client import Deployment, FlowRun, Prefect
 from spine.run_history.outcomes import COMPLETED
@@ -54,9 +54,8 @@ class RunAlerts:
         while claims := await _oldest_claims(sessions):
             found = await asyncio.gather(*(_read(prefect.for_one_request(), claim) for claim in claims))
             for claim, failure in zip(claims, found, strict=True):
-                with database_errors():
-                    async with sessions.begin() as session:
-                        await self._settle(session, claim, failure)
+                async with transaction(sessions) as session:
+                    await self._settle(session, claim, failure)
             self._wake()
         if await resolve(sessions):
             self._wake()
@@ -173,10 +172,9 @@ class Failure:
 
 
 async def _oldest_claims(sessions: SessionFactory) -> Sequence[RunAlertClaim]:
-    with database_errors():
-        async with sessions() as session:
-            wanted = select(RunAlertClaim).order_by(RunAlertClaim.ended_at, RunAlertClaim.state_id)
-            return (await session.scalars(wanted.limit(CLAIMS_AT_ONCE))).all()
+    async with reading(sessions) as session:
+        wanted = select(RunAlertClaim).order_by(RunAlertClaim.ended_at, RunAlertClaim.state_id)
+        return (await session.scalars(wanted.limit(CLAIMS_AT_ONCE))).all()
 
 
 async def _read(prefect: Prefect, claim: RunAlertClaim) -> Failure | NewAlert | None:

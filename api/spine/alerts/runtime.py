@@ -12,7 +12,7 @@ from spine.alerts.run_alerts import RunAlerts
 from spine.alerts.schemas import ChannelTestResponse
 from spine.alerts.transport import Sender
 from spine.auth.callers import Caller
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading
 from spine.prefect.client import Prefect
 from spine.secrets.keyring import Keyring
 from spine.secrets.refs import resolve_ref
@@ -48,7 +48,6 @@ class Alerting:
 
     async def try_channel(self, sessions: SessionFactory, id_or_name: str, caller: Caller) -> ChannelTestResponse:
         """Send a test notice to a channel. Raises `NotFound`."""
-        with database_errors():
-            async with sessions() as session:
-                channel = await find_channel(session, id_or_name)
+        async with reading(sessions) as session:
+            channel = await find_channel(session, id_or_name)
         return await try_channel(channel, self.secrets.of_channel(channel), self._sender, caller)

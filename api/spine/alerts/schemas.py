@@ -5,9 +5,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from spine.schemas import CaseInsensitiveEnum, Text
+from spine.schemas import CaseInsensitiveEnum, ErrorCategory, Text
 from spine.severity import Severity
-from spine.workflows.schemas import ErrorCategory
 
 LONGEST_THROTTLE = 7 * 24 * 60
 

@@ -24,6 +24,7 @@ from spine.egress.guard import Passage, guarded
 from spine.egress.http_replies import LONGEST_TEXT, Reply, recorded_replies
 from spine.errors import SpineError
 from spine.secrets.sealed import MASK
+from spine.text import shortened
 
 Resolve = Callable[[str], Awaitable[str]]
 
@@ -226,8 +227,7 @@ def _phrase(reply: Reply, hidden: Collection[str]) -> str:
 
 
 def _cut(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 1]}…"
+    return shortened(" ".join(text.split()), LONGEST_REASON)
 
 
 def scrub(text: str, hidden: Collection[str]) -> str:

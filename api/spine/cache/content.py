@@ -15,7 +15,7 @@ from spine.cache.entries import touch
 from spine.cache.holds import hold
 from spine.cache.leases import LEASE_SECONDS, Lease
 from spine.cache.store import BlobMissing, BlobStore
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, transaction
 from spine.egress.fetch_failure import FetchFailure
 from spine.errors import NotFound, Unavailable
 from spine.tables.base import new_id
@@ -78,13 +78,12 @@ async def open_content(sessions: SessionFactory, store: BlobStore, entry_id: str
     """
     holder = f"reader:{new_id()}"
     is_local = False
-    with database_errors():
-        async with sessions.begin() as session:
-            entry = await _find_entry(session, entry_id)
-            is_local = store.local_path(entry.content_hash) is not None
-            if not is_local:
-                await hold(session, entry.content_hash, holder, LEASE_SECONDS)
-            await touch(session, [entry.content_hash])
+    async with transaction(sessions) as session:
+        entry = await _find_entry(session, entry_id)
+        is_local = store.local_path(entry.content_hash) is not None
+        if not is_local:
+            await hold(session, entry.content_hash, holder, LEASE_SECONDS)
+        await touch(session, [entry.content_hash])
     lease = None if is_local else Lease(sessions, holder)
     try:
         return Content(entry, await asyncio.to_thread(store.open, entry.content_hash), lease)

@@ -10,7 +10,8 @@ from sqlalchemy import delete, select, union, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.cache.statements import batches, upsert
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 from spine.tables.base import new_id, utc_now
 from spine.tables.cache import HITS, MISSES, CacheBlob, CacheCounter, CacheEntry, CacheHold
 
@@ -130,7 +131,7 @@ async def _check_held(session: AsyncSession, holder: str, hashes: Sequence[str])
         kept = set((await session.scalars(union(held, named))).all())
         if not kept.issuperset(some):
             sentence = "Content was given up by the cache before it was written down, as its fetch stood still."
-            raise FetchFailure(FailureCategory.STORAGE, sentence, transient=True)
+            raise FetchFailure(ErrorCategory.STORAGE, sentence, transient=True)
 
 
 async def _fresh_entries(session: AsyncSession, source_id: str) -> Sequence[CacheEntry]:

@@ -6,7 +6,7 @@ from sqlalchemy import exists, func, select
 
 from spine.cache.garbage_collection import delete_content, is_held, lock_content, remove_entries
 from spine.cache.store import BlobStore
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading, transaction
 from spine.tables.cache import CacheBlob, CacheEntry
 
 # Few enough that what is used meanwhile is seldom among them.
@@ -36,9 +36,8 @@ async def evict(sessions: SessionFactory, store: BlobStore, max_bytes: int, keep
 
 
 async def _is_too_large(sessions: SessionFactory, max_bytes: int) -> bool:
-    with database_errors():
-        async with sessions() as session:
-            return (await session.scalar(select(func.sum(CacheBlob.size_bytes))) or 0) > max_bytes
+    async with reading(sessions) as session:
+        return (await session.scalar(select(func.sum(CacheBlob.size_bytes))) or 0) > max_bytes
 
 
 async def _victims(sessions: SessionFactory, stays: Collection[str]) -> list[str]:
@@ -46,17 +45,15 @@ async def _victims(sessions: SessionFactory, stays: Collection[str]) -> list[str
     is_named = exists().where(CacheEntry.content_hash == CacheBlob.content_hash)
     free = select(CacheBlob.content_hash).where(CacheBlob.size_bytes.is_not(None), ~is_held())
     free = free.order_by(is_named, CacheBlob.last_used_at, CacheBlob.content_hash)
-    with database_errors():
-        async with sessions() as session:
-            # What stays may be in front of what can go.
-            candidates = (await session.scalars(free.limit(len(stays) + _AT_ONCE))).all()
+    async with reading(sessions) as session:
+        # What stays may be in front of what can go.
+        candidates = (await session.scalars(free.limit(len(stays) + _AT_ONCE))).all()
     return [each for each in candidates if each not in stays]
 
 
 async def _give_up(sessions: SessionFactory, content_hash: str) -> None:
     held = select(exists().where(CacheBlob.content_hash == content_hash, is_held()))
-    with database_errors():
-        async with sessions.begin() as session:
-            await lock_content(session, content_hash)
-            if not await session.scalar(held):
-                await remove_entries(session, content_hash)
+    async with transaction(sessions) as session:
+        await lock_content(session, content_hash)
+        if not await session.scalar(held):
+            await remove_entries(session, content_hash)

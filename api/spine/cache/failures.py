@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 
 # Waiting does not help against these.
 _LASTING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
@@ -16,7 +17,7 @@ class BlobMissing(FetchFailure):
 
     def __init__(self, content_hash: str) -> None:
         sentence = f"The content {content_hash} is no longer in the cache."
-        super().__init__(FailureCategory.STORAGE, sentence, transient=True)
+        super().__init__(ErrorCategory.STORAGE, sentence, transient=True)
         self.content_hash = content_hash
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -46,12 +47,12 @@ def remote_errors(protocol: str) -> Iterator[None]:
         raise
     except PermissionError:
         sentence = f"The cache's storage ({protocol}) does not let Spine in."
-        raise FetchFailure(FailureCategory.STORAGE, sentence) from None
+        raise FetchFailure(ErrorCategory.STORAGE, sentence) from None
     except Exception as error:
         sentence = f"The cache's storage ({protocol}) cannot be used now ({type(error).__name__})."
-        raise FetchFailure(FailureCategory.STORAGE, sentence, transient=True) from None
+        raise FetchFailure(ErrorCategory.STORAGE, sentence, transient=True) from None
 
 
 def _of_system(error: OSError, what: str) -> FetchFailure:
     reason = os.strerror(error.errno) if error.errno else type(error).__name__
-    return FetchFailure(FailureCategory.STORAGE, f"{what}: {reason}.", transient=error.errno not in _LASTING)
+    return FetchFailure(ErrorCategory.STORAGE, f"{what}: {reason}.", transient=error.errno not in _LASTING)

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.cache.statements import batches, upsert
 from spine.cache.store import BlobStore
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading, transaction
 from spine.tables.base import utc_now
 from spine.tables.cache import CacheBlob, CacheEntry, CacheHold
 from spine.tables.sources import Source
@@ -36,10 +36,9 @@ async def clear(sessions: SessionFactory, store: BlobStore, source_id: str | Non
     """
     due = [CacheEntry.expires_at <= utc_now()] if expired_only else []
     mine = [CacheEntry.source_id == source_id] if source_id is not None else []
-    with database_errors():
-        async with sessions() as session:
-            found = select(CacheEntry.source_id).where(*due, *mine).distinct().order_by(CacheEntry.source_id)
-            sources = (await session.scalars(found)).all()
+    async with reading(sessions) as session:
+        found = select(CacheEntry.source_id).where(*due, *mine).distinct().order_by(CacheEntry.source_id)
+        sources = (await session.scalars(found)).all()
     count = 0
     hashes: set[str] = set()
     for each in sources:
@@ -54,18 +53,16 @@ async def clear(sessions: SessionFactory, store: BlobStore, source_id: str | Non
 async def _clear_source(sessions: SessionFactory, source_id: str, due: list[ColumnElement[bool]]) -> list[str]:
     """Remove entries of one source, whose row is locked as for storing them; the hashes that they named."""
     removing = delete(CacheEntry).where(CacheEntry.source_id == source_id, *due).returning(CacheEntry.content_hash)
-    with database_errors():
-        async with sessions.begin() as session:
-            await session.execute(select(Source.id).where(Source.id == source_id).with_for_update())
-            return list((await session.scalars(removing)).all())
+    async with transaction(sessions) as session:
+        await session.execute(select(Source.id).where(Source.id == source_id).with_for_update())
+        return list((await session.scalars(removing)).all())
 
 
 async def delete_unreferenced(sessions: SessionFactory, store: BlobStore) -> int:
     """Delete the content that no entry names and nobody holds; how many bytes. Raises `FetchFailure`."""
     unnamed = ~exists().where(CacheEntry.content_hash == CacheBlob.content_hash)
-    with database_errors():
-        async with sessions() as session:
-            hashes = (await session.scalars(select(CacheBlob.content_hash).where(unnamed, ~is_held()))).all()
+    async with reading(sessions) as session:
+        hashes = (await session.scalars(select(CacheBlob.content_hash).where(unnamed, ~is_held()))).all()
     return await delete_all(sessions, store, hashes)
 
 
@@ -83,16 +80,15 @@ async def delete_content(sessions: SessionFactory, store: BlobStore, content_has
     """Delete content unless an entry names it or somebody holds it; how many bytes it had, None when it stays."""
     # Before the lock is taken, so that a storage that does not answer is met without keeping others waiting.
     size = await asyncio.to_thread(store.size, content_hash)
-    with database_errors():
-        async with sessions.begin() as session:
-            await lock_content(session, content_hash)
-            await _end_lapsed_holds(session, content_hash)
-            is_named = exists().where(CacheEntry.content_hash == content_hash)
-            if await session.scalar(select(or_(is_named, exists().where(CacheHold.content_hash == content_hash)))):
-                return None
-            deleting = delete(CacheBlob).where(CacheBlob.content_hash == content_hash)
-            written = await session.scalar(deleting.returning(CacheBlob.size_bytes))
-            await to_the_end(lambda: store.delete(content_hash))
+    async with transaction(sessions) as session:
+        await lock_content(session, content_hash)
+        await _end_lapsed_holds(session, content_hash)
+        is_named = exists().where(CacheEntry.content_hash == content_hash)
+        if await session.scalar(select(or_(is_named, exists().where(CacheHold.content_hash == content_hash)))):
+            return None
+        deleting = delete(CacheBlob).where(CacheBlob.content_hash == content_hash)
+        written = await session.scalar(deleting.returning(CacheBlob.size_bytes))
+        await to_the_end(lambda: store.delete(content_hash))
     # What was not there yet a moment ago may have been published and written down since.
     return size if size is not None else written or 0
 

@@ -1,16 +1,16 @@
 """Holds: leases on content, so that nobody deletes what a fetch or a reader needs.
 
 The order of things. The row of a blob is the lock of its content, and it is there for as long as the file may be:
-`hold` makes it before anything is published, and `spine.cache.garbage_collection` deletes it only together with the file. Who
-needs content (`hold`, `store_entries`) takes a lock that others of their kind can take, too; who removes it takes it
-alone, looks for entries and holds under it, and deletes the file before its transaction ends. So on PostgreSQL (READ
-COMMITTED, each statement sees what was committed before it) one of the two waits: either the remover sees the new hold
-or entry and goes away, or the holder comes second, finds no row, makes a new one, and publishes its content anew. On
-SQLite there is one writer at a time, and the first statement of each of these transactions is a write, so that nothing
-is decided on what was read before. An entry is only written by who still has its hold (`store_entries`), and removed
-in a transaction of its own before the blob is: a crash at any moment leaves at worst a file that no entry names, or a
-blob's row without a file, never an entry without its content. What lapsed leases leave behind is removed by
-`spine.cache.reconciling`.
+`hold` makes it before anything is published, and `spine.cache.garbage_collection` deletes it only together with the
+file. Who needs content (`hold`, `store_entries`) takes a lock that others of their kind can take, too; who removes it
+takes it alone, looks for entries and holds under it, and deletes the file before its transaction ends. So on
+PostgreSQL (READ COMMITTED, each statement sees what was committed before it) one of the two waits: either the remover
+sees the new hold or entry and goes away, or the holder comes second, finds no row, makes a new one, and publishes its
+content anew. On SQLite there is one writer at a time, and the first statement of each of these transactions is a
+write, so that nothing is decided on what was read before. An entry is only written by who still has its hold
+(`store_entries`), and removed in a transaction of its own before the blob is: a crash at any moment leaves at worst a
+file that no entry names, or a blob's row without a file, never an entry without its content. What lapsed leases leave
+behind is removed by `spine.cache.reconciling`.
 """
 
 from collections.abc import Iterable, Sequence

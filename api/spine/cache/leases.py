@@ -6,7 +6,7 @@ from contextlib import suppress
 import structlog
 
 from spine.cache.holds import release, renew_holds
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors, transaction
 from spine.errors import SpineError
 
 log = structlog.get_logger("spine.cache")
@@ -27,9 +27,8 @@ class Lease:
         while True:
             await asyncio.sleep(SECONDS_BETWEEN_RENEWALS)
             try:
-                with database_errors():
-                    async with self._sessions.begin() as session:
-                        await renew_holds(session, self._holder, LEASE_SECONDS)
+                async with transaction(self._sessions) as session:
+                    await renew_holds(session, self._holder, LEASE_SECONDS)
             except SpineError as error:
                 log.warning("a reader's hold could not be renewed", reason=error.detail)
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from spine.background import repeat
 from spine.cache.eviction import evict
 from spine.cache.reconciling import Reconciled, reconcile
 from spine.cache.store import BlobStore
@@ -33,32 +34,22 @@ class Tidying:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Tidy up in the background for as long as the block lasts."""
-        tidying = asyncio.create_task(self._forever())
+        tidying = asyncio.create_task(repeat(self._reconcile_and_wait, self._outages, SECONDS_AFTER_AN_ERROR))
         try:
             yield
         finally:
             tidying.cancel()
             await asyncio.wait([tidying], timeout=1)
 
-    async def _forever(self) -> None:
-        while True:
-            seconds = await self._once()
-            await asyncio.sleep(seconds)
-
-    async def _once(self) -> float:
-        """Tidy up and give the seconds until the next time."""
+    async def _reconcile_and_wait(self) -> None:
         try:
             done = await reconcile(self._sessions, self._store)
             if self._max_bytes is not None:
                 await evict(self._sessions, self._store, self._max_bytes)
         except FetchFailure as failure:
             # The storage is out of reach, which is no defect.
-            self._outages.met("tidying", Unavailable(failure.sentence))
-            return SECONDS_AFTER_AN_ERROR
-        except Exception as error:
-            self._outages.met("tidying", error)
-            return SECONDS_AFTER_AN_ERROR
-        self._outages.over("tidying")
+            raise Unavailable(failure.sentence) from failure
+        self._outages.over(self._reconcile_and_wait.__name__)
         if done != NOTHING:
             log.info("cache_reconciled", **vars(done))
-        return SECONDS_BETWEEN
+        await asyncio.sleep(SECONDS_BETWEEN)

@@ -6,10 +6,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from spine.cache.garbage_collection import clear
 from spine.cache.schemas import CacheEntry, CacheStats
 from spine.cache.store import BlobStore
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading
 from spine.egress.fetch_failure import FetchFailure
 from spine.errors import Unavailable
-from spine.pagination import Page, PageRequest, make_page
+from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.schemas import ActionResponse
 from spine.sources.fetch_state import find_source
 from spine.tables.base import utc_now
@@ -21,10 +21,9 @@ from spine.tables.sources import Source
 async def list_entries(session: AsyncSession, source: str | None, page: PageRequest) -> Page[CacheEntry]:
     """A page of entries, newest first, of all sources or of the one with this id or name. Raises `NotFound`."""
     mine = [] if source is None else [CacheEntryRow.source_id == (await find_source(session, source)).id]
-    total = await session.scalar(select(func.count()).select_from(CacheEntryRow).where(*mine)) or 0
     wanted = select(CacheEntryRow, Source.name).join(Source, Source.id == CacheEntryRow.source_id).where(*mine)
     wanted = wanted.order_by(CacheEntryRow.cached_at.desc(), CacheEntryRow.id.desc())
-    rows = (await session.execute(wanted.offset(page.offset).limit(page.limit))).all()
+    rows, total = await paginate(session, wanted, page)
     return make_page([_present(entry, name) for entry, name in rows], total, page)
 
 
@@ -72,9 +71,8 @@ async def clear_cache(
     """
     source_id = None
     if source is not None:
-        with database_errors():
-            async with sessions() as session:
-                source_id = (await find_source(session, source)).id
+        async with reading(sessions) as session:
+            source_id = (await find_source(session, source)).id
     try:
         cleared = await clear(sessions, store, source_id, expired_only)
     except FetchFailure as failure:

@@ -15,7 +15,7 @@ from spine.cache.garbage_collection import (
 )
 from spine.cache.statements import batches
 from spine.cache.store import BlobStore
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading, transaction
 from spine.tables.base import utc_now
 from spine.tables.cache import CacheBlob, CacheEntry, CacheHold
 
@@ -54,25 +54,22 @@ async def reconcile(sessions: SessionFactory, store: BlobStore) -> Reconciled:
 
 async def _end_lapsed_holds(sessions: SessionFactory) -> int:
     lapsed = delete(CacheHold).where(CacheHold.until < utc_now()).returning(CacheHold.holder)
-    with database_errors():
-        async with sessions.begin() as session:
-            return len((await session.scalars(lapsed)).all())
+    async with transaction(sessions) as session:
+        return len((await session.scalars(lapsed)).all())
 
 
 async def _without_row(sessions: SessionFactory, hashes: Iterable[str]) -> list[str]:
     known = select(CacheBlob.content_hash).where(CacheBlob.content_hash.in_(hashes))
-    with database_errors():
-        async with sessions() as session:
-            found = set((await session.scalars(known)).all())
+    async with reading(sessions) as session:
+        found = set((await session.scalars(known)).all())
     return [each for each in hashes if each not in found]
 
 
 async def _lose_entries(sessions: SessionFactory, store: BlobStore, listed: dict[str, int]) -> int:
     """Remove the entries whose content is not in the store, or not all of it, so that the next fetch reads anew."""
     named = select(CacheEntry.content_hash, CacheEntry.size_bytes).distinct()
-    with database_errors():
-        async with sessions() as session:
-            rows = (await session.execute(named)).all()
+    async with reading(sessions) as session:
+        rows = (await session.execute(named)).all()
     suspects = [(content_hash, size) for content_hash, size in rows if listed.get(content_hash) != size]
     count = 0
     for content_hash, size in suspects:
@@ -82,9 +79,8 @@ async def _lose_entries(sessions: SessionFactory, store: BlobStore, listed: dict
 
 
 async def _lose(sessions: SessionFactory, store: BlobStore, content_hash: str, size: int) -> int:
-    with database_errors():
-        async with sessions.begin() as session:
-            await lock_content(session, content_hash)
-            if await to_the_end(lambda: store.size(content_hash)) == size:
-                return 0
-            return await remove_entries(session, content_hash)
+    async with transaction(sessions) as session:
+        await lock_content(session, content_hash)
+        if await to_the_end(lambda: store.size(content_hash)) == size:
+            return 0
+        return await remove_entries(session, content_hash)

@@ -10,7 +10,8 @@ from uuid import uuid4
 import fsspec  # type: ignore[import-untyped]
 
 from spine.cache.failures import BlobMissing, remote_errors
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 
 # These show an upload whole or not at all.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"}
@@ -37,7 +38,7 @@ class RemoteBlobs:
             self._files, root = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **options)
         except (ImportError, ValueError) as error:
             sentence = f"SPINE_CACHE_URL cannot be opened ({self._protocol}): {type(error).__name__}."
-            raise FetchFailure(FailureCategory.STORAGE, sentence) from None
+            raise FetchFailure(ErrorCategory.STORAGE, sentence) from None
         self._root = root.rstrip("/")
 
     def local_path(self, content_hash: str) -> Path | None:
@@ -51,7 +52,7 @@ class RemoteBlobs:
                 self._upload(part, self._path(content_hash), size_bytes)
             if self.size(content_hash) != size_bytes:
                 sentence = f"The cache's storage ({self._protocol}) did not take the whole content."
-                raise FetchFailure(FailureCategory.STORAGE, sentence, transient=True)
+                raise FetchFailure(ErrorCategory.STORAGE, sentence, transient=True)
         part.unlink(missing_ok=True)
 
     def _upload(self, part: Path, path: str, size_bytes: int) -> None:

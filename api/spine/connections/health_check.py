@@ -10,9 +10,10 @@ from spine.connections.drivers import driver_of
 from spine.connections.drivers.base import Driver, abort_after, connected, explained
 from spine.connections.resolved_connection import ConnectionTarget
 from spine.connections.usage import counted
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guarded_call import GuardedWork
 from spine.errors import Unavailable
+from spine.schemas import ErrorCategory
 from spine.sources.readers.base import Limits
 
 SECONDS_TO_TRY = 10.0
@@ -61,7 +62,7 @@ def _try(target: ConnectionTarget, seconds: float) -> Trial:
             product = work.run(_ask, driver, target, limits)
     except FetchFailure as failure:
         refused = work.refusal(target.host)
-        late = time.monotonic() - began >= seconds and failure.category is FailureCategory.NETWORK
+        late = time.monotonic() - began >= seconds and failure.category is ErrorCategory.NETWORK
         told = f"The database {target.name} did not answer within {seconds:g} s." if late else failure.sentence
         return Trial(False, refused.sentence if refused else told)
     finally:

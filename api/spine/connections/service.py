@@ -1,6 +1,6 @@
 """Connections: registered, read, tried and deleted."""
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -16,11 +16,11 @@ from spine.connections.schemas import (
     SslMode,
 )
 from spine.connections.usage import open_sessions
-from spine.database import SessionFactory, database_errors, keep_writers_out
+from spine.database import SessionFactory, keep_writers_out, reading, transaction
 from spine.egress.addresses import literal_refusal
 from spine.egress.fetch_failure import FetchFailure
 from spine.errors import BadRequest, Conflict, FieldError, NotFound, Unavailable
-from spine.pagination import Page, PageRequest, make_page
+from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.prefect.client import Prefect
 from spine.schemas import ActionResponse
 from spine.secrets.refs import SecretMissing
@@ -66,11 +66,10 @@ async def list_connections(
         conditions.append(DatabaseConnection.db_type == db_type.value)
     if enabled is not None:
         conditions.append(DatabaseConnection.enabled.is_(enabled))
-    total = await session.scalar(select(func.count()).select_from(DatabaseConnection).where(*conditions)) or 0
     newest_first = (DatabaseConnection.created_at.desc(), DatabaseConnection.id.desc())
     wanted = select(DatabaseConnection).where(*conditions).order_by(*newest_first)
-    rows = await session.scalars(wanted.offset(page.offset).limit(page.limit))
-    return make_page([present(row) for row in rows], total, page)
+    rows, total = await paginate(session, wanted, page)
+    return make_page([present(row) for (row,) in rows], total, page)
 
 
 async def find_connection(session: AsyncSession, id_or_name: str, *, to_change: bool = False) -> DatabaseConnection:
@@ -115,9 +114,8 @@ async def check_connection(
     Raises `NotFound`, and `Conflict` for one that is disabled. A keeper of its secrets out of reach, and too many tries
     at once, are told and say nothing about the database, so that its health stays.
     """
-    with database_errors():
-        async with sessions() as session:
-            row = await find_connection(session, id_or_name)
+    async with reading(sessions) as session:
+        row = await find_connection(session, id_or_name)
     try:
         trial = await try_connection(await open_target(row, prefect, settings))
     except (SecretMissing, BadRequest) as missing:
@@ -133,9 +131,8 @@ async def check_connection(
 async def _note_health(sessions: SessionFactory, connection_id: str, status: HealthStatus, message: str) -> None:
     mine = update(DatabaseConnection).where(DatabaseConnection.id == connection_id)
     health = {"health_status": status.value, "health_message": message, "last_health_check_at": utc_now()}
-    with database_errors():
-        async with sessions.begin() as session:
-            await session.execute(mine.values(**health))
+    async with transaction(sessions) as session:
+        await session.execute(mine.values(**health))
 
 
 def present(row: DatabaseConnection) -> DatabaseConnectionResponse:

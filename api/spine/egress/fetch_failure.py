@@ -1,23 +1,12 @@
 """Why a fetch failed, in the words that its row keeps."""
 
-from enum import StrEnum
-
-
-class FailureCategory(StrEnum):
-    """What kind of thing stood in the way; the values are those of `error_category`."""
-
-    NETWORK = "NETWORK"
-    AUTH = "AUTH"
-    SOURCE = "SOURCE"
-    PARSE = "PARSE"
-    STORAGE = "STORAGE"
-    CONFIG = "CONFIG"
+from spine.schemas import ErrorCategory
 
 
 class FetchFailure(Exception):
     """A fetch that cannot go on: `sentence` is for people and holds no secret; `transient` may go well later."""
 
-    def __init__(self, category: FailureCategory, sentence: str, *, transient: bool = False) -> None:
+    def __init__(self, category: ErrorCategory, sentence: str, *, transient: bool = False) -> None:
         super().__init__(sentence)
         self.category = category
         self.sentence = sentence
@@ -37,5 +26,5 @@ class FetchLost(Exception):
         return "It was silent for too long and was given up; its source may be read by another fetch."
 
 
-def _again(category: FailureCategory, sentence: str, transient: bool) -> FetchFailure:
+def _again(category: ErrorCategory, sentence: str, transient: bool) -> FetchFailure:
     return FetchFailure(category, sentence, transient=transient)

@@ -10,8 +10,9 @@ from contextvars import copy_context
 from math import isfinite
 from typing import ParamSpec, TypeVar
 
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guard import guarded
+from spine.schemas import ErrorCategory
 from spine.sources.readers.base import Limits
 
 P = ParamSpec("P")
@@ -42,7 +43,7 @@ class GuardedWork:
         """Why an address of this host was not connected to, if the guard refused one."""
         if self._passage.refused is None:
             return None
-        return FetchFailure(FailureCategory.CONFIG, f"{host} cannot be connected to: {self._passage.refused}.")
+        return FetchFailure(ErrorCategory.CONFIG, f"{host} cannot be connected to: {self._passage.refused}.")
 
     def close(self) -> None:
         """Stop the clock and forget the connections; safe to repeat."""

@@ -16,9 +16,10 @@ from prefect import get_run_logger, runtime
 from spine.cache.leases import LEASE_SECONDS, Lease
 from spine.cache.service import NewEntry
 from spine.cache.store import BlobStore
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
 from spine.flows import staging
 from spine.flows.fetch_source import fetch_source
+from spine.schemas import ErrorCategory
 from spine.sources.fetching.content import ContentFile, Format
 from spine.sources.fetching.context import Workshop, open_workshop
 from spine.sources.snapshot import Current, find_current, note_hit, note_use, read_current
@@ -114,7 +115,7 @@ def _not_kept(source: str, shop: Workshop) -> FetchFailure:
     sentence = f"The content of the source {source} was removed from the cache before this run could read it."
     if shop.settings.cache_max_bytes is not None:
         sentence += f" SPINE_CACHE_MAX_BYTES, {shop.settings.cache_max_bytes:,}, is less than runs need at once."
-    return FetchFailure(FailureCategory.STORAGE, sentence)
+    return FetchFailure(ErrorCategory.STORAGE, sentence)
 
 
 async def _is_there(shop: Workshop, current: Current) -> bool:

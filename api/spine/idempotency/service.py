@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors, transaction
 from spine.errors import Conflict, SpineError, Unavailable
 from spine.tables.base import new_id, utc_now
 from spine.tables.idempotency import IdempotentRequest
@@ -81,22 +81,20 @@ class IdempotentCall:
                 return await self._open(key)
 
     async def _store(self, operation_id: str, answer: bytes) -> bytes:
-        with database_errors():
-            async with self.sessions.begin() as session:
-                mine = IdempotentRequest.id == operation_id
-                unanswered = IdempotentRequest.answer.is_(None)
-                await session.execute(update(IdempotentRequest).where(mine, unanswered).values(answer=answer))
-                stored = await session.scalar(select(IdempotentRequest.answer).where(mine))
+        async with transaction(self.sessions) as session:
+            mine = IdempotentRequest.id == operation_id
+            unanswered = IdempotentRequest.answer.is_(None)
+            await session.execute(update(IdempotentRequest).where(mine, unanswered).values(answer=answer))
+            stored = await session.scalar(select(IdempotentRequest.answer).where(mine))
         return answer if stored is None else stored
 
     async def _forget(self, operation_id: str) -> None:
-        with database_errors():
-            async with self.sessions.begin() as session:
-                await session.execute(
-                    delete(IdempotentRequest).where(
-                        IdempotentRequest.id == operation_id, IdempotentRequest.answer.is_(None)
-                    )
+        async with transaction(self.sessions) as session:
+            await session.execute(
+                delete(IdempotentRequest).where(
+                    IdempotentRequest.id == operation_id, IdempotentRequest.answer.is_(None)
                 )
+            )
 
 
 def hash_body(body: bytes) -> str:

@@ -6,7 +6,7 @@ saves work, for recording is safe in several at once.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, Protocol, cast
@@ -14,7 +14,8 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, CursorResult, or_, update
 
-from spine.database import SessionFactory, database_errors
+from spine.background import repeat
+from spine.database import SessionFactory, transaction
 from spine.errors import SpineError
 from spine.log_throttle import Outages
 from spine.prefect.client import Prefect
@@ -74,23 +75,17 @@ class Follower:
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Follow in the background for as long as the block lasts; leaving it takes well below a second."""
-        tasks = [asyncio.create_task(self._forever(work)) for work in (self._read, self._follow_up, self._do_chores)]
-        listening = asyncio.create_task(self._forever(self._listen))
+        tasks = [
+            asyncio.create_task(repeat(work, self._outages, SECONDS_AFTER_AN_ERROR))
+            for work in (self._read, self._follow_up, self._do_chores)
+        ]
+        listening = asyncio.create_task(repeat(self._listen, self._outages, SECONDS_AFTER_AN_ERROR))
         try:
             yield
         finally:
             await _stop(tasks, listening)
             # A database that is down or locked is not waited for: the lease then ends by itself.
             await asyncio.wait([asyncio.create_task(self._give_up_lead())], timeout=SECONDS_TO_GIVE_UP_LEAD)
-
-    async def _forever(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do `work` again and again, with a pause after each error; whatever it raises, it is done again."""
-        while True:
-            try:
-                await work()
-            except Exception as error:
-                self._outages.met(work.__name__, error)
-                await asyncio.sleep(SECONDS_AFTER_AN_ERROR)
 
     async def _read(self) -> None:
         self._run_ended.clear()
@@ -170,9 +165,8 @@ class Follower:
 
     async def _set_leader(self, condition: ColumnElement[bool], leader: str | None) -> bool:
         change = update(FollowerCursor).where(FollowerCursor.name == CURSOR, condition)
-        with database_errors():
-            async with self._sessions.begin() as session:
-                done = await session.execute(change.values(leader=leader, leads_until=utc_now() + LEASE))
+        async with transaction(self._sessions) as session:
+            done = await session.execute(change.values(leader=leader, leads_until=utc_now() + LEASE))
         return cast("CursorResult[Any]", done).rowcount == 1
 
 

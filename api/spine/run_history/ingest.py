@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import or_, select, update
 
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading, transaction
 from spine.prefect.client import MOST_ROWS, FlowRun, Prefect
 from spine.prefect.filters import RunFilter
 from spine.run_history.outcomes import CURSOR, record_endings
@@ -78,9 +78,8 @@ async def record_again(prefect: Prefect, sessions: SessionFactory, run_ids: Iter
 
 async def read_cursor(sessions: SessionFactory) -> datetime | None:
     """Up to where all endings are recorded, in Prefect's clock; None before the first whole reading."""
-    with database_errors():
-        async with sessions() as session:
-            return await session.scalar(select(FollowerCursor.read_until).where(FollowerCursor.name == CURSOR))
+    async with reading(sessions) as session:
+        return await session.scalar(select(FollowerCursor.read_until).where(FollowerCursor.name == CURSOR))
 
 
 async def _record_in_parts(sessions: SessionFactory, runs: list[FlowRun]) -> None:
@@ -93,6 +92,5 @@ async def _move_cursor(sessions: SessionFactory, to: datetime) -> None:
     mine = FollowerCursor.name == CURSOR
     # Another follower may have moved it further meanwhile.
     behind = or_(FollowerCursor.read_until.is_(None), FollowerCursor.read_until < to)
-    with database_errors():
-        async with sessions.begin() as session:
-            await session.execute(update(FollowerCursor).where(mine, behind).values(read_until=to))
+    async with transaction(sessions) as session:
+        await session.execute(update(FollowerCursor).where(mine, behind).values(read_until=to))

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import func, select
 
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading
 from spine.prefect.client import MOST_ROWS, FlowRun, Prefect
 from spine.prefect.filters import Json, RunFilter
 from spine.run_history.ingest import ENDED, NEWEST_END_FIRST, OVERLAP, read_cursor
@@ -58,9 +58,8 @@ async def read_statistics(
         .outerjoin(counted, counted.c.deployment_id == DeploymentStatistics.deployment_id)
         .where(DeploymentStatistics.deployment_id.in_(deployment_ids))
     )
-    with database_errors():
-        async with sessions() as session:
-            rows = (await session.execute(wanted)).tuples().all()
+    async with reading(sessions) as session:
+        rows = (await session.execute(wanted)).tuples().all()
     found = {row.deployment_id: (row, already) for row, already in rows}
     runs = _by_deployment(in_progress)
     return {one: _combine(*found.get(one, (None, 0)), runs.get(one, [])) for one in deployment_ids}

@@ -14,7 +14,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
 from spine.auth.callers import Caller
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors, transaction
 from spine.errors import BadRequest, Conflict, DatabaseUnavailable, FieldError, SpineError, Unavailable
 from spine.prefect.client import Prefect
 from spine.prefect.deployments import BANNED_IN_NAMES
@@ -94,6 +94,5 @@ async def _claim(sessions: SessionFactory, name: str, caller: Caller) -> None:
 
 
 async def _release(sessions: SessionFactory, name: str) -> None:
-    with database_errors():
-        async with sessions.begin() as session:
-            await session.execute(delete(ScheduleNameClaim).where(ScheduleNameClaim.name == name))
+    async with transaction(sessions) as session:
+        await session.execute(delete(ScheduleNameClaim).where(ScheduleNameClaim.name == name))

@@ -5,6 +5,7 @@ from uuid import UUID
 from spine.prefect.client import Deployment
 from spine.prefect.filters import Json
 from spine.prefect.parameters import EVALUATED_KEY, check_parameters
+from spine.text import shortened
 
 # A list shows at most a hundred schedules; the checks of some lists are worth keeping, those of all schedules are not.
 MOST_KEPT = 1_000
@@ -43,10 +44,8 @@ def _find_problem(schema: Json | None, parameters: Json) -> str | None:
         return None
     if not problems:
         return None
-    named = [f"{'.'.join(map(str, one.loc)) or 'all'}: {_cut(one.msg)}" for one in problems[:MOST_NAMED]]
+    named = [
+        f"{'.'.join(map(str, one.loc)) or 'all'}: {shortened(one.msg, LONGEST_REASON)}" for one in problems[:MOST_NAMED]
+    ]
     more = [f"and {len(problems) - MOST_NAMED} more"] if len(problems) > MOST_NAMED else []
     return f"The workflow's code does not take these parameters: {'; '.join(named + more)}."
-
-
-def _cut(reason: str) -> str:
-    return reason if len(reason) <= LONGEST_REASON else f"{reason[: LONGEST_REASON - 1]}…"

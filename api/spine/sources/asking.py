@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, transaction
 from spine.errors import Conflict
 from spine.sources.fetch_state import find_source, is_silent
 from spine.sources.schemas import FetchTrigger
@@ -37,22 +37,21 @@ async def ask(
 
     Raises `NotFound`, and `Conflict` for a source that is disabled.
     """
-    with database_errors():
-        async with sessions.begin() as session:
-            source = await find_source(session, id_or_name, to_change=True)
-            if not source.enabled:
-                raise Conflict(f"The source {source.name!r} is disabled; enable it to fetch it.")
-            fetch = await session.get(Fetch, fetch_id) or await _open_fetch(session, source, force)
-            joined = fetch is not None and fetch.id != fetch_id
-            if fetch is None:
-                fetch = Fetch(id=fetch_id, source_id=source.id, trigger=trigger.value, triggered_by=by, force=force)
-                session.add(fetch)
-                fetch.status = PENDING
-            elif not joined and fetch.run_id is None:
-                # Starting it failed, and is tried again.
-                fetch.status, fetch.error, fetch.error_category = PENDING, None, None
-            is_started = fetch.run_id is not None
-            return Asked(fetch.id, source.id, source.name, fetch.status, fetch.force, joined, is_started)
+    async with transaction(sessions) as session:
+        source = await find_source(session, id_or_name, to_change=True)
+        if not source.enabled:
+            raise Conflict(f"The source {source.name!r} is disabled; enable it to fetch it.")
+        fetch = await session.get(Fetch, fetch_id) or await _open_fetch(session, source, force)
+        joined = fetch is not None and fetch.id != fetch_id
+        if fetch is None:
+            fetch = Fetch(id=fetch_id, source_id=source.id, trigger=trigger.value, triggered_by=by, force=force)
+            session.add(fetch)
+            fetch.status = PENDING
+        elif not joined and fetch.run_id is None:
+            # Starting it failed, and is tried again.
+            fetch.status, fetch.error, fetch.error_category = PENDING, None, None
+        is_started = fetch.run_id is not None
+        return Asked(fetch.id, source.id, source.name, fetch.status, fetch.force, joined, is_started)
 
 
 async def _open_fetch(session: AsyncSession, source: Source, force: bool) -> Fetch | None:
@@ -70,6 +69,5 @@ async def _open_fetch(session: AsyncSession, source: Source, force: bool) -> Fet
 
 async def note_run(sessions: SessionFactory, fetch_id: str, run_id: UUID) -> None:
     """Note the flow run that was started for a fetch."""
-    with database_errors():
-        async with sessions.begin() as session:
-            await session.execute(update(Fetch).where(Fetch.id == fetch_id).values(run_id=run_id))
+    async with transaction(sessions) as session:
+        await session.execute(update(Fetch).where(Fetch.id == fetch_id).values(run_id=run_id))

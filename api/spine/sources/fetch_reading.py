@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.errors import NotFound
-from spine.pagination import Page, PageRequest, make_page
+from spine.pagination import Page, PageRequest, make_page, paginate
+from spine.schemas import ErrorCategory
 from spine.sources.schemas import BadRowDetail, FetchDetail, FetchStatus, FetchSummary, FetchTrigger
 from spine.tables.sources import Fetch, Source, SourceUse
-from spine.workflows.schemas import ErrorCategory
 
 MOST_USES = 100
 
@@ -21,10 +21,8 @@ async def list_fetches(
     conditions = [Fetch.source_id == source.id]
     if status is not None:
         conditions.append(Fetch.status == status.value)
-    total = await session.scalar(select(func.count()).select_from(Fetch).where(*conditions)) or 0
-    wanted = select(Fetch).where(*conditions).order_by(Fetch.id.desc()).offset(page.offset).limit(page.limit)
-    rows = await session.scalars(wanted)
-    return make_page([FetchSummary(**_summary(row)) for row in rows], total, page)
+    rows, total = await paginate(session, select(Fetch).where(*conditions).order_by(Fetch.id.desc()), page)
+    return make_page([FetchSummary(**_summary(row)) for (row,) in rows], total, page)
 
 
 async def read_fetch(session: AsyncSession, fetch_id: str) -> FetchDetail:

@@ -14,7 +14,7 @@ from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.cache.service import NewEntry, count_read, release, store_entries
-from spine.database import SessionFactory, database_errors, keep_writers_out
+from spine.database import SessionFactory, keep_writers_out, reading, transaction
 from spine.errors import Conflict, NotFound
 from spine.sources.fetch_results import Ending, write_ending
 from spine.sources.schemas import FetchTrigger
@@ -71,23 +71,22 @@ async def begin(sessions: SessionFactory, id_or_name: str, fetch_id: str | None,
     Raises `NotFound` for a source that is gone, and `Conflict` for one that is disabled.
     """
     now = utc_now()
-    with database_errors():
-        async with sessions.begin() as session:
-            source = await find_source(session, id_or_name, to_change=True)
-            fetch = await session.get(Fetch, fetch_id) if fetch_id else await _of_run(session, beginning.run_id)
-            # A copy of a run in Prefect's UI carries the id of the fetch that it is a copy of.
-            if fetch is not None and fetch.run_id not in (None, beginning.run_id):
-                fetch = None
-            if not source.enabled:
-                if fetch is not None and fetch.status in OPEN:
-                    refusal = Ending(error="The source was disabled before this began.", error_category="CONFIG")
-                    await write_ending(session, source, fetch, refusal.silent())
-                refused = True
-            else:
-                fetch = fetch or _written_down(session, source, beginning)
-                _set_running(fetch, beginning, now)
-                fetch.config_version = source.config_version
-                refused = False
+    async with transaction(sessions) as session:
+        source = await find_source(session, id_or_name, to_change=True)
+        fetch = await session.get(Fetch, fetch_id) if fetch_id else await _of_run(session, beginning.run_id)
+        # A copy of a run in Prefect's UI carries the id of the fetch that it is a copy of.
+        if fetch is not None and fetch.run_id not in (None, beginning.run_id):
+            fetch = None
+        if not source.enabled:
+            if fetch is not None and fetch.status in OPEN:
+                refusal = Ending(error="The source was disabled before this began.", error_category="CONFIG")
+                await write_ending(session, source, fetch, refusal.silent())
+            refused = True
+        else:
+            fetch = fetch or _written_down(session, source, beginning)
+            _set_running(fetch, beginning, now)
+            fetch.config_version = source.config_version
+            refused = False
     if refused or fetch is None:
         raise Conflict(f"The source {source.name!r} is disabled; enable it to fetch it.")
     return Begun(fetch.id, source.id, source.name, now)
@@ -122,11 +121,10 @@ async def stay_alive(sessions: SessionFactory, fetch_id: str) -> bool:
     """Renew the promise of a fetch; False when it was given up meanwhile, and not when it has ended well."""
     mine = update(Fetch).where(Fetch.id == fetch_id, Fetch.status == RUNNING)
     renewing = mine.values(alive_until=utc_now() + PROMISE, last_call=None).returning(Fetch.id)
-    with database_errors():
-        async with sessions.begin() as session:
-            if (await session.execute(renewing)).first() is not None:
-                return True
-            return await session.scalar(select(Fetch.status).where(Fetch.id == fetch_id)) in GOOD
+    async with transaction(sessions) as session:
+        if (await session.execute(renewing)).first() is not None:
+            return True
+        return await session.scalar(select(Fetch.status).where(Fetch.id == fetch_id)) in GOOD
 
 
 def is_silent(fetch: Fetch, now: datetime) -> bool:
@@ -154,13 +152,12 @@ async def hold_source(sessions: SessionFactory, source_id: str, fetch_id: str) -
     its_reader = exists().where(Fetch.id == Source.reader, Fetch.status == RUNNING, is_alive)
     free = or_(Source.reader.is_(None), Source.reader == fetch_id, ~its_reader)
     taking = update(Source).where(Source.id == source_id, free).values(reader=fetch_id)
-    with database_errors():
-        async with sessions.begin() as session:
-            if (await session.execute(taking.returning(Source.id))).first() is not None:
-                return None
-            reader = await session.scalar(select(Source.reader).where(Source.id == source_id)) or ""
-            await give_last_call(session, [reader])
-            return reader
+    async with transaction(sessions) as session:
+        if (await session.execute(taking.returning(Source.id))).first() is not None:
+            return None
+        reader = await session.scalar(select(Source.reader).where(Source.id == source_id)) or ""
+        await give_last_call(session, [reader])
+        return reader
 
 
 async def end(
@@ -174,36 +171,34 @@ async def end(
 
     None when it had ended before, or when content was read by one that had lost the right to.
     """
-    with database_errors():
-        async with sessions.begin() as session:
-            await keep_writers_out(session)
-            # In the order in which everybody locks them.
-            source = await _locked_source(session, fetch_id)
-            fetch = await session.scalar(select(Fetch).where(Fetch.id == fetch_id).with_for_update())
-            if source is None or fetch is None or fetch.status not in OPEN:
+    async with transaction(sessions) as session:
+        await keep_writers_out(session)
+        # In the order in which everybody locks them.
+        source = await _locked_source(session, fetch_id)
+        fetch = await session.scalar(select(Fetch).where(Fetch.id == fetch_id).with_for_update())
+        if source is None or fetch is None or fetch.status not in OPEN:
+            return None
+        if content is not None:
+            if source.reader != fetch.id:
                 return None
-            if content is not None:
-                if source.reader != fetch.id:
-                    return None
-                if ending.config_version != source.config_version:
-                    # It was changed meanwhile: the next fetch must not take what was read before for unchanged.
-                    content = [entry.with_validators({}) for entry in content]
-                await store_entries(session, source.id, fetch.id, content, expires_at)
-            if source.reader == fetch.id:
-                source.reader = None
-            await write_ending(session, source, fetch, ending)
-            await release(session, fetch.id)
-            if ending.error is None:
-                await count_read(session, hit=ending.downloads == 0)
-            return fetch
+            if ending.config_version != source.config_version:
+                # It was changed meanwhile: the next fetch must not take what was read before for unchanged.
+                content = [entry.with_validators({}) for entry in content]
+            await store_entries(session, source.id, fetch.id, content, expires_at)
+        if source.reader == fetch.id:
+            source.reader = None
+        await write_ending(session, source, fetch, ending)
+        await release(session, fetch.id)
+        if ending.error is None:
+            await count_read(session, hit=ending.downloads == 0)
+        return fetch
 
 
 async def good_end(sessions: SessionFactory, fetch_id: str) -> Fetch | None:
     """A fetch that has ended well; None while it has not."""
     mine = select(Fetch).where(Fetch.id == fetch_id, Fetch.status.in_(GOOD))
-    with database_errors():
-        async with sessions() as session:
-            return (await session.scalars(mine)).one_or_none()
+    async with reading(sessions) as session:
+        return (await session.scalars(mine)).one_or_none()
 
 
 async def _locked_source(session: AsyncSession, fetch_id: str) -> Source | None:
@@ -218,9 +213,8 @@ async def joined_ending(sessions: SessionFactory, other_id: str, since: datetime
     None unless it brought content since then, as the source is configured now.
     """
     its_source = Source.id == Fetch.source_id, Source.config_version == Fetch.config_version
-    with database_errors():
-        async with sessions() as session:
-            other = await session.scalar(select(Fetch).join(Source, and_(*its_source)).where(Fetch.id == other_id))
+    async with reading(sessions) as session:
+        other = await session.scalar(select(Fetch).join(Source, and_(*its_source)).where(Fetch.id == other_id))
     if other is None or other.status in OPEN or other.content_hash is None:
         return None
     if other.completed_at is None or other.completed_at < since:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import bindparam, or_, select
 
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading, transaction
 from spine.prefect.client import FlowRun, Prefect
 from spine.prefect.filters import RunFilter
 from spine.sources.fetch_results import Ending
@@ -51,18 +51,16 @@ async def _open_fetches(sessions: SessionFactory, after: tuple[datetime, str]) -
     is_open = Fetch.status.in_(bindparam("open", OPEN, expanding=True, literal_execute=True))
     follows = (Fetch.created_at >= after[0], or_(Fetch.created_at > after[0], Fetch.id > after[1]))
     wanted = select(Fetch).where(is_open, *follows).order_by(Fetch.created_at, Fetch.id).limit(MOST_AT_ONCE)
-    with database_errors():
-        async with sessions() as session:
-            return (await session.scalars(wanted)).all()
+    async with reading(sessions) as session:
+        return (await session.scalars(wanted)).all()
 
 
 async def _call_silent_ones(sessions: SessionFactory, fetches: Sequence[Fetch]) -> None:
     now = utc_now()
     silent = [fetch.id for fetch in fetches if is_silent(fetch, now) and fetch.last_call is None]
     if silent:
-        with database_errors():
-            async with sessions.begin() as session:
-                await give_last_call(session, silent)
+        async with transaction(sessions) as session:
+            await give_last_call(session, silent)
 
 
 def _ending(fetch: Fetch, run: FlowRun | None) -> Ending | None:

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from spine.auth.callers import Caller
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading
 from spine.errors import NotFound
 from spine.prefect.client import Deployment, Prefect
 from spine.schedules.create import create_schedule
@@ -137,9 +137,8 @@ class Clocks:
         """Whether a source has this id, or may have it as its name."""
         if not isinstance(source_id, str) or not looks_like_an_id(source_id):
             return True
-        with database_errors():
-            async with self._sessions() as session:
-                return await session.get(Source, source_id.upper()) is not None
+        async with reading(self._sessions) as session:
+            return await session.get(Source, source_id.upper()) is not None
 
 
 def schedule_name(source_name: str) -> str:

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from spine.schedules.schemas import CronExpression
-from spine.schemas import CaseInsensitiveEnum, Text
-from spine.workflows.schemas import ErrorCategory
+from spine.schemas import CaseInsensitiveEnum, ErrorCategory, Text
 
 
 class SourceType(CaseInsensitiveEnum):

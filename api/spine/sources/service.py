@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,10 +18,10 @@ from spine.auth.callers import Caller
 from spine.cache.garbage_collection import delete_unreferenced
 from spine.cache.store import BlobStore
 from spine.connections.service import find_connection
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading, transaction
 from spine.egress.fetch_failure import FetchFailure
 from spine.errors import BadRequest, Conflict, FieldError, NotFound, Unavailable
-from spine.pagination import Page, PageRequest, make_page
+from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.schemas import ActionResponse
 from spine.secrets.configs import field_errors
 from spine.secrets.sealed import redact
@@ -72,22 +72,21 @@ class Registry:
         _check_parser(body.source_type.value, body.parser_type, body.parser_config)
         if body.cron_expression is not None:
             await self.clocks.check(body.name, body.cron_expression, is_new=True)
-        with database_errors():
-            async with self.sessions.begin() as session:
-                source = Source(
-                    id=new_id(),
-                    name=body.name,
-                    source_type=body.source_type.value,
-                    config=stored,
-                    connection_id=await _connection_id(session, config),
-                    domain=body.domain,
-                    parser_type=body.parser_type.value if body.parser_type else None,
-                    parser_config=body.parser_config,
-                    enabled=body.enabled,
-                    created_by=caller.name,
-                )
-                session.add(source)
-                await _flush(session, body.name)
+        async with transaction(self.sessions) as session:
+            source = Source(
+                id=new_id(),
+                name=body.name,
+                source_type=body.source_type.value,
+                config=stored,
+                connection_id=await _connection_id(session, config),
+                domain=body.domain,
+                parser_type=body.parser_type.value if body.parser_type else None,
+                parser_config=body.parser_config,
+                enabled=body.enabled,
+                created_by=caller.name,
+            )
+            session.add(source)
+            await _flush(session, body.name)
         if body.cron_expression is not None:
             try:
                 await self._set_clock(source, body.cron_expression)
@@ -99,9 +98,8 @@ class Registry:
 
     async def read(self, id_or_name: str) -> SourceDetail:
         """One source. Raises `NotFound`."""
-        with database_errors():
-            async with self.sessions() as session:
-                source = await find_source(session, id_or_name)
+        async with reading(self.sessions) as session:
+            source = await find_source(session, id_or_name)
         return _detail(source, await self.clocks.read(source))
 
     async def update(self, id_or_name: str, body: SourceUpdate) -> SourceDetail:
@@ -111,11 +109,10 @@ class Registry:
         _check_parser(None, body.parser_type, body.parser_config)
         if body.cron_expression is not None:
             await self.clocks.check(body.name or id_or_name, body.cron_expression, is_new=False)
-        with database_errors():
-            async with self.sessions.begin() as session:
-                source = await find_source(session, id_or_name, to_change=True)
-                await self._change(session, source, body)
-                await _flush(session, source.name)
+        async with transaction(self.sessions) as session:
+            source = await find_source(session, id_or_name, to_change=True)
+            await self._change(session, source, body)
+            await _flush(session, source.name)
         if "cron_expression" in body.model_fields_set:
             await self._set_clock(source, body.cron_expression)
         elif body.model_fields_set & {"name", "domain"}:
@@ -126,9 +123,8 @@ class Registry:
 
     async def delete(self, store: BlobStore, id_or_name: str) -> ActionResponse:
         """Delete a source with its fetches and what the cache has of it; safe to repeat. Raises `NotFound`."""
-        with database_errors():
-            async with self.sessions() as session:
-                source = await find_source(session, id_or_name)
+        async with reading(self.sessions) as session:
+            source = await find_source(session, id_or_name)
         # First, so that nothing is left that fetches what is not there.
         await self.clocks.remove(source)
         await self._forget(source.id)
@@ -156,17 +152,15 @@ class Registry:
 
     async def _set_clock(self, source: Source, cron: str | None) -> None:
         schedule_id = await self.clocks.set(source, cron)
-        with database_errors():
-            async with self.sessions.begin() as session:
-                mine = update(Source).where(Source.id == source.id)
-                await session.execute(mine.values(schedule_id=schedule_id))
+        async with transaction(self.sessions) as session:
+            mine = update(Source).where(Source.id == source.id)
+            await session.execute(mine.values(schedule_id=schedule_id))
 
     async def _forget(self, source_id: str) -> None:
-        with database_errors():
-            async with self.sessions.begin() as session:
-                source = await session.get(Source, source_id)
-                if source is not None:
-                    await session.delete(source)
+        async with transaction(self.sessions) as session:
+            source = await session.get(Source, source_id)
+            if source is not None:
+                await session.delete(source)
 
 
 async def list_sources(session: AsyncSession, query: SourceQuery, page: PageRequest) -> Page[SourceSummary]:
@@ -178,10 +172,9 @@ async def list_sources(session: AsyncSession, query: SourceQuery, page: PageRequ
         conditions.append(Source.domain == query.domain)
     if query.enabled is not None:
         conditions.append(Source.enabled.is_(query.enabled))
-    total = await session.scalar(select(func.count()).select_from(Source).where(*conditions)) or 0
     wanted = select(Source).where(*conditions).order_by(Source.created_at.desc(), Source.id.desc())
-    rows = await session.scalars(wanted.offset(page.offset).limit(page.limit))
-    return make_page([SourceSummary(**_summary(row)) for row in rows], total, page)
+    rows, total = await paginate(session, wanted, page)
+    return make_page([SourceSummary(**_summary(row)) for (row,) in rows], total, page)
 
 
 def _summary(source: Source) -> dict[str, Any]:

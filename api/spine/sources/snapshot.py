@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.cache.service import NewEntry, content_hash_of, count_read, hold_all, touch
 from spine.cache.statements import upsert
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, transaction
 from spine.sources.fetch_state import find_source
 from spine.tables.base import utc_now
 from spine.tables.cache import CacheEntry
@@ -38,40 +38,36 @@ async def find_current(
     Content is fresh until its `cache_ttl_seconds` are over, or for `max_age` after the fetch where that is given. A
     source with neither is asked each time, and so is one that was configured otherwise since. Raises `NotFound`.
     """
-    with database_errors():
-        async with sessions.begin() as session:
-            found = await _read(session, await find_source(session, id_or_name))
-            if found is None or not _is_fresh(found, max_age):
-                return None
-            await _hold(session, found[0], holder, seconds)
-            return found[0]
+    async with transaction(sessions) as session:
+        found = await _read(session, await find_source(session, id_or_name))
+        if found is None or not _is_fresh(found, max_age):
+            return None
+        await _hold(session, found[0], holder, seconds)
+        return found[0]
 
 
 async def read_current(sessions: SessionFactory, id_or_name: str, *, holder: str, seconds: float) -> Current | None:
     """The content of a source as it is, held for `seconds`; None where there is none. Raises `NotFound`."""
-    with database_errors():
-        async with sessions.begin() as session:
-            found = await _read(session, await find_source(session, id_or_name))
-            if found is None:
-                return None
-            await _hold(session, found[0], holder, seconds)
-            return found[0]
+    async with transaction(sessions) as session:
+        found = await _read(session, await find_source(session, id_or_name))
+        if found is None:
+            return None
+        await _hold(session, found[0], holder, seconds)
+        return found[0]
 
 
 async def note_hit(sessions: SessionFactory) -> None:
     """Count a reading of content that was fresh and there; a fetch counts for who waited for it."""
-    with database_errors():
-        async with sessions.begin() as session:
-            await count_read(session, hit=True)
+    async with transaction(sessions) as session:
+        await count_read(session, hit=True)
 
 
 async def note_use(sessions: SessionFactory, run_id: UUID, current: Current) -> None:
     """Write down that a flow run worked on what a fetch brought; safe to repeat."""
     use = {"run_id": run_id, "fetch_id": current.fetch_id, "capture_id": current.capture_id, "used_at": utc_now()}
-    with database_errors():
-        async with sessions.begin() as session:
-            # Steps of the run that work on it at once note it at once, too.
-            await session.execute(upsert(session, SourceUse).values(use).on_conflict_do_nothing())
+    async with transaction(sessions) as session:
+        # Steps of the run that work on it at once note it at once, too.
+        await session.execute(upsert(session, SourceUse).values(use).on_conflict_do_nothing())
 
 
 async def _read(session: AsyncSession, source: Source) -> tuple[Current, datetime, datetime | None] | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from spine.prefect.client import Log, State
-from spine.workflows.schemas import ErrorCategory as Category
+from spine.schemas import ErrorCategory as Category
 
 # "Flow run encountered an exception: ValueError: no rows" (a flow), "Task run encountered an exception ValueError: ..."
 _STATE_MESSAGE = re.compile(

@@ -14,7 +14,7 @@ from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
 from spine.auth.callers import Caller
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, database_errors, transaction
 from spine.errors import BadRequest, Conflict
 from spine.prefect.client import FlowRun, Prefect, SetStateStatus
 from spine.prefect.results import ResultReference, ResultUnreadable, check_reusable, expire_result
@@ -151,6 +151,5 @@ async def _claim(sessions: SessionFactory, run: FlowRun, from_step: str | None, 
 
 
 async def _release(sessions: SessionFactory, run: FlowRun) -> None:
-    with database_errors():
-        async with sessions.begin() as session:
-            await session.execute(delete(RetryClaim).where(RetryClaim.state_id == run.state_id))
+    async with transaction(sessions) as session:
+        await session.execute(delete(RetryClaim).where(RetryClaim.state_id == run.state_id))

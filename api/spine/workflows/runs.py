@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading
 from spine.errors import NotFound
 from spine.pagination import Page, PageRequest, make_page
 from spine.prefect.client import Flow, FlowRun, Log, Prefect, TaskRun
@@ -83,9 +83,8 @@ async def show_run(prefect: Prefect, sessions: SessionFactory, run_id: str) -> W
     """
     detail = await read_run(prefect, run_id)
     if detail.capture_id is None:
-        with database_errors():
-            async with sessions() as session:
-                detail.capture_id = await capture_used(session, detail.run_id)
+        async with reading(sessions) as session:
+            detail.capture_id = await capture_used(session, detail.run_id)
     return detail
 
 

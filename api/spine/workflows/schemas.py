@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from spine.schemas import CaseInsensitiveEnum
+from spine.schemas import CaseInsensitiveEnum, ErrorCategory
 
 
 class RunStatus(CaseInsensitiveEnum):
@@ -44,23 +44,6 @@ class TriggerStatus(CaseInsensitiveEnum):
 
     PENDING = "PENDING"
     STARTED = "STARTED"
-
-
-class ErrorCategory(CaseInsensitiveEnum):
-    """What kind of thing went wrong."""
-
-    NETWORK = "NETWORK"
-    DATABASE = "DATABASE"
-    STORAGE = "STORAGE"
-    SOURCE = "SOURCE"
-    PARSE = "PARSE"
-    VALIDATION = "VALIDATION"
-    CONFIG = "CONFIG"
-    AUTH = "AUTH"
-    PIPELINE = "PIPELINE"
-    ORCHESTRATION = "ORCHESTRATION"
-    INTERNAL = "INTERNAL"
-    UNKNOWN = "UNKNOWN"
 
 
 class WorkflowRunSummary(BaseModel):

@@ -7,8 +7,9 @@ from uuid import UUID
 
 from spine.prefect.client import Log, Prefect, TaskRunResult
 from spine.prefect.results import ResultUnreadable, read_result
+from spine.schemas import ErrorCategory
 from spine.workflows.failures import category_of, message_of
-from spine.workflows.schemas import ErrorCategory, RunStatus, StepStatus, WorkflowStepDetail
+from spine.workflows.schemas import RunStatus, StepStatus, WorkflowStepDetail
 from spine.workflows.steps import Step
 
 # Larger outputs are cut: an answer about a run is no way to move data.

@@ -5,7 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 from spine.sources.parsers import Parsed, ParserConfig, ParserType, parse, to_arrow
 
 
@@ -22,7 +23,7 @@ class Desk:
     def refusal(self, content: bytes, kind: str, name: str = "file", **config: Any) -> str:
         with pytest.raises(FetchFailure) as caught:
             self.parse(content, kind, name, **config)
-        assert caught.value.category is FailureCategory.PARSE
+        assert caught.value.category is ErrorCategory.PARSE
         assert caught.value.__cause__ is None
         return caught.value.sentence
 

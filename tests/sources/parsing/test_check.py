@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 from spine.sources.parsers import ParserConfig, ParserType, parse
 
 MOST_CALLS = 5
@@ -41,7 +42,7 @@ FILES: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("name", FILES)
 def test_parsing_ends_with_what_the_check_raises(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(FILES[name]())
-    late = FetchFailure(FailureCategory.SOURCE, "It is late.")
+    late = FetchFailure(ErrorCategory.SOURCE, "It is late.")
     calls = 0
 
     def check() -> None:
@@ -68,7 +69,7 @@ def test_looking_for_the_lines_of_bad_rows_may_end_too(tmp_path: Path) -> None:
     def end_later() -> None:
         calls[1] += 1
         if calls[1] == calls[0]:
-            raise FetchFailure(FailureCategory.SOURCE, "It is late.")
+            raise FetchFailure(ErrorCategory.SOURCE, "It is late.")
 
     assert parse(tmp_path / "x", "x", ParserType.CSV, config, count).examples[0].line == TIMES + 2
     with pytest.raises(FetchFailure, match="late"):

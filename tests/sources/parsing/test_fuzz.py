@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 from spine.sources.parsers import ParserType
 
 from tests.sources.parsing.support import Desk
@@ -49,7 +50,7 @@ def mutated(content: bytes, choose: random.Random) -> bytes:
 def try_it(desk: Desk, content: bytes, kind: str, name: str, **config: object) -> None:
     for act in (desk.parse, desk.table):
         if (failure := failure_of(lambda: act(content, kind, name, **config))) is not None:  # noqa: B023
-            assert failure.category is FailureCategory.PARSE
+            assert failure.category is ErrorCategory.PARSE
             assert len(failure.sentence) < 400
 
 

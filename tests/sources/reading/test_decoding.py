@@ -4,7 +4,8 @@ import zlib
 from collections.abc import Iterator
 
 import pytest
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 from spine.sources.readers.base import CHUNK
 from spine.sources.readers.decoding import gunzipped
 
@@ -37,7 +38,7 @@ def test_a_gzip_bomb_is_refused_where_max_bytes_says_nothing() -> None:
         site.always = refuse(200, packed(b"", 128), Content_Encoding="gzip")
         source = config_of("http", url=f"http://127.0.0.1:{site.port}/rows.csv")
         failed = failure(source.open_reader({}, OPEN, limits()))
-    assert (failed.category, failed.transient) == (FailureCategory.SOURCE, False)
+    assert (failed.category, failed.transient) == (ErrorCategory.SOURCE, False)
     assert "rows.csv is sent as gzip that expands to more than 100,000,000 bytes" in failed.sentence
 
 

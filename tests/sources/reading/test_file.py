@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 from spine.sources.readers import file as reading
 from spine.sources.readers.base import Item, Unchanged
 from spine.sources.readers.file import FileReader
@@ -56,7 +57,7 @@ def test_a_path_is_relative_to_the_only_root(root: Path, tmp_path: Path) -> None
     assert read_one(reader("a", root))[1] == b"1"
     assert read_one(reader("?", root))[1] == b"1"
     refused = failure(reader("a", root, tmp_path))
-    assert refused.category is FailureCategory.CONFIG
+    assert refused.category is ErrorCategory.CONFIG
     assert "must be absolute" in refused.sentence
 
 
@@ -94,7 +95,7 @@ def test_a_pattern_gives_every_file_in_order(root: Path) -> None:
     assert [content for _, content in found] == [b"a.csv", b"b.csv", b"x/c.csv", b"x/c.csv"]
     assert [item.key for item, _ in found] == [str(root / name) for name in ("a.csv", "b.csv", "link.csv", "x/c.csv")]
     nothing = failure(reader(root / "*.parquet", root))
-    assert (nothing.category, nothing.transient) == (FailureCategory.SOURCE, False)
+    assert (nothing.category, nothing.transient) == (ErrorCategory.SOURCE, False)
 
 
 def test_a_pattern_begins_with_folders_whatever_their_names_and_whether_they_are_links(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_the_deadline_holds_while_folders_are_searched(root: Path) -> None:
 def test_no_root_closes_all_files(root: Path) -> None:
     (root / "a").write_bytes(b"1")
     closed = failure(reader(root / "a"))
-    assert closed.category is FailureCategory.CONFIG
+    assert closed.category is ErrorCategory.CONFIG
     assert "SPINE_FILE_ROOTS" in closed.sentence
 
 
@@ -131,7 +132,7 @@ def test_a_path_outside_is_refused(root: Path, tmp_path: Path, path: str) -> Non
     (tmp_path / "secret").write_bytes(b"secret")
     (tmp_path / "rootx").mkdir()
     (tmp_path / "rootx" / "secret").write_bytes(b"secret")
-    assert failure(reader(path.format(root=root), root)).category is FailureCategory.CONFIG
+    assert failure(reader(path.format(root=root), root)).category is ErrorCategory.CONFIG
 
 
 @pytest.mark.parametrize("pattern", ["link", "li*", "folder/secret", "folder/*", "**/secret"])
@@ -141,7 +142,7 @@ def test_a_link_that_leads_out_is_refused(root: Path, tmp_path: Path, pattern: s
     (root / "folder").symlink_to(tmp_path / "outside")
     (root / "link").symlink_to(tmp_path / "outside" / "secret")
     refused = failure(reader(root / pattern, root))
-    assert refused.category in (FailureCategory.CONFIG, FailureCategory.SOURCE)
+    assert refused.category in (ErrorCategory.CONFIG, ErrorCategory.SOURCE)
     assert str(tmp_path / "outside") not in refused.sentence
 
 
@@ -172,7 +173,7 @@ def test_a_link_put_in_place_between_check_and_opening_leads_nowhere(
 
     monkeypatch.setattr(reading, "_open_below", swap_first)
     refused = failure(reader(root / "folder" / "a", root))
-    assert (refused.category, refused.transient) == (FailureCategory.SOURCE, True)
+    assert (refused.category, refused.transient) == (ErrorCategory.SOURCE, True)
 
 
 def test_folders_fifos_and_devices_are_refused_at_once(root: Path) -> None:
@@ -180,16 +181,16 @@ def test_folders_fifos_and_devices_are_refused_at_once(root: Path) -> None:
     os.mkfifo(root / "fifo")
     for path, below in ((root / "folder", root), (root / "fifo", root), (Path("/dev/zero"), Path("/dev"))):
         refused = failure(reader(path, below))
-        assert refused.category is FailureCategory.CONFIG
+        assert refused.category is ErrorCategory.CONFIG
         assert "no regular file" in refused.sentence
 
 
 def test_a_missing_file_and_one_that_may_not_be_read_are_told_apart(root: Path) -> None:
     missing = failure(reader(root / "a", root))
-    assert (missing.category, missing.transient) == (FailureCategory.SOURCE, False)
-    assert failure(reader(root / "a" / "b", root)).category is FailureCategory.SOURCE
+    assert (missing.category, missing.transient) == (ErrorCategory.SOURCE, False)
+    assert failure(reader(root / "a" / "b", root)).category is ErrorCategory.SOURCE
     (root / "loop").symlink_to(root / "loop")
-    assert failure(reader(root / "loop", root)).category is FailureCategory.SOURCE
+    assert failure(reader(root / "loop", root)).category is ErrorCategory.SOURCE
 
 
 def _grow(file: Path) -> None:
@@ -220,7 +221,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_handed_out_as_whole(root: P
     change(file)
     with pytest.raises(FetchFailure) as caught:
         list(chunks)
-    assert (caught.value.category, caught.value.transient) == (FailureCategory.SOURCE, True)
+    assert (caught.value.category, caught.value.transient) == (ErrorCategory.SOURCE, True)
     opened.close()
 
 
@@ -229,7 +230,7 @@ def test_max_bytes_holds_for_the_sum_of_all_files(root: Path) -> None:
         (root / name).write_bytes(b"x" * 600)
     assert len(read(reader(root / "*", root, max_bytes=1200))) == 2
     too_much = failure(reader(root / "*", root, max_bytes=1199))
-    assert (too_much.category, too_much.transient) == (FailureCategory.SOURCE, False)
+    assert (too_much.category, too_much.transient) == (ErrorCategory.SOURCE, False)
     assert "1,199 bytes that max_bytes" in too_much.sentence
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 from spine.sources.readers.base import Item, Unchanged, Validators
 from spine.sources.types.base import SourceConfig
 
@@ -116,7 +117,7 @@ def test_a_server_that_ignores_conditions_but_has_the_same_strong_etag_is_believ
 
 def test_a_304_that_was_not_asked_for_is_no_content(site: Receiver) -> None:
     site.always = refuse(304)
-    assert failure(source(site).open_reader({}, OPEN, limits())).category is FailureCategory.SOURCE
+    assert failure(source(site).open_reader({}, OPEN, limits())).category is ErrorCategory.SOURCE
 
 
 def test_a_post_is_never_conditional(site: Receiver) -> None:
@@ -160,7 +161,7 @@ def test_other_answers_are_failures(site: Receiver, status: int, category: str, 
 def test_half_an_answer_is_not_handed_out_as_whole(site: Receiver, answer: bytes) -> None:
     site.always = raw(answer)
     failed = failure(source(site).open_reader({}, OPEN, limits()))
-    assert (failed.category, failed.transient) == (FailureCategory.NETWORK, True)
+    assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)
     assert "before all of" in failed.sentence
 
 
@@ -170,7 +171,7 @@ def test_half_an_answer_is_not_handed_out_as_whole(site: Receiver, answer: bytes
 def test_what_is_no_http_is_a_failure_of_the_network(site: Receiver, answer: bytes) -> None:
     site.always = raw(answer) if answer else drop
     failed = failure(source(site).open_reader({}, OPEN, limits()))
-    assert (failed.category, failed.transient) == (FailureCategory.NETWORK, True)
+    assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)
 
 
 def test_compressed_content_is_decoded_whatever_its_name(site: Receiver) -> None:
@@ -185,7 +186,7 @@ def test_compressed_content_is_decoded_whatever_its_name(site: Receiver) -> None
 @pytest.mark.parametrize(("coding", "body"), [("br", b"x"), ("gzip, gzip", b"x"), ("gzip", b"no gzip")])
 def test_a_coding_that_cannot_be_read_is_a_failure(site: Receiver, coding: str, body: bytes) -> None:
     site.always = refuse(200, body, Content_Encoding=coding)
-    assert failure(source(site).open_reader({}, OPEN, limits())).category is FailureCategory.SOURCE
+    assert failure(source(site).open_reader({}, OPEN, limits())).category is ErrorCategory.SOURCE
 
 
 def test_a_gzip_bomb_meets_max_bytes(site: Receiver) -> None:
@@ -209,7 +210,7 @@ def test_a_gzip_bomb_meets_max_bytes(site: Receiver) -> None:
 
 def test_max_bytes_is_met_before_the_body_where_its_length_is_told_and_in_it_otherwise(site: Receiver) -> None:
     failed = failure(source(site).open_reader({}, OPEN, limits(max_bytes=1000)))
-    assert (failed.category, failed.transient) == (FailureCategory.SOURCE, False)
+    assert (failed.category, failed.transient) == (ErrorCategory.SOURCE, False)
     site.always = raw(b"HTTP/1.1 200 OK\r\n\r\n" + CONTENT)
     assert "1,000 bytes" in failure(source(site).open_reader({}, OPEN, limits(max_bytes=1000))).sentence
 
@@ -241,13 +242,13 @@ def test_the_deadline_ends_a_server_that_drips_or_hangs(site: Receiver, behaviou
     began = time.monotonic()
     failed = failure(source(site).open_reader({}, OPEN, limits(seconds=0.7)))
     assert time.monotonic() - began < 2
-    assert (failed.category, failed.transient) == (FailureCategory.NETWORK, True)
+    assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)
     assert "0.7 s that timeout_seconds allows" in failed.sentence
 
 
 def test_nobody_there_is_a_failure_of_the_network(site: Receiver) -> None:
     failed = failure(config_of("http", url="http://127.0.0.1:1/a").open_reader({}, OPEN, limits()))
-    assert (failed.category, failed.transient) == (FailureCategory.NETWORK, True)
+    assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)
 
 
 SECRETS = ("s3cr3t-query", "s3cr3t-header", "s3cr3t-password", "czNjcjN0")

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 import trustme
-from spine.egress.fetch_failure import FailureCategory
+from spine.schemas import ErrorCategory
 from spine.sources.readers.base import Unchanged
 from spine.sources.readers.http import HttpReader
 from spine.sources.readers.http_semantics import same_origin
@@ -111,7 +111,7 @@ def test_five_redirects_are_followed(site: Receiver, count: int) -> None:
         assert read_one(reader(site))[1] == b"ok"
     else:
         failed = failure(reader(site))
-        assert (failed.category, len(site.requests)) == (FailureCategory.SOURCE, 6)
+        assert (failed.category, len(site.requests)) == (ErrorCategory.SOURCE, 6)
 
 
 @pytest.mark.parametrize(
@@ -121,14 +121,14 @@ def test_five_redirects_are_followed(site: Receiver, count: int) -> None:
 def test_a_redirect_to_a_forbidden_address_is_not_followed(site: Receiver, target: str) -> None:
     site.always = refuse(302, b"", Location=target)
     failed = failure(reader(site))
-    assert (failed.category, failed.transient) == (FailureCategory.CONFIG, False)
+    assert (failed.category, failed.transient) == (ErrorCategory.CONFIG, False)
     assert "never allowed" in failed.sentence
 
 
 def test_a_name_that_leads_to_a_forbidden_address_is_not_connected_to(site: Receiver) -> None:
     config = config_of("http", url=url(site, host="localhost"))
     failed = failure(config.open_reader({}, CLOSED, limits()))
-    assert failed.category is FailureCategory.CONFIG
+    assert failed.category is ErrorCategory.CONFIG
     assert "SPINE_ALLOW_PRIVATE_ADDRESSES" in failed.sentence
     assert not site.requests
 
@@ -136,7 +136,7 @@ def test_a_name_that_leads_to_a_forbidden_address_is_not_connected_to(site: Rece
 @pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://a/b", "http://", "http://a:b:c/", "gopher:x"])
 def test_a_redirect_to_anything_but_http_is_a_failure(site: Receiver, target: str) -> None:
     site.always = refuse(302, b"", Location=target)
-    assert failure(reader(site)).category is FailureCategory.SOURCE
+    assert failure(reader(site)).category is ErrorCategory.SOURCE
 
 
 def test_over_tls_a_certificate_must_be_trusted_and_no_redirect_leaves_it(
@@ -146,14 +146,14 @@ def test_over_tls_a_certificate_must_be_trusted_and_no_redirect_leaves_it(
     with tls_receiver(authority) as safe:
         config = config_of("http", url=f"https://127.0.0.1:{safe.port}/a")
         failed = failure(config.open_reader({}, OPEN, limits()))
-        assert (failed.category, failed.transient) == (FailureCategory.NETWORK, False)
+        assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, False)
         assert "certificate that is not trusted" in failed.sentence
         authority.cert_pem.write_to_path(tmp_path / "ca.pem")
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         assert read_one(config.open_reader({}, OPEN, limits()))[1] == b"ok"
         safe.always = refuse(302, b"", Location=url(site))
         failed = failure(config.open_reader({}, OPEN, limits()))
-    assert failed.category is FailureCategory.SOURCE
+    assert failed.category is ErrorCategory.SOURCE
     assert "from https to http" in failed.sentence
     assert not site.requests
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 import pytest
-from spine.egress.fetch_failure import FailureCategory
+from spine.schemas import ErrorCategory
 from spine.sources.readers.base import Item, Reader, Unchanged, Validators
 
 from tests.sources.reading.support import (
@@ -143,9 +143,9 @@ def test_a_compressed_object_is_decoded_as_over_http(endpoint: str, store: Any) 
 def test_what_is_not_there_is_told(endpoint: str, store: Any) -> None:
     for key in ("none", "none/*"):
         failed = failure(reader(endpoint, key))
-        assert (failed.category, failed.transient) == (FailureCategory.SOURCE, False)
+        assert (failed.category, failed.transient) == (ErrorCategory.SOURCE, False)
     config = config_of("s3", bucket="no-such-bucket", key="*", endpoint_url=endpoint)
-    assert failure(config.open_reader({}, OPEN, limits())).category is FailureCategory.SOURCE
+    assert failure(config.open_reader({}, OPEN, limits())).category is ErrorCategory.SOURCE
 
 
 def test_without_references_the_identity_of_spine_is_not_lent(site: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_a_forbidden_address_is_not_connected_to(endpoint: str, store: Any, key:
         config = config_of("s3", bucket="desk", key=key, endpoint_url=url)
         began = time.monotonic()
         failed = failure(config.open_reader({}, settings, limits()))
-        assert (failed.category, failed.transient) == (FailureCategory.CONFIG, False)
+        assert (failed.category, failed.transient) == (ErrorCategory.CONFIG, False)
         assert "address" in failed.sentence
         assert time.monotonic() - began < 5
 
@@ -227,14 +227,14 @@ def drip(handler: Handler) -> None:
 def test_half_an_object_is_not_handed_out_as_whole(site: Receiver) -> None:
     site.always = half
     failed = failure(reader(f"http://127.0.0.1:{site.port}", "a"))
-    assert (failed.category, failed.transient) == (FailureCategory.NETWORK, True)
+    assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)
     assert "before all of" in failed.sentence
 
 
 def test_an_object_that_is_replaced_after_it_was_listed_is_not_mixed_up(site: Receiver) -> None:
     site.behaviours = [listing("a"), answer(412, "PreconditionFailed")]
     failed = failure(reader(f"http://127.0.0.1:{site.port}", "*"))
-    assert (failed.category, failed.transient) == (FailureCategory.SOURCE, True)
+    assert (failed.category, failed.transient) == (ErrorCategory.SOURCE, True)
     assert site.requests[1].headers["If-Match"] == '"1"'
     site.behaviours = [listing("a"), refuse(200, b"ok", ETag='"2"')]
     assert "was changed" in failure(reader(f"http://127.0.0.1:{site.port}", "*")).sentence
@@ -246,13 +246,13 @@ def test_limits_hold(site: Receiver, endpoint: str, store: Any) -> None:
     began = time.monotonic()
     failed = failure(reader(f"http://127.0.0.1:{site.port}", "a", seconds=0.8))
     assert time.monotonic() - began < 5
-    assert (failed.category, failed.transient) == (FailureCategory.NETWORK, True)
+    assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)
     assert "0.8 s that timeout_seconds" in failed.sentence
 
 
 def test_nobody_there_is_a_failure_of_the_network() -> None:
     failed = failure(reader("http://127.0.0.1:1", "a"))
-    assert (failed.category, failed.transient) == (FailureCategory.NETWORK, True)
+    assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)
 
 
 def test_without_an_endpoint_it_is_amazon_whatever_the_environment_says(
@@ -267,7 +267,7 @@ def test_without_an_endpoint_it_is_amazon_whatever_the_environment_says(
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{site.port}")
     failed = failure(config_of("s3", bucket="desk", key="a").open_reader({}, OPEN, limits()))
-    assert (failed.category, failed.transient) == (FailureCategory.NETWORK, True)
+    assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)
     assert set(asked) == {"desk.s3.amazonaws.com"}
     assert not site.requests
 

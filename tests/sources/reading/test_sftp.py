@@ -8,7 +8,8 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 from spine.sources.readers.base import Item, Reader, Unchanged
 
 from tests.sources.reading.sftp_server import PASSWORD, USER, SftpServer, sftp_server
@@ -132,8 +133,8 @@ def test_a_pattern_gives_every_file_in_order(server: SftpServer, pattern: str, e
 def test_what_is_not_there_or_no_file_is_told(server: SftpServer) -> None:
     for path in ("/none", "/none/*", "/in/*.parquet", "/top.csv/x"):
         failed = failure(reader(server, path))
-        assert (failed.category, failed.transient) == (FailureCategory.SOURCE, False), path
-    assert failure(reader(server, "/in")).category is FailureCategory.CONFIG
+        assert (failed.category, failed.transient) == (ErrorCategory.SOURCE, False), path
+    assert failure(reader(server, "/in")).category is ErrorCategory.CONFIG
 
 
 def test_a_name_that_is_no_utf8_is_told_where_it_stands_in_the_way(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_a_name_that_is_no_utf8_is_told_where_it_stands_in_the_way(tmp_path: Pat
         settle(path)
     with sftp_server(tmp_path) as server:
         failed = failure(reader(server, "/*.csv"))
-        assert (failed.category, failed.transient) == (FailureCategory.SOURCE, False)
+        assert (failed.category, failed.transient) == (ErrorCategory.SOURCE, False)
         assert "is not UTF-8; a folder with such a name in it" in failed.sentence
         assert read_one(reader(server, "/a.csv"))[1] == b"1"
 
@@ -164,7 +165,7 @@ def test_a_server_with_another_key_is_told_nothing(server: SftpServer, form: str
     key = other.get_fingerprint() if form == "fingerprint" else other.export_public_key().decode().strip()
     server.logins.clear()
     failed = failure(reader(server, "/top.csv", host_key=key))
-    assert (failed.category, failed.transient) == (FailureCategory.AUTH, False)
+    assert (failed.category, failed.transient) == (ErrorCategory.AUTH, False)
     assert (server.fingerprint in failed.sentence) is (form != "other type")
     assert not server.logins
 
@@ -204,7 +205,7 @@ def test_a_wrong_password_or_key_is_told_without_showing_it(server: SftpServer) 
     for name, secret in tries.items():
         config = config_of("sftp", **given, **{name: "env:X"})
         failed = failure(config.open_reader({name: secret}, OPEN, limits()))
-        assert (failed.category, failed.transient) == (FailureCategory.AUTH, False)
+        assert (failed.category, failed.transient) == (ErrorCategory.AUTH, False)
         assert secret not in failed.sentence
     config = config_of("sftp", **given, private_key_ref="env:X")
     with pytest.raises(FetchFailure, match="is no private key") as caught:
@@ -236,7 +237,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_handed_out_as_whole(server:
     change(file)
     with pytest.raises(FetchFailure) as caught:
         list(item.chunks)
-    assert (caught.value.category, caught.value.transient) == (FailureCategory.SOURCE, True)
+    assert (caught.value.category, caught.value.transient) == (ErrorCategory.SOURCE, True)
     opened.close()
 
 
@@ -249,7 +250,7 @@ def test_limits_hold(server: SftpServer) -> None:
     finally:
         server.hangs.clear()
     assert time.monotonic() - began < 2.5
-    assert (failed.category, failed.transient) == (FailureCategory.NETWORK, True)
+    assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)
     assert "0.8 s that timeout_seconds" in failed.sentence
 
 
@@ -265,11 +266,11 @@ def test_a_forbidden_address_is_not_connected_to(server: SftpServer) -> None:
         password_ref="env:PW",
     )
     failed = failure(config.open_reader({"password_ref": PASSWORD}, CLOSED, limits()))
-    assert failed.category is FailureCategory.CONFIG
+    assert failed.category is ErrorCategory.CONFIG
     assert "SPINE_ALLOW_PRIVATE_ADDRESSES" in failed.sentence
     assert not server.logins
 
 
 def test_nobody_there_is_a_failure_of_the_network(server: SftpServer) -> None:
     failed = failure(reader(server, "/a", port=1))  # type: ignore[arg-type]
-    assert (failed.category, failed.transient) == (FailureCategory.NETWORK, True)
+    assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)

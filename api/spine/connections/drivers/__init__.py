@@ -3,7 +3,8 @@
 from importlib import import_module
 
 from spine.connections.drivers.base import Driver
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 
 _MODULES = {
     "postgresql": "spine.connections.drivers.postgresql",
@@ -20,5 +21,5 @@ def driver_of(db_type: str) -> Driver:
         driver: Driver = import_module(_MODULES[db_type]).DRIVER
     except ImportError as broken:
         sentence = f"The driver for {db_type} cannot be loaded where this runs: {broken}."
-        raise FetchFailure(FailureCategory.CONFIG, sentence) from None
+        raise FetchFailure(ErrorCategory.CONFIG, sentence) from None
     return driver

@@ -16,8 +16,9 @@ import structlog
 
 from spine.connections.resolved_connection import ConnectionTarget
 from spine.egress.addresses import refusal
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guard import guarded
+from spine.schemas import ErrorCategory
 
 SECONDS_TO_CONNECT = 30.0
 log = structlog.get_logger("spine.connections")
@@ -78,7 +79,7 @@ def explained(driver: Driver, target: ConnectionTarget) -> Iterator[None]:
         raise
     except UnicodeDecodeError:
         sentence = f"The database {target.name} sent text that is not in UTF-8; convert it in the query."
-        raise FetchFailure(FailureCategory.SOURCE, sentence) from None
+        raise FetchFailure(ErrorCategory.SOURCE, sentence) from None
     except Exception as error:
         raise driver.explain(target, error) or _broke(target, error) from None
 
@@ -87,7 +88,7 @@ def _broke(target: ConnectionTarget, error: Exception) -> FetchFailure:
     """What a driver did not foresee, without its message, of which nobody knows what it repeats."""
     kind = type(error).__name__
     log.error("driver_broke", connection=target.name, kind=kind, where="".join(format_tb(error.__traceback__)))
-    return FetchFailure(FailureCategory.SOURCE, f"The driver of the database {target.name} failed with {kind}.")
+    return FetchFailure(ErrorCategory.SOURCE, f"The driver of the database {target.name} failed with {kind}.")
 
 
 def abort_after(seconds: float, abort: Callable[[], None]) -> threading.Timer:
@@ -114,7 +115,7 @@ def connected(driver: Driver, target: ConnectionTarget, seconds: float) -> Sessi
             if time.monotonic() - began < most:
                 raise
             sentence = f"The database {target.name} could not be connected to within {most:g} s."
-            raise FetchFailure(FailureCategory.NETWORK, sentence, transient=True) from None
+            raise FetchFailure(ErrorCategory.NETWORK, sentence, transient=True) from None
         finally:
             clock.cancel()
 
@@ -127,13 +128,11 @@ def checked_addresses(target: ConnectionTarget) -> list[str]:
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except OSError:
-        raise FetchFailure(
-            FailureCategory.NETWORK, f"The host {target.host} cannot be found.", transient=True
-        ) from None
+        raise FetchFailure(ErrorCategory.NETWORK, f"The host {target.host} cannot be found.", transient=True) from None
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     for address in addresses:
         if (reason := refusal(address, target.allow_private)) is not None:
-            raise FetchFailure(FailureCategory.CONFIG, f"{target.host} cannot be connected to: {reason}.")
+            raise FetchFailure(ErrorCategory.CONFIG, f"{target.host} cannot be connected to: {reason}.")
     return addresses
 
 
@@ -145,7 +144,7 @@ def tls_context(target: ConnectionTarget) -> ssl.SSLContext:
         try:
             context.load_verify_locations(cadata=target.ca)
         except (ssl.SSLError, ValueError):
-            raise FetchFailure(FailureCategory.CONFIG, "What ssl_cert_ref names is no certificate in PEM.") from None
+            raise FetchFailure(ErrorCategory.CONFIG, "What ssl_cert_ref names is no certificate in PEM.") from None
     context.check_hostname = target.ssl_mode == "verify-full"
     if target.ssl_mode == "require":
         context.verify_mode = ssl.CERT_NONE
@@ -163,4 +162,4 @@ def system_authorities() -> str:
 def missing_package(extra: str, package: str) -> FetchFailure:
     """The driver is not installed."""
     sentence = f"The package {package} is not installed where this runs; install prefect-spine[{extra}]."
-    return FetchFailure(FailureCategory.CONFIG, sentence)
+    return FetchFailure(ErrorCategory.CONFIG, sentence)

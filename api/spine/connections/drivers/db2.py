@@ -6,7 +6,8 @@ from typing import Any
 
 from spine.connections.drivers.base import SECONDS_TO_CONNECT, Column, Rows, Session, checked_addresses, missing_package
 from spine.connections.resolved_connection import ConnectionTarget
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 
 try:
     import ibm_db  # type: ignore[import-not-found,unused-ignore]
@@ -34,12 +35,12 @@ class _Driver:
         }
         if target.ssl_mode in ("verify-ca", "verify-full"):
             sentence = "Spine cannot verify the certificate of a Db2 server; use ssl_mode require or disable."
-            raise FetchFailure(FailureCategory.CONFIG, sentence)
+            raise FetchFailure(ErrorCategory.CONFIG, sentence)
         if target.ssl_mode == "require":
             parts["SECURITY"] = "SSL"
         if any(";" in part for part in parts.values()):
             sentence = "A value of this connection has a semicolon, which Db2's client would take for its end."
-            raise FetchFailure(FailureCategory.CONFIG, sentence)
+            raise FetchFailure(ErrorCategory.CONFIG, sentence)
         text = "".join(f"{name}={value};" for name, value in parts.items())
         connection = ibm_db.connect(text, "", "", {ibm_db.SQL_ATTR_AUTOCOMMIT: ibm_db.SQL_AUTOCOMMIT_OFF})
         return _Session(ibm_db_dbi.Connection(connection))
@@ -50,15 +51,15 @@ class _Driver:
             return None
         said = target.scrubbed(str(error))
         if any(code in said for code in _LOGIN):
-            category = FailureCategory.AUTH
+            category = ErrorCategory.AUTH
         elif any(code in said for code in _QUERY):
-            category = FailureCategory.CONFIG
+            category = ErrorCategory.CONFIG
         elif any(code in said for code in _NETWORK):
-            category = FailureCategory.NETWORK
+            category = ErrorCategory.NETWORK
         else:
-            category = FailureCategory.SOURCE
+            category = ErrorCategory.SOURCE
         sentence = f"The database {target.name} says: {said}"
-        return FetchFailure(category, sentence, transient=category is FailureCategory.NETWORK)
+        return FetchFailure(category, sentence, transient=category is ErrorCategory.NETWORK)
 
 
 class _Session:

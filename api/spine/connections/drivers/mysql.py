@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from spine.connections.drivers.base import SECONDS_TO_CONNECT, Column, Rows, Session, missing_package, tls_context
 from spine.connections.resolved_connection import ConnectionTarget
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 
 try:
     import pymysql
@@ -75,17 +76,17 @@ class _Driver:
             return None
         code, said = (*error.args, 0, "")[:2] if error.args else (0, type(error).__name__)
         if code == _READ_ONLY:
-            category = FailureCategory.CONFIG
+            category = ErrorCategory.CONFIG
         elif code in _LOGIN or "Access denied" in str(said):
-            category = FailureCategory.AUTH
+            category = ErrorCategory.AUTH
         elif code in _QUERY or code in _TLS or "SSL" in str(said) or "certificate" in str(said):
-            category = FailureCategory.CONFIG
+            category = ErrorCategory.CONFIG
         elif code in _LOST:
-            category = FailureCategory.NETWORK
+            category = ErrorCategory.NETWORK
         else:
-            category = FailureCategory.SOURCE
+            category = ErrorCategory.SOURCE
         sentence = f"The database {target.name} says: {target.scrubbed(str(said))}"
-        return FetchFailure(category, sentence, transient=category is FailureCategory.NETWORK)
+        return FetchFailure(category, sentence, transient=category is ErrorCategory.NETWORK)
 
 
 class _NoPlainLogin:

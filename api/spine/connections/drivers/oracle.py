@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from spine.connections.drivers.base import SECONDS_TO_CONNECT, Column, Rows, Session, missing_package, tls_context
 from spine.connections.resolved_connection import ConnectionTarget
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 
 try:
     import oracledb
@@ -58,15 +59,15 @@ class _Driver:
         code = getattr(told, "code", 0)
         said = target.scrubbed(str(getattr(told, "message", "") or error))
         if code in _LOGIN:
-            category = FailureCategory.AUTH
+            category = ErrorCategory.AUTH
         elif code in _QUERY:
-            category = FailureCategory.CONFIG
+            category = ErrorCategory.CONFIG
         elif "DPY-4011" in said or "DPY-6" in said or "DPY-4024" in said:
-            category = FailureCategory.NETWORK
+            category = ErrorCategory.NETWORK
         else:
-            category = FailureCategory.SOURCE
+            category = ErrorCategory.SOURCE
         sentence = f"The database {target.name} says: {said}"
-        return FetchFailure(category, sentence, transient=category is FailureCategory.NETWORK)
+        return FetchFailure(category, sentence, transient=category is ErrorCategory.NETWORK)
 
 
 class _Session:

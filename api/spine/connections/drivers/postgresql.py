@@ -26,7 +26,8 @@ from spine.connections.drivers.base import (
     tls_context,
 )
 from spine.connections.resolved_connection import ConnectionTarget
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 
 # libpq takes a file that is not there for one that nobody wants to use.
 _NO_FILE = "/dev/null/none"
@@ -49,15 +50,15 @@ _NUMERIC = 1700
 _LEAST_SECONDS = 2
 # The classes of SQLSTATE, and single ones, by what they mean for who reads a source.
 _CATEGORIES = {
-    "28": FailureCategory.AUTH,
-    "42501": FailureCategory.AUTH,
-    "42601": FailureCategory.CONFIG,
-    "0A000": FailureCategory.CONFIG,
-    "25": FailureCategory.CONFIG,
-    "08": FailureCategory.NETWORK,
-    "53": FailureCategory.NETWORK,
-    "57": FailureCategory.NETWORK,
-    "58": FailureCategory.NETWORK,
+    "28": ErrorCategory.AUTH,
+    "42501": ErrorCategory.AUTH,
+    "42601": ErrorCategory.CONFIG,
+    "0A000": ErrorCategory.CONFIG,
+    "25": ErrorCategory.CONFIG,
+    "08": ErrorCategory.NETWORK,
+    "53": ErrorCategory.NETWORK,
+    "57": ErrorCategory.NETWORK,
+    "58": ErrorCategory.NETWORK,
 }
 _REFUSED_LOGIN = ("authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist")
 _TLS = ("SSL", "certificate", "TLS")
@@ -97,7 +98,7 @@ class _Driver:
             return None
         said = target.scrubbed(error.diag.message_primary or str(error)) or type(error).__name__
         category = _category(error, said)
-        transient = category is FailureCategory.NETWORK
+        transient = category is ErrorCategory.NETWORK
         return FetchFailure(category, f"The database {target.name} says: {said}", transient=transient)
 
 
@@ -114,14 +115,14 @@ def _authorities(target: ConnectionTarget, folder: str) -> str:
     return path
 
 
-def _category(error: psycopg.Error, said: str) -> FailureCategory:
+def _category(error: psycopg.Error, said: str) -> ErrorCategory:
     if error.sqlstate:
-        return _CATEGORIES.get(error.sqlstate, _CATEGORIES.get(error.sqlstate[:2], FailureCategory.SOURCE))
+        return _CATEGORIES.get(error.sqlstate, _CATEGORIES.get(error.sqlstate[:2], ErrorCategory.SOURCE))
     if any(text in said for text in _REFUSED_LOGIN):
-        return FailureCategory.AUTH
+        return ErrorCategory.AUTH
     if any(text in said for text in _TLS):
-        return FailureCategory.CONFIG
-    return FailureCategory.NETWORK
+        return ErrorCategory.CONFIG
+    return ErrorCategory.NETWORK
 
 
 class _Session:

@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from spine.connections.drivers.base import Column, Rows, Session
 from spine.connections.resolved_connection import ConnectionTarget
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 from spine.sources.readers.file import absolute_path
 
 _FORBIDDEN = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGMA}
@@ -32,11 +33,11 @@ class _Driver:
         said = target.scrubbed(str(error))
         name = error.sqlite_errorname if hasattr(error, "sqlite_errorname") else ""
         if name in ("SQLITE_READONLY", "SQLITE_AUTH") or "syntax error" in said:
-            category = FailureCategory.CONFIG
+            category = ErrorCategory.CONFIG
         elif name in ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_INTERRUPT"):
-            return FetchFailure(FailureCategory.SOURCE, f"The database {target.name} says: {said}", transient=True)
+            return FetchFailure(ErrorCategory.SOURCE, f"The database {target.name} says: {said}", transient=True)
         else:
-            category = FailureCategory.SOURCE
+            category = ErrorCategory.SOURCE
         return FetchFailure(category, f"The database {target.name} says: {said}")
 
 
@@ -45,9 +46,9 @@ def _real_path(target: ConnectionTarget) -> str:
     path = absolute_path(target.database, target.file_roots)
     real = Path(os.path.realpath(path))
     if not any(real.is_relative_to(os.path.realpath(root)) for root in target.file_roots):
-        raise FetchFailure(FailureCategory.CONFIG, f"{path} leads out of the folders that SPINE_FILE_ROOTS opens.")
+        raise FetchFailure(ErrorCategory.CONFIG, f"{path} leads out of the folders that SPINE_FILE_ROOTS opens.")
     if not real.is_file():
-        raise FetchFailure(FailureCategory.SOURCE, f"{path} is not there, or no file.")
+        raise FetchFailure(ErrorCategory.SOURCE, f"{path} is not there, or no file.")
     return str(real)
 
 

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+
 from spine.prefect.client import Deployment, ScheduleRow
 
 _LOCAL_PROJECT = "prefect.deployments.steps.set_working_directory"

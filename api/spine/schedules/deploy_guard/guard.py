@@ -2,8 +2,8 @@
 
 `prefect deploy` resumes each deployment that it names, and makes schedules without a slug anew, switched on. So
 deployments that are off, wholly or in part, are remembered as they were seen, and when one is on again,
-`spine.schedules.deploy_guard.verdicts` tells from what changed whether that was an operator or a deploy. After a deploy it is
-switched off again, but for what the file declares `active: true`.
+`spine.schedules.deploy_guard.verdicts` tells from what changed whether that was an operator or a deploy. After a
+deploy it is switched off again, but for what the file declares `active: true`.
 """
 
 import asyncio
@@ -13,7 +13,10 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from spine.database import SessionFactory, database_errors
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+
+from spine.database import SessionFactory, database_errors, reading, transaction
 from spine.errors import SpineError, Unavailable
 from spine.prefect.client import Deployment, Prefect
 from spine.schedules.deploy_guard.declared import declared_active
@@ -21,8 +24,6 @@ from spine.schedules.deploy_guard.verdicts import Verdict, deploy_shows, judge, 
 from spine.schedules.planning import TIME_FOR_THE_SCHEDULER, delete_unbegun, one_change_at_a_time, plan_again
 from spine.tables.base import utc_now
 from spine.tables.schedules import ScheduleHold
-from sqlalchemy import delete, select
-from sqlalchemy.exc import IntegrityError
 
 # Prefect stores an event up to five seconds after it occurred, and later under load.
 SECONDS_FOR_EVENTS_TO_ARRIVE = 12.0
@@ -132,11 +133,10 @@ def _is_paused(deployment: Deployment) -> bool:
 async def forget_all_but(sessions: SessionFactory, deployments: Sequence[Deployment]) -> None:
     """Forget deployments that are gone; these are all that there are."""
     existing = {deployment.id for deployment in deployments}
-    with database_errors():
-        async with sessions.begin() as session:
-            gone = set(await session.scalars(select(ScheduleHold.deployment_id))) - existing
-            for deployment_id in gone:
-                await session.execute(delete(ScheduleHold).where(ScheduleHold.deployment_id == deployment_id))
+    async with transaction(sessions) as session:
+        gone = set(await session.scalars(select(ScheduleHold.deployment_id))) - existing
+        for deployment_id in gone:
+            await session.execute(delete(ScheduleHold).where(ScheduleHold.deployment_id == deployment_id))
 
 
 async def _switch_off(prefect: Prefect, deployment: Deployment, verdict: Verdict) -> None:
@@ -164,9 +164,8 @@ async def _read(sessions: SessionFactory, deployments: Sequence[Deployment]) -> 
     wanted = select(ScheduleHold)
     if len(deployments) <= 500:
         wanted = wanted.where(ScheduleHold.deployment_id.in_([deployment.id for deployment in deployments]))
-    with database_errors():
-        async with sessions() as session:
-            return {hold.deployment_id: hold for hold in await session.scalars(wanted)}
+    async with reading(sessions) as session:
+        return {hold.deployment_id: hold for hold in await session.scalars(wanted)}
 
 
 def _says(hold: ScheduleHold, deployment: Deployment) -> bool:

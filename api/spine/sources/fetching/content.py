@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from spine.cache.failures import local_errors
 from spine.cache.service import NewEntry, content_hash_of
 from spine.cache.store import BlobStore, Part
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 from spine.sources.parsers import Parsed, ParserConfig, ParserType, parse, parser_for, to_arrow
 from spine.sources.readers.base import Item, Limits, Reader, Unchanged, Validators
 from spine.tables.sources import Source
@@ -53,7 +54,7 @@ class Format:
         if parser is None:
             return None
         # What is compressed can take hours to read, however small it is.
-        check = partial(limits.check_time, FailureCategory.SOURCE)
+        check = partial(limits.check_time, ErrorCategory.SOURCE)
         with local_errors():
             return parse(part.path, item.name, parser, self._config_for(item), check)
 
@@ -64,7 +65,7 @@ class Format:
     def _parser_of(self, file: ContentFile) -> ParserType:
         parser = parser_for(file.name, self.parser_type)
         if parser is None:
-            raise FetchFailure(FailureCategory.PARSE, f"{file.name} has no format that is known; set parser_type.")
+            raise FetchFailure(ErrorCategory.PARSE, f"{file.name} has no format that is known; set parser_type.")
         return parser
 
     def _config_for(self, item: Item | ContentFile) -> ParserConfig:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from spine.cache.service import renew_holds
 from spine.cache.store import BlobStore
-from spine.database import SessionFactory, database_errors, make_engine, make_sessions
-from spine.egress.fetch_failure import FailureCategory, FetchFailure, FetchLost
+from spine.database import SessionFactory, make_engine, make_sessions, transaction
+from spine.egress.fetch_failure import FetchFailure, FetchLost
 from spine.errors import DatabaseUnavailable, SpineError, Unavailable
 from spine.log_throttle import Outages
 from spine.prefect.client import Prefect
+from spine.schemas import ErrorCategory
 from spine.secrets.refs import resolve_ref
 from spine.settings import Settings
 from spine.sources.fetch_state import PROMISE, stay_alive
@@ -62,9 +63,8 @@ class Workshop:
                 if not await stay_alive(self.sessions, fetch_id):
                     until_lost.reschedule(asyncio.get_running_loop().time())
                     return
-                with database_errors():
-                    async with self.sessions.begin() as session:
-                        await renew_holds(session, fetch_id, HOLD_SECONDS)
+                async with transaction(self.sessions) as session:
+                    await renew_holds(session, fetch_id, HOLD_SECONDS)
             except Exception as error:
                 # While the database is away, nobody else can take the source.
                 outages.met("renewing", error)
@@ -92,6 +92,6 @@ def explained() -> Iterator[None]:
     except DatabaseUnavailable:
         raise
     except Unavailable as reason:
-        raise FetchFailure(FailureCategory.NETWORK, reason.detail, transient=True) from None
+        raise FetchFailure(ErrorCategory.NETWORK, reason.detail, transient=True) from None
     except SpineError as reason:
-        raise FetchFailure(FailureCategory.CONFIG, reason.detail) from None
+        raise FetchFailure(ErrorCategory.CONFIG, reason.detail) from None

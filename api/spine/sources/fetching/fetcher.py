@@ -15,7 +15,7 @@ from spine.cache.eviction import evict
 from spine.cache.service import NewEntry, current_entries, hold, hold_all
 from spine.connections.resolved_connection import open_target
 from spine.connections.service import find_connection
-from spine.database import database_errors
+from spine.database import database_errors, reading, transaction
 from spine.egress.fetch_failure import FetchFailure, FetchLost
 from spine.errors import SpineError
 from spine.sources.configs import SourceConfigs
@@ -132,9 +132,8 @@ async def _wait_for_turn(shop: Workshop, begun: Begun, force: bool, tell: Tell) 
 
 
 async def _plan(shop: Workshop, begun: Begun) -> Plan:
-    with database_errors():
-        async with shop.sessions() as session:
-            source = await find_source(session, begun.source_id)
+    async with reading(shop.sessions) as session:
+        source = await find_source(session, begun.source_id)
     with explained():
         config = SourceConfigs(shop.settings).of_source(source)
     deadline = inf if config.timeout_seconds is None else time.monotonic() + config.timeout_seconds
@@ -157,10 +156,9 @@ async def _open_reader(shop: Workshop, source: Source, config: SourceConfig, lim
 
 async def _known(shop: Workshop, begun: Begun) -> dict[str, NewEntry]:
     """The entries of a source whose content is there; it is held from now on."""
-    with database_errors():
-        async with shop.sessions.begin() as session:
-            entries = [NewEntry.of(row) for row in await current_entries(session, begun.source_id)]
-            await hold_all(session, [entry.content_hash for entry in entries], begun.fetch_id, HOLD_SECONDS)
+    async with transaction(shop.sessions) as session:
+        entries = [NewEntry.of(row) for row in await current_entries(session, begun.source_id)]
+        await hold_all(session, [entry.content_hash for entry in entries], begun.fetch_id, HOLD_SECONDS)
 
     def those_there() -> dict[str, NewEntry]:
         return {entry.key: entry for entry in entries if shop.store.size(entry.content_hash) == entry.size_bytes}
@@ -217,9 +215,8 @@ async def _gather(shop: Workshop, begun: Begun, plan: Plan, force: bool, tell: T
 
 async def _publish(shop: Workshop, begun: Begun, item: Read, run: OneThread) -> None:
     try:
-        with database_errors():
-            async with shop.sessions.begin() as session:
-                await hold(session, item.entry.content_hash, begun.fetch_id, HOLD_SECONDS)
+        async with transaction(shop.sessions) as session:
+            await hold(session, item.entry.content_hash, begun.fetch_id, HOLD_SECONDS)
         await run(lambda: shop.store.publish(item.part))
     finally:
         await run(item.part.discard)

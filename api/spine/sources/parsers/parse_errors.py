@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 
 LONGEST_VALUE = 40
 
@@ -19,7 +20,7 @@ def failures_of(name: str) -> Iterator[None]:
         yield
     except BrokenFile as broken:
         shown = short(name.rpartition("/")[2], 80)
-        raise FetchFailure(FailureCategory.PARSE, f"{shown}: {broken}.") from None
+        raise FetchFailure(ErrorCategory.PARSE, f"{shown}: {broken}.") from None
 
 
 def short(value: str, longest: int = LONGEST_VALUE) -> str:

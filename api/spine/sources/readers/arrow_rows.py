@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from spine.connections.drivers.base import Column
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 
 # The types that values of one Python type have together, where a driver tells none.
 _TYPES_OF_VALUES: list[tuple[set[type], pa.DataType]] = [
@@ -44,7 +45,7 @@ def schema_of(columns: Sequence[Column], first: Sequence[Sequence[Any]]) -> pa.S
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         sentence = f"The query has more than one column {twice[0]!r}; give each a name of its own with AS."
-        raise FetchFailure(FailureCategory.CONFIG, sentence)
+        raise FetchFailure(ErrorCategory.CONFIG, sentence)
     types = [
         column.type if column.type is not None else _type_of([row[index] for row in first])
         for index, column in enumerate(columns)
@@ -85,7 +86,7 @@ def _check_kinds(kinds: set[type], field: pa.Field) -> None:
 
 def _does_not_fit(field: pa.Field) -> FetchFailure:
     sentence = f"The column {field.name!r} has values that are no {field.type}; cast it in the query."
-    return FetchFailure(FailureCategory.SOURCE, sentence)
+    return FetchFailure(ErrorCategory.SOURCE, sentence)
 
 
 def _as_text(value: Any) -> str:

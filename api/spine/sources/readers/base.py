@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Any, Protocol
 
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 
 # What is handed out at once, but for the last part: big enough to be quick, small enough for many readers.
 CHUNK = 2 * 1024 * 1024
@@ -85,13 +86,13 @@ class Limits:
         """The seconds until the deadline; none or less when it is over."""
         return self.deadline - time.monotonic()
 
-    def wait(self, longest: float, category: FailureCategory = FailureCategory.NETWORK) -> float:
+    def wait(self, longest: float, category: ErrorCategory = ErrorCategory.NETWORK) -> float:
         """How many seconds one wait may take, up to `longest`. Raises `FetchFailure` after the deadline."""
         self.check_time(category)
         # A little more than what is left, so that a wait which is cut short has met the deadline.
         return min(self.left() + 0.05, longest)
 
-    def check_time(self, category: FailureCategory = FailureCategory.NETWORK) -> None:
+    def check_time(self, category: ErrorCategory = ErrorCategory.NETWORK) -> None:
         """Raise `FetchFailure` after the deadline."""
         if self.left() <= 0:
             sentence = f"The source was not read within the {self.seconds:g} s that timeout_seconds allows."
@@ -101,7 +102,7 @@ class Limits:
         """Raise `FetchFailure` when so many more bytes, where it is known, are more than may be read."""
         if self.max_bytes is not None and count is not None and self._taken + count > self.max_bytes:
             sentence = f"The source has more than the {self.max_bytes:,} bytes that max_bytes allows."
-            raise FetchFailure(FailureCategory.SOURCE, sentence)
+            raise FetchFailure(ErrorCategory.SOURCE, sentence)
 
     def take(self, count: int) -> None:
         """Count bytes that were read. Raises `FetchFailure` when they are too many."""
@@ -132,25 +133,25 @@ def measured(parts: Iterator[bytes], limits: Limits) -> Iterator[bytes]:
 
 def none_matches(pattern: str) -> FetchFailure:
     """No file has a name of this form."""
-    return FetchFailure(FailureCategory.SOURCE, f"Nothing matches {pattern}.")
+    return FetchFailure(ErrorCategory.SOURCE, f"Nothing matches {pattern}.")
 
 
 def too_many_match(pattern: str) -> FetchFailure:
     """More files match than one source may have."""
-    return FetchFailure(FailureCategory.CONFIG, f"More than {MOST_FILES:,} files match {pattern}; name fewer.")
+    return FetchFailure(ErrorCategory.CONFIG, f"More than {MOST_FILES:,} files match {pattern}; name fewer.")
 
 
 def changed_meanwhile(key: str) -> FetchFailure:
     """What was read is neither the old content nor the new one."""
-    return FetchFailure(FailureCategory.SOURCE, f"{key} was changed while it was read.", transient=True)
+    return FetchFailure(ErrorCategory.SOURCE, f"{key} was changed while it was read.", transient=True)
 
 
 def not_there(key: str, *, listed: bool = False) -> FetchFailure:
     """There is nothing of this name; what was `listed` a moment ago may not be, the next time."""
-    return FetchFailure(FailureCategory.SOURCE, f"{key} is not there.", transient=listed)
+    return FetchFailure(ErrorCategory.SOURCE, f"{key} is not there.", transient=listed)
 
 
 def not_whole(key: str) -> FetchFailure:
     """The connection ended before the content did."""
     sentence = f"The connection ended before all of {key} had come."
-    return FetchFailure(FailureCategory.NETWORK, sentence, transient=True)
+    return FetchFailure(ErrorCategory.NETWORK, sentence, transient=True)

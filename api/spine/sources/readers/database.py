@@ -12,8 +12,9 @@ from spine.connections.drivers import driver_of
 from spine.connections.drivers.base import Rows, Session, abort_after, connected, explained
 from spine.connections.resolved_connection import ConnectionTarget
 from spine.connections.usage import counted
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guarded_call import GuardedWork
+from spine.schemas import ErrorCategory
 from spine.sources.readers.arrow_rows import schema_of, to_batch
 from spine.sources.readers.base import Item, Limits, Unchanged, Validators
 
@@ -78,7 +79,7 @@ class QueryReader:
             if (refused := self._work.refusal(self._target.host)) is not None:
                 raise refused from None
             # Whatever a connection says that is ended at the deadline, that is the reason.
-            if failure.category in (FailureCategory.NETWORK, FailureCategory.SOURCE):
+            if failure.category in (ErrorCategory.NETWORK, ErrorCategory.SOURCE):
                 self._limits.check_time()
             raise
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from email.message import Message
 
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 from spine.sources.parsers.compression import expansion_limit
 from spine.sources.readers.base import CHUNK, Limits, not_whole
 
@@ -24,7 +25,7 @@ def is_gzip(content_encoding: str | None, key: str) -> bool:
         return False
     if len(left) == 1 and left[0] in GZIP:
         return True
-    raise FetchFailure(FailureCategory.SOURCE, f"{key} is sent in a coding that Spine did not ask for and cannot read.")
+    raise FetchFailure(ErrorCategory.SOURCE, f"{key} is sent in a coding that Spine did not ask for and cannot read.")
 
 
 def gunzipped(parts: Iterator[bytes], key: str, limits: Limits) -> Iterator[bytes]:
@@ -48,7 +49,7 @@ def gunzipped(parts: Iterator[bytes], key: str, limits: Limits) -> Iterator[byte
             try:
                 data = decoder.decompress(left, CHUNK)
             except zlib.error:
-                raise FetchFailure(FailureCategory.SOURCE, f"{key} is sent as gzip, which it is not.") from None
+                raise FetchFailure(ErrorCategory.SOURCE, f"{key} is sent as gzip, which it is not.") from None
             left = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
             # All input can be taken in while output still waits for its turn.
             more = len(data) == CHUNK
@@ -63,7 +64,7 @@ def gunzipped(parts: Iterator[bytes], key: str, limits: Limits) -> Iterator[byte
 
 def _expands_too_far(key: str, limit: int) -> FetchFailure:
     sentence = f"{key} is sent as gzip that expands to more than {limit:,} bytes; max_bytes may allow more."
-    return FetchFailure(FailureCategory.SOURCE, sentence)
+    return FetchFailure(ErrorCategory.SOURCE, sentence)
 
 
 def decoded_name(name: str) -> str:

@@ -16,7 +16,8 @@ from functools import partial
 from io import FileIO
 from pathlib import Path
 
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 from spine.sources.readers.base import (
     CHUNK,
     Item,
@@ -78,7 +79,7 @@ class FileReader:
         return find(rest, os.path.normpath(root), self._listing, self._path)
 
     def _listing(self, folder: str) -> Iterator[Entry]:
-        self._limits.check_time(FailureCategory.SOURCE)
+        self._limits.check_time(ErrorCategory.SOURCE)
         # A folder can go at any moment.
         with _explained(folder), suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
             for one in entries:
@@ -91,7 +92,7 @@ class FileReader:
             root = next((root for root in _resolved(self._roots) if real.is_relative_to(root)), None)
             if root is None:
                 raise FetchFailure(
-                    FailureCategory.CONFIG, f"{_printable(path)} leads out of the folders that SPINE_FILE_ROOTS opens."
+                    ErrorCategory.CONFIG, f"{_printable(path)} leads out of the folders that SPINE_FILE_ROOTS opens."
                 )
             if not stat.S_ISREG(real.lstat().st_mode):
                 raise _no_file(path)
@@ -110,7 +111,7 @@ class FileReader:
                 # A file that somebody writes to faster than it is read would never end.
                 if taken > before.st_size:
                     raise changed_meanwhile(key)
-                self._limits.check_time(FailureCategory.SOURCE)
+                self._limits.check_time(ErrorCategory.SOURCE)
                 self._limits.take(len(part))
                 yield part
             if _validators(os.fstat(file.fileno())) != _validators(before) or taken != before.st_size:
@@ -126,18 +127,18 @@ def _divided(path: str, roots: Sequence[Path]) -> tuple[Path, str]:
     """The root that a path or pattern is below, and what it is from there."""
     if not roots:
         raise FetchFailure(
-            FailureCategory.CONFIG, "Files cannot be read: SPINE_FILE_ROOTS names no folder, which closes them all."
+            ErrorCategory.CONFIG, "Files cannot be read: SPINE_FILE_ROOTS names no folder, which closes them all."
         )
     if ".." in Path(path).parts:
-        raise FetchFailure(FailureCategory.CONFIG, f"{path} must not go up by '..'.")
+        raise FetchFailure(ErrorCategory.CONFIG, f"{path} must not go up by '..'.")
     if os.path.isabs(path):
         root = next((root for root in _named(roots) if Path(path).is_relative_to(root)), None)
         if root is None:
-            raise FetchFailure(FailureCategory.CONFIG, f"{path} is not below a folder that SPINE_FILE_ROOTS opens.")
+            raise FetchFailure(ErrorCategory.CONFIG, f"{path} is not below a folder that SPINE_FILE_ROOTS opens.")
         return root, str(Path(path).relative_to(root))
     if len(roots) > 1:
         raise FetchFailure(
-            FailureCategory.CONFIG, f"{path} must be absolute, as SPINE_FILE_ROOTS names more than one folder."
+            ErrorCategory.CONFIG, f"{path} must be absolute, as SPINE_FILE_ROOTS names more than one folder."
         )
     return roots[0].absolute(), str(Path(path))
 
@@ -174,7 +175,7 @@ def _settled(descriptor: int, limits: Limits) -> os.stat_result:
     found = os.fstat(descriptor)
     age = time.time() - found.st_mtime
     if 0 <= age < SECONDS_UNTIL_SETTLED:
-        time.sleep(limits.wait(SECONDS_UNTIL_SETTLED - age, FailureCategory.SOURCE))
+        time.sleep(limits.wait(SECONDS_UNTIL_SETTLED - age, ErrorCategory.SOURCE))
         found = os.fstat(descriptor)
     return found
 
@@ -190,7 +191,7 @@ def _printable(path: str) -> str:
 
 
 def _no_file(path: str) -> FetchFailure:
-    return FetchFailure(FailureCategory.CONFIG, f"{_printable(path)} is no regular file; only those are read.")
+    return FetchFailure(ErrorCategory.CONFIG, f"{_printable(path)} is no regular file; only those are read.")
 
 
 @contextmanager
@@ -201,9 +202,9 @@ def _explained(path: str, *, listed: bool = False, was_there: bool = False) -> I
     except FileNotFoundError:
         raise (changed_meanwhile(key) if was_there else not_there(key, listed=listed)) from None
     except PermissionError:
-        raise FetchFailure(FailureCategory.AUTH, f"Spine may not read {key}.") from None
+        raise FetchFailure(ErrorCategory.AUTH, f"Spine may not read {key}.") from None
     except OSError as error:
         if error.errno in _NO_LONGER_THAT:
             raise (changed_meanwhile(key) if was_there else not_there(key, listed=listed)) from None
         said = os.strerror(error.errno) if error.errno else "it cannot be read"
-        raise FetchFailure(FailureCategory.SOURCE, f"{key}: {said}.", transient=True) from None
+        raise FetchFailure(ErrorCategory.SOURCE, f"{key}: {said}.", transient=True) from None

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 
 import httpx
 
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guarded_call import GuardedWork
+from spine.schemas import ErrorCategory
 from spine.sources.readers.base import CHUNK, Item, Limits, Unchanged, Validators, measured, not_whole
 from spine.sources.readers.decoding import content_type_of, gunzipped, is_gzip
 from spine.sources.readers.http_semantics import (
@@ -100,7 +101,7 @@ class HttpReader:
             if response.status_code in (301, 302, 303):
                 method = "GET"
             url = target
-        raise FetchFailure(FailureCategory.SOURCE, f"{self._key} redirects more than {MOST_REDIRECTS} times.")
+        raise FetchFailure(ErrorCategory.SOURCE, f"{self._key} redirects more than {MOST_REDIRECTS} times.")
 
     def _send(self, method: str, url: httpx.URL, headers: dict[str, str]) -> httpx.Response:
         connect, read = self._limits.wait(SECONDS_TO_CONNECT), self._limits.wait(SECONDS_TO_READ)
@@ -117,10 +118,10 @@ class HttpReader:
         except (httpx.InvalidURL, ValueError, TypeError):
             target = httpx.URL("")
         if target.scheme not in ("http", "https") or not target.host:
-            raise FetchFailure(FailureCategory.SOURCE, f"{self._key} redirects to what is no http or https URL.")
+            raise FetchFailure(ErrorCategory.SOURCE, f"{self._key} redirects to what is no http or https URL.")
         if url.scheme == "https" and target.scheme == "http":
             raise FetchFailure(
-                FailureCategory.SOURCE,
+                ErrorCategory.SOURCE,
                 f"{self._key} redirects from https to http ({target.host}), which is not secure.",
             )
         return target
@@ -157,14 +158,14 @@ class HttpReader:
         try:
             yield
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
-            raise FetchFailure(FailureCategory.CONFIG, f"{self._key} is not a URL that can be asked for.") from None
+            raise FetchFailure(ErrorCategory.CONFIG, f"{self._key} is not a URL that can be asked for.") from None
         except httpx.HTTPError as error:
             self._limits.check_time()
             if isinstance(error, httpx.ConnectError):
                 raise self._work.refusal(host) or _no_connection(host, error) from None
             if receiving and isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
                 raise not_whole(self._key) from None
-            raise FetchFailure(FailureCategory.NETWORK, _said(error, self._key), transient=True) from None
+            raise FetchFailure(ErrorCategory.NETWORK, _said(error, self._key), transient=True) from None
 
 
 def _with_names_of(ours: Mapping[str, str], sent: Mapping[str, str]) -> dict[str, str]:
@@ -178,9 +179,9 @@ def _no_connection(host: str, error: httpx.ConnectError) -> FetchFailure:
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             sentence = f"{host} has a certificate that is not trusted: {cause.verify_message}."
-            return FetchFailure(FailureCategory.NETWORK, sentence)
+            return FetchFailure(ErrorCategory.NETWORK, sentence)
         cause = cause.__cause__ or cause.__context__
-    return FetchFailure(FailureCategory.NETWORK, f"{host} cannot be connected to.", transient=True)
+    return FetchFailure(ErrorCategory.NETWORK, f"{host} cannot be connected to.", transient=True)
 
 
 def _said(error: httpx.HTTPError, key: str) -> str:

@@ -10,7 +10,8 @@ from urllib.parse import unquote
 
 import httpx
 
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
 from spine.sources.readers.base import Validators, not_there
 from spine.sources.readers.decoding import decoded_name, filename_of
 
@@ -53,7 +54,7 @@ def authorization(username: str | None, secret: str) -> str:
         return "Basic " + base64.b64encode(f"{username}:{secret}".encode()).decode()
     if not secret.isascii() or not secret.isprintable():
         raise FetchFailure(
-            FailureCategory.CONFIG, "The secret that auth.token_ref names has characters that a header cannot have."
+            ErrorCategory.CONFIG, "The secret that auth.token_ref names has characters that a header cannot have."
         )
     return f"Bearer {secret}"
 
@@ -140,10 +141,10 @@ def harmless(headers: dict[str, str]) -> dict[str, str]:
 def status_failure(status: int, key: str) -> FetchFailure:
     """What an answer other than content means."""
     if status in (401, 403, 407):
-        return FetchFailure(FailureCategory.AUTH, f"The server does not let Spine read {key} (it answers {status}).")
+        return FetchFailure(ErrorCategory.AUTH, f"The server does not let Spine read {key} (it answers {status}).")
     if status in (404, 410):
         return not_there(key)
     if status in _TRANSIENT or status >= 500:
         sentence = f"The server cannot give {key} now (it answers {status})."
-        return FetchFailure(FailureCategory.NETWORK, sentence, transient=True)
-    return FetchFailure(FailureCategory.SOURCE, f"The server does not give {key} (it answers {status}).")
+        return FetchFailure(ErrorCategory.NETWORK, sentence, transient=True)
+    return FetchFailure(ErrorCategory.SOURCE, f"The server does not give {key} (it answers {status}).")

@@ -17,8 +17,9 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guarded_call import GuardedWork
+from spine.schemas import ErrorCategory
 from spine.sources.readers.base import not_there, not_whole
 
 _LOGIN = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
@@ -43,13 +44,13 @@ def failure_of(error: Exception, key: str, work: GuardedWork, endpoint_url: str 
     if isinstance(error, IncompleteReadError | ResponseStreamingError | aiohttp.ClientPayloadError):
         return not_whole(key)
     if isinstance(error, SSLError):
-        return FetchFailure(FailureCategory.NETWORK, f"The store of {key} has a certificate that is not trusted.")
+        return FetchFailure(ErrorCategory.NETWORK, f"The store of {key} has a certificate that is not trusted.")
     if isinstance(error, BotoConnectionError | HTTPClientError | aiohttp.ClientError | TimeoutError | OSError):
         host = (urlsplit(endpoint_url).hostname if endpoint_url else None) or "The store"
         sentence = f"The store of {key} cannot be reached, or broke off."
-        return work.refusal(host) or FetchFailure(FailureCategory.NETWORK, sentence, transient=True)
+        return work.refusal(host) or FetchFailure(ErrorCategory.NETWORK, sentence, transient=True)
     if isinstance(error, ParamValidationError | BotoCoreError | ValueError):
-        return FetchFailure(FailureCategory.CONFIG, f"The client for S3 cannot ask for {key} with this config.")
+        return FetchFailure(ErrorCategory.CONFIG, f"The client for S3 cannot ask for {key} with this config.")
     raise error
 
 
@@ -60,8 +61,8 @@ def _answered(error: ClientError, key: str) -> FetchFailure:
     if told in _MISSING or status == 404:
         return not_there(key)
     if told in _LOGIN or status in (401, 403):
-        return FetchFailure(FailureCategory.AUTH, f"The store does not let Spine read {key} (it answers {code}).")
+        return FetchFailure(ErrorCategory.AUTH, f"The store does not let Spine read {key} (it answers {code}).")
     if told in _BUSY or status in (408, 429) or status >= 500:
         sentence = f"The store cannot give {key} now (it answers {code})."
-        return FetchFailure(FailureCategory.NETWORK, sentence, transient=True)
-    return FetchFailure(FailureCategory.SOURCE, f"The store does not give {key} (it answers {code}).")
+        return FetchFailure(ErrorCategory.NETWORK, sentence, transient=True)
+    return FetchFailure(ErrorCategory.SOURCE, f"The store does not give {key} (it answers {code}).")

@@ -10,8 +10,9 @@ from functools import partial
 
 import paramiko
 
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guarded_call import GuardedWork
+from spine.schemas import ErrorCategory
 from spine.sources.readers.base import (
     MOST_FILES,
     Item,
@@ -134,16 +135,16 @@ class SftpReader:
         except FileNotFoundError:
             raise not_there(key, listed=listed) from None
         except PermissionError:
-            raise FetchFailure(FailureCategory.AUTH, f"The server does not let Spine read {key}.") from None
+            raise FetchFailure(ErrorCategory.AUTH, f"The server does not let Spine read {key}.") from None
         except UnicodeError:
             # paramiko takes all that a server says for UTF-8, and all names of a folder before any can be left out.
             sentence = f"What the server says of {key} is not UTF-8; a folder with such a name in it cannot be listed."
-            raise FetchFailure(FailureCategory.SOURCE, sentence) from None
+            raise FetchFailure(ErrorCategory.SOURCE, sentence) from None
         # An answer of the server, such as that it failed, is an OSError without a number.
         except (paramiko.SSHException, paramiko.SFTPError, EOFError, OSError):
             self._limits.check_time()
             sentence = f"The server of {key} broke off, was silent, or could not do what was asked."
-            raise FetchFailure(FailureCategory.NETWORK, sentence, transient=True) from None
+            raise FetchFailure(ErrorCategory.NETWORK, sentence, transient=True) from None
 
 
 def _listed(client: paramiko.SFTPClient, folder: str) -> list[paramiko.SFTPAttributes]:
@@ -168,7 +169,7 @@ def _is_file(client: paramiko.SFTPClient, path: str, mode: int) -> bool:
 def _must_be_regular(found: paramiko.SFTPAttributes, key: str) -> None:
     # A server need not tell what kind of file it is.
     if found.st_mode is not None and not stat.S_ISREG(found.st_mode):
-        raise FetchFailure(FailureCategory.CONFIG, f"{key} is no regular file; only those are read.")
+        raise FetchFailure(ErrorCategory.CONFIG, f"{key} is no regular file; only those are read.")
 
 
 def _validators(found: paramiko.SFTPAttributes) -> Validators:

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
+from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guarded_call import GuardedWork
+from spine.schemas import ErrorCategory
 from spine.sources.readers.base import Limits
 
 SECONDS_TO_CONNECT, SECONDS_TO_AGREE = 15, 30
@@ -78,7 +79,7 @@ def key_of(pem: str) -> paramiko.PKey:
         sentence = (
             "The secret that private_key_ref names is no private key (Ed25519, ECDSA or RSA) without a passphrase."
         )
-        raise FetchFailure(FailureCategory.CONFIG, sentence) from None
+        raise FetchFailure(ErrorCategory.CONFIG, sentence) from None
 
 
 def connected(place: SftpPlace, key: paramiko.PKey | None, work: GuardedWork, limits: Limits) -> paramiko.SFTPClient:
@@ -95,7 +96,7 @@ def connected(place: SftpPlace, key: paramiko.PKey | None, work: GuardedWork, li
             limits.check_time()
             what = "key" if key is not None else "password"
             sentence = f"The server does not let {place.username} in at {place.host} with this {what}."
-            raise FetchFailure(FailureCategory.AUTH, sentence) from None
+            raise FetchFailure(ErrorCategory.AUTH, sentence) from None
         client = paramiko.SFTPClient.from_transport(transport)
         if client is None:
             raise paramiko.SSHException("no channel")
@@ -128,7 +129,7 @@ def _trusted(place: SftpPlace, work: GuardedWork, limits: Limits) -> paramiko.Tr
                 raise
         transport.close()
     told = f"it offers {', '.join(offered)}" if offered else "it offers none of that type"
-    raise FetchFailure(FailureCategory.AUTH, f"{place.host} does not have the key that host_key names: {told}.")
+    raise FetchFailure(ErrorCategory.AUTH, f"{place.host} does not have the key that host_key names: {told}.")
 
 
 def _attempts(host_key: str) -> list[tuple[str, ...]]:
@@ -145,7 +146,7 @@ def _transport(place: SftpPlace, work: GuardedWork, limits: Limits) -> paramiko.
         connection = socket.create_connection((host, place.port), timeout=limits.wait(SECONDS_TO_CONNECT))
     except (OSError, UnicodeError):
         limits.check_time()
-        unreachable = FetchFailure(FailureCategory.NETWORK, f"{place.host} cannot be connected to.", transient=True)
+        unreachable = FetchFailure(ErrorCategory.NETWORK, f"{place.host} cannot be connected to.", transient=True)
         raise work.refusal(place.host) or unreachable from None
     try:
         transport = paramiko.Transport(connection)

@@ -5,8 +5,8 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
-from spine.schemas import Text
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory, Text
 from spine.settings import Settings
 from spine.sources.readers.base import Limits, Reader
 from spine.sources.readers.globs import has_magic
@@ -54,7 +54,7 @@ class S3Config(SourceConfig):
             from spine.sources.readers.s3 import S3Place, S3Reader
         except ModuleNotFoundError as missing:
             sentence = f"S3 sources need the package {missing.name}, which is not installed."
-            raise FetchFailure(FailureCategory.CONFIG, sentence) from None
+            raise FetchFailure(ErrorCategory.CONFIG, sentence) from None
         keys = (secrets["access_key_ref"], secrets["secret_key_ref"]) if self.access_key_ref else None
         place = S3Place(self.bucket, self.key, self.endpoint_url, self.region, keys)
         return S3Reader(place, settings.allow_private_addresses, limits)

@@ -8,8 +8,8 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from spine.egress.fetch_failure import FailureCategory, FetchFailure
-from spine.schemas import Text
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory, Text
 from spine.settings import Settings
 from spine.sources.readers.base import Limits, Reader
 from spine.sources.readers.globs import has_magic
@@ -69,7 +69,7 @@ class SftpConfig(SourceConfig):
             from spine.sources.readers.sftp import SftpPlace, SftpReader
         except ModuleNotFoundError as missing:
             sentence = f"SFTP sources need the package {missing.name}, which is not installed."
-            raise FetchFailure(FailureCategory.CONFIG, sentence) from None
+            raise FetchFailure(ErrorCategory.CONFIG, sentence) from None
         place = SftpPlace(
             host=self.host,
             port=self.port,
