@@ -10,8 +10,8 @@ from sqlalchemy import text
 
 from spine.alerts.delivery_health import read_delivery_health
 from spine.database import SessionFactory, reading
-from spine.dependencies import PrefectDep, SessionsDep, SettingsDep
 from spine.errors import NotFound, SpineError
+from spine.http.dependencies import PrefectDep, SessionsDep, SettingsDep
 from spine.prefect.client import Prefect
 
 router = APIRouter(prefix="/health", tags=["health"])

@@ -16,7 +16,7 @@ from spine.cache.routes import router as cache
 from spine.cache.store import BlobStore
 from spine.connections.routes import router as connections
 from spine.database import make_engine, make_sessions
-from spine.dependencies import get_caller
+from spine.http.dependencies import get_caller
 from spine.http.errors import install_error_handlers
 from spine.http.logs import configure_logging
 from spine.http.middleware import BodyMiddleware, RequestIdMiddleware

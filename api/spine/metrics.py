@@ -8,7 +8,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from spine.alerts.delivery_health import DeliveryHealth, read_delivery_health
-from spine.dependencies import SessionsDep
+from spine.http.dependencies import SessionsDep
 
 router = APIRouter(tags=["health"])
 

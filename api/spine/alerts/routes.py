@@ -20,7 +20,7 @@ from spine.alerts.schemas import (
     ChannelType,
     StatsPeriod,
 )
-from spine.dependencies import CallerDep, IdempotentDep, PageDep, QueryTime, SessionDep, SessionsDep
+from spine.http.dependencies import CallerDep, IdempotentDep, PageDep, QueryTime, SessionDep, SessionsDep
 from spine.http.openapi import errors
 from spine.pagination import Page
 from spine.schemas import ActionResponse

@@ -12,7 +12,7 @@ from spine.cache.content import Content, open_content
 from spine.cache.content_headers import disposition, media_type
 from spine.cache.schemas import CacheEntry, CacheStats
 from spine.cache.store import BlobStore
-from spine.dependencies import PageDep, SessionDep, SessionsDep
+from spine.http.dependencies import PageDep, SessionDep, SessionsDep
 from spine.http.errors import envelope
 from spine.http.openapi import errors
 from spine.pagination import Page

@@ -9,7 +9,7 @@ from spine.connections.schemas import (
     DatabaseConnectionResponse,
     DbType,
 )
-from spine.dependencies import CallerDep, PageDep, PrefectDep, SessionDep, SessionsDep, SettingsDep
+from spine.http.dependencies import CallerDep, PageDep, PrefectDep, SessionDep, SessionsDep, SettingsDep
 from spine.http.openapi import errors
 from spine.pagination import Page
 from spine.schemas import ActionResponse

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from spine.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, SessionsDep
+from spine.http.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, SessionsDep
 from spine.http.openapi import errors
 from spine.pagination import Page
 from spine.schedules import create, delete, preview, run_now, runs, service, switch, update

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from spine.cache.routes import StoreDep
-from spine.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, SessionDep, SessionsDep, SettingsDep
+from spine.http.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, SessionDep, SessionsDep, SettingsDep
 from spine.http.openapi import errors
 from spine.pagination import Page
 from spine.schemas import ActionResponse

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from spine.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, QueryTime, SessionsDep
+from spine.http.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, QueryTime, SessionsDep
 from spine.http.openapi import errors
 from spine.pagination import Page
 from spine.schemas import ActionResponse
