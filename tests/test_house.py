@@ -23,8 +23,8 @@ KNOW_HTTP = (
     *("api/spine/main.py", "api/spine/health.py", "api/spine/metrics.py"),
     *("api/spine/*routes.py", "api/spine/http/*.py"),
 )
-# The door to Prefect, and the command that starts Prefect.
-KNOW_PREFECT = ("api/spine/prefect/*.py", "api/spine/up/*.py")
+# The door to Prefect, the command that starts Prefect, and the product's own flows.
+KNOW_PREFECT = ("api/spine/prefect/*.py", "api/spine/up/*.py", "api/spine/flows/*.py")
 # Who may speak HTTP to the outside: besides the door, the readers of a token issuer's keys, of Vault and of HTTP
 # sources, and alert channels.
 SPEAK_HTTP = (
@@ -56,6 +56,10 @@ def imports_of(name: str) -> set[str]:
             assert node.level == 0, f"{name} imports relatively"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
+
+
+def product_flows() -> list[str]:
+    return [name for name in python_files("api") if name.startswith("api/spine/flows/")]
 
 
 def importers_of(packages: set[str], *folders: str) -> set[str]:
@@ -94,7 +98,7 @@ def test_only_routes_and_what_serves_them_import_fastapi() -> None:
 
 def test_flows_use_nothing_that_imports_fastapi() -> None:
     web = {name.removesuffix(".py").replace("/", ".") for name in importers_of({"fastapi", "starlette"}, "api")}
-    for name in python_files("flows"):
+    for name in [*python_files("flows"), *product_flows()]:
         used = {imported for imported in imports_of(name) if any(f"{imported}.".startswith(f"{one}.") for one in web)}
         used |= {imported for imported in imports_of(name) if imported.rpartition(".")[0] in web}
         assert used == set(), f"{name} uses {used}"
