@@ -1,4 +1,4 @@
-"""One line in the log when something goes out of reach, and one when it is back, whoever notices and however often."""
+"""One log line when something starts to fail and one when it works again, however many tasks fail and however often."""
 
 from collections import defaultdict
 
@@ -9,27 +9,27 @@ from spine.errors import SpineError
 log = structlog.get_logger("spine.log_throttle")
 
 
-class Outages:
-    """What the works of one part of the program, `who`, suffer from, by the class of their errors."""
+class LogThrottle:
+    """Logs the failures of the tasks of one part of the program, `name`, once for each class of error."""
 
-    def __init__(self, who: str) -> None:
-        self._who = who
-        self._suffered: dict[str, set[str]] = defaultdict(set)
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._kinds_by_task: dict[str, set[str]] = defaultdict(set)
 
-    def met(self, work: str, error: Exception) -> None:
-        """Say that a work failed; an error that is none of Spine's own is a defect, and logged with its traceback."""
+    def failed(self, task: str, error: Exception) -> None:
+        """Report that a task failed; an error that is not Spine's own is a defect, and is logged with its traceback."""
         kind = type(error).__name__
-        known = any(kind in kinds for kinds in self._suffered.values())
-        self._suffered[work].add(kind)
-        if known:
+        is_known = any(kind in kinds for kinds in self._kinds_by_task.values())
+        self._kinds_by_task[task].add(kind)
+        if is_known:
             return
         if isinstance(error, SpineError):
-            log.warning(f"{self._who}_interrupted", work=work, kind=kind, reason=error.detail)
+            log.warning(f"{self._name}_interrupted", work=task, kind=kind, reason=error.detail)
         else:
-            log.error(f"{self._who}_failed", work=work, kind=kind, exc_info=error)
+            log.error(f"{self._name}_failed", work=task, kind=kind, exc_info=error)
 
-    def over(self, work: str) -> None:
-        """Say that a work succeeded."""
-        ended = self._suffered.pop(work, set())
-        for kind in sorted(ended - set().union(*self._suffered.values())):
-            log.info(f"{self._who}_resumed", work=work, kind=kind)
+    def recovered(self, task: str) -> None:
+        """Report that a task succeeded; logs each class of error that no task has any more."""
+        ended = self._kinds_by_task.pop(task, set())
+        for kind in sorted(ended - set().union(*self._kinds_by_task.values())):
+            log.info(f"{self._name}_resumed", work=task, kind=kind)

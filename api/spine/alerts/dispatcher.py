@@ -21,7 +21,7 @@ from spine.alerts.messages import Notice, Outcome
 from spine.background import repeat
 from spine.database import SessionFactory
 from spine.errors import SpineError
-from spine.log_throttle import Outages
+from spine.log_throttle import LogThrottle
 from spine.tables.alerts import AlertChannel
 from spine.tables.base import utc_now
 
@@ -83,7 +83,7 @@ class Dispatcher:
         self._something_due = asyncio.Event()
         self._lanes: dict[str, Lane] = defaultdict(Lane)
         self._ended: asyncio.Queue[tuple[Taken, Outcome, datetime]] = asyncio.Queue()
-        self._outages = Outages("dispatcher")
+        self._log_throttle = LogThrottle("dispatcher")
 
     def wake(self) -> None:
         """Look now for what is due; without it, it is found half a second later."""
@@ -92,8 +92,8 @@ class Dispatcher:
     @asynccontextmanager
     async def dispatching(self) -> AsyncIterator[None]:
         """Send in the background for as long as the block lasts."""
-        filling = asyncio.create_task(repeat(self._fill_lanes, self._outages, SECONDS_AFTER_AN_ERROR))
-        marking = asyncio.create_task(repeat(self._mark_ended, self._outages, SECONDS_AFTER_AN_ERROR))
+        filling = asyncio.create_task(repeat(self._fill_lanes, self._log_throttle, SECONDS_AFTER_AN_ERROR))
+        marking = asyncio.create_task(repeat(self._mark_ended, self._log_throttle, SECONDS_AFTER_AN_ERROR))
         try:
             yield
         finally:

@@ -13,7 +13,7 @@ from spine.cache.store import BlobStore
 from spine.database import SessionFactory
 from spine.egress.fetch_failure import FetchFailure
 from spine.errors import Unavailable
-from spine.log_throttle import Outages
+from spine.log_throttle import LogThrottle
 
 log = structlog.get_logger("spine.cache")
 
@@ -29,12 +29,12 @@ class Tidying:
         self._sessions = sessions
         self._store = store
         self._max_bytes = max_bytes
-        self._outages = Outages("cache")
+        self._log_throttle = LogThrottle("cache")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Tidy up in the background for as long as the block lasts."""
-        tidying = asyncio.create_task(repeat(self._reconcile_and_wait, self._outages, SECONDS_AFTER_AN_ERROR))
+        tidying = asyncio.create_task(repeat(self._reconcile_and_wait, self._log_throttle, SECONDS_AFTER_AN_ERROR))
         try:
             yield
         finally:
@@ -49,7 +49,7 @@ class Tidying:
         except FetchFailure as failure:
             # The storage is out of reach, which is no defect.
             raise Unavailable(failure.sentence) from failure
-        self._outages.over(self._reconcile_and_wait.__name__)
+        self._log_throttle.recovered(self._reconcile_and_wait.__name__)
         if done != NOTHING:
             log.info("cache_reconciled", **vars(done))
         await asyncio.sleep(SECONDS_BETWEEN)

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, CursorResult, or_, update
 from spine.background import repeat
 from spine.database import SessionFactory, transaction
 from spine.errors import SpineError
-from spine.log_throttle import Outages
+from spine.log_throttle import LogThrottle
 from spine.prefect.client import Prefect
 from spine.prefect.events import Kind, listen
 from spine.run_history.ingest import catch_up, read_since, record_again
@@ -64,7 +64,7 @@ class Follower:
         self._chores = chores
         self._after_reading = after_reading
         self._name = new_id()
-        self._outages = Outages("follower")
+        self._log_throttle = LogThrottle("follower")
         self._leads = asyncio.Event()
         self._run_ended = asyncio.Event()
         self._was_read = asyncio.Event()
@@ -76,10 +76,10 @@ class Follower:
     async def following(self) -> AsyncIterator[None]:
         """Follow in the background for as long as the block lasts; leaving it takes well below a second."""
         tasks = [
-            asyncio.create_task(repeat(work, self._outages, SECONDS_AFTER_AN_ERROR))
+            asyncio.create_task(repeat(work, self._log_throttle, SECONDS_AFTER_AN_ERROR))
             for work in (self._read, self._follow_up, self._do_chores)
         ]
-        listening = asyncio.create_task(repeat(self._listen, self._outages, SECONDS_AFTER_AN_ERROR))
+        listening = asyncio.create_task(repeat(self._listen, self._log_throttle, SECONDS_AFTER_AN_ERROR))
         try:
             yield
         finally:
@@ -94,7 +94,7 @@ class Follower:
             self._was_read.set()
         else:
             self._looked_at = float("-inf")
-        self._outages.over(self._read.__name__)
+        self._log_throttle.recovered(self._read.__name__)
         await _wait(self._run_ended, SECONDS_BETWEEN_LOOKS)
 
     async def _look(self) -> None:
@@ -127,16 +127,16 @@ class Follower:
                 await chore.run(self._prefect, self._sessions)
             except Exception as error:
                 # The chores after this one have nothing to do with it.
-                self._outages.met(name, error)
+                self._log_throttle.failed(name, error)
             else:
-                self._outages.over(name)
+                self._log_throttle.recovered(name)
 
     async def _listen(self) -> None:
         await self._leads.wait()
         async with aclosing(listen()) as happenings:
             async for happening in happenings:
                 if happening.kind is Kind.OPENED:
-                    self._outages.over(self._listen.__name__)
+                    self._log_throttle.recovered(self._listen.__name__)
                 if happening.run_id is not None:
                     self._ended_anew.add(happening.run_id)
                 if happening.kind is not Kind.DEPLOYMENT_CHANGED:

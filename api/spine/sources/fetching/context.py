@@ -10,7 +10,7 @@ from spine.cache.store import BlobStore
 from spine.database import SessionFactory, make_engine, make_sessions, transaction
 from spine.egress.fetch_failure import FetchFailure, FetchLost
 from spine.errors import DatabaseUnavailable, SpineError, Unavailable
-from spine.log_throttle import Outages
+from spine.log_throttle import LogThrottle
 from spine.prefect.client import Prefect
 from spine.schemas import ErrorCategory
 from spine.secrets.refs import resolve_ref
@@ -56,7 +56,7 @@ class Workshop:
             raise
 
     async def _renew(self, fetch_id: str, until_lost: asyncio.Timeout) -> None:
-        outages = Outages("fetch")
+        log_throttle = LogThrottle("fetch")
         while True:
             await asyncio.sleep(PROMISE.total_seconds() / 5)
             try:
@@ -67,9 +67,9 @@ class Workshop:
                     await renew_holds(session, fetch_id, HOLD_SECONDS)
             except Exception as error:
                 # While the database is away, nobody else can take the source.
-                outages.met("renewing", error)
+                log_throttle.failed("renewing", error)
             else:
-                outages.over("renewing")
+                log_throttle.recovered("renewing")
 
 
 @asynccontextmanager
