@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from spine.connections.resolved_connection import ConnectionTarget
 from spine.egress.fetch_failure import FetchFailure
-from spine.sources.readers.base import Item, Limits
+from spine.egress.limits import Limits
+from spine.sources.readers.base import Item
 from spine.sources.readers.database import open_query_reader
 
 

@@ -234,7 +234,8 @@ import resource, sys, time
 from pathlib import PosixPath
 from spine.connections.drivers import driver_of
 from spine.connections.resolved_connection import ConnectionTarget
-from spine.sources.readers.base import Limits
+from spine.egress.limits import Limits
+
 from spine.sources.readers.database import open_query_reader
 import pyarrow.parquet
 target = ConnectionTarget(**eval(sys.argv[1]))

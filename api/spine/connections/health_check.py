@@ -11,10 +11,10 @@ from spine.connections.drivers.base import Driver, abort_after, connected, expla
 from spine.connections.resolved_connection import ConnectionTarget
 from spine.connections.usage import counted
 from spine.egress.fetch_failure import FetchFailure
-from spine.egress.guarded_call import GuardedWork
+from spine.egress.guarded_call import GuardedCall
+from spine.egress.limits import Limits
 from spine.errors import Unavailable
 from spine.schemas import ErrorCategory
-from spine.sources.readers.base import Limits
 
 SECONDS_TO_TRY = 10.0
 # More at once are not begun: one that waits for its turn would look like a database that does not answer.
@@ -56,7 +56,7 @@ def _try(target: ConnectionTarget, seconds: float) -> Trial:
         return Trial(False, missing.sentence)
     began = time.monotonic()
     limits = Limits(None, began + seconds, seconds)
-    work = GuardedWork(target.allow_private, limits)
+    work = GuardedCall(target.allow_private, limits)
     try:
         with counted(target.id):
             product = work.run(_ask, driver, target, limits)

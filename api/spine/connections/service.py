@@ -19,6 +19,7 @@ from spine.connections.usage import open_sessions
 from spine.database import SessionFactory, keep_writers_out, reading, transaction
 from spine.egress.addresses import literal_refusal
 from spine.egress.fetch_failure import FetchFailure
+from spine.egress.paths import absolute_path
 from spine.errors import BadRequest, Conflict, FieldError, NotFound, Unavailable
 from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.prefect.client import Prefect
@@ -27,7 +28,6 @@ from spine.secrets.refs import SecretMissing
 from spine.settings import Settings
 from spine.sources.lineage import sources_using
 from spine.sources.names import check_name
-from spine.sources.readers.file import absolute_path
 from spine.tables.base import new_id, utc_now
 from spine.tables.connections import DatabaseConnection
 

@@ -1,7 +1,7 @@
-"""Work of a reader that connects: guarded, and ended at its deadline.
+"""Guarded calls of a reader: their connections are checked, and shut down at the deadline.
 
-A reader is a generator, and what its caller does between two chunks is none of the guard's business. So the guard is
-set in a context of the reader's own, which is entered for each piece of work and left with it.
+A reader is a generator, and the guard must not affect what its caller does between two chunks. So the guard is set in
+a separate context, which is entered for each call and left when the call returns.
 """
 
 import threading
@@ -12,15 +12,15 @@ from typing import ParamSpec, TypeVar
 
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guard import guarded
+from spine.egress.limits import Limits
 from spine.schemas import ErrorCategory
-from spine.sources.readers.base import Limits
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class GuardedWork:
-    """Runs pieces of work, not one within another, whose connections are checked and shut down at the deadline."""
+class GuardedCall:
+    """Runs calls, one after the other and never nested, within one guard and one deadline."""
 
     def __init__(self, allow_private: bool, limits: Limits) -> None:
         self._context = copy_context()
@@ -29,7 +29,7 @@ class GuardedWork:
         self._closed = False
         self._timer: threading.Timer | None = None
         if isfinite(limits.deadline):
-            # Time limits of client libraries bound single waits; a server that drips never meets one.
+            # The timeouts of client libraries bound single waits; a server that drips bytes never exceeds one.
             wait = min(max(limits.left(), 0.0), threading.TIMEOUT_MAX)
             self._timer = threading.Timer(wait, self._passage.abort)
             self._timer.daemon = True
@@ -40,13 +40,13 @@ class GuardedWork:
         return self._context.run(call, *args, **kwargs)
 
     def refusal(self, host: str) -> FetchFailure | None:
-        """Why an address of this host was not connected to, if the guard refused one."""
+        """The failure that says why the guard refused an address of this host; None if it refused none."""
         if self._passage.refused is None:
             return None
-        return FetchFailure(ErrorCategory.CONFIG, f"{host} cannot be connected to: {self._passage.refused}.")
+        return FetchFailure(ErrorCategory.CONFIG, f"Cannot connect to {host}: {self._passage.refused}.")
 
     def close(self) -> None:
-        """Stop the clock and forget the connections; safe to repeat."""
+        """Stop the timer and forget the connections; safe to repeat."""
         if not self._closed:
             self._closed = True
             if self._timer is not None:

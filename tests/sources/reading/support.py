@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import trustme
 from spine.egress.fetch_failure import FetchFailure
+from spine.egress.limits import Limits
 from spine.settings import Settings
-from spine.sources.readers.base import Item, Limits, Reader, Unchanged, Validators
+from spine.sources.readers.base import Item, Reader, Unchanged, Validators
 from spine.sources.types import SOURCE_TYPES
 from spine.sources.types.base import SourceConfig
 

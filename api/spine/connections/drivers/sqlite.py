@@ -11,8 +11,8 @@ from urllib.parse import quote
 from spine.connections.drivers.base import Column, Rows, Session
 from spine.connections.resolved_connection import ConnectionTarget
 from spine.egress.fetch_failure import FetchFailure
+from spine.egress.paths import absolute_path, outside_of_roots, resolved_root_of
 from spine.schemas import ErrorCategory
-from spine.sources.readers.file import absolute_path
 
 _FORBIDDEN = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGMA}
 
@@ -45,8 +45,8 @@ def _real_path(target: ConnectionTarget) -> str:
     """The file itself, with all links followed; SQLite would make one that is not there, but for its mode."""
     path = absolute_path(target.database, target.file_roots)
     real = Path(os.path.realpath(path))
-    if not any(real.is_relative_to(os.path.realpath(root)) for root in target.file_roots):
-        raise FetchFailure(ErrorCategory.CONFIG, f"{path} leads out of the folders that SPINE_FILE_ROOTS opens.")
+    if resolved_root_of(real, target.file_roots) is None:
+        raise outside_of_roots(path)
     if not real.is_file():
         raise FetchFailure(ErrorCategory.SOURCE, f"{path} is not there, or no file.")
     return str(real)

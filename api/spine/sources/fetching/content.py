@@ -17,9 +17,10 @@ from spine.cache.failures import local_errors
 from spine.cache.service import NewEntry, content_hash_of
 from spine.cache.store import BlobStore, Part
 from spine.egress.fetch_failure import FetchFailure
+from spine.egress.limits import Limits
 from spine.schemas import ErrorCategory
 from spine.sources.parsers import Parsed, ParserConfig, ParserType, parse, parser_for, to_arrow
-from spine.sources.readers.base import Item, Limits, Reader, Unchanged, Validators
+from spine.sources.readers.base import Item, Reader, Unchanged, Validators
 from spine.tables.sources import Source
 
 # Of all files of a source together.

@@ -17,13 +17,14 @@ from spine.connections.resolved_connection import open_target
 from spine.connections.service import find_connection
 from spine.database import database_errors, reading, transaction
 from spine.egress.fetch_failure import FetchFailure, FetchLost
+from spine.egress.limits import Limits
 from spine.errors import SpineError
 from spine.sources.configs import SourceConfigs
 from spine.sources.fetch_results import Ending
 from spine.sources.fetch_state import Begun, end, find_source, good_end, hold_source, joined_ending
 from spine.sources.fetching.content import Format, Gathered, Read, Tell, read_items
 from spine.sources.fetching.context import HOLD_SECONDS, Workshop, explained
-from spine.sources.readers.base import Limits, Reader
+from spine.sources.readers.base import Reader
 from spine.sources.readers.database import open_query_reader
 from spine.sources.types.base import SourceConfig
 from spine.sources.types.database import DatabaseConfig

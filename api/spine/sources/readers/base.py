@@ -1,13 +1,12 @@
 """What all readers have in common: what they hand out, what they know of it, and the limits they keep."""
 
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import isfinite
 from typing import Any, Protocol
 
 from spine.egress.fetch_failure import FetchFailure
+from spine.egress.limits import Limits
 from spine.schemas import ErrorCategory
 
 # What is handed out at once, but for the last part: big enough to be quick, small enough for many readers.
@@ -64,50 +63,6 @@ class Unchanged:
 
     key: str
     validators: Validators
-
-
-@dataclass
-class Limits:
-    """What one fetch may take, over all its items: bytes, and time until `deadline` (of `time.monotonic`).
-
-    `seconds` is what the deadline was made of, for the sentence.
-    """
-
-    max_bytes: int | None
-    deadline: float
-    seconds: float | None = None
-    _taken: int = field(default=0, init=False)
-
-    def __post_init__(self) -> None:
-        if self.seconds is None:
-            self.seconds = round(self.left(), 3) if isfinite(self.deadline) else self.deadline
-
-    def left(self) -> float:
-        """The seconds until the deadline; none or less when it is over."""
-        return self.deadline - time.monotonic()
-
-    def wait(self, longest: float, category: ErrorCategory = ErrorCategory.NETWORK) -> float:
-        """How many seconds one wait may take, up to `longest`. Raises `FetchFailure` after the deadline."""
-        self.check_time(category)
-        # A little more than what is left, so that a wait which is cut short has met the deadline.
-        return min(self.left() + 0.05, longest)
-
-    def check_time(self, category: ErrorCategory = ErrorCategory.NETWORK) -> None:
-        """Raise `FetchFailure` after the deadline."""
-        if self.left() <= 0:
-            sentence = f"The source was not read within the {self.seconds:g} s that timeout_seconds allows."
-            raise FetchFailure(category, sentence, transient=True)
-
-    def expect(self, count: int | None) -> None:
-        """Raise `FetchFailure` when so many more bytes, where it is known, are more than may be read."""
-        if self.max_bytes is not None and count is not None and self._taken + count > self.max_bytes:
-            sentence = f"The source has more than the {self.max_bytes:,} bytes that max_bytes allows."
-            raise FetchFailure(ErrorCategory.SOURCE, sentence)
-
-    def take(self, count: int) -> None:
-        """Count bytes that were read. Raises `FetchFailure` when they are too many."""
-        self.expect(count)
-        self._taken += count
 
 
 class Reader(Protocol):

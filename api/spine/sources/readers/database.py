@@ -13,10 +13,11 @@ from spine.connections.drivers.base import Rows, Session, abort_after, connected
 from spine.connections.resolved_connection import ConnectionTarget
 from spine.connections.usage import counted
 from spine.egress.fetch_failure import FetchFailure
-from spine.egress.guarded_call import GuardedWork
+from spine.egress.guarded_call import GuardedCall
+from spine.egress.limits import Limits
 from spine.schemas import ErrorCategory
 from spine.sources.readers.arrow_rows import schema_of, to_batch
-from spine.sources.readers.base import Item, Limits, Unchanged, Validators
+from spine.sources.readers.base import Item, Unchanged, Validators
 
 KEY = "query"
 _PARQUET = "application/vnd.apache.parquet"
@@ -38,7 +39,7 @@ class QueryReader:
         self._target = target
         self._query = query
         self._limits = limits
-        self._work = GuardedWork(target.allow_private, limits)
+        self._work = GuardedCall(target.allow_private, limits)
         self._session: Session | None = None
         self._timer: threading.Timer | None = None
 

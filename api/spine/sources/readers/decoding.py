@@ -6,9 +6,10 @@ from contextlib import suppress
 from email.message import Message
 
 from spine.egress.fetch_failure import FetchFailure
+from spine.egress.limits import Limits
 from spine.schemas import ErrorCategory
 from spine.sources.parsers.compression import expansion_limit
-from spine.sources.readers.base import CHUNK, Limits, not_whole
+from spine.sources.readers.base import CHUNK, not_whole
 
 GZIP = {"gzip", "x-gzip"}
 # S3 leaves this behind on objects that were sent in parts.

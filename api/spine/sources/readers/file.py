@@ -17,16 +17,10 @@ from io import FileIO
 from pathlib import Path
 
 from spine.egress.fetch_failure import FetchFailure
+from spine.egress.limits import Limits
+from spine.egress.paths import absolute_path, outside_of_roots, resolved_root_of, split_at_root
 from spine.schemas import ErrorCategory
-from spine.sources.readers.base import (
-    CHUNK,
-    Item,
-    Limits,
-    Unchanged,
-    Validators,
-    changed_meanwhile,
-    not_there,
-)
+from spine.sources.readers.base import CHUNK, Item, Unchanged, Validators, changed_meanwhile, not_there
 from spine.sources.readers.globs import Entry, find, has_magic
 
 # The clock that file systems take their times from ticks a hundred times a second or faster. What is younger than some
@@ -75,7 +69,7 @@ class FileReader:
         if not has_magic(self._path):
             return [absolute_path(self._path, self._roots)]
         # The root's own name is no pattern.
-        root, rest = _divided(self._path, self._roots)
+        root, rest = split_at_root(self._path, self._roots)
         return find(rest, os.path.normpath(root), self._listing, self._path)
 
     def _listing(self, folder: str) -> Iterator[Entry]:
@@ -89,11 +83,9 @@ class FileReader:
         """A regular file."""
         with _explained(path, listed=has_magic(self._path)):
             real = Path(os.path.realpath(path, strict=True))
-            root = next((root for root in _resolved(self._roots) if real.is_relative_to(root)), None)
+            root = resolved_root_of(real, self._roots)
             if root is None:
-                raise FetchFailure(
-                    ErrorCategory.CONFIG, f"{_printable(path)} leads out of the folders that SPINE_FILE_ROOTS opens."
-                )
+                raise outside_of_roots(_printable(path))
             if not stat.S_ISREG(real.lstat().st_mode):
                 raise _no_file(path)
         with _explained(path, was_there=True):
@@ -116,40 +108,6 @@ class FileReader:
                 yield part
             if _validators(os.fstat(file.fileno())) != _validators(before) or taken != before.st_size:
                 raise changed_meanwhile(key)
-
-
-def absolute_path(path: str, roots: Sequence[Path]) -> str:
-    """The path or pattern, absolute. Raises `FetchFailure` when it cannot be below a root, links aside."""
-    return os.path.normpath(os.path.join(*_divided(path, roots)))
-
-
-def _divided(path: str, roots: Sequence[Path]) -> tuple[Path, str]:
-    """The root that a path or pattern is below, and what it is from there."""
-    if not roots:
-        raise FetchFailure(
-            ErrorCategory.CONFIG, "Files cannot be read: SPINE_FILE_ROOTS names no folder, which closes them all."
-        )
-    if ".." in Path(path).parts:
-        raise FetchFailure(ErrorCategory.CONFIG, f"{path} must not go up by '..'.")
-    if os.path.isabs(path):
-        root = next((root for root in _named(roots) if Path(path).is_relative_to(root)), None)
-        if root is None:
-            raise FetchFailure(ErrorCategory.CONFIG, f"{path} is not below a folder that SPINE_FILE_ROOTS opens.")
-        return root, str(Path(path).relative_to(root))
-    if len(roots) > 1:
-        raise FetchFailure(
-            ErrorCategory.CONFIG, f"{path} must be absolute, as SPINE_FILE_ROOTS names more than one folder."
-        )
-    return roots[0].absolute(), str(Path(path))
-
-
-def _named(roots: Sequence[Path]) -> list[Path]:
-    """The roots under all their names."""
-    return [*(root.absolute() for root in roots), *_resolved(roots)]
-
-
-def _resolved(roots: Sequence[Path]) -> list[Path]:
-    return [Path(os.path.realpath(root)) for root in roots]
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 import httpx
 
 from spine.egress.fetch_failure import FetchFailure
-from spine.egress.guarded_call import GuardedWork
+from spine.egress.guarded_call import GuardedCall
+from spine.egress.limits import Limits
 from spine.schemas import ErrorCategory
-from spine.sources.readers.base import CHUNK, Item, Limits, Unchanged, Validators, measured, not_whole
+from spine.sources.readers.base import CHUNK, Item, Unchanged, Validators, measured, not_whole
 from spine.sources.readers.decoding import content_type_of, gunzipped, is_gzip
 from spine.sources.readers.http_semantics import (
     HttpRequest,
@@ -47,7 +48,7 @@ class HttpReader:
         self._key = request.key
         # No proxy, no .netrc: only the certificates that this machine trusts come from the environment.
         self._transport = httpx.HTTPTransport(verify=httpx.create_ssl_context(), trust_env=False)
-        self._work = GuardedWork(allow_private, limits)
+        self._work = GuardedCall(allow_private, limits)
         self._response: httpx.Response | None = None
 
     def items(self, known: Mapping[str, Validators], force: bool) -> Iterator[Item | Unchanged]:

@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 import s3fs  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 
-from spine.egress.guarded_call import GuardedWork
+from spine.egress.guarded_call import GuardedCall
+from spine.egress.limits import Limits
 from spine.sources.readers.base import (
     CHUNK,
     MOST_FILES,
     Item,
-    Limits,
     Unchanged,
     Validators,
     changed_meanwhile,
@@ -89,7 +89,7 @@ class S3Reader:
     def __init__(self, place: S3Place, allow_private: bool, limits: Limits) -> None:
         self._place = place
         self._limits = limits
-        self._work = GuardedWork(allow_private, limits)
+        self._work = GuardedCall(allow_private, limits)
         # Not uvloop, which connects where the guard does not see it.
         self._loop = asyncio.SelectorEventLoop()
         self._client: Any = None

@@ -18,7 +18,7 @@ from botocore.exceptions import (
 )
 
 from spine.egress.fetch_failure import FetchFailure
-from spine.egress.guarded_call import GuardedWork
+from spine.egress.guarded_call import GuardedCall
 from spine.schemas import ErrorCategory
 from spine.sources.readers.base import not_there, not_whole
 
@@ -35,7 +35,7 @@ def status_of(error: BaseException) -> int | None:
     return status if isinstance(status, int) else None
 
 
-def failure_of(error: Exception, key: str, work: GuardedWork, endpoint_url: str | None) -> FetchFailure:
+def failure_of(error: Exception, key: str, work: GuardedCall, endpoint_url: str | None) -> FetchFailure:
     """What an exception of the client means for reading `key`; anything that it does not know is raised again."""
     if isinstance(error, FetchFailure):
         return error

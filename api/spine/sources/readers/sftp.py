@@ -11,12 +11,12 @@ from functools import partial
 import paramiko
 
 from spine.egress.fetch_failure import FetchFailure
-from spine.egress.guarded_call import GuardedWork
+from spine.egress.guarded_call import GuardedCall
+from spine.egress.limits import Limits
 from spine.schemas import ErrorCategory
 from spine.sources.readers.base import (
     MOST_FILES,
     Item,
-    Limits,
     Unchanged,
     Validators,
     changed_meanwhile,
@@ -43,7 +43,7 @@ class SftpReader:
         self._limits = limits
         # Before anything is connected: a key that is none needs no server to say so.
         self._key = key_of(place.private_key) if place.private_key is not None else None
-        self._work = GuardedWork(allow_private, limits)
+        self._work = GuardedCall(allow_private, limits)
         self._client: paramiko.SFTPClient | None = None
 
     def items(self, known: Mapping[str, Validators], force: bool) -> Iterator[Item | Unchanged]:

@@ -11,7 +11,8 @@ from typing import Any
 import paramiko
 from paramiko.sftp import CMD_DATA, CMD_READ, CMD_STATUS, int64
 
-from spine.sources.readers.base import CHUNK, Limits
+from spine.egress.limits import Limits
+from spine.sources.readers.base import CHUNK
 
 # What every server gives at once, and as many of them as fill a fast and distant line.
 LARGEST_READ = 32 * 1024

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from spine.egress.fetch_failure import FetchFailure
-from spine.egress.guarded_call import GuardedWork
+from spine.egress.guarded_call import GuardedCall
+from spine.egress.limits import Limits
 from spine.schemas import ErrorCategory
-from spine.sources.readers.base import Limits
 
 SECONDS_TO_CONNECT, SECONDS_TO_AGREE = 15, 30
 # The algorithms that show a key of each type.
@@ -82,7 +82,7 @@ def key_of(pem: str) -> paramiko.PKey:
         raise FetchFailure(ErrorCategory.CONFIG, sentence) from None
 
 
-def connected(place: SftpPlace, key: paramiko.PKey | None, work: GuardedWork, limits: Limits) -> paramiko.SFTPClient:
+def connected(place: SftpPlace, key: paramiko.PKey | None, work: GuardedCall, limits: Limits) -> paramiko.SFTPClient:
     """A client of the server. Raises `FetchFailure`, and what paramiko and sockets raise when a connection breaks."""
     transport = _trusted(place, work, limits)
     try:
@@ -109,7 +109,7 @@ def connected(place: SftpPlace, key: paramiko.PKey | None, work: GuardedWork, li
         raise
 
 
-def _trusted(place: SftpPlace, work: GuardedWork, limits: Limits) -> paramiko.Transport:
+def _trusted(place: SftpPlace, work: GuardedCall, limits: Limits) -> paramiko.Transport:
     """A connection to a server that has shown the key that was configured."""
     offered: list[str] = []
     for algorithms in _attempts(place.host_key):
@@ -140,7 +140,7 @@ def _attempts(host_key: str) -> list[tuple[str, ...]]:
     return [_ALGORITHMS["ssh-ed25519"], _ECDSA, _ALGORITHMS["ssh-rsa"]]
 
 
-def _transport(place: SftpPlace, work: GuardedWork, limits: Limits) -> paramiko.Transport:
+def _transport(place: SftpPlace, work: GuardedCall, limits: Limits) -> paramiko.Transport:
     host = place.host.strip("[]")
     try:
         connection = socket.create_connection((host, place.port), timeout=limits.wait(SECONDS_TO_CONNECT))

@@ -7,11 +7,12 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from spine.egress.addresses import literal_refusal
+from spine.egress.limits import Limits
 from spine.errors import BadRequest, FieldError
 from spine.schemas import Text
 from spine.secrets.refs import check_ref
 from spine.settings import Settings
-from spine.sources.readers.base import Limits, Reader
+from spine.sources.readers.base import Reader
 
 
 def _unchained(path: str) -> str:

@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator
 
 from spine.egress.fetch_failure import FetchFailure
+from spine.egress.limits import Limits
+from spine.egress.paths import absolute_path
 from spine.settings import Settings
-from spine.sources.readers.base import Limits, Reader
-from spine.sources.readers.file import FileReader, absolute_path
+from spine.sources.readers.base import Reader
+from spine.sources.readers.file import FileReader
 from spine.sources.readers.globs import has_magic
 from spine.sources.types.base import PathText, SourceConfig, refused
 

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
+from spine.egress.limits import Limits
 from spine.schemas import Text
 from spine.settings import Settings
-from spine.sources.readers.base import Limits, Reader
+from spine.sources.readers.base import Reader
 from spine.sources.types.base import Ref, ShortText, SourceConfig, split_http_url
 
 _OWN_HEADERS = {

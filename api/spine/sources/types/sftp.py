@@ -9,9 +9,10 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from spine.egress.fetch_failure import FetchFailure
+from spine.egress.limits import Limits
 from spine.schemas import ErrorCategory, Text
 from spine.settings import Settings
-from spine.sources.readers.base import Limits, Reader
+from spine.sources.readers.base import Reader
 from spine.sources.readers.globs import has_magic
 from spine.sources.types.base import Host, PathText, Ref, ShortText, SourceConfig
 
