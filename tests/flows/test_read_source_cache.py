@@ -29,7 +29,7 @@ from tests.flows.support import (
     url_of,
     use,
 )
-from tests.sources.reading.support import settle
+from tests.sources.readers.support import settle
 from tests.sources.support import Desk
 from tests.support.receivers import Receiver, refuse
 

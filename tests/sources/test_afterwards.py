@@ -14,7 +14,7 @@ from spine.sources.fetch_state import Begun
 from spine.sources.fetching.fetcher import Outcome
 from spine.tables.base import new_id, utc_now
 
-from tests.sources.reading.support import settle
+from tests.sources.readers.support import settle
 from tests.sources.support import Desk
 from tests.support.receivers import receiver, refuse
 from tests.support.stack import PrefectStack

@@ -15,7 +15,7 @@ from spine.tables.cache import CacheBlob, CacheHold
 from sqlalchemy import delete, update
 
 from tests.cache.support import hash_of
-from tests.sources.reading.support import settle
+from tests.sources.readers.support import settle
 from tests.sources.support import Desk
 
 ROWS = b"day,venue\n2026-01-05,AAA\n"

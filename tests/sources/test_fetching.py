@@ -17,7 +17,7 @@ from spine.schemas import ErrorCategory
 from spine.sources.readers.base import CHUNK
 
 from tests.cache.test_store import small_files
-from tests.sources.reading.support import settle
+from tests.sources.readers.support import settle
 from tests.sources.support import Desk
 from tests.support.receivers import receiver, refuse
 

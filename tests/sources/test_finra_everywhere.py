@@ -13,8 +13,8 @@ import pytest
 from spine.sources.schemas import FetchDetail
 
 from tests.flows.conftest import FINRA_FILES
-from tests.sources.reading.sftp_server import PASSWORD, USER, SftpServer, sftp_server
-from tests.sources.reading.test_s3 import KEYS, endpoint, store
+from tests.sources.readers.sftp_server import PASSWORD, USER, SftpServer, sftp_server
+from tests.sources.readers.test_s3 import KEYS, endpoint, store
 from tests.sources.support import Desk
 from tests.support.receivers import Handler, Receiver, receiver
 

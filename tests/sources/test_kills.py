@@ -13,7 +13,7 @@ from spine.settings import Settings
 from spine.tables.sources import Fetch
 from sqlalchemy import select
 
-from tests.sources.reading.support import settle
+from tests.sources.readers.support import settle
 from tests.sources.support import Desk
 from tests.support.processes import PROJECT, wait_until
 

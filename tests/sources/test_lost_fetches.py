@@ -22,7 +22,7 @@ from spine.tables.cache import CacheHold
 from spine.tables.sources import Fetch
 from sqlalchemy import select, update
 
-from tests.sources.reading.support import settle
+from tests.sources.readers.support import settle
 from tests.sources.support import Desk
 from tests.support.processes import free_port
 from tests.support.stack import PrefectStack

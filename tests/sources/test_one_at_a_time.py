@@ -18,7 +18,7 @@ from spine.tables.base import utc_now
 from spine.tables.sources import Fetch
 from sqlalchemy import select, text, update
 
-from tests.sources.reading.support import settle
+from tests.sources.readers.support import settle
 from tests.sources.support import Desk
 from tests.support.processes import wait_until
 from tests.support.receivers import Behaviour, Handler, Receiver, receiver

@@ -10,7 +10,7 @@ from spine.sources.asking import Asked, ask
 from spine.sources.schemas import FetchTrigger
 from spine.sources.snapshot import Current, find_current
 
-from tests.sources.reading.support import settle
+from tests.sources.readers.support import settle
 from tests.sources.support import Desk
 from tests.sources.test_one_at_a_time import asked
 from tests.support.receivers import Behaviour, Handler, Receiver, receiver

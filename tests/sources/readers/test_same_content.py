@@ -8,9 +8,9 @@ import pytest
 from spine.sources.readers.base import Reader
 from spine.sources.readers.file import FileReader
 
-from tests.sources.reading.sftp_server import PASSWORD, USER, sftp_server
-from tests.sources.reading.support import OPEN, config_of, limits, read_one, settle
-from tests.sources.reading.test_s3 import KEYS, endpoint, store
+from tests.sources.readers.sftp_server import PASSWORD, USER, sftp_server
+from tests.sources.readers.support import OPEN, config_of, limits, read_one, settle
+from tests.sources.readers.test_s3 import KEYS, endpoint, store
 from tests.support.receivers import receiver, refuse
 
 # FINRA's own file where it is at hand.

@@ -13,7 +13,7 @@ from spine.schemas import ErrorCategory
 from spine.sources.readers.base import Item, Unchanged, Validators
 from spine.sources.types.base import SourceConfig
 
-from tests.sources.reading.support import (
+from tests.sources.readers.support import (
     CONTENT,
     OPEN,
     config_of,

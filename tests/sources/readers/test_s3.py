@@ -13,7 +13,7 @@ import pytest
 from spine.schemas import ErrorCategory
 from spine.sources.readers.base import Item, Reader, Unchanged, Validators
 
-from tests.sources.reading.support import (
+from tests.sources.readers.support import (
     CLOSED,
     CONTENT,
     OPEN,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pytest
 
-from tests.sources.parsing.support import Desk
+from tests.sources.parsers.support import Desk
 
 ROWS = b"a,b\n" + b"1,2\n" * 100
 MORE = b"3,4\n" * 50

@@ -10,8 +10,8 @@ from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
 from spine.sources.parsers import ParserType
 
-from tests.sources.parsing.support import Desk
-from tests.sources.parsing.test_compression import ROWS, STREAMS, zipped
+from tests.sources.parsers.support import Desk
+from tests.sources.parsers.test_compression import ROWS, STREAMS, zipped
 
 
 def parquet() -> bytes:

@@ -12,8 +12,8 @@ from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
 from spine.sources.readers.base import Item, Reader, Unchanged
 
-from tests.sources.reading.sftp_server import PASSWORD, USER, SftpServer, sftp_server
-from tests.sources.reading.support import (
+from tests.sources.readers.sftp_server import PASSWORD, USER, SftpServer, sftp_server
+from tests.sources.readers.support import (
     CLOSED,
     CONTENT,
     OPEN,

@@ -5,7 +5,7 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.sources.parsing.support import Desk
+from tests.sources.parsers.support import Desk
 
 
 def parquet(table: pa.Table, **options: object) -> bytes:

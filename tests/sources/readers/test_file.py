@@ -13,7 +13,7 @@ from spine.sources.readers import file as reading
 from spine.sources.readers.base import Item, Unchanged
 from spine.sources.readers.file import FileReader
 
-from tests.sources.reading.support import CONTENT, failure, known_of, limits, read, read_one, settle
+from tests.sources.readers.support import CONTENT, failure, known_of, limits, read, read_one, settle
 
 
 @pytest.fixture

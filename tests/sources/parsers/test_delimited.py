@@ -10,7 +10,7 @@ from spine.sources.parsers.csv_tokenizer import Dialect, Rows
 from spine.sources.parsers.parse_errors import BrokenFile
 
 from flows.finra.weekly_file import scan
-from tests.sources.parsing.support import Desk, lines_of
+from tests.sources.parsers.support import Desk, lines_of
 
 FINRA = Path(__file__).parents[4] / "shared" / "data" / "finra"
 

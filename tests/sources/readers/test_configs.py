@@ -12,7 +12,7 @@ from spine.secrets.keyring import Keyring
 from spine.secrets.sealed import keep_stored, redact, seal, unseal
 from spine.settings import Settings
 
-from tests.sources.reading.support import CLOSED, OPEN, config_of
+from tests.sources.readers.support import CLOSED, OPEN, config_of
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGq0mOGTvs8Fx6rJ8Y7i4ZBv3OsbqXkeDyGgqGJ6vJ0P"
 GOOD: dict[str, dict[str, Any]] = {

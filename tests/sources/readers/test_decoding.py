@@ -9,7 +9,7 @@ from spine.schemas import ErrorCategory
 from spine.sources.readers.base import CHUNK
 from spine.sources.readers.decoding import gunzipped
 
-from tests.sources.reading.support import CONTENT, OPEN, config_of, failure, limits
+from tests.sources.readers.support import CONTENT, OPEN, config_of, failure, limits
 from tests.support.receivers import receiver, refuse
 
 MIB = 1024 * 1024

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from spine.sources.parsers import ParserConfig, ParserType, to_arrow
 
-from tests.sources.parsing.support import Desk
+from tests.sources.parsers.support import Desk
 
 
 def test_columns_of_text_get_the_type_that_all_their_values_have(desk: Desk) -> None:

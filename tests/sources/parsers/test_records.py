@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.sources.parsing.support import Desk, lines_of
+from tests.sources.parsers.support import Desk, lines_of
 
 
 def test_an_array_of_objects_is_counted_with_its_columns(desk: Desk) -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sources.parsing.support import Desk
+from tests.sources.parsers.support import Desk
 
 
 @pytest.fixture

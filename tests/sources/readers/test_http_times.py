@@ -8,7 +8,7 @@ from email.utils import format_datetime
 import pytest
 from spine.sources.readers.base import Item, Unchanged, Validators
 
-from tests.sources.reading.support import OPEN, config_of, fresh, known_of, limits, raw, read
+from tests.sources.readers.support import OPEN, config_of, fresh, known_of, limits, raw, read
 from tests.support.receivers import Behaviour, Handler, Receiver, receiver
 
 LONG_AGO = datetime(2025, 12, 15, 6, tzinfo=UTC)

@@ -11,7 +11,7 @@ from spine.sources.readers.base import Unchanged
 from spine.sources.readers.http import HttpReader
 from spine.sources.readers.http_semantics import same_origin
 
-from tests.sources.reading.support import (
+from tests.sources.readers.support import (
     CLOSED,
     OPEN,
     config_of,
