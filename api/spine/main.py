@@ -12,7 +12,6 @@ from spine.alerts.routes import router as alerts
 from spine.alerts.runtime import Alerting
 from spine.auth.jwt import JwtVerifier
 from spine.cache.maintenance import Tidying
-from spine.cache.routes import router as cache
 from spine.cache.store import BlobStore
 from spine.connections.routes import router as connections
 from spine.database import make_engine, make_sessions
@@ -27,6 +26,7 @@ from spine.schedules.listing import Catalogue
 from spine.schedules.routes import router as schedules
 from spine.schedules.watcher import ScheduleWatch
 from spine.settings import Settings, get_settings
+from spine.sources.cache_routes import router as cache
 from spine.sources.orphaned_fetches import LostFetches
 from spine.sources.routes import router as sources
 from spine.workflows.routes import router as workflows

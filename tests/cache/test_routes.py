@@ -14,11 +14,11 @@ import pytest
 import uvicorn
 from fastapi import APIRouter, FastAPI
 from spine.cache.entries import count_read
-from spine.cache.routes import router
 from spine.cache.store import BlobStore
 from spine.database import make_engine, make_sessions
 from spine.http.errors import install_error_handlers
 from spine.settings import Settings
+from spine.sources.cache_routes import router
 from spine.tables.base import utc_now
 from spine.tables.cache import CacheHold
 from sqlalchemy import func, make_url, select

@@ -7,11 +7,11 @@ from uuid import uuid4
 
 from spine.cache.eviction import evict
 from spine.cache.garbage_collection import lock_content, remove_entries
-from spine.cache.reading import read_stats
-from spine.sources.lineage import capture_used
+from spine.sources.cache_queries import read_stats
 from spine.sources.snapshot import Current, find_current, note_use, read_current
 from spine.tables.base import utc_now
 from spine.tables.cache import CacheBlob, CacheHold
+from spine.workflows.runs import capture_used
 from sqlalchemy import delete, update
 
 from tests.cache.support import hash_of

@@ -8,6 +8,7 @@ from spine.alerts.channel_service import ChannelSecrets, find_channel, try_chann
 from spine.alerts.delivery_queue import Patience
 from spine.alerts.dispatcher import Dispatcher
 from spine.alerts.late_runs import LateRuns
+from spine.alerts.queries import is_fetch
 from spine.alerts.run_alerts import RunAlerts
 from spine.alerts.schemas import ChannelTestResponse
 from spine.alerts.transport import Sender
@@ -17,7 +18,6 @@ from spine.prefect.client import Prefect
 from spine.secrets.keyring import Keyring
 from spine.secrets.refs import resolve_ref
 from spine.settings import Settings
-from spine.sources.lineage import is_fetch
 
 
 class Alerting:

@@ -21,15 +21,15 @@ from spine.egress.addresses import literal_refusal
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.paths import absolute_path
 from spine.errors import BadRequest, Conflict, FieldError, NotFound, Unavailable
+from spine.names import check_name
 from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.prefect.client import Prefect
 from spine.schemas import ActionResponse
 from spine.secrets.refs import SecretMissing
 from spine.settings import Settings
-from spine.sources.lineage import sources_using
-from spine.sources.names import check_name
 from spine.tables.base import new_id, utc_now
 from spine.tables.connections import DatabaseConnection
+from spine.tables.sources import Source
 
 
 async def create_connection(
@@ -92,12 +92,18 @@ async def find_connection(session: AsyncSession, id_or_name: str, *, to_change: 
 async def delete_connection(session: AsyncSession, id_or_name: str) -> ActionResponse:
     """Delete a connection. Raises `NotFound`, and `Conflict` naming the sources that read over it."""
     row = await find_connection(session, id_or_name, to_change=True)
-    users = await sources_using(session, row.id)
+    users = await _sources_using(session, row.id)
     if users:
         raise Conflict(f"The connection {row.name!r} is used by {_named(users)}; change or delete that first.")
     await session.delete(row)
     await session.flush()
     return ActionResponse(id=row.id, status="deleted", message=f"The connection {row.name!r} was deleted.")
+
+
+async def _sources_using(session: AsyncSession, connection_id: str) -> list[str]:
+    """The names of the sources that read over a connection, in order."""
+    mine = select(Source.name).where(Source.connection_id == connection_id).order_by(Source.name)
+    return list(await session.scalars(mine))
 
 
 def _named(sources: list[str]) -> str:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import httpx
-from prefect.types.names import BANNED_CHARACTERS
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter
 
 from spine.errors import BadRequest
@@ -79,9 +78,6 @@ _ONE = TypeAdapter(Deployment)
 _MANY = TypeAdapter(list[Deployment])
 
 NEWEST_FIRST = "CREATED_DESC"
-
-# Characters that the name of a deployment cannot have.
-BANNED_IN_NAMES = tuple(BANNED_CHARACTERS)
 
 
 class DeploymentCalls(Transport):

@@ -16,8 +16,8 @@ from sqlalchemy.exc import IntegrityError
 from spine.auth.callers import Caller
 from spine.database import SessionFactory, database_errors, transaction
 from spine.errors import BadRequest, Conflict, DatabaseUnavailable, FieldError, SpineError, Unavailable
+from spine.names import BANNED_IN_NAMES
 from spine.prefect.client import Prefect
-from spine.prefect.deployments import BANNED_IN_NAMES
 from spine.schedules.deployments import has_schedule
 from spine.tables.base import utc_now
 from spine.tables.schedules import ScheduleNameClaim

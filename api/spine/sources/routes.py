@@ -4,12 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from spine.cache.routes import StoreDep
 from spine.http.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, SessionDep, SessionsDep, SettingsDep
 from spine.http.openapi import errors
 from spine.pagination import Page
 from spine.schemas import ActionResponse
 from spine.sources import fetch_reading, service
+from spine.sources.cache_routes import StoreDep
 from spine.sources.configs import SourceConfigs
 from spine.sources.fetch_requests import request_fetch
 from spine.sources.fetch_state import find_source

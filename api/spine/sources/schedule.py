@@ -12,6 +12,7 @@ from uuid import UUID
 from spine.auth.callers import Caller
 from spine.database import SessionFactory, reading
 from spine.errors import NotFound
+from spine.names import looks_like_an_id
 from spine.prefect.client import Deployment, Prefect
 from spine.schedules.create import create_schedule
 from spine.schedules.delete import delete_schedule
@@ -23,7 +24,6 @@ from spine.schedules.switch import disable_schedule, enable_schedule
 from spine.schedules.timing import describe, make_timing
 from spine.schedules.update import update_schedule
 from spine.sources.fetch_requests import FETCH_FLOW, find_fetch_flow, source_tag
-from spine.sources.names import looks_like_an_id
 from spine.tables.base import utc_now
 from spine.tables.sources import Source
 from spine.workflows.deployments import is_schedule as made_over_api

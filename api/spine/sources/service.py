@@ -21,13 +21,13 @@ from spine.connections.service import find_connection
 from spine.database import SessionFactory, reading, transaction
 from spine.egress.fetch_failure import FetchFailure
 from spine.errors import BadRequest, Conflict, FieldError, NotFound, Unavailable
+from spine.names import check_name
 from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.schemas import ActionResponse
 from spine.secrets.configs import field_errors
 from spine.secrets.sealed import redact
 from spine.sources.configs import SourceConfigs
 from spine.sources.fetch_state import find_source
-from spine.sources.names import check_name
 from spine.sources.parsers import ParserConfig
 from spine.sources.schedule import Clock, Clocks
 from spine.sources.schemas import (

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from spine.database import SessionFactory, reading
 from spine.errors import NotFound
 from spine.pagination import Page, PageRequest, make_page
 from spine.prefect.client import Flow, FlowRun, Log, Prefect, TaskRun
 from spine.prefect.results import ResultUnreadable, read_result
 from spine.prefect.states import is_final
-from spine.sources.lineage import capture_used
 from spine.tables.base import utc_now
+from spine.tables.sources import SourceUse
 from spine.workflows.failures import category_of, is_exception, message_of
 from spine.workflows.labels import CALLER_LABEL, SCHEDULE_LABEL, domain_of, schedule_of, trigger_of
 from spine.workflows.run_pages import read_page
@@ -86,6 +89,12 @@ async def show_run(prefect: Prefect, sessions: SessionFactory, run_id: str) -> W
         async with reading(sessions) as session:
             detail.capture_id = await capture_used(session, detail.run_id)
     return detail
+
+
+async def capture_used(session: AsyncSession, run_id: UUID) -> str | None:
+    """The SHA-256 of the source content that a flow run used, of several the last; None for a run that used none."""
+    mine = select(SourceUse.capture_id).where(SourceUse.run_id == run_id)
+    return (await session.scalars(mine.order_by(SourceUse.used_at.desc(), SourceUse.fetch_id.desc()).limit(1))).first()
 
 
 async def find_run(prefect: Prefect, run_id: str) -> FlowRun:

@@ -6,17 +6,17 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from spine.cache import reading
 from spine.cache.conditions import Span, Unsatisfiable, http_date, is_unchanged, wanted_span
 from spine.cache.content import Content, open_content
 from spine.cache.content_headers import disposition, media_type
-from spine.cache.schemas import CacheEntry, CacheStats
 from spine.cache.store import BlobStore
 from spine.http.dependencies import PageDep, SessionDep, SessionsDep
 from spine.http.errors import envelope
 from spine.http.openapi import errors
 from spine.pagination import Page
 from spine.schemas import ActionResponse
+from spine.sources import cache_queries
+from spine.sources.cache_schemas import CacheEntry, CacheStats
 
 router = APIRouter(prefix="/sources/cache", tags=["sources"])
 
@@ -57,13 +57,13 @@ class ContentResponse(StreamingResponse):
 @router.get("", operation_id="list_cache_entries", responses=errors(404, 422))
 async def list_entries(session: SessionDep, page: PageDep, source_id: SourceFilter = None) -> Page[CacheEntry]:
     """List what is in the cache, newest first."""
-    return await reading.list_entries(session, source_id, page)
+    return await cache_queries.list_entries(session, source_id, page)
 
 
 @router.get("/stats", operation_id="get_cache_stats", responses=errors())
 async def get_stats(session: SessionDep) -> CacheStats:
     """Count what is in the cache, and how often it saved a download."""
-    return await reading.read_stats(session)
+    return await cache_queries.read_stats(session)
 
 
 @router.head("/{entry_id}/content", include_in_schema=False)
@@ -118,4 +118,4 @@ async def clear_cache(
     sessions: SessionsDep, store: StoreDep, source_id: SourceFilter = None, expired_only: bool = False
 ) -> ActionResponse:
     """Remove entries, and the content that no other entry names and nobody is using."""
-    return await reading.clear_cache(sessions, store, source_id, expired_only)
+    return await cache_queries.clear_cache(sessions, store, source_id, expired_only)

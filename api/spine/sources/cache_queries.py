@@ -4,13 +4,13 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.cache.garbage_collection import clear
-from spine.cache.schemas import CacheEntry, CacheStats
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory, reading
 from spine.egress.fetch_failure import FetchFailure
 from spine.errors import Unavailable
 from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.schemas import ActionResponse
+from spine.sources.cache_schemas import CacheEntry, CacheStats
 from spine.sources.fetch_state import find_source
 from spine.tables.base import utc_now
 from spine.tables.cache import HITS, MISSES, CacheBlob, CacheCounter
