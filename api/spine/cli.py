@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.callers import Scope
 from spine.auth.service import create_key, list_keys, revoke_key
-from spine.database import SessionFactory, database_errors, make_engine, make_sessions
+from spine.database import SessionFactory, database_errors, make_engine, make_sessions, transaction
 from spine.errors import SpineError
 from spine.migrations.migrate import upgrade
 from spine.secrets.rotation import rotate
@@ -64,7 +64,7 @@ def _in_database(work: Callable[[AsyncSession], Awaitable[Answer]]) -> Answer:
     """Run `work` in one transaction on a migrated database; an error is one sentence and exit code 1."""
 
     async def in_one_transaction(sessions: SessionFactory) -> Answer:
-        async with sessions.begin() as session:
+        async with transaction(sessions) as session:
             return await work(session)
 
     return _with_sessions(in_one_transaction)

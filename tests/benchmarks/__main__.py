@@ -14,9 +14,9 @@ import httpx
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine.prefect.client import Prefect
 from spine.tables.base import utc_now
+from spine.workflows.run_list import RunQuery, filters_for
 from spine.workflows.run_pages import BY_START
-from spine.workflows.run_queries import RunQuery, filters_for
-from spine.workflows.step_counts import NOT_SIMPLY_COMPLETED
+from spine.workflows.steps import NOT_SIMPLY_COMPLETED
 
 from tests.benchmarks import alerts, finra_rows, schedules, sources, worker
 from tests.benchmarks.seeding import copy_run

@@ -26,7 +26,7 @@ from spine.tables.base import utc_now
 from spine.tables.run_history import DeploymentStatistics, RunAlertClaim, RunEnding
 from spine.workflows.failures import exception_of, is_exception
 from spine.workflows.labels import SILENCING_TAG, domain_of, severity_of
-from spine.workflows.runs import read_run
+from spine.workflows.run_detail import read_run
 from spine.workflows.schemas import StepStatus, WorkflowRunDetail
 
 log = structlog.get_logger("spine.alerts")

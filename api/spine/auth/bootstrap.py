@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.callers import Scope
 from spine.auth.service import generate_key, hash_key
-from spine.database import database_errors, make_engine, make_sessions
+from spine.database import make_engine, make_sessions, transaction
 from spine.settings import Settings
 from spine.tables.api_keys import ApiKey
 from spine.tables.base import utc_now
@@ -61,9 +61,8 @@ async def _store(settings: Settings, key: str) -> bool:
     """Make `key` the active admin key and tell whether it works; it does not when it was revoked."""
     engine = make_engine(settings.sqlalchemy_url)
     try:
-        with database_errors():
-            async with make_sessions(engine).begin() as session:
-                return await _store_in(session, hash_key(key))
+        async with transaction(make_sessions(engine)) as session:
+            return await _store_in(session, hash_key(key))
     finally:
         await engine.dispose()
 

@@ -24,7 +24,7 @@ from spine.sources.fetching.context import open_workshop
 from spine.sources.fetching.fetcher import Outcome, fetch, note_failure
 from spine.sources.schemas import FetchTrigger
 from spine.workflows.labels import trigger_of
-from spine.workflows.runs import origin_of
+from spine.workflows.run_detail import origin_of
 
 
 class Fetched(TypedDict):

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
-from spine.database import SessionFactory, database_errors, transaction
+from spine.database import SessionFactory, transaction
 from spine.errors import Conflict, SpineError, Unavailable
 from spine.tables.base import new_id, utc_now
 from spine.tables.idempotency import IdempotentRequest
@@ -62,23 +62,20 @@ class IdempotentCall:
     async def _open(self, key: str) -> IdempotentRequest:
         key_hash = sha256("\0".join((self.owner, self.route, key)).encode()).hexdigest()
         mine = select(IdempotentRequest).where(IdempotentRequest.key_hash == key_hash)
-        with database_errors():
-            try:
-                async with self.sessions.begin() as session:
-                    expired = IdempotentRequest.created_at < utc_now() - KEPT_FOR
-                    await session.execute(delete(IdempotentRequest).where(expired))
-                    row = await session.scalar(mine)
-                    if row is None:
-                        # A path can hold a NUL character, a PostgreSQL text cannot.
-                        route = self.route.replace("\0", "%00")
-                        row = IdempotentRequest(
-                            key_hash=key_hash, owner=self.owner, route=route, body_hash=self.body_hash
-                        )
-                        session.add(row)
-                    return row
-            except IntegrityError:
-                # Another request with this key was faster; its row is the one to go on with, if it is still there.
-                return await self._open(key)
+        try:
+            async with transaction(self.sessions) as session:
+                expired = IdempotentRequest.created_at < utc_now() - KEPT_FOR
+                await session.execute(delete(IdempotentRequest).where(expired))
+                row = await session.scalar(mine)
+                if row is None:
+                    # A path may contain a NUL character, which PostgreSQL cannot store in a text column.
+                    route = self.route.replace("\0", "%00")
+                    row = IdempotentRequest(key_hash=key_hash, owner=self.owner, route=route, body_hash=self.body_hash)
+                    session.add(row)
+                return row
+        except IntegrityError:
+            # Another request with this key was faster: use its row, or make a new one if it was deleted meanwhile.
+            return await self._open(key)
 
     async def _store(self, operation_id: str, answer: bytes) -> bytes:
         async with transaction(self.sessions) as session:

@@ -16,7 +16,7 @@ from spine.schemas import ActionResponse
 from spine.tables.base import utc_now
 from spine.workflows.deployments import find_workflow
 from spine.workflows.labels import SCHEDULE_LABEL
-from spine.workflows.parameters import refuse_wrong_parameters
+from spine.workflows.trigger import refuse_invalid_parameters
 
 
 async def create_schedule(
@@ -30,7 +30,7 @@ async def create_schedule(
     now = utc_now()
     timing = await make_timing(body.cron_expression, body.interval_seconds, body.timezone, now)
     own = await _find_target(prefect, body.target_name)
-    refuse_wrong_parameters(body.target_name, own, body.target_params or {}, "target_params")
+    refuse_invalid_parameters(body.target_name, own, body.target_params or {}, "target_params")
     async with claimed(sessions, body.name, caller):
         await refuse_taken(prefect, body.name)
         made, is_new = await prefect.create_deployment(_deployment(own, body, timing, caller))

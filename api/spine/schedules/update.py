@@ -17,7 +17,7 @@ from spine.schedules.switch import refuse_without_timing, switch_off, switch_on
 from spine.schedules.timing import changed_timing, make_timing
 from spine.tables.base import utc_now
 from spine.workflows.deployments import own_deployments
-from spine.workflows.parameters import refuse_wrong_parameters
+from spine.workflows.trigger import refuse_invalid_parameters
 
 TIMING_FIELDS = {"cron_expression", "interval_seconds", "timezone"}
 OVERLAP_FIELDS = {"max_instances", "overlap_policy"}
@@ -98,9 +98,9 @@ async def _parameters(prefect: Prefect, deployment: Deployment, given: dict[str,
     own = (await own_deployments(prefect, [flow])).get(flow.id)
     if own is None or own.id == deployment.id:
         bare = deployment.model_copy(update={"parameters": {}})
-        refuse_wrong_parameters(flow.name, bare, given, "target_params")
+        refuse_invalid_parameters(flow.name, bare, given, "target_params")
         return {"parameters": given}
-    refuse_wrong_parameters(flow.name, own, given, "target_params")
+    refuse_invalid_parameters(flow.name, own, given, "target_params")
     # Prefect stopped checking them while they did not fit; now they do.
     return {"parameters": {**own.parameters, **given}, "enforce_parameter_schema": own.enforce_parameter_schema}
 

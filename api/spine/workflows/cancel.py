@@ -16,7 +16,7 @@ from spine.errors import Conflict
 from spine.prefect.client import FlowRun, Prefect, SetStateStatus, State
 from spine.prefect.states import Cancelled, Cancelling, is_final, refusal_of
 from spine.schemas import ActionResponse
-from spine.workflows.runs import find_run
+from spine.workflows.run_detail import find_run
 
 
 async def cancel_run(prefect: Prefect, caller: Caller, run_id: str) -> ActionResponse:

@@ -12,7 +12,7 @@ from spine.workflows.deployments import find_workflow, own_deployments
 from spine.workflows.labels import domain_of
 from spine.workflows.run_pages import BY_START
 from spine.workflows.schemas import WorkflowDefinition, WorkflowParameter
-from spine.workflows.step_counts import count_steps
+from spine.workflows.steps import count_steps
 
 COMPLETED = {"type": {"any_": ["COMPLETED"]}}
 

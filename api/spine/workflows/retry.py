@@ -14,14 +14,15 @@ from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
 from spine.auth.callers import Caller
-from spine.database import SessionFactory, database_errors, transaction
+from spine.database import SessionFactory, transaction
 from spine.errors import BadRequest, Conflict
 from spine.prefect.client import FlowRun, Prefect, SetStateStatus
 from spine.prefect.results import ResultReference, ResultUnreadable, check_reusable, expire_result
 from spine.prefect.states import AwaitingRetry, Failed, refusal_of
 from spine.tables.base import utc_now
 from spine.tables.retries import RetryClaim
-from spine.workflows.runs import find_run, read_steps, status_of
+from spine.workflows.run_detail import find_run, read_steps
+from spine.workflows.run_list import status_of
 from spine.workflows.schemas import RunStatus, StepStatus, TriggerStatus, WorkflowTriggerResponse
 from spine.workflows.steps import Step, is_child_run
 
@@ -138,16 +139,13 @@ async def _resume(prefect: Prefect, run: FlowRun, caller: Caller) -> None:
 
 
 async def _claim(sessions: SessionFactory, run: FlowRun, from_step: str | None, caller: Caller) -> None:
-    given_up = (RetryClaim.state_id == run.state_id) & (RetryClaim.claimed_at < utc_now() - CLAIM_LEASE)
-    with database_errors():
-        try:
-            async with sessions.begin() as session:
-                await session.execute(delete(RetryClaim).where(given_up))
-                session.add(
-                    RetryClaim(state_id=run.state_id, run_id=run.id, from_step=from_step, claimed_by=caller.name)
-                )
-        except IntegrityError:
-            raise Conflict(f"Run {run.id} is being retried already.") from None
+    expired = (RetryClaim.state_id == run.state_id) & (RetryClaim.claimed_at < utc_now() - CLAIM_LEASE)
+    try:
+        async with transaction(sessions) as session:
+            await session.execute(delete(RetryClaim).where(expired))
+            session.add(RetryClaim(state_id=run.state_id, run_id=run.id, from_step=from_step, claimed_by=caller.name))
+    except IntegrityError:
+        raise Conflict(f"Run {run.id} is being retried already.") from None
 
 
 async def _release(sessions: SessionFactory, run: FlowRun) -> None:

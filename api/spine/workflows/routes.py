@@ -8,8 +8,8 @@ from spine.http.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDe
 from spine.http.openapi import errors
 from spine.pagination import Page
 from spine.schemas import ActionResponse
-from spine.workflows import cancel, definitions, retry, runs, trigger
-from spine.workflows.run_queries import RunQuery
+from spine.workflows import cancel, definitions, retry, run_detail, run_list, trigger
+from spine.workflows.run_list import RunQuery
 from spine.workflows.schemas import (
     RunStatus,
     RunTrigger,
@@ -36,13 +36,13 @@ async def list_runs(
 ) -> Page[WorkflowRunSummary]:
     """List runs, newest start first. Runs that a schedule has only planned are not listed."""
     query = RunQuery(status, workflow_name, domain, since, until, trigger)
-    return await runs.list_runs(prefect, query, page)
+    return await run_list.list_runs(prefect, query, page)
 
 
 @router.get("/runs/{run_id}", operation_id="get_run", responses=errors(404))
 async def get_run(prefect: PrefectDep, sessions: SessionsDep, run_id: str) -> WorkflowRunDetail:
     """Show one run with its steps."""
-    return await runs.show_run(prefect, sessions, run_id)
+    return await run_detail.show_run(prefect, sessions, run_id)
 
 
 @router.post(

@@ -1,22 +1,29 @@
-"""Steps out of task runs: one for each thing the flow does, however often it was tried.
+"""Steps from task runs: one step for each call of a task in the flow, however often it was attempted.
 
-Prefect records every attempt as task runs of their own. The task runs of one attempt of the flow share
-`flow_run_run_count`; within it, the n-th task run of a task is its n-th call, so that loops and mapped tasks stay
-apart. A step is therefore (task, n), and holds that task run of each attempt. A child flow run is stood for by one
-task run, which Prefect uses again at a retry.
+Prefect records each attempt of a flow as new task runs. The task runs of one attempt have the same
+`flow_run_run_count`. Within an attempt, the n-th task run of a task is its n-th call, so calls in loops and mapped
+tasks stay separate. A step is therefore the pair (task, n), with the task run of each attempt. A child flow run is
+represented by one task run, which Prefect uses again in a retry.
+
+Lists only need counts, and get them with a number of requests that does not grow with the page: Prefect counts task
+runs for many runs at once. For a run that was never retried these are its steps, and reading the few that did not
+complete gives the rest. Only for retried runs are all task runs read.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from spine.prefect.client import FlowRun, State, StateType, TaskRun
+from spine.prefect.client import FlowRun, Prefect, State, StateType, TaskRun
 from spine.prefect.states import is_final
 from spine.workflows.schemas import StepStatus
+
+Value = TypeVar("Value")
 
 CACHED = "Cached"
 
@@ -32,10 +39,19 @@ _STATUS_OF_STATE = {
     "CANCELLED": StepStatus.FAILED,
 }
 
+# The task runs that a count alone does not describe: those that did not complete, and those of child flow runs.
+NOT_SIMPLY_COMPLETED = {
+    "operator": "or_",
+    "state": {
+        "type": {"any_": ["SCHEDULED", "PENDING", "RUNNING", "FAILED", "CANCELLED", "CRASHED", "PAUSED", "CANCELLING"]}
+    },
+    "subflow_runs": {"exists_": True},
+}
+
 
 @dataclass(frozen=True)
 class Step:
-    """One step with its attempts in order, at least one."""
+    """One step with its attempts, oldest first; at least one."""
 
     name: str
     attempts: Sequence[TaskRun]
@@ -49,7 +65,7 @@ class Step:
 
     @cached_property
     def executed(self) -> TaskRun:
-        """The attempt that did the work: the newest that was not served from an earlier one's result."""
+        """The newest attempt that ran the task instead of reusing an earlier result."""
         return next((run for run in reversed(self.attempts) if not is_cached(run)), self.latest)
 
     @property
@@ -59,32 +75,32 @@ class Step:
 
     @property
     def result(self) -> Any:
-        """What Prefect says of the newest attempt's result, for `spine.prefect.results` to read."""
+        """The reference to the newest attempt's result, for `spine.prefect.results` to read."""
         return self.latest.state.data if self.latest.state else None
 
     @cached_property
     def status(self) -> StepStatus:
-        """Where the step stands, made to agree with where the run stands."""
+        """The status of the step, consistent with the status of the run."""
         state_type = self.latest.state_type.value if self.latest.state_type else "PENDING"
         status = _STATUS_OF_STATE[state_type]
         if is_final(self.run):
             if status is StepStatus.PENDING or (state_type == "CANCELLED" and self.latest.start_time is None):
                 return StepStatus.SKIPPED
-            # A run that completed waited for its steps: one that still seems to run has ended without a record of it.
+            # A completed run has waited for its steps: one that still seems to run ended, and the record is late.
             ended = StepStatus.COMPLETED if self.run.state_type == StateType.COMPLETED else StepStatus.FAILED
             return ended if status is StepStatus.RUNNING else status
-        waits_for_its_turn = self.latest.flow_run_run_count < self.run.run_count and not is_child_run(self.latest)
-        return StepStatus.PENDING if waits_for_its_turn and status is not StepStatus.COMPLETED else status
+        not_reached_yet = self.latest.flow_run_run_count < self.run.run_count and not is_child_run(self.latest)
+        return StepStatus.PENDING if not_reached_yet and status is not StepStatus.COMPLETED else status
 
     @property
     def was_interrupted(self) -> bool:
-        """Whether the run ended while this step ran, so that nothing of its own tells how it went."""
+        """Whether the run ended while this step was running, so that the step has no result or error of its own."""
         state_type = self.latest.state_type.value if self.latest.state_type else ""
         return self.status is StepStatus.FAILED and state_type not in ("FAILED", "CRASHED")
 
     @property
     def started_at(self) -> datetime | None:
-        """When the attempt that did the work began; of a child flow, its newest run."""
+        """When the attempt that ran the task started; for a child flow, when its newest run started."""
         if self.status in (StepStatus.PENDING, StepStatus.SKIPPED):
             return None
         child = self.newest_child
@@ -92,7 +108,7 @@ class Step:
 
     @property
     def completed_at(self) -> datetime | None:
-        """When the attempt that did the work ended; the end of the run where that interrupted it."""
+        """When the attempt that ran the task ended; when the run ended if that interrupted the attempt."""
         if self.status not in (StepStatus.COMPLETED, StepStatus.FAILED):
             return None
         child = self.newest_child
@@ -100,13 +116,13 @@ class Step:
 
     @property
     def newest_child(self) -> FlowRun | None:
-        """The newest run of the child flow that this step stands for, where the child runs are known."""
-        begun = [(child.start_time, child.id, child) for child in self.child_runs if child.start_time is not None]
-        return max(begun)[2] if begun else None
+        """The newest run of the child flow that this step represents, if the child runs were read."""
+        started = [(child.start_time, child.id, child) for child in self.child_runs if child.start_time is not None]
+        return max(started)[2] if started else None
 
     @property
     def retry_count(self) -> int:
-        """How often it was executed again, inside an attempt of the flow or by a new one."""
+        """How often the step was executed again, within one attempt of the flow or in a new one."""
         if self.child_runs:
             return sum(max(child.run_count, 1) for child in self.child_runs) - 1
         executions = sum(max(run.run_count, 1) for run in self.attempts if not is_cached(run) and run.start_time)
@@ -114,18 +130,37 @@ class Step:
 
     @property
     def first_start(self) -> datetime:
-        """When it was first seen, by which steps are ordered."""
+        """The earliest known time of the step; steps are ordered by it."""
         times = [time for run in self.attempts if (time := run.start_time or run.expected_start_time or run.created)]
         return min(times, default=datetime.max.replace(tzinfo=self.run.created.tzinfo if self.run.created else None))
 
 
+@dataclass(frozen=True)
+class StepCounts:
+    """How many steps a run has, and how many of them completed and failed."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+    @classmethod
+    def of(cls, steps: Sequence[Step], more_completed: int = 0) -> "StepCounts":
+        """The counts of `steps` plus `more_completed` other steps that completed."""
+        statuses = [step.status for step in steps]
+        return cls(
+            total=len(statuses) + more_completed,
+            completed=statuses.count(StepStatus.COMPLETED) + more_completed,
+            failed=statuses.count(StepStatus.FAILED),
+        )
+
+
 def is_cached(task_run: TaskRun) -> bool:
-    """Whether Prefect took the result of an earlier attempt instead of running the task."""
+    """Whether Prefect reused the result of an earlier attempt instead of running the task."""
     return task_run.state_name == CACHED
 
 
 def is_child_run(task_run: TaskRun) -> bool:
-    """Whether a task run stands for a child flow run."""
+    """Whether a task run represents a child flow run."""
     return task_run.state is not None and task_run.state.state_details.child_flow_run_id is not None
 
 
@@ -137,7 +172,7 @@ def fold(
 ) -> list[Step]:
     """The steps of `run`, in the order in which they first started.
 
-    `child_runs` tell how often a child flow was run again; `names` has better names than Prefect's for task runs.
+    `child_runs` give the times and retries of child flows; `names` replaces the names of task runs, by their id.
     """
     children: dict[UUID, list[FlowRun]] = defaultdict(list)
     for child in child_runs:
@@ -159,12 +194,12 @@ def _attempts_by_call(task_runs: Sequence[TaskRun]) -> list[list[TaskRun]]:
     attempts: dict[tuple[object, ...], list[TaskRun]] = defaultdict(list)
     calls: dict[tuple[int, str, str], int] = defaultdict(int)
     flow_attempt = 0
-    # Prefect gives task runs ids that grow with time, in the order in which the flow made them.
+    # Prefect's ids of task runs grow with time, so this is the order in which the flow made them.
     for task_run in sorted(task_runs, key=lambda one: one.id.int):
         if is_child_run(task_run):
             attempts[task_run.id,].append(task_run)
             continue
-        # A task run that never began has no number of its own; attempts of the flow follow each other.
+        # A task run that never started has no attempt number; attempts follow each other, so the last number applies.
         flow_attempt = max(flow_attempt, task_run.flow_run_run_count)
         call = flow_attempt, _task_of(task_run), step_name(task_run)
         attempts[*call[1:], calls[call]].append(task_run)
@@ -173,7 +208,7 @@ def _attempts_by_call(task_runs: Sequence[TaskRun]) -> list[list[TaskRun]]:
 
 
 def step_name(task_run: TaskRun) -> str:
-    """The task's name, without the suffix that Prefect makes from the start of the dynamic key."""
+    """The task's name, without the suffix that Prefect takes from the dynamic key."""
     for suffix in (f"-{task_run.dynamic_key[:3]}", f"-{task_run.dynamic_key}"):
         if task_run.name.endswith(suffix):
             return task_run.name.removesuffix(suffix)
@@ -181,5 +216,34 @@ def step_name(task_run: TaskRun) -> str:
 
 
 def _task_of(task_run: TaskRun) -> str:
-    # The key ends in a hash of the code, which changes when the code is mended between two attempts.
+    # The key ends in a hash of the code, which changes when the code is fixed between two attempts.
     return task_run.task_key.rpartition("-")[0] or task_run.task_key
+
+
+async def count_steps(prefect: Prefect, runs: Sequence[FlowRun]) -> dict[UUID, StepCounts]:
+    """The counts of each of these runs (at most 200), by run id."""
+    once = [run.id for run in runs if run.run_count <= 1]
+    retried = [run.id for run in runs if run.run_count > 1]
+    totals, of_once, of_retried = await asyncio.gather(
+        prefect.count_task_runs(once) if once else _empty({}),
+        prefect.task_runs(once, NOT_SIMPLY_COMPLETED) if once else _empty([]),
+        prefect.task_runs(retried) if retried else _empty([]),
+    )
+    by_run: dict[UUID, list[TaskRun]] = defaultdict(list)
+    for task_run in of_once + of_retried:
+        if task_run.flow_run_id is not None:
+            by_run[task_run.flow_run_id].append(task_run)
+    return {run.id: _count(run, by_run[run.id], totals.get(run.id, 0)) for run in runs}
+
+
+def _count(run: FlowRun, task_runs: Sequence[TaskRun], counted: int) -> StepCounts:
+    steps = fold(run, task_runs)
+    if run.run_count > 1:
+        return StepCounts.of(steps)
+    # Prefect's count leaves out child flow runs; every counted task run that was not read has completed.
+    read = sum(1 for task_run in task_runs if not is_child_run(task_run))
+    return StepCounts.of(steps, more_completed=max(counted - read, 0))
+
+
+async def _empty(value: Value) -> Value:
+    return value

@@ -3,10 +3,11 @@
 from typing import Any
 
 from spine.auth.callers import Caller
-from spine.prefect.client import Prefect
+from spine.errors import BadRequest, FieldError
+from spine.prefect.client import Deployment, Prefect
+from spine.prefect.parameters import check_parameters
 from spine.workflows.deployments import find_workflow
 from spine.workflows.labels import API_TAG, CALLER_LABEL
-from spine.workflows.parameters import refuse_wrong_parameters
 from spine.workflows.schemas import TriggerStatus, WorkflowTriggerResponse
 
 
@@ -18,7 +19,7 @@ async def trigger_workflow(
     Raises `NotFound`, `Conflict` without a deployment, and `BadRequest` naming each parameter that the flow refuses.
     """
     deployment = await find_workflow(prefect, workflow_name)
-    refuse_wrong_parameters(workflow_name, deployment, params, "params")
+    refuse_invalid_parameters(workflow_name, deployment, params, "params")
     run = await prefect.create_run(
         deployment.id,
         parameters=params,
@@ -32,3 +33,15 @@ async def trigger_workflow(
         status=TriggerStatus.PENDING,
         message=f"Run {run.name!r} was created and waits for a worker.",
     )
+
+
+def refuse_invalid_parameters(workflow_name: str, deployment: Deployment, given: dict[str, Any], field: str) -> None:
+    """Check the parameters `given` in the body's `field` against what `deployment` takes beside its own.
+
+    Raises `BadRequest` naming each wrong parameter.
+    """
+    problems = check_parameters(deployment.parameter_openapi_schema, deployment.parameters, given)
+    if problems:
+        named = "; ".join(f"{'.'.join(map(str, problem.loc)) or field}: {problem.msg}" for problem in problems)
+        located = [FieldError(("body", field, *problem.loc), problem.msg) for problem in problems]
+        raise BadRequest(f"The workflow {workflow_name!r} does not take these parameters: {named}.", located)

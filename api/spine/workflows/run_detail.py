@@ -1,9 +1,9 @@
-"""Runs: the list, and one with its steps."""
+"""One run with its steps."""
 
 import asyncio
 import time
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import select
@@ -11,48 +11,34 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.database import SessionFactory, reading
 from spine.errors import NotFound
-from spine.pagination import Page, PageRequest, make_page
 from spine.prefect.client import Flow, FlowRun, Log, Prefect, TaskRun
 from spine.prefect.results import ResultUnreadable, read_result
 from spine.prefect.states import is_final
 from spine.tables.base import utc_now
 from spine.tables.sources import SourceUse
-from spine.workflows.failures import category_of, is_exception, message_of
-from spine.workflows.labels import CALLER_LABEL, SCHEDULE_LABEL, domain_of, schedule_of, trigger_of
-from spine.workflows.run_pages import read_page
-from spine.workflows.run_queries import STATUS_OF_STATE, RunQuery, filters_for
+from spine.workflows.failures import category_of, is_exception
+from spine.workflows.labels import CALLER_LABEL, SCHEDULE_LABEL, trigger_of
+from spine.workflows.run_list import status_of, summarize
 from spine.workflows.schemas import (
     RunStatus,
     RunTrigger,
     StepStatus,
     WorkflowRunDetail,
-    WorkflowRunSummary,
 )
-from spine.workflows.step_counts import StepCounts, count_steps
 from spine.workflows.step_details import to_step_detail
-from spine.workflows.steps import Step, fold
+from spine.workflows.steps import Step, StepCounts, fold
 
-# Prefect records task runs from events, which arrive up to this long after the run itself has ended: longest after
-# many steps ended at once, never for steps that a crash or cancel cut off.
+# Prefect records task runs from events, which arrive up to this long after the run itself has ended: latest when
+# many steps ended at the same time, and never for steps that a crash or a cancellation interrupted.
 LATE_RECORDS = timedelta(seconds=2)
 LATE_RECORDS_OF_A_COMPLETED_RUN = timedelta(seconds=5)
-# Before this has passed, even a reading that looks whole may lack the last task runs.
+# Until this has passed, even a reading that looks complete may lack the last task runs.
 EARLIEST_WHOLE_READING = timedelta(seconds=1)
 SECONDS_BETWEEN_READINGS = 0.2
 
 
-async def list_runs(prefect: Prefect, query: RunQuery, page: PageRequest) -> Page[WorkflowRunSummary]:
-    """A page of runs, newest start first."""
-    filters = filters_for(query, utc_now())
-    runs, total = await read_page(prefect, filters, page, leave_out_api_runs=query.leaves_out_api_runs)
-    flows, counts = await asyncio.gather(
-        prefect.flows_by_id(list({run.flow_id for run in runs})), count_steps(prefect, runs)
-    )
-    return make_page([summarize(run, flows.get(run.flow_id), counts[run.id]) for run in runs], total, page)
-
-
 async def read_run(prefect: Prefect, run_id: str) -> WorkflowRunDetail:
-    """One run with its steps, as far as Prefect knows it. Raises `NotFound`."""
+    """One run with its steps, from Prefect alone. Raises `NotFound`."""
     run = await find_run(prefect, run_id)
     steps, flows, result, (triggered_by, parent_run_id) = await asyncio.gather(
         read_steps(prefect, run), prefect.flows_by_id([run.flow_id]), _result_of(prefect, run), origin_of(prefect, run)
@@ -65,7 +51,7 @@ async def read_run(prefect: Prefect, run_id: str) -> WorkflowRunDetail:
     detail = _to_detail(run, flows.get(run.flow_id), steps, logs)
     failed = next((step for step in details if step.status is StepStatus.FAILED), None)
     if detail.status is RunStatus.FAILED and failed is not None and not is_exception(run.state):
-        # "1/3 states failed" is what Prefect makes of a flow that returns its failed steps.
+        # "1/3 states failed" is Prefect's message for a flow that returns its failed steps.
         detail.error, detail.error_category = failed.error, failed.error_category
     return detail.model_copy(
         update={
@@ -80,7 +66,7 @@ async def read_run(prefect: Prefect, run_id: str) -> WorkflowRunDetail:
 
 
 async def show_run(prefect: Prefect, sessions: SessionFactory, run_id: str) -> WorkflowRunDetail:
-    """One run with its steps, and with the content that it used where it does not say what it captured itself.
+    """One run with its steps. If its result has no `capture_id`, the content of the source that the run used is shown.
 
     Raises `NotFound`.
     """
@@ -92,13 +78,13 @@ async def show_run(prefect: Prefect, sessions: SessionFactory, run_id: str) -> W
 
 
 async def capture_used(session: AsyncSession, run_id: UUID) -> str | None:
-    """The SHA-256 of the source content that a flow run used, of several the last; None for a run that used none."""
+    """The SHA-256 of the source content that a flow run used, the last if there are several; None if it used none."""
     mine = select(SourceUse.capture_id).where(SourceUse.run_id == run_id)
     return (await session.scalars(mine.order_by(SourceUse.used_at.desc(), SourceUse.fetch_id.desc()).limit(1))).first()
 
 
 async def find_run(prefect: Prefect, run_id: str) -> FlowRun:
-    """The Prefect flow run with this id. Raises `NotFound`, also for an id that is none."""
+    """The Prefect flow run with this id. Raises `NotFound`, also for a malformed id."""
     try:
         return await prefect.read_run(UUID(run_id))
     except (ValueError, NotFound):
@@ -108,10 +94,10 @@ async def find_run(prefect: Prefect, run_id: str) -> FlowRun:
 async def read_steps(prefect: Prefect, run: FlowRun) -> list[Step]:
     """The steps of a run.
 
-    Where the run ended so lately that records of its task runs may be on their way, they are waited for.
+    If the run ended so recently that records of its task runs may still be on their way, this waits for them.
     """
     patience = LATE_RECORDS_OF_A_COMPLETED_RUN if status_of(run) is RunStatus.COMPLETED else LATE_RECORDS
-    # The clock of Prefect's machine may be ahead of ours, so the wait is bounded by our own too.
+    # The clock of Prefect's machine may be ahead of ours, so our own clock bounds the wait too.
     give_up_at = time.monotonic() + patience.total_seconds()
     seen: list[tuple[UUID, str | None]] | None = None
     while True:
@@ -126,7 +112,7 @@ async def read_steps(prefect: Prefect, run: FlowRun) -> list[Step]:
 
 
 async def _names_of_children(prefect: Prefect, child_runs: Sequence[FlowRun]) -> dict[UUID, str]:
-    """The flow names of children with a deployment, by the task run that stands for each, which has a random name."""
+    """The flow names of children with a deployment, by their task run, whose own name is random."""
     deployed = [child for child in child_runs if child.deployment_id is not None]
     flows = await prefect.flows_by_id(list({child.flow_id for child in deployed}))
     return {
@@ -134,32 +120,6 @@ async def _names_of_children(prefect: Prefect, child_runs: Sequence[FlowRun]) ->
         for child in deployed
         if child.parent_task_run_id is not None and child.flow_id in flows
     }
-
-
-def summarize(run: FlowRun, flow: Flow | None, counts: StepCounts) -> WorkflowRunSummary:
-    """A run as lists show it."""
-    status = status_of(run)
-    return WorkflowRunSummary(
-        run_id=run.id,
-        workflow_name=flow.name if flow else str(run.flow_id),
-        status=status,
-        trigger=trigger_of(run),
-        domain=domain_of(run.tags),
-        created_at=run.created or run.expected_start_time or utc_now(),
-        started_at=run.start_time,
-        completed_at=run.end_time,
-        duration_seconds=_duration_seconds(run),
-        step_count=counts.total,
-        completed_step_count=counts.completed,
-        failed_step_count=counts.failed,
-        error=message_of(run.state) if status is RunStatus.FAILED else None,
-        schedule_id=schedule_of(run),
-    )
-
-
-def status_of(run: FlowRun) -> RunStatus:
-    """Where a run stands, in the contract's words."""
-    return STATUS_OF_STATE[run.state_type.value] if run.state_type else RunStatus.PENDING
 
 
 def _to_detail(run: FlowRun, flow: Flow | None, steps: Sequence[Step], logs: Sequence[Log]) -> WorkflowRunDetail:
@@ -178,13 +138,6 @@ def _to_detail(run: FlowRun, flow: Flow | None, steps: Sequence[Step], logs: Seq
     )
 
 
-def _duration_seconds(run: FlowRun) -> float | None:
-    if run.start_time is None:
-        return None
-    end: datetime = run.end_time or utc_now()
-    return round((end - run.start_time).total_seconds(), 3)
-
-
 def _ended_within(run: FlowRun, span: timedelta) -> bool:
     ended = run.end_time if is_final(run) else None
     return ended is not None and utc_now() - ended < span
@@ -196,7 +149,7 @@ def _is_settled(task_run: TaskRun) -> bool:
 
 
 async def _error_logs(prefect: Prefect, run: FlowRun, steps: Sequence[Step]) -> list[Log]:
-    """The log records that tell the causes of failures; none where nothing failed."""
+    """The log records that give the causes of failures; empty if nothing failed."""
     failed = status_of(run) is RunStatus.FAILED or any(step.status is StepStatus.FAILED for step in steps)
     return await prefect.error_logs(run.id) if failed else []
 
@@ -212,7 +165,7 @@ async def _result_of(prefect: Prefect, run: FlowRun) -> dict[str, object]:
 
 
 async def origin_of(prefect: Prefect, run: FlowRun) -> tuple[str | None, UUID | None]:
-    """Who or what started the run, by name, and its parent run where it has one."""
+    """The name of who or what started the run, and the id of its parent run if it has one."""
     trigger = trigger_of(run)
     if run.parent_task_run_id is not None:
         return await _parent_of(prefect, run.parent_task_run_id)

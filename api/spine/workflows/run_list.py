@@ -1,0 +1,121 @@
+"""The list of runs: from the query of `GET /runs` to filters that Prefect understands, and from runs to summaries.
+
+Runs that a schedule has only planned (SCHEDULED, due in the future) are not listed. Prefect has no filter for "not
+planned", so where planned runs could match, the filter is split into parts that do not overlap and that exclude them.
+Nearly always all parts but one are empty.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from spine.pagination import Page, PageRequest, make_page
+from spine.prefect.client import Flow, FlowRun, Prefect
+from spine.prefect.filters import RunFilter
+from spine.tables.base import utc_now
+from spine.workflows.failures import message_of
+from spine.workflows.labels import DOMAIN_TAG_PREFIX, domain_of, schedule_of, trigger_of, with_trigger
+from spine.workflows.run_pages import read_page
+from spine.workflows.schemas import RunStatus, RunTrigger, WorkflowRunSummary
+from spine.workflows.steps import StepCounts, count_steps
+
+STATE_TYPES: dict[RunStatus, list[str]] = {
+    RunStatus.PENDING: ["SCHEDULED", "PENDING"],
+    RunStatus.RUNNING: ["RUNNING", "CANCELLING", "PAUSED"],
+    RunStatus.COMPLETED: ["COMPLETED"],
+    RunStatus.FAILED: ["FAILED", "CRASHED"],
+    RunStatus.CANCELLED: ["CANCELLED"],
+}
+
+STATUS_OF_STATE = {state: status for status, states in STATE_TYPES.items() for state in states}
+
+# Runs that no schedule created; besides schedules, Prefect 3.8 knows these two kinds of creator.
+NOT_BY_A_SCHEDULE = {"operator": "or_", "is_null_": True, "type_": ["AUTOMATION", "DEPLOYMENT"]}
+
+
+@dataclass(frozen=True)
+class RunQuery:
+    """The filters of `GET /runs`, combined with AND. Times are aware."""
+
+    status: RunStatus | None = None
+    workflow_name: str | None = None
+    domain: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    trigger: RunTrigger | None = None
+
+    @property
+    def leaves_out_api_runs(self) -> bool:
+        """Whether runs with the API's tag must still be removed from what the filters find."""
+        return self.trigger is RunTrigger.MANUAL
+
+
+async def list_runs(prefect: Prefect, query: RunQuery, page: PageRequest) -> Page[WorkflowRunSummary]:
+    """A page of runs, newest start first."""
+    filters = filters_for(query, utc_now())
+    runs, total = await read_page(prefect, filters, page, leave_out_api_runs=query.leaves_out_api_runs)
+    flows, counts = await asyncio.gather(
+        prefect.flows_by_id(list({run.flow_id for run in runs})), count_steps(prefect, runs)
+    )
+    return make_page([summarize(run, flows.get(run.flow_id), counts[run.id]) for run in runs], total, page)
+
+
+def summarize(run: FlowRun, flow: Flow | None, counts: StepCounts) -> WorkflowRunSummary:
+    """The summary of a run."""
+    status = status_of(run)
+    return WorkflowRunSummary(
+        run_id=run.id,
+        workflow_name=flow.name if flow else str(run.flow_id),
+        status=status,
+        trigger=trigger_of(run),
+        domain=domain_of(run.tags),
+        created_at=run.created or run.expected_start_time or utc_now(),
+        started_at=run.start_time,
+        completed_at=run.end_time,
+        duration_seconds=_duration_seconds(run),
+        step_count=counts.total,
+        completed_step_count=counts.completed,
+        failed_step_count=counts.failed,
+        error=message_of(run.state) if status is RunStatus.FAILED else None,
+        schedule_id=schedule_of(run),
+    )
+
+
+def status_of(run: FlowRun) -> RunStatus:
+    """The status of a run in the API."""
+    return STATUS_OF_STATE[run.state_type.value] if run.state_type else RunStatus.PENDING
+
+
+def _duration_seconds(run: FlowRun) -> float | None:
+    if run.start_time is None:
+        return None
+    end: datetime = run.end_time or utc_now()
+    return round((end - run.start_time).total_seconds(), 3)
+
+
+def filters_for(query: RunQuery, now: datetime) -> list[RunFilter]:
+    """Filters without overlap that together match what `query` selects, the one that matches most runs first."""
+    wanted = RunFilter().started(since=query.since, until=query.until)
+    if query.workflow_name is not None:
+        wanted = RunFilter(runs=wanted.runs, flows={"name": {"any_": [query.workflow_name]}})
+    if query.domain is not None:
+        wanted = wanted.where(tags={"all_": [f"{DOMAIN_TAG_PREFIX}{query.domain}"]})
+    if query.status is not None:
+        wanted = wanted.where(state={"type": {"any_": STATE_TYPES[query.status]}})
+    parts = [wanted] if query.trigger is None else with_trigger(wanted, query.trigger)
+    if query.trigger in (None, RunTrigger.SCHEDULE) and query.status in (None, RunStatus.PENDING):
+        return [part for whole in parts for part in _without_planned(whole, query, now)]
+    return parts
+
+
+def _without_planned(whole: RunFilter, query: RunQuery, now: datetime) -> list[RunFilter]:
+    due = whole.started(until=now)
+    if query.until is not None and query.until <= now:
+        return [due]
+    future = whole.started(since=now + timedelta(microseconds=1))
+    states = STATE_TYPES[query.status] if query.status else list(STATUS_OF_STATE)
+    begun = future.where(state={"type": {"any_": [state for state in states if state != "SCHEDULED"]}})
+    if query.trigger is RunTrigger.SCHEDULE:
+        return [due, begun]
+    set_by_hand = future.where(state={"type": {"any_": ["SCHEDULED"]}}, created_by=NOT_BY_A_SCHEDULE)
+    return [due, begun, set_by_hand]
