@@ -21,7 +21,7 @@ from spine.cache.store import BlobStore
 from spine.database import make_engine, make_sessions
 from spine.migrations.migrate import upgrade
 from spine.settings import Settings
-from spine.sources.fetching.context import Workshop
+from spine.sources.fetching.context import FetchContext
 from spine.sources.parsers import ParserConfig, ParserType, parse
 
 from tests.benchmarks import finra_rows
@@ -59,7 +59,7 @@ def open_desk(home: Path, files: Path) -> Desk:
     home.mkdir(exist_ok=True)
     upgrade(settings.sqlalchemy_url)
     sessions = make_sessions(make_engine(settings.sqlalchemy_url))
-    return Desk(Workshop(settings, sessions, NO_PREFECT, BlobStore.of(settings)), files)
+    return Desk(FetchContext(settings, sessions, NO_PREFECT, BlobStore.of(settings)), files)
 
 
 async def _compare_file(desk: Desk, files: Path, copy: Path) -> None:

@@ -11,7 +11,7 @@ from spine.database import make_engine, make_sessions
 from spine.flows.read_source import SourceContent, read_source
 from spine.migrations.migrate import upgrade
 from spine.settings import Settings
-from spine.sources.fetching.context import Workshop
+from spine.sources.fetching.context import FetchContext
 from spine.sources.schemas import FetchDetail
 from spine.tables.cache import CacheHold
 from spine.tables.sources import Fetch
@@ -36,7 +36,8 @@ async def desk_of_flows() -> AsyncIterator[Desk]:
     settings = Settings()
     upgrade(settings.sqlalchemy_url)
     engine = make_engine(settings.sqlalchemy_url)
-    yield Desk(Workshop(settings, make_sessions(engine), NO_PREFECT, BlobStore.of(settings)), settings.file_roots[0])
+    context = FetchContext(settings, make_sessions(engine), NO_PREFECT, BlobStore.of(settings))
+    yield Desk(context, settings.file_roots[0])
     await engine.dispose()
 
 
@@ -57,11 +58,11 @@ def read_in_a_task(source: str) -> SourceContent:
 async def fetches(desk: Desk, name: str) -> list[FetchDetail]:
     """All fetches of a source, oldest first."""
     source = await desk.source(name)
-    async with desk.shop.sessions() as session:
+    async with desk.context.sessions() as session:
         ids = (await session.scalars(select(Fetch.id).where(Fetch.source_id == source.id).order_by(Fetch.id))).all()
     return [await desk.read_fetch(fetch_id) for fetch_id in ids]
 
 
 async def holds(desk: Desk) -> list[str]:
-    async with desk.shop.sessions() as session:
+    async with desk.context.sessions() as session:
         return list((await session.scalars(select(CacheHold.holder))).all())

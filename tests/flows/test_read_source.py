@@ -84,7 +84,7 @@ async def test_a_source_is_fetched_again_when_its_time_to_live_is_over(desk: Des
     name = await desk.register("http", {"url": url_of(site), "cache_ttl_seconds": 600})
     use(name)
     site.behaviours = [refuse(200, MORE_ROWS, ETag='"v2"')]
-    async with desk.shop.sessions.begin() as session:
+    async with desk.context.sessions.begin() as session:
         await session.execute(update(CacheEntry).values(expires_at=utc_now() - timedelta(seconds=1)))
     # A run that is content with what is older takes it as it is.
     assert use(name, timedelta(hours=1))[1].capture_id == sha256(ROWS)
@@ -113,7 +113,7 @@ async def test_a_source_without_time_to_live_is_asked_each_time_and_not_download
 async def test_content_that_the_cache_has_lost_is_fetched_although_it_is_fresh(desk: Desk, site: Receiver) -> None:
     name = await desk.register("http", {"url": url_of(site), "cache_ttl_seconds": 600})
     use(name)
-    desk.shop.store.delete(sha256(ROWS))
+    desk.context.store.delete(sha256(ROWS))
     assert use(name)[1].path.read_bytes() == ROWS
     assert len(site.requests) == 2
 
@@ -188,12 +188,12 @@ async def test_what_a_run_does_with_its_files_is_nothing_to_the_cache_nor_the_ot
     name = await desk.register("file", {"path": "trades.csv", "cache_ttl_seconds": 600})
     (run_id, mine), (_, others) = use(name), use(name)
     assert mine.path != others.path
-    assert mine.path.is_relative_to(desk.shop.settings.home / "staging" / run_id)
+    assert mine.path.is_relative_to(desk.context.settings.home / "staging" / run_id)
     assert stat.S_IMODE(mine.path.stat().st_mode) == 0o400
     mine.path.unlink()
     assert await desk.content(name) == [ROWS]
     assert others.path.read_bytes() == ROWS
-    desk.shop.store.delete(sha256(ROWS))
+    desk.context.store.delete(sha256(ROWS))
     assert others.path.read_bytes() == ROWS
 
 
@@ -213,6 +213,6 @@ async def test_a_cache_on_s3_serves_the_same_content(
             assert len(site.requests) == 1
             content.path.unlink()
             assert await desk.content(source) == [ROWS]
-            assert [blob for blob, _ in desk.shop.store.list()] == [sha256(ROWS)]
+            assert [blob for blob, _ in desk.context.store.list()] == [sha256(ROWS)]
             assert await holds(desk) == []
     assert not (home / "cache").exists()

@@ -38,7 +38,7 @@ async def test_a_pattern_of_which_the_cache_gave_up_one_file_is_fetched_although
     settle(desk.file("a.csv", ROWS), desk.file("b.csv", MORE_ROWS))
     name = await desk.register("file", {"path": "*.csv", "cache_ttl_seconds": 600})
     whole = use(name)[1]
-    async with desk.shop.sessions.begin() as session:
+    async with desk.context.sessions.begin() as session:
         await lock_content(session, sha256(ROWS))
         await remove_entries(session, sha256(ROWS))
     again = use(name)[1]
@@ -57,7 +57,7 @@ async def test_content_larger_than_the_cache_can_be_read_by_the_run_that_has_it_
         assert use(name)[1].path.read_bytes() == ROWS
         assert len(site.requests) == requests
         # The next one who tidies up takes it.
-        assert await evict(desk.shop.sessions, desk.shop.store, len(ROWS) - 1) == len(ROWS)
+        assert await evict(desk.context.sessions, desk.context.store, len(ROWS) - 1) == len(ROWS)
 
 
 async def test_steps_that_read_a_source_at_once_do_not_take_each_others_files(desk: Desk) -> None:
@@ -147,7 +147,7 @@ async def test_content_is_held_while_it_is_copied_and_let_go_of_when_that_fails(
 
     async def evict_all() -> int:
         async with desk_of_flows() as another:
-            return await evict(another.shop.sessions, another.shop.store, 0)
+            return await evict(another.context.sessions, another.context.store, 0)
 
     monkeypatch.setattr(staging, "fresh", slow_and_broken)
     with pytest.raises(OSError, match="no space left"):
@@ -168,7 +168,7 @@ async def test_a_file_is_called_as_its_source_calls_it_as_far_as_a_file_system_t
     settle(*(desk.file(f"{number}.csv", ROWS) for number in range(len(names))))
     name = await desk.register("file", {"path": "*.csv", "cache_ttl_seconds": 600})
     await desk.fetch(name)
-    async with desk.shop.sessions.begin() as session:
+    async with desk.context.sessions.begin() as session:
         for position, told in enumerate(names):
             await session.execute(update(CacheEntry).where(CacheEntry.position == position).values(name=told))
     content = use(name)[1]
@@ -184,7 +184,7 @@ async def test_a_reading_is_a_hit_when_it_needs_no_download_and_a_miss_when_it_d
 
     async def read(max_age: timedelta | None = None) -> None:
         assert use(name, max_age)[1].path.read_bytes() == ROWS
-        async with desk.shop.sessions() as session:
+        async with desk.context.sessions() as session:
             counters = {row.name: row.value for row in await session.scalars(select(CacheCounter))}
         counted.append((counters.get(HITS, 0), counters.get(MISSES, 0)))
 
@@ -193,6 +193,6 @@ async def test_a_reading_is_a_hit_when_it_needs_no_download_and_a_miss_when_it_d
     site.behaviours = [refuse(304)]
     await read(AT_ONCE)
     # Fresh, but gone.
-    desk.shop.store.delete(sha256(ROWS))
+    desk.context.store.delete(sha256(ROWS))
     await read()
     assert counted == [(0, 1), (1, 1), (2, 1), (2, 2)]

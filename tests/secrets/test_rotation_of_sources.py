@@ -16,7 +16,7 @@ from spine.secrets.rotation import SEALED_COLUMNS, rotate
 from spine.secrets.sealed import SEALED, seal, unseal
 from spine.settings import Settings
 from spine.sources.configs import SourceConfigs
-from spine.sources.fetching.context import Workshop
+from spine.sources.fetching.context import FetchContext
 from spine.tables.alerts import AlertChannel
 from spine.tables.base import Base
 from sqlalchemy import select, update
@@ -47,7 +47,7 @@ async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         fields = {"channel_type": "webhook", "min_severity": "ERROR", "enabled": True, "throttle_minutes": 5}
         async with sessions.begin() as session:
             session.add(AlertChannel(name="hook", config=config, recipients=[None], **fields))
-        yield Desk(Workshop(settings, sessions, NO_PREFECT, BlobStore.of(settings)), tmp_path)
+        yield Desk(FetchContext(settings, sessions, NO_PREFECT, BlobStore.of(settings)), tmp_path)
         await engine.dispose()
 
 
@@ -59,12 +59,12 @@ async def register(desk: Desk, site: Receiver) -> str:
 
 
 async def rotate_in(desk: Desk) -> int:
-    return await rotate(desk.shop.sessions, desk.shop.settings)
+    return await rotate(desk.context.sessions, desk.context.settings)
 
 
 async def stored(desk: Desk) -> list[Any]:
     """Every configuration that can hold secrets."""
-    async with desk.shop.sessions() as session:
+    async with desk.context.sessions() as session:
         return [
             config
             for column in SEALED_COLUMNS
@@ -73,13 +73,13 @@ async def stored(desk: Desk) -> list[Any]:
 
 
 def keys_of(desk: Desk) -> list[str]:
-    return read_key_file(desk.shop.settings.home / KEY_FILE)
+    return read_key_file(desk.context.settings.home / KEY_FILE)
 
 
 async def test_the_secrets_of_sources_are_encrypted_anew_and_stay_readable(desk: Desk) -> None:
     with receiver() as site:
         name = await register(desk, site)
-        running = SourceConfigs(desk.shop.settings)
+        running = SourceConfigs(desk.context.settings)
         before, row = await stored(desk), await desk.source(name)
         plain, shown = running.of_source(row), await desk.registry.read(name)
         assert await rotate_in(desk) == SECRETS
@@ -136,13 +136,13 @@ async def test_a_secret_of_a_source_that_cannot_be_read_leaves_the_channels_too(
         {"url": "https://feeds.example.com", "query": SecretStr("x")}, Keyring([Fernet.generate_key().decode()])
     )
     source = await desk.source(name)
-    async with desk.shop.sessions.begin() as session:
+    async with desk.context.sessions.begin() as session:
         await session.execute(update(type(source)).where(type(source).id == source.id).values(config=stranger))
     before = await stored(desk)
     with pytest.raises(SecretUnreadable):
         await rotate_in(desk)
     assert await stored(desk) == before
-    hook = unseal(before[0], Keyring.from_settings(desk.shop.settings))
+    hook = unseal(before[0], Keyring.from_settings(desk.context.settings))
     assert hook == {"url": "https://hooks.example.com/s3cr3t"}
 
 
@@ -152,7 +152,7 @@ async def test_every_column_with_secrets_is_one_that_a_rotation_knows(desk: Desk
         await desk.fetch(name)
     known = {(column.class_.__tablename__, column.key) for column in SEALED_COLUMNS}
     found = set()
-    async with desk.shop.sessions() as session:
+    async with desk.context.sessions() as session:
         for table in Base.metadata.sorted_tables:
             for row in (await session.execute(select(table))).mappings():
                 found |= {(table.name, key) for key, value in row.items() if SEALED in json.dumps(value, default=str)}

@@ -9,7 +9,7 @@ from spine.cache.store import BlobStore
 from spine.database import make_engine, make_sessions
 from spine.migrations.migrate import upgrade
 from spine.settings import Settings
-from spine.sources.fetching.context import Workshop
+from spine.sources.fetching.context import FetchContext
 
 from tests.sources.support import NO_PREFECT, Desk
 from tests.support.postgres import fresh_database
@@ -39,5 +39,6 @@ async def desk(settings: Settings) -> AsyncIterator[Desk]:
     settings.home.mkdir()
     upgrade(settings.sqlalchemy_url)
     engine = make_engine(settings.sqlalchemy_url)
-    yield Desk(Workshop(settings, make_sessions(engine), NO_PREFECT, BlobStore.of(settings)), settings.file_roots[0])
+    context = FetchContext(settings, make_sessions(engine), NO_PREFECT, BlobStore.of(settings))
+    yield Desk(context, settings.file_roots[0])
     await engine.dispose()

@@ -12,7 +12,7 @@ from spine.prefect.client import Prefect
 from spine.sources.configs import SourceConfigs
 from spine.sources.fetch_reading import read_fetch
 from spine.sources.fetch_state import Beginning, Begun, begin, find_source, hold_source
-from spine.sources.fetching.context import Workshop
+from spine.sources.fetching.context import FetchContext
 from spine.sources.fetching.fetcher import Outcome, fetch, note_failure
 from spine.sources.schedule import Clocks
 from spine.sources.schemas import FetchDetail, FetchTrigger, SourceCreate, SourceUpdate
@@ -28,14 +28,14 @@ CALLER = Caller(id="tests", name="tests", scopes=frozenset(Scope))
 class Desk:
     """Registers and fetches, as the API and a worker do, without either."""
 
-    shop: Workshop
+    context: FetchContext
     root: Path
 
     @property
     def registry(self) -> Registry:
         """Sources without a clock, for which Prefect is not asked."""
-        clocks = Clocks(self.shop.prefect, self.shop.sessions, cast(Any, None), CALLER)
-        return Registry(self.shop.sessions, SourceConfigs(self.shop.settings), clocks)
+        clocks = Clocks(self.context.prefect, self.context.sessions, cast(Any, None), CALLER)
+        return Registry(self.context.sessions, SourceConfigs(self.context.settings), clocks)
 
     async def register(self, source_type: str, config: dict[str, Any], **fields: Any) -> str:
         """Make a source and give its name."""
@@ -58,7 +58,7 @@ class Desk:
     async def begin(self, name: str, *, force: bool = False, run_id: UUID | None = None) -> Begun:
         """Set a fetch to RUNNING."""
         beginning = Beginning(run_id or uuid4(), FetchTrigger.MANUAL, "tests", force, "here:1")
-        return await begin(self.shop.sessions, name, None, beginning)
+        return await begin(self.context.sessions, name, None, beginning)
 
     async def fetch(self, name: str, *, force: bool = False) -> FetchDetail:
         """Fetch once, and give the fetch as clients see it."""
@@ -71,29 +71,29 @@ class Desk:
 
     async def go_on(self, begun: Begun, *, force: bool = False) -> Outcome:
         """What a run does after it has begun."""
-        return await fetch(self.shop, begun, force=force, tell=lambda _: None)
+        return await fetch(self.context, begun, force=force, tell=lambda _: None)
 
     async def fail(self, begun: Begun, failure: Exception) -> None:
         """What a run does when it has failed for good."""
-        await note_failure(self.shop, begun, failure)
+        await note_failure(self.context, begun, failure)
 
     async def go_on_until_it_holds_the_source(self, begun: Begun) -> None:
         """What a run has done when it is killed right after its turn has come."""
-        assert await hold_source(self.shop.sessions, begun.source_id, begun.fetch_id) is None
+        assert await hold_source(self.context.sessions, begun.source_id, begun.fetch_id) is None
 
     async def read_fetch(self, fetch_id: str) -> FetchDetail:
         """A fetch as clients see it."""
-        async with self.shop.sessions() as session:
+        async with self.context.sessions() as session:
             return await read_fetch(session, fetch_id)
 
     async def source(self, name: str) -> Source:
         """The row of a source."""
-        async with self.shop.sessions() as session:
+        async with self.context.sessions() as session:
             return await find_source(session, name)
 
     async def entries(self, name: str) -> list[NewEntry]:
         """What the cache has of a source."""
-        async with self.shop.sessions() as session:
+        async with self.context.sessions() as session:
             source = await find_source(session, name)
             return [NewEntry.of(row) for row in await current_entries(session, source.id)]
 
@@ -101,18 +101,18 @@ class Desk:
         """The bytes that the cache has of a source."""
         found = []
         for entry in await self.entries(name):
-            with self.shop.store.open(entry.content_hash) as blob:
+            with self.context.store.open(entry.content_hash) as blob:
                 found.append(blob.read())
         return found
 
     async def alerts(self, name: str) -> list[Alert]:
         """The alerts of a source, oldest first."""
-        async with self.shop.sessions() as session:
+        async with self.context.sessions() as session:
             return list(await session.scalars(select(Alert).where(Alert.source == name).order_by(Alert.id)))
 
     def stray_files(self) -> list[Path]:
         """Parts that nobody works on."""
-        return [path for path in (self.shop.settings.home / "cache" / "parts").glob("*") if path.is_file()]
+        return [path for path in (self.context.settings.home / "cache" / "parts").glob("*") if path.is_file()]
 
 
 NO_PREFECT = cast(Prefect, None)

@@ -25,8 +25,8 @@ OTHER_ROWS = b"day,venue,shares\n2026-01-05,BBB,2\n"
 
 def limited(desk: Desk, max_bytes: int) -> Desk:
     """The same desk with a limit on its cache."""
-    settings = desk.shop.settings.model_copy(update={"cache_max_bytes": max_bytes})
-    return replace(desk, shop=replace(desk.shop, settings=settings))
+    settings = desk.context.settings.model_copy(update={"cache_max_bytes": max_bytes})
+    return replace(desk, context=replace(desk.context, settings=settings))
 
 
 async def test_a_fetch_over_the_limit_of_the_cache_gives_up_what_was_used_longest_ago(desk: Desk) -> None:
@@ -39,7 +39,7 @@ async def test_a_fetch_over_the_limit_of_the_cache_gives_up_what_was_used_longes
     await desk.fetch(new)
     assert await desk.entries(old) == []
     assert await desk.content(new) == [OTHER_ROWS]
-    assert len(list(desk.shop.store.list())) == 1
+    assert len(list(desk.context.store.list())) == 1
 
 
 async def test_a_fetch_whose_eviction_fails_has_ended_well(desk: Desk) -> None:
@@ -47,7 +47,7 @@ async def test_a_fetch_whose_eviction_fails_has_ended_well(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv"})
     await desk.fetch(name)
     # What is to go is a folder now, which cannot be deleted as a file.
-    blob = desk.shop.store.local_path((await desk.entries(name))[0].content_hash)
+    blob = desk.context.store.local_path((await desk.entries(name))[0].content_hash)
     assert blob is not None
     blob.unlink()
     blob.mkdir()
@@ -90,7 +90,7 @@ async def test_a_fetch_that_cannot_look_at_the_cache_leaves_nothing_open(desk: D
         url = f"http://127.0.0.1:{site.port}/a.csv"
         name = await desk.register("http", {"url": url, "timeout_seconds": 600})
         await desk.fetch(name)
-        blobs = desk.shop.settings.home / "cache" / "blobs"
+        blobs = desk.context.settings.home / "cache" / "blobs"
         blobs.rename(blobs.with_name("elsewhere"))
         blobs.write_text("a file where a folder belongs")
         assert (await desk.fetch(name)).error_category == "STORAGE"
@@ -102,18 +102,18 @@ async def test_a_source_is_deleted_also_while_the_storage_of_the_cache_is_away(d
     settle(desk.file("a.csv", ROWS))
     name = await desk.register("file", {"path": "a.csv"})
     await desk.fetch(name)
-    blobs = desk.shop.settings.home / "cache" / "blobs"
+    blobs = desk.context.settings.home / "cache" / "blobs"
     blobs.rename(blobs.with_name("elsewhere"))
     blobs.write_text("a file where a folder belongs")
-    assert (await desk.registry.delete(desk.shop.store, name)).status == "deleted"
+    assert (await desk.registry.delete(desk.context.store, name)).status == "deleted"
     with pytest.raises(NotFound):
         await desk.source(name)
     # It is found by tidying up once the storage is back.
     blobs.unlink()
     blobs.with_name("elsewhere").rename(blobs)
-    assert len(list(desk.shop.store.list())) == 1
-    await delete_unreferenced(desk.shop.sessions, desk.shop.store)
-    assert list(desk.shop.store.list()) == []
+    assert len(list(desk.context.store.list())) == 1
+    await delete_unreferenced(desk.context.sessions, desk.context.store)
+    assert list(desk.context.store.list()) == []
 
 
 async def test_an_artifact_that_prefect_does_not_take_does_not_fail_the_run(stack: PrefectStack) -> None:

@@ -11,7 +11,7 @@ from spine.sources.cache_queries import read_stats
 from spine.sources.snapshot import Current, find_current, note_use, read_current
 from spine.tables.base import utc_now
 from spine.tables.cache import CacheBlob, CacheHold
-from spine.workflows.runs import capture_used
+from spine.workflows.run_detail import capture_used
 from sqlalchemy import delete, update
 
 from tests.cache.support import hash_of
@@ -23,16 +23,16 @@ MORE_ROWS = ROWS + b"2026-01-05,BBB\n"
 
 
 async def read(desk: Desk, name: str) -> Current | None:
-    return await read_current(desk.shop.sessions, name, holder=uuid4().hex, seconds=60)
+    return await read_current(desk.context.sessions, name, holder=uuid4().hex, seconds=60)
 
 
 async def find(desk: Desk, name: str) -> Current | None:
-    return await find_current(desk.shop.sessions, name, holder=uuid4().hex, seconds=60)
+    return await find_current(desk.context.sessions, name, holder=uuid4().hex, seconds=60)
 
 
 async def remove(desk: Desk, content: bytes) -> None:
     """Give content up as evicting and reconciling do."""
-    async with desk.shop.sessions.begin() as session:
+    async with desk.context.sessions.begin() as session:
         await lock_content(session, hash_of(content))
         await remove_entries(session, hash_of(content))
 
@@ -91,16 +91,16 @@ async def test_what_is_read_is_not_what_was_used_longest_ago(desk: Desk) -> None
     for file in ("read.csv", "found.csv", "idle.csv"):
         names.append(await desk.register("file", {"path": file, "cache_ttl_seconds": 600}))
         await desk.fetch(names[-1])
-    async with desk.shop.sessions.begin() as session:
+    async with desk.context.sessions.begin() as session:
         # What is read now was used a little earlier than what is not.
         for content, minutes in ((ROWS, 30), (MORE_ROWS, 20), (b"day\n", 10)):
             mine = update(CacheBlob).where(CacheBlob.content_hash == hash_of(content))
             await session.execute(mine.values(last_used_at=utc_now() - timedelta(minutes=minutes)))
     for current in (await read(desk, names[0]), await find(desk, names[1])):
         assert current is not None
-    async with desk.shop.sessions.begin() as session:
+    async with desk.context.sessions.begin() as session:
         await session.execute(delete(CacheHold))
-    assert await evict(desk.shop.sessions, desk.shop.store, len(ROWS + MORE_ROWS)) == len(b"day\n")
+    assert await evict(desk.context.sessions, desk.context.store, len(ROWS + MORE_ROWS)) == len(b"day\n")
     assert [await desk.content(name) for name in names] == [[ROWS], [MORE_ROWS], []]
 
 
@@ -109,7 +109,7 @@ async def test_the_download_of_an_empty_file_is_a_miss_and_to_learn_that_it_is_u
     name = await desk.register("file", {"path": "empty.bin"})
     for hit_rate in (0, 1 / 2):
         assert (await desk.fetch(name)).bytes_fetched == 0
-        async with desk.shop.sessions() as session:
+        async with desk.context.sessions() as session:
             assert (await read_stats(session)).hit_rate == hit_rate
 
 
@@ -120,16 +120,16 @@ async def test_a_use_that_is_noted_by_several_at_once_is_on_record_once(desk: De
     current = await read(desk, name)
     assert current is not None
     run_id = uuid4()
-    await asyncio.gather(*(note_use(desk.shop.sessions, run_id, current) for _ in range(8)))
+    await asyncio.gather(*(note_use(desk.context.sessions, run_id, current) for _ in range(8)))
     assert (await desk.read_fetch(fetched.id)).used_by_runs == [str(run_id)]
-    async with desk.shop.sessions() as session:
+    async with desk.context.sessions() as session:
         assert await capture_used(session, run_id) == hash_of(ROWS)
         assert await capture_used(session, uuid4()) is None
 
 
 async def test_content_larger_than_the_cache_can_be_read_once_by_who_waited_for_it(desk: Desk) -> None:
-    settings = desk.shop.settings.model_copy(update={"cache_max_bytes": len(ROWS) - 1})
-    desk = Desk(replace(desk.shop, settings=settings), desk.root)
+    settings = desk.context.settings.model_copy(update={"cache_max_bytes": len(ROWS) - 1})
+    desk = Desk(replace(desk.context, settings=settings), desk.root)
     settle(desk.file("large.csv", ROWS), desk.file("small.csv", b"day\n"))
     large, small = [await desk.register("file", {"path": f"{name}.csv"}) for name in ("large", "small")]
     await desk.fetch(large)

@@ -133,8 +133,8 @@ def origin(request: pytest.FixtureRequest, desk: Desk) -> Origin:
 async def connect(desk: Desk, **fields: Any) -> str:
     """Register a connection and give its id."""
     body = DatabaseConnectionCreate.model_validate({"name": f"connection-{uuid4().hex[:8]}", **fields})
-    async with desk.shop.sessions.begin() as session:
-        return (await create_connection(session, desk.shop.settings, CALLER, body)).id
+    async with desk.context.sessions.begin() as session:
+        return (await create_connection(session, desk.context.settings, CALLER, body)).id
 
 
 async def source_of(desk: Desk, origin: Origin, query: str = QUERY) -> str:
@@ -160,7 +160,7 @@ async def test_rows_are_counted_kept_as_parquet_and_only_a_change_is_one(desk: D
     again = await desk.fetch(name)
     assert (again.status, again.rows_parsed, again.content_changed) == ("SUCCESS", 3, False)
     assert again.content_hash == first.content_hash
-    assert len(list(desk.shop.store.list())) == 1
+    assert len(list(desk.context.store.list())) == 1
 
     origin.run("UPDATE trades SET venue = 'CCC' WHERE id = 3")
     origin.run("INSERT INTO trades VALUES (4, 'DDD')")
@@ -224,7 +224,7 @@ async def test_a_server_that_was_stopped_is_a_matter_of_the_network(
 async def test_a_source_keeps_its_connection_and_says_when_that_rests(desk: Desk, origin: Origin) -> None:
     first, second = await connect(desk, name="first", **origin.fields), await connect(desk, **origin.fields)
     name = await desk.register("database", {"connection": "first", "query": QUERY})
-    async with desk.shop.sessions.begin() as session:
+    async with desk.context.sessions.begin() as session:
         with pytest.raises(Conflict, match=name):
             await delete_connection(session, first)
         resting = update(DatabaseConnection).where(DatabaseConnection.id == first)
@@ -235,7 +235,7 @@ async def test_a_source_keeps_its_connection_and_says_when_that_rests(desk: Desk
 
     await desk.update(name, config={"connection": second, "query": QUERY})
     assert (await desk.fetch(name)).rows_parsed == 3
-    async with desk.shop.sessions.begin() as session:
+    async with desk.context.sessions.begin() as session:
         await delete_connection(session, first)
     for gone in ("first", first, "nobody"):
         with pytest.raises(BadRequest, match=gone):
@@ -266,7 +266,7 @@ async def test_the_password_is_looked_up_at_each_fetch_and_is_in_no_row(
 
     shown = [one.model_dump_json() for one in fetched]
     shown += [(await desk.registry.read(one)).model_dump_json() for one in (name, saying)]
-    async with desk.shop.sessions() as session:
+    async with desk.context.sessions() as session:
         for table in Base.metadata.sorted_tables:
             shown += [str(row) for row in await session.execute(select(table))]
     assert len(shown) > 12

@@ -77,7 +77,7 @@ async def test_content_that_the_cache_has_lost_is_read_again(desk: Desk) -> None
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv"})
     await desk.fetch(name)
-    desk.shop.store.delete(sha256(ROWS))
+    desk.context.store.delete(sha256(ROWS))
     assert (await desk.fetch(name)).bytes_fetched == len(ROWS)
     assert await desk.content(name) == [ROWS]
 
@@ -175,7 +175,7 @@ async def test_equal_content_of_two_sources_is_kept_once(desk: Desk) -> None:
     for file in ("a.csv", "b.csv"):
         name = await desk.register("file", {"path": file})
         await desk.fetch(name)
-    assert [blob for blob, _ in desk.shop.store.list()] == [sha256(ROWS)]
+    assert [blob for blob, _ in desk.context.store.list()] == [sha256(ROWS)]
 
 
 async def test_content_of_no_known_format_is_kept_without_a_count_of_rows(desk: Desk) -> None:
@@ -193,7 +193,7 @@ async def test_the_limits_of_a_source_are_kept_and_leave_nothing_behind(desk: De
     assert (fetched.status, fetched.error_category) == ("FAILED", "SOURCE")
     assert "max_bytes" in (fetched.error or "")
     assert desk.stray_files() == []
-    assert list(desk.shop.store.list()) == []
+    assert list(desk.context.store.list()) == []
 
 
 async def test_the_time_of_a_source_is_kept_while_it_is_parsed(desk: Desk) -> None:
@@ -277,6 +277,6 @@ async def test_a_disabled_source_is_not_fetched(desk: Desk) -> None:
 async def test_the_cache_that_cannot_be_written_is_a_matter_of_storage(desk: Desk, tmp_path: Path) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv"})
-    (desk.shop.settings.home / "cache").write_text("a file where a folder belongs")
+    (desk.context.settings.home / "cache").write_text("a file where a folder belongs")
     fetched = await desk.fetch(name)
     assert (fetched.status, fetched.error_category) == ("FAILED", "STORAGE")

@@ -106,7 +106,7 @@ async def test_a_weekly_file_is_the_same_everywhere_and_is_downloaded_once(place
     for kind, name in sources.items():
         assert await places.desk.content(name) == [content], kind
     # Four sources, and one copy.
-    assert list(places.desk.shop.store.list()) == [(sha256, len(content))]
+    assert list(places.desk.context.store.list()) == [(sha256, len(content))]
 
     # Whoever asks this server for bytes of a file now waits in vain.
     places.sftp.hangs.set()
@@ -115,7 +115,7 @@ async def test_a_weekly_file_is_the_same_everywhere_and_is_downloaded_once(place
     assert facts(again, "bytes_fetched", "content_changed") == dict.fromkeys(kinds, (0, False))
     assert facts(again, "content_hash", "rows_parsed") == dict.fromkeys(kinds, (sha256, ROWS[week]))
     assert [request.headers.get("If-Modified-Since") is None for request in places.site.requests] == [True, False]
-    assert list(places.desk.shop.store.list()) == [(sha256, len(content))]
+    assert list(places.desk.context.store.list()) == [(sha256, len(content))]
 
 
 async def test_both_weeks_are_one_source_by_a_pattern_and_only_the_new_one_is_downloaded(places: Places) -> None:

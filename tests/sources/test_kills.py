@@ -31,7 +31,7 @@ from spine.cache.store import BlobStore
 from spine.database import make_engine, make_sessions
 from spine.settings import Settings
 from spine.sources.fetching.fetcher import fetch
-from spine.sources.fetching.context import Workshop
+from spine.sources.fetching.context import FetchContext
 from spine.sources.fetch_state import Beginning, begin
 from spine.sources.schemas import FetchTrigger
 
@@ -41,10 +41,10 @@ def tell(_):
 
 async def main(name, run_id):
     settings = Settings()
-    shop = Workshop(settings, make_sessions(make_engine(settings.sqlalchemy_url)), None, BlobStore.of(settings))
-    begun = await begin(shop.sessions, name, None, Beginning(UUID(run_id), FetchTrigger.MANUAL, None, False, None))
+    context = FetchContext(settings, make_sessions(make_engine(settings.sqlalchemy_url)), None, BlobStore.of(settings))
+    begun = await begin(context.sessions, name, None, Beginning(UUID(run_id), FetchTrigger.MANUAL, None, False, None))
     print("begun", flush=True)
-    await fetch(shop, begun, force=False, tell=tell)
+    await fetch(context, begun, force=False, tell=tell)
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -58,7 +58,7 @@ class Run:
         self._parts_before = set(desk.stray_files())
         self._process = subprocess.Popen(
             [sys.executable, "-c", FETCH, name, str(run_id)],
-            env=environment(desk.shop.settings),
+            env=environment(desk.context.settings),
             cwd=PROJECT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -112,7 +112,7 @@ async def test_of_ten_kills_of_a_large_fetch_none_leaves_anything_and_its_retry_
     settle(desk.file("large.csv", OLD))
     name = await desk.register("file", {"path": "large.csv"})
     good = await desk.fetch(name)
-    entries, old_blobs = await desk.entries(name), list(desk.shop.store.list())
+    entries, old_blobs = await desk.entries(name), list(desk.context.store.list())
     desk.file("large.csv", b"day,venue,shares\n" + ROW * NUMBER_OF_ROWS)
     run_id = uuid4()
     moments: list[Callable[[Run], None]] = [
@@ -135,7 +135,7 @@ async def test_of_ten_kills_of_a_large_fetch_none_leaves_anything_and_its_retry_
         assert await rows_of(desk, run_id) == [("RUNNING", None, None)]
         assert (await desk.source(name)).last_content_hash == good.content_hash
         if moment is not Run.wait_until_published:
-            assert list(desk.shop.store.list()) == old_blobs
+            assert list(desk.context.store.list()) == old_blobs
     # They were at different points of their work.
     assert len({size for size in written if 0 < size < SIZE}) >= len(EIGHTHS)
     await assert_retry_succeeds(desk, name, run_id)
@@ -143,7 +143,7 @@ async def test_of_ten_kills_of_a_large_fetch_none_leaves_anything_and_its_retry_
 
 async def rows_of(desk: Desk, run_id: UUID) -> list[tuple[str, object, object]]:
     """Status, end and content of the fetches of a run."""
-    async with desk.shop.sessions() as session:
+    async with desk.context.sessions() as session:
         mine = select(Fetch.status, Fetch.completed_at, Fetch.content_hash).where(Fetch.run_id == run_id)
         return [row._tuple() for row in await session.execute(mine)]
 

@@ -49,7 +49,7 @@ class Office:
     async def ask(self, name: str, state: str | None, details: Details | None = None) -> str:
         """A fetch that was asked for, with a run in this state, or without one."""
         fetch_id = uuid4().hex[:26].upper()
-        sessions = self.desk.shop.sessions
+        sessions = self.desk.context.sessions
         await ask(sessions, name, fetch_id, by="tests", trigger=FetchTrigger.API, force=False)
         if state is not None:
             await note_run(sessions, fetch_id, self.run(state, details))
@@ -68,7 +68,7 @@ class Office:
         return UUID(run_id)
 
     async def change(self, fetch_id: str, **values: Any) -> None:
-        async with self.desk.shop.sessions.begin() as session:
+        async with self.desk.context.sessions.begin() as session:
             await session.execute(update(Fetch).where(Fetch.id == fetch_id).values(**values))
 
     async def grow_old(self, fetch_id: str) -> None:
@@ -83,7 +83,7 @@ class Office:
 
     async def look(self) -> None:
         """Look for lost fetches once."""
-        await LostFetches(lambda: self.woken.append(True)).run(self.prefect, self.desk.shop.sessions)
+        await LostFetches(lambda: self.woken.append(True)).run(self.prefect, self.desk.context.sessions)
 
     async def status(self, fetch_id: str) -> str:
         return (await self.desk.read_fetch(fetch_id)).status
@@ -139,7 +139,7 @@ async def test_a_lost_fetch_lets_go_of_its_source_and_of_the_cache_so_that_the_n
 ) -> None:
     name = await office.source()
     begun = await office.begin(name, "CRASHED")
-    sessions = office.desk.shop.sessions
+    sessions = office.desk.context.sessions
     async with sessions.begin() as session:
         await hold(session, "0" * 64, begun.fetch_id, 600)
     await office.look()
@@ -197,7 +197,7 @@ async def test_a_fetch_that_was_silent_while_the_database_was_away_is_not_lost_w
         assert await office.status(begun.fetch_id) == "RUNNING"
         # The last call is taken back, so that the next silence is given one of its own.
         await office.die(begun.fetch_id)
-        assert await stay_alive(office.desk.shop.sessions, begun.fetch_id)
+        assert await stay_alive(office.desk.context.sessions, begun.fetch_id)
         await office.look()
     assert await office.status(begun.fetch_id) == "RUNNING"
     assert office.woken == []
@@ -273,12 +273,12 @@ async def test_many_fetches_that_wait_do_not_hide_those_that_are_lost(
     lost = await office.begin(await office.source(), "CRASHED")
     for _ in range(3):
         assert await office.status(lost.fetch_id) == "RUNNING"
-        await chore.run(office.prefect, office.desk.shop.sessions)
+        await chore.run(office.prefect, office.desk.context.sessions)
     assert await office.status(lost.fetch_id) == "FAILED"
     # And then from the beginning, where something may have happened since.
     run_id = (await office.desk.read_fetch(waiting[0])).run_id
     office.stack.post(f"/flow_runs/{run_id}/set_state", {"state": {"type": "CRASHED"}, "force": True})
-    await chore.run(office.prefect, office.desk.shop.sessions)
+    await chore.run(office.prefect, office.desk.context.sessions)
     assert [await office.status(one) for one in waiting] == ["FAILED", "PENDING", "PENDING", "PENDING"]
 
 
@@ -289,7 +289,7 @@ async def test_while_prefect_is_out_of_reach_nothing_is_taken_for_lost(office: O
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
         async with Prefect.connect(0.5) as nobody:
             with pytest.raises(PrefectUnavailable):
-                await LostFetches(lambda: None).run(nobody, office.desk.shop.sessions)
+                await LostFetches(lambda: None).run(nobody, office.desk.context.sessions)
     assert await office.status(begun.fetch_id) == "RUNNING"
     await office.look()
     assert await office.status(begun.fetch_id) == "FAILED"

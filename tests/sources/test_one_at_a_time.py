@@ -57,7 +57,7 @@ async def kill(desk: Desk, fetch_id: str) -> None:
 
 async def silence(desk: Desk, fetch_id: str, **values: Any) -> None:
     """Let the promise of a fetch have run out, as if its process had not reached the database for a while."""
-    async with desk.shop.sessions.begin() as session:
+    async with desk.context.sessions.begin() as session:
         silent = {"alive_until": utc_now() - timedelta(seconds=1), **values}
         await session.execute(update(Fetch).where(Fetch.id == fetch_id).values(silent))
 
@@ -118,7 +118,7 @@ async def test_who_was_silent_for_a_while_goes_on_with_its_source_while_another_
         waiting = asyncio.create_task(desk.fetch(name))
         # It has looked twice by then.
         await asyncio.sleep(1.5)
-        assert await stay_alive(desk.shop.sessions, silent.fetch_id)
+        assert await stay_alive(desk.context.sessions, silent.fetch_id)
         free.set()
         assert (await going_on).status == "SUCCESS"
         assert (await waiting).bytes_fetched == 0
@@ -135,14 +135,14 @@ async def test_a_fetch_that_is_given_up_while_it_reads_stops_reading(
         begun = await desk.begin(name)
 
         async def run() -> None:
-            async with desk.shop.alive(begun.fetch_id):
+            async with desk.context.alive(begun.fetch_id):
                 await desk.go_on(begun)
 
         running = asyncio.create_task(run())
         await asked(site)
         await asyncio.sleep(0.5)
         assert not running.done()
-        await end(desk.shop.sessions, begun.fetch_id, Ending(error="It is gone.", error_category="ORCHESTRATION"))
+        await end(desk.context.sessions, begun.fetch_id, Ending(error="It is gone.", error_category="ORCHESTRATION"))
         with pytest.raises(FetchLost):
             await asyncio.wait_for(running, 5)
     assert desk.stray_files() == []
@@ -154,7 +154,7 @@ async def test_a_fetch_that_has_ended_well_is_not_cancelled_in_what_it_does_last
     monkeypatch.setattr(context, "PROMISE", timedelta(seconds=0.5))
     settle(desk.file("a.csv", ROWS))
     begun = await desk.begin(await desk.register("file", {"path": "a.csv"}))
-    async with desk.shop.alive(begun.fetch_id):
+    async with desk.context.alive(begun.fetch_id):
         await desk.go_on(begun)
         await asyncio.sleep(0.5)
 
@@ -167,16 +167,16 @@ async def test_a_promise_is_renewed_also_after_an_error_that_nobody_expects(
     begun = await desk.begin(await desk.register("file", {"path": "a.csv"}))
 
     async def rename(old: str, new: str) -> None:
-        async with desk.shop.sessions.begin() as session:
+        async with desk.context.sessions.begin() as session:
             await session.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
 
-    async with desk.shop.alive(begun.fetch_id):
+    async with desk.context.alive(begun.fetch_id):
         await rename("cache_holds", "elsewhere")
         await asyncio.sleep(0.5)
         await rename("elsewhere", "cache_holds")
         await silence(desk, begun.fetch_id)
         await asyncio.sleep(0.5)
-        async with desk.shop.sessions() as session:
+        async with desk.context.sessions() as session:
             promised = await session.scalar(select(Fetch.alive_until).where(Fetch.id == begun.fetch_id))
     assert promised is not None
     assert promised > utc_now()
@@ -208,7 +208,7 @@ async def test_a_fetch_that_stood_still_for_too_long_does_not_write_over_the_nex
 
 async def test_who_asks_for_what_is_under_way_is_given_that(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv"})
-    asking = partial(ask, desk.shop.sessions, name, by="dashboard", trigger=FetchTrigger.API)
+    asking = partial(ask, desk.context.sessions, name, by="dashboard", trigger=FetchTrigger.API)
     first = await asking("01J00000000000000000000001", force=False)
     again = await asking("01J00000000000000000000001", force=False)
     other = await asking("01J00000000000000000000002", force=False)
@@ -222,7 +222,7 @@ async def test_many_who_ask_at_once_start_one_fetch(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv"})
     ids = [f"01J000000000000000000000{number:02}" for number in range(10)]
     answers = await asyncio.gather(
-        *(ask(desk.shop.sessions, name, one, by="dashboard", trigger=FetchTrigger.API, force=False) for one in ids)
+        *(ask(desk.context.sessions, name, one, by="dashboard", trigger=FetchTrigger.API, force=False) for one in ids)
     )
     assert len({one.fetch_id for one in answers}) == 1
     assert sum(not one.joined for one in answers) == 1
@@ -233,7 +233,7 @@ async def test_who_asks_for_what_a_silent_fetch_may_never_bring_starts_another(d
     silent = await desk.begin(name)
     await silence(desk, silent.fetch_id)
     new = "01J00000000000000000000009"
-    answer = await ask(desk.shop.sessions, name, new, by="tests", trigger=FetchTrigger.API, force=False)
+    answer = await ask(desk.context.sessions, name, new, by="tests", trigger=FetchTrigger.API, force=False)
     assert (answer.fetch_id, answer.joined) == (new, False)
     # Whether it is dead is for others to find out.
     assert (await desk.read_fetch(silent.fetch_id)).status == "RUNNING"
@@ -242,7 +242,7 @@ async def test_who_asks_for_what_a_silent_fetch_may_never_bring_starts_another(d
 async def test_a_disabled_source_is_not_asked_for(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv"}, enabled=False)
     with pytest.raises(Conflict, match="disabled"):
-        await ask(desk.shop.sessions, name, "01J00000000000000000000001", by="x", trigger=FetchTrigger.API, force=False)
+        await ask(desk.context.sessions, name, "01J00000000000000000000001", by="x", trigger=FetchTrigger.API, force=False)
 
 
 async def test_the_second_fetch_reads_for_itself_when_the_first_has_failed(desk: Desk) -> None:

@@ -45,12 +45,12 @@ async def source_at(site: Receiver, desk: Desk) -> str:
 
 
 async def request(desk: Desk, name: str, fetch_id: str) -> Asked:
-    sessions = desk.shop.sessions
+    sessions = desk.context.sessions
     return await ask(sessions, name, fetch_id, by="tests", trigger=FetchTrigger.API, force=False)
 
 
 async def current(desk: Desk, name: str, max_age: timedelta | None = None) -> Current | None:
-    return await find_current(desk.shop.sessions, name, holder="reader", seconds=60, max_age=max_age)
+    return await find_current(desk.context.sessions, name, holder="reader", seconds=60, max_age=max_age)
 
 
 async def test_what_was_read_before_a_change_is_not_taken_for_unchanged_after_it(desk: Desk, site: Receiver) -> None:

@@ -151,7 +151,7 @@ async def test_a_source_is_not_there_when_making_its_schedule_was_broken_off(
     new = SourceCreate.model_validate(body(cron_expression="0 6 * * *"))
     with temporary_settings({PREFECT_API_URL: proxy.url}):
         async with Prefect.connect(60) as prefect:
-            clocks = Clocks(prefect, desk.shop.sessions, Catalogue(), CALLER)
+            clocks = Clocks(prefect, desk.context.sessions, Catalogue(), CALLER)
             making = asyncio.create_task(replace(desk.registry, clocks=clocks).create(CALLER, new))
             await until(partial(is_any_source_of, desk), "its row", 30)
             with proxy.hanging():
@@ -164,7 +164,7 @@ async def test_a_source_is_not_there_when_making_its_schedule_was_broken_off(
 
 
 async def is_any_source_of(desk: Desk) -> bool:
-    async with desk.shop.sessions() as session:
+    async with desk.context.sessions() as session:
         return (await session.scalars(select(Source.id))).first() is not None
 
 

@@ -20,7 +20,7 @@ from spine.egress.fetch_failure import FetchFailure
 from spine.errors import Unavailable
 from spine.prefect.client import Prefect
 from spine.sources.fetch_state import Beginning, Begun, begin
-from spine.sources.fetching.context import open_workshop
+from spine.sources.fetching.context import open_fetch_context
 from spine.sources.fetching.fetcher import Outcome, fetch, note_failure
 from spine.sources.schemas import FetchTrigger
 from spine.workflows.labels import trigger_of
@@ -60,8 +60,8 @@ async def _may_go_well_later(_task: Task[..., Any], _run: TaskRun, state: State[
 )
 async def fetch_content(begun: Begun, force: bool) -> Outcome:
     """Read the source when it is this fetch's turn, and put what has changed into the cache."""
-    async with open_workshop() as shop:
-        return await fetch(shop, begun, force=force, tell=get_run_logger().info)
+    async with open_fetch_context() as context:
+        return await fetch(context, begun, force=force, tell=get_run_logger().info)
 
 
 @flow(name="spine.fetch_source", persist_result=True, result_serializer="json")
@@ -73,14 +73,14 @@ async def fetch_source(source: str, force: bool = False, fetch_id: str | None = 
         force: Read it also when it says that nothing has changed.
         fetch_id: The fetch that this run was started for; leave it out to make a new one.
     """
-    async with open_workshop() as shop:
-        begun = await begin(shop.sessions, source, fetch_id, await _beginning(shop.prefect, force))
+    async with open_fetch_context() as context:
+        begun = await begin(context.sessions, source, fetch_id, await _beginning(context.prefect, force))
         _own_log().info("Fetch %s of the source %s.", begun.fetch_id, begun.source_name)
         try:
-            async with shop.alive(begun.fetch_id):
+            async with context.alive(begun.fetch_id):
                 outcome = await fetch_content(begun, force)
         except Exception as error:
-            await note_failure(shop, begun, error)
+            await note_failure(context, begun, error)
             raise
     await _show(begun, outcome)
     return Fetched(

@@ -21,7 +21,7 @@ from spine.flows import staging
 from spine.flows.fetch_source import fetch_source
 from spine.schemas import ErrorCategory
 from spine.sources.fetching.content import ContentFile, Format
-from spine.sources.fetching.context import Workshop, open_workshop
+from spine.sources.fetching.context import FetchContext, open_fetch_context
 from spine.sources.snapshot import Current, find_current, note_hit, note_use, read_current
 
 # In bytes, of what file systems take.
@@ -79,13 +79,13 @@ async def aread_source(source: str, *, max_age: timedelta | None = None) -> Sour
     """The same as `read_source`, for flows and tasks that are coroutines."""
     run_id = UUID(runtime.flow_run.id)
     holder = f"{run_id.hex}-{uuid4().hex[:8]}"
-    async with open_workshop() as shop:
+    async with open_fetch_context() as context:
         # Copying from a cache that is far away takes its time.
-        lease = Lease(shop.sessions, holder)
+        lease = Lease(context.sessions, holder)
         try:
-            current = await _current(shop, source, holder, max_age)
-            files = await asyncio.to_thread(_staged, shop, current, run_id)
-            await note_use(shop.sessions, run_id, current)
+            current = await _current(context, source, holder, max_age)
+            files = await asyncio.to_thread(_staged, context, current, run_id)
+            await note_use(context.sessions, run_id, current)
         finally:
             await lease.end()
     get_run_logger().info("Using fetch %s of the source %s.", current.fetch_id, current.source.name)
@@ -98,40 +98,40 @@ async def aread_source(source: str, *, max_age: timedelta | None = None) -> Sour
     )
 
 
-async def _current(shop: Workshop, source: str, holder: str, max_age: timedelta | None) -> Current:
+async def _current(context: FetchContext, source: str, holder: str, max_age: timedelta | None) -> Current:
     """The content of a source, which is there and held, fetched when it is stale."""
-    current = await find_current(shop.sessions, source, holder=holder, seconds=LEASE_SECONDS, max_age=max_age)
-    if current is not None and await _is_there(shop, current):
-        await note_hit(shop.sessions)
+    current = await find_current(context.sessions, source, holder=holder, seconds=LEASE_SECONDS, max_age=max_age)
+    if current is not None and await _is_there(context, current):
+        await note_hit(context.sessions)
         return current
     await fetch_source(source)
-    current = await read_current(shop.sessions, source, holder=holder, seconds=LEASE_SECONDS)
-    if current is None or not await _is_there(shop, current):
-        raise _not_kept(source, shop)
+    current = await read_current(context.sessions, source, holder=holder, seconds=LEASE_SECONDS)
+    if current is None or not await _is_there(context, current):
+        raise _not_kept(source, context)
     return current
 
 
-def _not_kept(source: str, shop: Workshop) -> FetchFailure:
+def _not_kept(source: str, context: FetchContext) -> FetchFailure:
     sentence = f"The content of the source {source} was removed from the cache before this run could read it."
-    if shop.settings.cache_max_bytes is not None:
-        sentence += f" SPINE_CACHE_MAX_BYTES, {shop.settings.cache_max_bytes:,}, is less than runs need at once."
+    if context.settings.cache_max_bytes is not None:
+        sentence += f" SPINE_CACHE_MAX_BYTES, {context.settings.cache_max_bytes:,}, is less than runs need at once."
     return FetchFailure(ErrorCategory.STORAGE, sentence)
 
 
-async def _is_there(shop: Workshop, current: Current) -> bool:
+async def _is_there(context: FetchContext, current: Current) -> bool:
     def check() -> bool:
-        return all(shop.store.size(entry.content_hash) == entry.size_bytes for entry in current.entries)
+        return all(context.store.size(entry.content_hash) == entry.size_bytes for entry in current.entries)
 
     return await asyncio.to_thread(check)
 
 
-def _staged(shop: Workshop, current: Current, run_id: UUID) -> tuple[ContentFile, ...]:
+def _staged(context: FetchContext, current: Current, run_id: UUID) -> tuple[ContentFile, ...]:
     """The content as files of this run, which nobody else deletes, nor another call in the same run."""
-    staged = shop.settings.home.absolute() / "staging"
+    staged = context.settings.home.absolute() / "staging"
     staging.keep(staged / str(run_id))
     staging.remove_old(staged)
     folder = staging.fresh(staged / str(run_id) / "sources" / current.source.id / uuid4().hex[:8])
-    return tuple(_stage(shop.store, entry, folder / f"{number:05}") for number, entry in enumerate(current.entries))
+    return tuple(_stage(context.store, entry, folder / f"{number:05}") for number, entry in enumerate(current.entries))
 
 
 def _stage(store: BlobStore, entry: NewEntry, folder: Path) -> ContentFile:

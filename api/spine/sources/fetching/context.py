@@ -23,7 +23,7 @@ HOLD_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Workshop:
+class FetchContext:
     """What a fetch works with."""
 
     settings: Settings
@@ -73,13 +73,13 @@ class Workshop:
 
 
 @asynccontextmanager
-async def open_workshop() -> AsyncIterator[Workshop]:
+async def open_fetch_context() -> AsyncIterator[FetchContext]:
     """The workshop of this process, from the environment."""
     settings = Settings()
     engine = make_engine(settings.sqlalchemy_url)
     try:
         async with Prefect.connect(settings.prefect_deadline_seconds) as prefect:
-            yield Workshop(settings, make_sessions(engine), prefect, BlobStore.of(settings))
+            yield FetchContext(settings, make_sessions(engine), prefect, BlobStore.of(settings))
     finally:
         await engine.dispose()
 

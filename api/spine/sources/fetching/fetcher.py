@@ -23,7 +23,7 @@ from spine.sources.configs import SourceConfigs
 from spine.sources.fetch_results import Ending
 from spine.sources.fetch_state import Begun, end, find_source, good_end, hold_source, joined_ending
 from spine.sources.fetching.content import Format, Gathered, Read, Tell, read_items
-from spine.sources.fetching.context import HOLD_SECONDS, Workshop, explained
+from spine.sources.fetching.context import HOLD_SECONDS, FetchContext, explained
 from spine.sources.readers.base import Reader
 from spine.sources.readers.database import open_query_reader
 from spine.sources.types.base import SourceConfig
@@ -62,28 +62,28 @@ class Outcome:
     bad_row_examples: Sequence[Mapping[str, object]]
 
 
-async def fetch(shop: Workshop, begun: Begun, *, force: bool, tell: Tell) -> Outcome:
+async def fetch(context: FetchContext, begun: Begun, *, force: bool, tell: Tell) -> Outcome:
     """Fetch a source that has been begun with, and write down how that ended when it went well.
 
     Raises `FetchFailure`, of which nothing is written down yet, `Unavailable`, and `FetchLost`.
     """
     # The try before this one may have written that down, and the answer of the database was lost.
-    ended = await good_end(shop.sessions, begun.fetch_id)
+    ended = await good_end(context.sessions, begun.fetch_id)
     if ended is not None:
         return _outcome(ended)
-    joined = await _wait_for_turn(shop, begun, force, tell)
+    joined = await _wait_for_turn(context, begun, force, tell)
     if joined is not None:
-        return _outcome(await end(shop.sessions, begun.fetch_id, joined))
-    plan = await _plan(shop, begun)
-    gathered = await _in_thread(lambda run: _gather(shop, begun, plan, force, tell, run), plan)
+        return _outcome(await end(context.sessions, begun.fetch_id, joined))
+    plan = await _plan(context, begun)
+    gathered = await _in_thread(lambda run: _gather(context, begun, plan, force, tell, run), plan)
     lifetime = plan.config.cache_ttl_seconds
     expires_at = None if lifetime is None else utc_now() + timedelta(seconds=lifetime)
-    outcome = _outcome(await end(shop.sessions, begun.fetch_id, _ending(plan, gathered), gathered.entries, expires_at))
-    if shop.settings.cache_max_bytes is not None:
+    outcome = _outcome(await end(context.sessions, begun.fetch_id, _ending(plan, gathered), gathered.entries, expires_at))
+    if context.settings.cache_max_bytes is not None:
         # Who waits for this fetch has yet to read it, also when it is larger than all that the cache may keep.
         keep = [entry.content_hash for entry in gathered.entries]
         try:
-            await evict(shop.sessions, shop.store, shop.settings.cache_max_bytes, keep)
+            await evict(context.sessions, context.store, context.settings.cache_max_bytes, keep)
         except Exception as error:
             # The fetch has ended well, and tidying up evicts every hour, too.
             log.warning("eviction_failed", fetch_id=begun.fetch_id, exc_info=error)
@@ -104,7 +104,7 @@ def _outcome(fetch: Fetch | None) -> Outcome:
     )
 
 
-async def note_failure(shop: Workshop, begun: Begun, error: Exception) -> None:
+async def note_failure(context: FetchContext, begun: Begun, error: Exception) -> None:
     """Write down that a fetch has failed for good; nothing when that was done before."""
     told = Ending(error=f"Spine could not go on: {type(error).__name__}.", error_category="INTERNAL")
     if isinstance(error, FetchFailure):
@@ -113,56 +113,56 @@ async def note_failure(shop: Workshop, begun: Begun, error: Exception) -> None:
         told = Ending(error=str(error), error_category="ORCHESTRATION")
     elif isinstance(error, SpineError):
         told = Ending(error=error.detail, error_category="INTERNAL")
-    await end(shop.sessions, begun.fetch_id, told)
+    await end(context.sessions, begun.fetch_id, told)
 
 
-async def _wait_for_turn(shop: Workshop, begun: Begun, force: bool, tell: Tell) -> Ending | None:
+async def _wait_for_turn(context: FetchContext, begun: Begun, force: bool, tell: Tell) -> Ending | None:
     """Wait until this fetch may read its source; the ending of another one where that brought what is wanted."""
     waited_for = ""
-    while (other := await hold_source(shop.sessions, begun.source_id, begun.fetch_id)) is not None:
+    while (other := await hold_source(context.sessions, begun.source_id, begun.fetch_id)) is not None:
         if other != waited_for:
             tell(f"Fetch {other} is reading {begun.source_name}; waiting for it.")
         waited_for = other
         await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
     if not waited_for or force:
         return None
-    joined = await joined_ending(shop.sessions, waited_for, begun.began_at)
+    joined = await joined_ending(context.sessions, waited_for, begun.began_at)
     if joined is not None:
         tell(f"Fetch {waited_for} brought what was wanted.")
     return joined
 
 
-async def _plan(shop: Workshop, begun: Begun) -> Plan:
-    async with reading(shop.sessions) as session:
+async def _plan(context: FetchContext, begun: Begun) -> Plan:
+    async with reading(context.sessions) as session:
         source = await find_source(session, begun.source_id)
     with explained():
-        config = SourceConfigs(shop.settings).of_source(source)
+        config = SourceConfigs(context.settings).of_source(source)
     deadline = inf if config.timeout_seconds is None else time.monotonic() + config.timeout_seconds
     limits = Limits(config.max_bytes, deadline, config.timeout_seconds)
-    known = await _known(shop, begun)
+    known = await _known(context, begun)
     # Last, as only who has the plan closes it.
-    return Plan(source, config, await _open_reader(shop, source, config, limits), limits, known)
+    return Plan(source, config, await _open_reader(context, source, config, limits), limits, known)
 
 
-async def _open_reader(shop: Workshop, source: Source, config: SourceConfig, limits: Limits) -> Reader:
+async def _open_reader(context: FetchContext, source: Source, config: SourceConfig, limits: Limits) -> Reader:
     if not isinstance(config, DatabaseConfig):
-        return config.open_reader(await shop.secrets(config), shop.settings, limits)
+        return config.open_reader(await context.secrets(config), context.settings, limits)
     with explained(), database_errors():
-        async with shop.sessions() as session:
+        async with context.sessions() as session:
             connection = await find_connection(session, source.connection_id or config.connection)
     with explained():
-        target = await open_target(connection, shop.prefect, shop.settings)
+        target = await open_target(connection, context.prefect, context.settings)
     return open_query_reader(target, config.query, limits)
 
 
-async def _known(shop: Workshop, begun: Begun) -> dict[str, NewEntry]:
+async def _known(context: FetchContext, begun: Begun) -> dict[str, NewEntry]:
     """The entries of a source whose content is there; it is held from now on."""
-    async with transaction(shop.sessions) as session:
+    async with transaction(context.sessions) as session:
         entries = [NewEntry.of(row) for row in await current_entries(session, begun.source_id)]
         await hold_all(session, [entry.content_hash for entry in entries], begun.fetch_id, HOLD_SECONDS)
 
     def those_there() -> dict[str, NewEntry]:
-        return {entry.key: entry for entry in entries if shop.store.size(entry.content_hash) == entry.size_bytes}
+        return {entry.key: entry for entry in entries if context.store.size(entry.content_hash) == entry.size_bytes}
 
     return await asyncio.to_thread(those_there)
 
@@ -195,17 +195,17 @@ class OneThread:
         await asyncio.shield(asyncio.wrap_future(done))
 
 
-async def _gather(shop: Workshop, begun: Begun, plan: Plan, force: bool, tell: Tell, run: OneThread) -> Gathered:
+async def _gather(context: FetchContext, begun: Begun, plan: Plan, force: bool, tell: Tell, run: OneThread) -> Gathered:
     """Read every item and put what is new into the cache, where it is held but not yet found."""
     format_ = Format.of(plan.source)
     gathered = Gathered()
-    await run(shop.store.sweep)
-    items = read_items(plan.reader, shop.store, format_, plan.known, plan.limits, force=force)
+    await run(context.store.sweep)
+    items = read_items(plan.reader, context.store, format_, plan.known, plan.limits, force=force)
     while (item := await run(lambda: next(items, None))) is not None:
         if isinstance(item, NewEntry):
             gathered.entries.append(item)
             continue
-        await _publish(shop, begun, item, run)
+        await _publish(context, begun, item, run)
         gathered.entries.append(item.entry)
         gathered.bytes_fetched += item.entry.size_bytes
         gathered.downloads += 1
@@ -214,11 +214,11 @@ async def _gather(shop: Workshop, begun: Begun, plan: Plan, force: bool, tell: T
     return gathered
 
 
-async def _publish(shop: Workshop, begun: Begun, item: Read, run: OneThread) -> None:
+async def _publish(context: FetchContext, begun: Begun, item: Read, run: OneThread) -> None:
     try:
-        async with transaction(shop.sessions) as session:
+        async with transaction(context.sessions) as session:
             await hold(session, item.entry.content_hash, begun.fetch_id, HOLD_SECONDS)
-        await run(lambda: shop.store.publish(item.part))
+        await run(lambda: context.store.publish(item.part))
     finally:
         await run(item.part.discard)
 
