@@ -27,7 +27,7 @@ from spine.schedules.routes import router as schedules
 from spine.schedules.watcher import ScheduleWatch
 from spine.settings import Settings, get_settings
 from spine.sources.cache_routes import router as cache
-from spine.sources.orphaned_fetches import LostFetches
+from spine.sources.orphaned_fetches import OrphanedFetches
 from spine.sources.routes import router as sources
 from spine.workflows.routes import router as workflows
 
@@ -89,7 +89,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with Prefect.connect(settings.prefect_deadline_seconds) as prefect:
             app.state.prefect = prefect
             alerting = app.state.alerting = Alerting(settings, app.state.sessions, prefect)
-            after_reading: list[Chore] = [LostFetches(alerting.dispatcher.wake), *alerting.after_reading]
+            after_reading: list[Chore] = [OrphanedFetches(alerting.dispatcher.wake), *alerting.after_reading]
             follower = Follower(prefect, app.state.sessions, [ScheduleWatch(), *alerting.chores], after_reading)
             store = app.state.cache_store = BlobStore.of(settings)
             tidying = Tidying(app.state.sessions, store, settings.cache_max_bytes)

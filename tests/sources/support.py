@@ -10,11 +10,11 @@ from spine.cache.service import NewEntry, current_entries
 from spine.egress.fetch_failure import FetchFailure
 from spine.prefect.client import Prefect
 from spine.sources.configs import SourceConfigs
-from spine.sources.fetch_reading import read_fetch
-from spine.sources.fetch_state import Beginning, Begun, begin, find_source, hold_source
+from spine.sources.fetch_queries import read_fetch
+from spine.sources.fetch_state import Beginning, Begun, begin, claim_source, find_source
 from spine.sources.fetching.context import FetchContext
-from spine.sources.fetching.fetcher import Outcome, fetch, note_failure
-from spine.sources.schedule import Clocks
+from spine.sources.fetching.fetcher import Outcome, fetch, record_failure
+from spine.sources.schedule import SourceSchedules
 from spine.sources.schemas import FetchDetail, FetchTrigger, SourceCreate, SourceUpdate
 from spine.sources.service import Registry
 from spine.tables.alerts import Alert
@@ -34,8 +34,8 @@ class Desk:
     @property
     def registry(self) -> Registry:
         """Sources without a clock, for which Prefect is not asked."""
-        clocks = Clocks(self.context.prefect, self.context.sessions, cast(Any, None), CALLER)
-        return Registry(self.context.sessions, SourceConfigs(self.context.settings), clocks)
+        schedules = SourceSchedules(self.context.prefect, self.context.sessions, cast(Any, None), CALLER)
+        return Registry(self.context.sessions, SourceConfigs(self.context.settings), schedules)
 
     async def register(self, source_type: str, config: dict[str, Any], **fields: Any) -> str:
         """Make a source and give its name."""
@@ -75,11 +75,11 @@ class Desk:
 
     async def fail(self, begun: Begun, failure: Exception) -> None:
         """What a run does when it has failed for good."""
-        await note_failure(self.context, begun, failure)
+        await record_failure(self.context, begun, failure)
 
-    async def go_on_until_it_holds_the_source(self, begun: Begun) -> None:
+    async def claim_source_of(self, begun: Begun) -> None:
         """What a run has done when it is killed right after its turn has come."""
-        assert await hold_source(self.context.sessions, begun.source_id, begun.fetch_id) is None
+        assert await claim_source(self.context.sessions, begun.source_id, begun.fetch_id) is None
 
     async def read_fetch(self, fetch_id: str) -> FetchDetail:
         """A fetch as clients see it."""

@@ -11,7 +11,7 @@ from spine.egress.fetch_failure import FetchFailure, FetchLost
 from spine.errors import Conflict
 from spine.sources.asking import ask
 from spine.sources.fetch_results import Ending
-from spine.sources.fetch_state import end, stay_alive
+from spine.sources.fetch_state import end, renew_lease
 from spine.sources.fetching import context
 from spine.sources.schemas import FetchTrigger
 from spine.tables.base import utc_now
@@ -98,7 +98,7 @@ async def test_the_source_of_a_fetch_whose_process_was_killed_is_free_again(desk
     settle(desk.file("a.csv", ROWS))
     name = await desk.register("file", {"path": "a.csv"})
     killed = await desk.begin(name)
-    await desk.go_on_until_it_holds_the_source(killed)
+    await desk.claim_source_of(killed)
     waiting = asyncio.create_task(desk.fetch(name))
     await asyncio.sleep(1.3)
     assert not waiting.done()
@@ -118,7 +118,7 @@ async def test_who_was_silent_for_a_while_goes_on_with_its_source_while_another_
         waiting = asyncio.create_task(desk.fetch(name))
         # It has looked twice by then.
         await asyncio.sleep(1.5)
-        assert await stay_alive(desk.context.sessions, silent.fetch_id)
+        assert await renew_lease(desk.context.sessions, silent.fetch_id)
         free.set()
         assert (await going_on).status == "SUCCESS"
         assert (await waiting).bytes_fetched == 0
@@ -128,14 +128,14 @@ async def test_who_was_silent_for_a_while_goes_on_with_its_source_while_another_
 async def test_a_fetch_that_is_given_up_while_it_reads_stops_reading(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context, "PROMISE", timedelta(seconds=1))
+    monkeypatch.setattr(context, "LEASE", timedelta(seconds=1))
     with receiver() as site:
         site.always = trickle
         name = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.bin"})
         begun = await desk.begin(name)
 
         async def run() -> None:
-            async with desk.context.alive(begun.fetch_id):
+            async with desk.context.leased(begun.fetch_id):
                 await desk.go_on(begun)
 
         running = asyncio.create_task(run())
@@ -151,10 +151,10 @@ async def test_a_fetch_that_is_given_up_while_it_reads_stops_reading(
 async def test_a_fetch_that_has_ended_well_is_not_cancelled_in_what_it_does_last(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context, "PROMISE", timedelta(seconds=0.5))
+    monkeypatch.setattr(context, "LEASE", timedelta(seconds=0.5))
     settle(desk.file("a.csv", ROWS))
     begun = await desk.begin(await desk.register("file", {"path": "a.csv"}))
-    async with desk.context.alive(begun.fetch_id):
+    async with desk.context.leased(begun.fetch_id):
         await desk.go_on(begun)
         await asyncio.sleep(0.5)
 
@@ -163,14 +163,14 @@ async def test_a_fetch_that_has_ended_well_is_not_cancelled_in_what_it_does_last
 async def test_a_promise_is_renewed_also_after_an_error_that_nobody_expects(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context, "PROMISE", timedelta(seconds=0.5))
+    monkeypatch.setattr(context, "LEASE", timedelta(seconds=0.5))
     begun = await desk.begin(await desk.register("file", {"path": "a.csv"}))
 
     async def rename(old: str, new: str) -> None:
         async with desk.context.sessions.begin() as session:
             await session.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
 
-    async with desk.context.alive(begun.fetch_id):
+    async with desk.context.leased(begun.fetch_id):
         await rename("cache_holds", "elsewhere")
         await asyncio.sleep(0.5)
         await rename("elsewhere", "cache_holds")
@@ -242,7 +242,9 @@ async def test_who_asks_for_what_a_silent_fetch_may_never_bring_starts_another(d
 async def test_a_disabled_source_is_not_asked_for(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv"}, enabled=False)
     with pytest.raises(Conflict, match="disabled"):
-        await ask(desk.context.sessions, name, "01J00000000000000000000001", by="x", trigger=FetchTrigger.API, force=False)
+        await ask(
+            desk.context.sessions, name, "01J00000000000000000000001", by="x", trigger=FetchTrigger.API, force=False
+        )
 
 
 async def test_the_second_fetch_reads_for_itself_when_the_first_has_failed(desk: Desk) -> None:

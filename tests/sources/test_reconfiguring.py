@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from spine.sources.asking import Asked, ask
 from spine.sources.schemas import FetchTrigger
-from spine.sources.snapshot import Current, find_current
+from spine.sources.snapshot import Snapshot, find_fresh_snapshot
 
 from tests.sources.readers.support import settle
 from tests.sources.support import Desk
@@ -49,8 +49,8 @@ async def request(desk: Desk, name: str, fetch_id: str) -> Asked:
     return await ask(sessions, name, fetch_id, by="tests", trigger=FetchTrigger.API, force=False)
 
 
-async def current(desk: Desk, name: str, max_age: timedelta | None = None) -> Current | None:
-    return await find_current(desk.context.sessions, name, holder="reader", seconds=60, max_age=max_age)
+async def current(desk: Desk, name: str, max_age: timedelta | None = None) -> Snapshot | None:
+    return await find_fresh_snapshot(desk.context.sessions, name, holder="reader", seconds=60, max_age=max_age)
 
 
 async def test_what_was_read_before_a_change_is_not_taken_for_unchanged_after_it(desk: Desk, site: Receiver) -> None:

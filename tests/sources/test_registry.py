@@ -11,7 +11,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine.prefect.client import Prefect
 from spine.schedules.listing import Catalogue
-from spine.sources.schedule import Clocks
+from spine.sources.schedule import SourceSchedules
 from spine.sources.schemas import SourceCreate
 from spine.tables.sources import Source
 from sqlalchemy import select
@@ -151,8 +151,8 @@ async def test_a_source_is_not_there_when_making_its_schedule_was_broken_off(
     new = SourceCreate.model_validate(body(cron_expression="0 6 * * *"))
     with temporary_settings({PREFECT_API_URL: proxy.url}):
         async with Prefect.connect(60) as prefect:
-            clocks = Clocks(prefect, desk.context.sessions, Catalogue(), CALLER)
-            making = asyncio.create_task(replace(desk.registry, clocks=clocks).create(CALLER, new))
+            schedules = SourceSchedules(prefect, desk.context.sessions, Catalogue(), CALLER)
+            making = asyncio.create_task(replace(desk.registry, schedules=schedules).create(CALLER, new))
             await until(partial(is_any_source_of, desk), "its row", 30)
             with proxy.hanging():
                 await asyncio.sleep(0.5)

@@ -21,7 +21,7 @@ from spine.errors import Unavailable
 from spine.prefect.client import Prefect
 from spine.sources.fetch_state import Beginning, Begun, begin
 from spine.sources.fetching.context import open_fetch_context
-from spine.sources.fetching.fetcher import Outcome, fetch, note_failure
+from spine.sources.fetching.fetcher import Outcome, fetch, record_failure
 from spine.sources.schemas import FetchTrigger
 from spine.workflows.labels import trigger_of
 from spine.workflows.run_detail import origin_of
@@ -77,10 +77,10 @@ async def fetch_source(source: str, force: bool = False, fetch_id: str | None = 
         begun = await begin(context.sessions, source, fetch_id, await _beginning(context.prefect, force))
         _own_log().info("Fetch %s of the source %s.", begun.fetch_id, begun.source_name)
         try:
-            async with context.alive(begun.fetch_id):
+            async with context.leased(begun.fetch_id):
                 outcome = await fetch_content(begun, force)
         except Exception as error:
-            await note_failure(context, begun, error)
+            await record_failure(context, begun, error)
             raise
     await _show(begun, outcome)
     return Fetched(

@@ -22,7 +22,7 @@ from spine.flows.fetch_source import fetch_source
 from spine.schemas import ErrorCategory
 from spine.sources.fetching.content import ContentFile, Format
 from spine.sources.fetching.context import FetchContext, open_fetch_context
-from spine.sources.snapshot import Current, find_current, note_hit, note_use, read_current
+from spine.sources.snapshot import Snapshot, count_hit, find_fresh_snapshot, read_snapshot, record_use
 
 # In bytes, of what file systems take.
 _LONGEST_NAME = 255
@@ -85,7 +85,7 @@ async def aread_source(source: str, *, max_age: timedelta | None = None) -> Sour
         try:
             current = await _current(context, source, holder, max_age)
             files = await asyncio.to_thread(_staged, context, current, run_id)
-            await note_use(context.sessions, run_id, current)
+            await record_use(context.sessions, run_id, current)
         finally:
             await lease.end()
     get_run_logger().info("Using fetch %s of the source %s.", current.fetch_id, current.source.name)
@@ -98,14 +98,14 @@ async def aread_source(source: str, *, max_age: timedelta | None = None) -> Sour
     )
 
 
-async def _current(context: FetchContext, source: str, holder: str, max_age: timedelta | None) -> Current:
+async def _current(context: FetchContext, source: str, holder: str, max_age: timedelta | None) -> Snapshot:
     """The content of a source, which is there and held, fetched when it is stale."""
-    current = await find_current(context.sessions, source, holder=holder, seconds=LEASE_SECONDS, max_age=max_age)
+    current = await find_fresh_snapshot(context.sessions, source, holder=holder, seconds=LEASE_SECONDS, max_age=max_age)
     if current is not None and await _is_there(context, current):
-        await note_hit(context.sessions)
+        await count_hit(context.sessions)
         return current
     await fetch_source(source)
-    current = await read_current(context.sessions, source, holder=holder, seconds=LEASE_SECONDS)
+    current = await read_snapshot(context.sessions, source, holder=holder, seconds=LEASE_SECONDS)
     if current is None or not await _is_there(context, current):
         raise _not_kept(source, context)
     return current
@@ -118,14 +118,14 @@ def _not_kept(source: str, context: FetchContext) -> FetchFailure:
     return FetchFailure(ErrorCategory.STORAGE, sentence)
 
 
-async def _is_there(context: FetchContext, current: Current) -> bool:
+async def _is_there(context: FetchContext, current: Snapshot) -> bool:
     def check() -> bool:
         return all(context.store.size(entry.content_hash) == entry.size_bytes for entry in current.entries)
 
     return await asyncio.to_thread(check)
 
 
-def _staged(context: FetchContext, current: Current, run_id: UUID) -> tuple[ContentFile, ...]:
+def _staged(context: FetchContext, current: Snapshot, run_id: UUID) -> tuple[ContentFile, ...]:
     """The content as files of this run, which nobody else deletes, nor another call in the same run."""
     staged = context.settings.home.absolute() / "staging"
     staging.keep(staged / str(run_id))

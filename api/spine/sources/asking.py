@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.database import SessionFactory, transaction
 from spine.errors import Conflict
-from spine.sources.fetch_state import find_source, is_silent
+from spine.sources.fetch_state import find_source, lease_has_expired
 from spine.sources.schemas import FetchTrigger
 from spine.tables.base import utc_now
 from spine.tables.sources import OPEN, PENDING, Fetch, Source
@@ -62,12 +62,12 @@ async def _open_fetch(session: AsyncSession, source: Source, force: bool) -> Fet
     mine = select(Fetch).where(Fetch.source_id == source.id, Fetch.status.in_(OPEN)).order_by(Fetch.id)
     now, versions = utc_now(), (None, source.config_version)
     for fetch in (await session.scalars(mine.with_for_update())).all():
-        if not is_silent(fetch, now) and (fetch.force or not force) and fetch.config_version in versions:
+        if not lease_has_expired(fetch, now) and (fetch.force or not force) and fetch.config_version in versions:
             return fetch
     return None
 
 
-async def note_run(sessions: SessionFactory, fetch_id: str, run_id: UUID) -> None:
+async def record_run(sessions: SessionFactory, fetch_id: str, run_id: UUID) -> None:
     """Note the flow run that was started for a fetch."""
     async with transaction(sessions) as session:
         await session.execute(update(Fetch).where(Fetch.id == fetch_id).values(run_id=run_id))

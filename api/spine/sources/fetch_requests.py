@@ -4,7 +4,7 @@ from spine.auth.callers import Caller
 from spine.database import SessionFactory
 from spine.errors import Conflict, NotFound, SpineError, Unavailable
 from spine.prefect.client import Deployment, Prefect
-from spine.sources.asking import Asked, ask, note_run
+from spine.sources.asking import Asked, ask, record_run
 from spine.sources.fetch_results import Ending
 from spine.sources.fetch_state import end
 from spine.sources.schemas import FetchStartStatus, FetchTrigger, FetchTriggerResponse
@@ -63,7 +63,7 @@ async def _start(prefect: Prefect, sessions: SessionFactory, caller: Caller, ask
         labels={CALLER_LABEL: caller.name},
         idempotency_key=f"spine-{asked.fetch_id}",
     )
-    await note_run(sessions, asked.fetch_id, run.id)
+    await record_run(sessions, asked.fetch_id, run.id)
     return run.name
 
 

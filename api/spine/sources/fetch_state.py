@@ -22,9 +22,9 @@ from spine.tables.base import new_id, utc_now
 from spine.tables.sources import GOOD, OPEN, RUNNING, Fetch, Source
 
 # Who has not renewed the promise for this long may be gone.
-PROMISE = timedelta(seconds=20)
+LEASE = timedelta(seconds=20)
 # Longer than a process takes to renew its promise once the database is back, however its last try went.
-LAST_CALL = timedelta(seconds=15)
+GRACE_PERIOD = timedelta(seconds=15)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _set_running(fetch: Fetch, beginning: Beginning, now: datetime) -> None:
     fetch.status, fetch.started_at, fetch.completed_at = RUNNING, now, None
     fetch.run_id, fetch.execution_id = beginning.run_id, beginning.execution_id
     fetch.error, fetch.error_category, fetch.joined = None, None, None
-    fetch.alive_until, fetch.last_call = now + PROMISE, None
+    fetch.alive_until, fetch.last_call = now + LEASE, None
 
 
 async def _of_run(session: AsyncSession, run_id: UUID) -> Fetch | None:
@@ -117,35 +117,35 @@ async def _of_run(session: AsyncSession, run_id: UUID) -> Fetch | None:
     return (await session.scalars(mine)).first()
 
 
-async def stay_alive(sessions: SessionFactory, fetch_id: str) -> bool:
+async def renew_lease(sessions: SessionFactory, fetch_id: str) -> bool:
     """Renew the promise of a fetch; False when it was given up meanwhile, and not when it has ended well."""
     mine = update(Fetch).where(Fetch.id == fetch_id, Fetch.status == RUNNING)
-    renewing = mine.values(alive_until=utc_now() + PROMISE, last_call=None).returning(Fetch.id)
+    renewing = mine.values(alive_until=utc_now() + LEASE, last_call=None).returning(Fetch.id)
     async with transaction(sessions) as session:
         if (await session.execute(renewing)).first() is not None:
             return True
         return await session.scalar(select(Fetch.status).where(Fetch.id == fetch_id)) in GOOD
 
 
-def is_silent(fetch: Fetch, now: datetime) -> bool:
+def lease_has_expired(fetch: Fetch, now: datetime) -> bool:
     """Whether the process that runs a fetch has broken its promise."""
     return fetch.status == RUNNING and fetch.alive_until is not None and fetch.alive_until < now
 
 
-def is_dead(fetch: Fetch, now: datetime) -> bool:
+def is_abandoned(fetch: Fetch, now: datetime) -> bool:
     """Whether the process that ran a fetch is gone without a word: it has not heard its last call either."""
-    return is_silent(fetch, now) and fetch.last_call is not None and fetch.last_call < now
+    return lease_has_expired(fetch, now) and fetch.last_call is not None and fetch.last_call < now
 
 
-async def give_last_call(session: AsyncSession, fetch_ids: Sequence[str]) -> None:
+async def start_grace_period(session: AsyncSession, fetch_ids: Sequence[str]) -> None:
     """Give those of these fetches that are silent their last call, if they have not had it."""
     now = utc_now()
     silent = (Fetch.status == RUNNING, Fetch.alive_until < now, Fetch.last_call.is_(None))
-    calling = update(Fetch).where(Fetch.id.in_(fetch_ids), *silent).values(last_call=now + LAST_CALL)
+    calling = update(Fetch).where(Fetch.id.in_(fetch_ids), *silent).values(last_call=now + GRACE_PERIOD)
     await session.execute(calling)
 
 
-async def hold_source(sessions: SessionFactory, source_id: str, fetch_id: str) -> str | None:
+async def claim_source(sessions: SessionFactory, source_id: str, fetch_id: str) -> str | None:
     """Take the right to read a source, or keep it; None when it is this fetch's, else the fetch that has it."""
     now = utc_now()
     is_alive = or_(Fetch.alive_until >= now, Fetch.last_call.is_(None), Fetch.last_call >= now)
@@ -156,7 +156,7 @@ async def hold_source(sessions: SessionFactory, source_id: str, fetch_id: str) -
         if (await session.execute(taking.returning(Source.id))).first() is not None:
             return None
         reader = await session.scalar(select(Source.reader).where(Source.id == source_id)) or ""
-        await give_last_call(session, [reader])
+        await start_grace_period(session, [reader])
         return reader
 
 

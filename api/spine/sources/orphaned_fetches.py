@@ -9,7 +9,7 @@ from spine.database import SessionFactory, reading, transaction
 from spine.prefect.client import FlowRun, Prefect
 from spine.prefect.filters import RunFilter
 from spine.sources.fetch_results import Ending
-from spine.sources.fetch_state import end, give_last_call, is_dead, is_silent
+from spine.sources.fetch_state import end, is_abandoned, lease_has_expired, start_grace_period
 from spine.tables.base import utc_now
 from spine.tables.sources import OPEN, Fetch
 
@@ -21,7 +21,7 @@ MOST_AT_ONCE = 200
 BEFORE_ALL = (datetime.min.replace(tzinfo=UTC), "")
 
 
-class LostFetches:
+class OrphanedFetches:
     """A chore of the follower: write down the end of fetches that cannot do so themselves any more."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -57,10 +57,10 @@ async def _open_fetches(sessions: SessionFactory, after: tuple[datetime, str]) -
 
 async def _call_silent_ones(sessions: SessionFactory, fetches: Sequence[Fetch]) -> None:
     now = utc_now()
-    silent = [fetch.id for fetch in fetches if is_silent(fetch, now) and fetch.last_call is None]
+    silent = [fetch.id for fetch in fetches if lease_has_expired(fetch, now) and fetch.last_call is None]
     if silent:
         async with transaction(sessions) as session:
-            await give_last_call(session, silent)
+            await start_grace_period(session, silent)
 
 
 def _ending(fetch: Fetch, run: FlowRun | None) -> Ending | None:
@@ -73,7 +73,7 @@ def _ending(fetch: Fetch, run: FlowRun | None) -> Ending | None:
         return _ended("Its run was deleted.").silent() if since < now - TIME_TO_APPEAR else None
     state = run.state
     if state is None or not state.is_final():
-        return _ended("The process that fetched it is gone.") if is_dead(fetch, now) else None
+        return _ended("The process that fetched it is gone.") if is_abandoned(fetch, now) else None
     if state.is_cancelled():
         return _ended("Its run was cancelled.").silent()
     return _ended(f"Its run ended as {state.name} before it did: {(state.message or 'Prefect keeps no reason')[:500]}")

@@ -8,12 +8,12 @@ from spine.http.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDe
 from spine.http.openapi import errors
 from spine.pagination import Page
 from spine.schemas import ActionResponse
-from spine.sources import fetch_reading, service
+from spine.sources import fetch_queries, service
 from spine.sources.cache_routes import StoreDep
 from spine.sources.configs import SourceConfigs
 from spine.sources.fetch_requests import request_fetch
 from spine.sources.fetch_state import find_source
-from spine.sources.schedule import Clocks
+from spine.sources.schedule import SourceSchedules
 from spine.sources.schemas import (
     FetchDetail,
     FetchStatus,
@@ -34,8 +34,8 @@ async def get_registry(
     request: Request, settings: SettingsDep, sessions: SessionsDep, prefect: PrefectDep, caller: CallerDep
 ) -> Registry:
     """The sources, as this caller may change them."""
-    clocks = Clocks(prefect, sessions, request.app.state.catalogue, caller)
-    return Registry(sessions, SourceConfigs(settings), clocks)
+    schedules = SourceSchedules(prefect, sessions, request.app.state.catalogue, caller)
+    return Registry(sessions, SourceConfigs(settings), schedules)
 
 
 RegistryDep = Annotated[Registry, Depends(get_registry)]
@@ -64,7 +64,7 @@ async def create_source(registry: RegistryDep, caller: CallerDep, body: SourceCr
 @router.get("/fetches/{fetch_id}", operation_id="get_fetch", responses=errors(404))
 async def get_fetch(session: SessionDep, fetch_id: str) -> FetchDetail:
     """Show one fetch with what came of it and the runs that used it."""
-    return await fetch_reading.read_fetch(session, fetch_id)
+    return await fetch_queries.read_fetch(session, fetch_id)
 
 
 @router.get("/{source_id}", operation_id="get_source", responses=errors(404))
@@ -113,4 +113,4 @@ async def list_fetches(
     session: SessionDep, page: PageDep, source_id: str, status: FetchStatus | None = None
 ) -> Page[FetchSummary]:
     """List the fetches of a source, newest first."""
-    return await fetch_reading.list_fetches(session, await find_source(session, source_id), status, page)
+    return await fetch_queries.list_fetches(session, await find_source(session, source_id), status, page)

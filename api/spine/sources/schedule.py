@@ -31,14 +31,14 @@ from spine.workflows.labels import DOMAIN_TAG_PREFIX
 
 
 @dataclass(frozen=True)
-class Clock:
+class FetchTimes:
     """When a source is fetched by the clock: nulls when it is not, or not now."""
 
     cron_expression: str | None = None
     next_fetch_at: datetime | None = None
 
 
-class Clocks:
+class SourceSchedules:
     """The schedules of sources, as Prefect has them."""
 
     def __init__(self, prefect: Prefect, sessions: SessionFactory, catalogue: Catalogue, caller: Caller) -> None:
@@ -98,13 +98,13 @@ class Clocks:
         except NotFound:
             return None
 
-    async def read(self, source: Source) -> Clock:
+    async def read(self, source: Source) -> FetchTimes:
         """When a source is fetched, as Prefect has it now."""
         schedule = await self.schedule_of(source)
         if schedule is None or not schedule.schedules:
-            return Clock()
+            return FetchTimes()
         following = await next_runs(self._prefect, [schedule], utc_now())
-        return Clock(describe(schedule.schedules[0]).cron_expression, following[schedule.id])
+        return FetchTimes(describe(schedule.schedules[0]).cron_expression, following[schedule.id])
 
     async def _create(self, source: Source, cron: str) -> UUID:
         body = ScheduleCreate(

@@ -29,7 +29,7 @@ from spine.secrets.sealed import redact
 from spine.sources.configs import SourceConfigs
 from spine.sources.fetch_state import find_source
 from spine.sources.parsers import ParserConfig
-from spine.sources.schedule import Clock, Clocks
+from spine.sources.schedule import FetchTimes, SourceSchedules
 from spine.sources.schemas import (
     FetchStatus,
     ParserName,
@@ -63,7 +63,7 @@ class Registry:
 
     sessions: SessionFactory
     configs: SourceConfigs
-    clocks: Clocks
+    schedules: SourceSchedules
 
     async def create(self, caller: Caller, body: SourceCreate) -> ActionResponse:
         """Register a source. Raises `BadRequest` naming each wrong value, and `Conflict` for a name that is taken."""
@@ -71,7 +71,7 @@ class Registry:
         stored, config = self.configs.store(body.source_type.value, body.config, {})
         _check_parser(body.source_type.value, body.parser_type, body.parser_config)
         if body.cron_expression is not None:
-            await self.clocks.check(body.name, body.cron_expression, is_new=True)
+            await self.schedules.check(body.name, body.cron_expression, is_new=True)
         async with transaction(self.sessions) as session:
             source = Source(
                 id=new_id(),
@@ -89,7 +89,7 @@ class Registry:
             await _flush(session, body.name)
         if body.cron_expression is not None:
             try:
-                await self._set_clock(source, body.cron_expression)
+                await self._set_schedule(source, body.cron_expression)
             except BaseException:
                 # The answer, if anybody still waits for one, will be that it was not made.
                 await asyncio.shield(self._forget(source.id))
@@ -100,7 +100,7 @@ class Registry:
         """One source. Raises `NotFound`."""
         async with reading(self.sessions) as session:
             source = await find_source(session, id_or_name)
-        return _detail(source, await self.clocks.read(source))
+        return _detail(source, await self.schedules.read(source))
 
     async def update(self, id_or_name: str, body: SourceUpdate) -> SourceDetail:
         """Change what was sent. Raises `NotFound`, `BadRequest` for a wrong value and `Conflict` for the name."""
@@ -108,17 +108,17 @@ class Registry:
             check_name(body.name)
         _check_parser(None, body.parser_type, body.parser_config)
         if body.cron_expression is not None:
-            await self.clocks.check(body.name or id_or_name, body.cron_expression, is_new=False)
+            await self.schedules.check(body.name or id_or_name, body.cron_expression, is_new=False)
         async with transaction(self.sessions) as session:
             source = await find_source(session, id_or_name, to_change=True)
             await self._change(session, source, body)
             await _flush(session, source.name)
         if "cron_expression" in body.model_fields_set:
-            await self._set_clock(source, body.cron_expression)
+            await self._set_schedule(source, body.cron_expression)
         elif body.model_fields_set & {"name", "domain"}:
-            await self.clocks.label(source)
+            await self.schedules.label(source)
         if body.enabled is not None:
-            await self.clocks.switch(source)
+            await self.schedules.switch(source)
         return await self.read(source.id)
 
     async def delete(self, store: BlobStore, id_or_name: str) -> ActionResponse:
@@ -126,7 +126,7 @@ class Registry:
         async with reading(self.sessions) as session:
             source = await find_source(session, id_or_name)
         # First, so that nothing is left that fetches what is not there.
-        await self.clocks.remove(source)
+        await self.schedules.remove(source)
         await self._forget(source.id)
         try:
             await delete_unreferenced(self.sessions, store)
@@ -150,8 +150,8 @@ class Registry:
             await session.execute(update(CacheEntry).where(CacheEntry.source_id == source.id).values(validators={}))
         source.updated_at = utc_now()
 
-    async def _set_clock(self, source: Source, cron: str | None) -> None:
-        schedule_id = await self.clocks.set(source, cron)
+    async def _set_schedule(self, source: Source, cron: str | None) -> None:
+        schedule_id = await self.schedules.set(source, cron)
         async with transaction(self.sessions) as session:
             mine = update(Source).where(Source.id == source.id)
             await session.execute(mine.values(schedule_id=schedule_id))
@@ -191,7 +191,7 @@ def _summary(source: Source) -> dict[str, Any]:
     }
 
 
-def _detail(source: Source, clock: Clock) -> SourceDetail:
+def _detail(source: Source, clock: FetchTimes) -> SourceDetail:
     return SourceDetail(
         **_summary(source),
         config=redact(source.config),

@@ -18,7 +18,7 @@ from spine.tables.sources import GOOD, Fetch, Source, SourceUse
 
 
 @dataclass(frozen=True)
-class Current:
+class Snapshot:
     """What the newest good fetch of a source brought or confirmed."""
 
     source: Source
@@ -30,9 +30,9 @@ class Current:
     is_as_configured: bool
 
 
-async def find_current(
+async def find_fresh_snapshot(
     sessions: SessionFactory, id_or_name: str, *, holder: str, seconds: float, max_age: timedelta | None = None
-) -> Current | None:
+) -> Snapshot | None:
     """The content of a source, held for `seconds`, unless it is stale; None where it is, or where there is none.
 
     Content is fresh until its `cache_ttl_seconds` are over, or for `max_age` after the fetch where that is given. A
@@ -46,7 +46,7 @@ async def find_current(
         return found[0]
 
 
-async def read_current(sessions: SessionFactory, id_or_name: str, *, holder: str, seconds: float) -> Current | None:
+async def read_snapshot(sessions: SessionFactory, id_or_name: str, *, holder: str, seconds: float) -> Snapshot | None:
     """The content of a source as it is, held for `seconds`; None where there is none. Raises `NotFound`."""
     async with transaction(sessions) as session:
         found = await _read(session, await find_source(session, id_or_name))
@@ -56,13 +56,13 @@ async def read_current(sessions: SessionFactory, id_or_name: str, *, holder: str
         return found[0]
 
 
-async def note_hit(sessions: SessionFactory) -> None:
+async def count_hit(sessions: SessionFactory) -> None:
     """Count a reading of content that was fresh and there; a fetch counts for who waited for it."""
     async with transaction(sessions) as session:
         await count_read(session, hit=True)
 
 
-async def note_use(sessions: SessionFactory, run_id: UUID, current: Current) -> None:
+async def record_use(sessions: SessionFactory, run_id: UUID, current: Snapshot) -> None:
     """Write down that a flow run worked on what a fetch brought; safe to repeat."""
     use = {"run_id": run_id, "fetch_id": current.fetch_id, "capture_id": current.capture_id, "used_at": utc_now()}
     async with transaction(sessions) as session:
@@ -70,7 +70,7 @@ async def note_use(sessions: SessionFactory, run_id: UUID, current: Current) -> 
         await session.execute(upsert(session, SourceUse).values(use).on_conflict_do_nothing())
 
 
-async def _read(session: AsyncSession, source: Source) -> tuple[Current, datetime, datetime | None] | None:
+async def _read(session: AsyncSession, source: Source) -> tuple[Snapshot, datetime, datetime | None] | None:
     """The content, when it was fetched, and when it expires; None where it is not all there."""
     good = select(Fetch.id).where(Fetch.source_id == source.id, Fetch.status.in_(GOOD))
     newest = good.order_by(Fetch.completed_at.desc(), Fetch.id.desc()).limit(1).scalar_subquery()
@@ -84,7 +84,7 @@ async def _read(session: AsyncSession, source: Source) -> tuple[Current, datetim
         return None
     expiries = [row.expires_at for row in rows if row.expires_at is not None]
     is_as_configured = fetch.config_version == source.config_version
-    current = Current(source, fetch.id, fetch.content_hash or "", entries, is_as_configured)
+    current = Snapshot(source, fetch.id, fetch.content_hash or "", entries, is_as_configured)
     return current, fetch.completed_at, min(expiries) if len(expiries) == len(rows) else None
 
 
@@ -95,7 +95,7 @@ def _are_of(entries: Sequence[NewEntry], fetch: Fetch) -> bool:
     return fetch.content_hash in [content_hash_of(entries, is_list=is_list) for is_list in readings]
 
 
-def _is_fresh(found: tuple[Current, datetime, datetime | None], max_age: timedelta | None) -> bool:
+def _is_fresh(found: tuple[Snapshot, datetime, datetime | None], max_age: timedelta | None) -> bool:
     current, fetched_at, expires_at = found
     now = utc_now()
     if not current.is_as_configured:
@@ -105,7 +105,7 @@ def _is_fresh(found: tuple[Current, datetime, datetime | None], max_age: timedel
     return expires_at is not None and expires_at > now
 
 
-async def _hold(session: AsyncSession, current: Current, holder: str, seconds: float) -> None:
+async def _hold(session: AsyncSession, current: Snapshot, holder: str, seconds: float) -> None:
     hashes = [entry.content_hash for entry in current.entries]
     await hold_all(session, hashes, holder, seconds)
     await touch(session, hashes)

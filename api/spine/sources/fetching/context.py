@@ -15,11 +15,11 @@ from spine.prefect.client import Prefect
 from spine.schemas import ErrorCategory
 from spine.secrets.refs import resolve_ref
 from spine.settings import Settings
-from spine.sources.fetch_state import PROMISE, stay_alive
+from spine.sources.fetch_state import LEASE, renew_lease
 from spine.sources.types.base import SourceConfig
 
 # Longer than the pauses between renewals can be.
-HOLD_SECONDS = 120.0
+CONTENT_LEASE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class FetchContext:
 
     async def secrets(self, config: SourceConfig) -> dict[str, str]:
         """The secrets that a configuration names. Raises `FetchFailure`."""
-        with explained():
+        with as_fetch_failures():
             return {path: await resolve_ref(ref, self.prefect) for path, ref in config.secret_refs().items()}
 
     @asynccontextmanager
-    async def alive(self, fetch_id: str) -> AsyncIterator[None]:
+    async def leased(self, fetch_id: str) -> AsyncIterator[None]:
         """Renew the promise of a fetch, and its holds on content, for as long as the block lasts.
 
         When the fetch is given up all the same, the block is cancelled. Raises `FetchLost` then.
@@ -58,13 +58,13 @@ class FetchContext:
     async def _renew(self, fetch_id: str, until_lost: asyncio.Timeout) -> None:
         log_throttle = LogThrottle("fetch")
         while True:
-            await asyncio.sleep(PROMISE.total_seconds() / 5)
+            await asyncio.sleep(LEASE.total_seconds() / 5)
             try:
-                if not await stay_alive(self.sessions, fetch_id):
+                if not await renew_lease(self.sessions, fetch_id):
                     until_lost.reschedule(asyncio.get_running_loop().time())
                     return
                 async with transaction(self.sessions) as session:
-                    await renew_holds(session, fetch_id, HOLD_SECONDS)
+                    await renew_holds(session, fetch_id, CONTENT_LEASE_SECONDS)
             except Exception as error:
                 # While the database is away, nobody else can take the source.
                 log_throttle.failed("renewing", error)
@@ -85,7 +85,7 @@ async def open_fetch_context() -> AsyncIterator[FetchContext]:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def as_fetch_failures() -> Iterator[None]:
     """Translate what stands in the way of opening a source; a keeper of secrets may be back in a moment."""
     try:
         yield

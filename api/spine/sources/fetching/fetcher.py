@@ -21,9 +21,9 @@ from spine.egress.limits import Limits
 from spine.errors import SpineError
 from spine.sources.configs import SourceConfigs
 from spine.sources.fetch_results import Ending
-from spine.sources.fetch_state import Begun, end, find_source, good_end, hold_source, joined_ending
+from spine.sources.fetch_state import Begun, claim_source, end, find_source, good_end, joined_ending
 from spine.sources.fetching.content import Format, Gathered, Read, Tell, read_items
-from spine.sources.fetching.context import HOLD_SECONDS, FetchContext, explained
+from spine.sources.fetching.context import CONTENT_LEASE_SECONDS, FetchContext, as_fetch_failures
 from spine.sources.readers.base import Reader
 from spine.sources.readers.database import open_query_reader
 from spine.sources.types.base import SourceConfig
@@ -78,7 +78,9 @@ async def fetch(context: FetchContext, begun: Begun, *, force: bool, tell: Tell)
     gathered = await _in_thread(lambda run: _gather(context, begun, plan, force, tell, run), plan)
     lifetime = plan.config.cache_ttl_seconds
     expires_at = None if lifetime is None else utc_now() + timedelta(seconds=lifetime)
-    outcome = _outcome(await end(context.sessions, begun.fetch_id, _ending(plan, gathered), gathered.entries, expires_at))
+    outcome = _outcome(
+        await end(context.sessions, begun.fetch_id, _ending(plan, gathered), gathered.entries, expires_at)
+    )
     if context.settings.cache_max_bytes is not None:
         # Who waits for this fetch has yet to read it, also when it is larger than all that the cache may keep.
         keep = [entry.content_hash for entry in gathered.entries]
@@ -104,7 +106,7 @@ def _outcome(fetch: Fetch | None) -> Outcome:
     )
 
 
-async def note_failure(context: FetchContext, begun: Begun, error: Exception) -> None:
+async def record_failure(context: FetchContext, begun: Begun, error: Exception) -> None:
     """Write down that a fetch has failed for good; nothing when that was done before."""
     told = Ending(error=f"Spine could not go on: {type(error).__name__}.", error_category="INTERNAL")
     if isinstance(error, FetchFailure):
@@ -119,7 +121,7 @@ async def note_failure(context: FetchContext, begun: Begun, error: Exception) ->
 async def _wait_for_turn(context: FetchContext, begun: Begun, force: bool, tell: Tell) -> Ending | None:
     """Wait until this fetch may read its source; the ending of another one where that brought what is wanted."""
     waited_for = ""
-    while (other := await hold_source(context.sessions, begun.source_id, begun.fetch_id)) is not None:
+    while (other := await claim_source(context.sessions, begun.source_id, begun.fetch_id)) is not None:
         if other != waited_for:
             tell(f"Fetch {other} is reading {begun.source_name}; waiting for it.")
         waited_for = other
@@ -135,7 +137,7 @@ async def _wait_for_turn(context: FetchContext, begun: Begun, force: bool, tell:
 async def _plan(context: FetchContext, begun: Begun) -> Plan:
     async with reading(context.sessions) as session:
         source = await find_source(session, begun.source_id)
-    with explained():
+    with as_fetch_failures():
         config = SourceConfigs(context.settings).of_source(source)
     deadline = inf if config.timeout_seconds is None else time.monotonic() + config.timeout_seconds
     limits = Limits(config.max_bytes, deadline, config.timeout_seconds)
@@ -147,10 +149,10 @@ async def _plan(context: FetchContext, begun: Begun) -> Plan:
 async def _open_reader(context: FetchContext, source: Source, config: SourceConfig, limits: Limits) -> Reader:
     if not isinstance(config, DatabaseConfig):
         return config.open_reader(await context.secrets(config), context.settings, limits)
-    with explained(), database_errors():
+    with as_fetch_failures(), database_errors():
         async with context.sessions() as session:
             connection = await find_connection(session, source.connection_id or config.connection)
-    with explained():
+    with as_fetch_failures():
         target = await open_target(connection, context.prefect, context.settings)
     return open_query_reader(target, config.query, limits)
 
@@ -159,7 +161,7 @@ async def _known(context: FetchContext, begun: Begun) -> dict[str, NewEntry]:
     """The entries of a source whose content is there; it is held from now on."""
     async with transaction(context.sessions) as session:
         entries = [NewEntry.of(row) for row in await current_entries(session, begun.source_id)]
-        await hold_all(session, [entry.content_hash for entry in entries], begun.fetch_id, HOLD_SECONDS)
+        await hold_all(session, [entry.content_hash for entry in entries], begun.fetch_id, CONTENT_LEASE_SECONDS)
 
     def those_there() -> dict[str, NewEntry]:
         return {entry.key: entry for entry in entries if context.store.size(entry.content_hash) == entry.size_bytes}
@@ -217,7 +219,7 @@ async def _gather(context: FetchContext, begun: Begun, plan: Plan, force: bool, 
 async def _publish(context: FetchContext, begun: Begun, item: Read, run: OneThread) -> None:
     try:
         async with transaction(context.sessions) as session:
-            await hold(session, item.entry.content_hash, begun.fetch_id, HOLD_SECONDS)
+            await hold(session, item.entry.content_hash, begun.fetch_id, CONTENT_LEASE_SECONDS)
         await run(lambda: context.store.publish(item.part))
     finally:
         await run(item.part.discard)

@@ -13,9 +13,9 @@ from spine.cache.service import hold
 from spine.errors import PrefectUnavailable
 from spine.prefect.client import Prefect
 from spine.sources import fetch_state, orphaned_fetches
-from spine.sources.asking import ask, note_run
-from spine.sources.fetch_state import Begun, stay_alive
-from spine.sources.orphaned_fetches import LostFetches
+from spine.sources.asking import ask, record_run
+from spine.sources.fetch_state import Begun, renew_lease
+from spine.sources.orphaned_fetches import OrphanedFetches
 from spine.sources.schemas import FetchDetail, FetchTrigger
 from spine.tables.base import utc_now
 from spine.tables.cache import CacheHold
@@ -52,13 +52,13 @@ class Office:
         sessions = self.desk.context.sessions
         await ask(sessions, name, fetch_id, by="tests", trigger=FetchTrigger.API, force=False)
         if state is not None:
-            await note_run(sessions, fetch_id, self.run(state, details))
+            await record_run(sessions, fetch_id, self.run(state, details))
         return fetch_id
 
     async def begin(self, name: str, state: str, details: Details | None = None) -> Begun:
         """A fetch at work on its source, whose run is in this state."""
         begun = await self.desk.begin(name, run_id=self.run(state, details))
-        await self.desk.go_on_until_it_holds_the_source(begun)
+        await self.desk.claim_source_of(begun)
         return begun
 
     def run(self, state: str, details: Details | None = None) -> UUID:
@@ -83,7 +83,7 @@ class Office:
 
     async def look(self) -> None:
         """Look for lost fetches once."""
-        await LostFetches(lambda: self.woken.append(True)).run(self.prefect, self.desk.context.sessions)
+        await OrphanedFetches(lambda: self.woken.append(True)).run(self.prefect, self.desk.context.sessions)
 
     async def status(self, fetch_id: str) -> str:
         return (await self.desk.read_fetch(fetch_id)).status
@@ -197,7 +197,7 @@ async def test_a_fetch_that_was_silent_while_the_database_was_away_is_not_lost_w
         assert await office.status(begun.fetch_id) == "RUNNING"
         # The last call is taken back, so that the next silence is given one of its own.
         await office.die(begun.fetch_id)
-        assert await stay_alive(office.desk.context.sessions, begun.fetch_id)
+        assert await renew_lease(office.desk.context.sessions, begun.fetch_id)
         await office.look()
     assert await office.status(begun.fetch_id) == "RUNNING"
     assert office.woken == []
@@ -206,7 +206,7 @@ async def test_a_fetch_that_was_silent_while_the_database_was_away_is_not_lost_w
 async def test_a_fetch_that_is_silent_and_does_not_hear_its_last_call_is_lost(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch_state, "LAST_CALL", timedelta(seconds=0.5))
+    monkeypatch.setattr(fetch_state, "GRACE_PERIOD", timedelta(seconds=0.5))
     begun = await office.begin(await office.source(), "RUNNING")
     await office.change(begun.fetch_id, alive_until=utc_now() - LONG_AGO)
     await office.look()
@@ -268,7 +268,7 @@ async def test_many_fetches_that_wait_do_not_hide_those_that_are_lost(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orphaned_fetches, "MOST_AT_ONCE", 2)
-    chore = LostFetches(lambda: None)
+    chore = OrphanedFetches(lambda: None)
     waiting = [await office.ask(await office.source(), "SCHEDULED") for _ in range(4)]
     lost = await office.begin(await office.source(), "CRASHED")
     for _ in range(3):
@@ -289,7 +289,7 @@ async def test_while_prefect_is_out_of_reach_nothing_is_taken_for_lost(office: O
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
         async with Prefect.connect(0.5) as nobody:
             with pytest.raises(PrefectUnavailable):
-                await LostFetches(lambda: None).run(nobody, office.desk.context.sessions)
+                await OrphanedFetches(lambda: None).run(nobody, office.desk.context.sessions)
     assert await office.status(begun.fetch_id) == "RUNNING"
     await office.look()
     assert await office.status(begun.fetch_id) == "FAILED"

@@ -8,7 +8,7 @@ from uuid import uuid4
 from spine.cache.eviction import evict
 from spine.cache.garbage_collection import lock_content, remove_entries
 from spine.sources.cache_queries import read_stats
-from spine.sources.snapshot import Current, find_current, note_use, read_current
+from spine.sources.snapshot import Snapshot, find_fresh_snapshot, read_snapshot, record_use
 from spine.tables.base import utc_now
 from spine.tables.cache import CacheBlob, CacheHold
 from spine.workflows.run_detail import capture_used
@@ -22,12 +22,12 @@ ROWS = b"day,venue\n2026-01-05,AAA\n"
 MORE_ROWS = ROWS + b"2026-01-05,BBB\n"
 
 
-async def read(desk: Desk, name: str) -> Current | None:
-    return await read_current(desk.context.sessions, name, holder=uuid4().hex, seconds=60)
+async def read(desk: Desk, name: str) -> Snapshot | None:
+    return await read_snapshot(desk.context.sessions, name, holder=uuid4().hex, seconds=60)
 
 
-async def find(desk: Desk, name: str) -> Current | None:
-    return await find_current(desk.context.sessions, name, holder=uuid4().hex, seconds=60)
+async def find(desk: Desk, name: str) -> Snapshot | None:
+    return await find_fresh_snapshot(desk.context.sessions, name, holder=uuid4().hex, seconds=60)
 
 
 async def remove(desk: Desk, content: bytes) -> None:
@@ -120,7 +120,7 @@ async def test_a_use_that_is_noted_by_several_at_once_is_on_record_once(desk: De
     current = await read(desk, name)
     assert current is not None
     run_id = uuid4()
-    await asyncio.gather(*(note_use(desk.context.sessions, run_id, current) for _ in range(8)))
+    await asyncio.gather(*(record_use(desk.context.sessions, run_id, current) for _ in range(8)))
     assert (await desk.read_fetch(fetched.id)).used_by_runs == [str(run_id)]
     async with desk.context.sessions() as session:
         assert await capture_used(session, run_id) == hash_of(ROWS)
