@@ -23,8 +23,11 @@ KNOW_HTTP = (
     *("api/spine/main.py", "api/spine/health.py", "api/spine/metrics.py"),
     *("api/spine/*routes.py", "api/spine/http/*.py"),
 )
-# The door to Prefect, the command that starts Prefect, and the product's own flows.
-KNOW_PREFECT = ("api/spine/prefect/*.py", "api/spine/up/*.py", "api/spine/flows/*.py")
+# The door to Prefect, the start of its server, the command that starts it all, and the flows of the product.
+KNOW_PREFECT = (
+    *("api/spine/prefect/*.py", "api/spine/prefect_server/*.py"),
+    *("api/spine/up/*.py", "api/spine/flows/*.py"),
+)
 # Who may speak HTTP to the outside: besides the door, the readers of a token issuer's keys, of Vault and of HTTP
 # sources, and alert channels.
 SPEAK_HTTP = (
