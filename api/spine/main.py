@@ -89,11 +89,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with Prefect.connect(settings.prefect_deadline_seconds) as prefect:
             app.state.prefect = prefect
             alerting = app.state.alerting = Alerting(settings, app.state.sessions, prefect)
-            after_reading: list[Chore] = [OrphanedFetches(alerting.dispatcher.wake), *alerting.after_reading]
-            follower = Follower(prefect, app.state.sessions, [ScheduleWatch(), *alerting.chores], after_reading)
+            after_ingest: list[Chore] = [OrphanedFetches(alerting.dispatcher.wake), *alerting.after_ingest]
+            follower = Follower(prefect, app.state.sessions, [ScheduleWatch(), *alerting.chores], after_ingest)
             store = app.state.cache_store = BlobStore.of(settings)
             tidying = Tidying(app.state.sessions, store, settings.cache_max_bytes)
-            following = follower.following() if settings.follow_runs else nullcontext()
+            following = follower.running() if settings.follow_runs else nullcontext()
             async with alerting.running(), tidying.running(), following:
                 yield
     finally:

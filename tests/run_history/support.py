@@ -16,7 +16,7 @@ from spine.prefect.client import FlowRun, Prefect
 from spine.prefect.filters import RunFilter
 from spine.run_history import follower
 from spine.run_history.follower import Follower
-from spine.tables.run_history import DeploymentStatistics, FollowerCursor, RunEnding
+from spine.tables.run_history import DeploymentStatistics, FollowerCursor, RunOutcome
 from sqlalchemy import URL, delete, make_url, select, update
 from sqlalchemy.exc import OperationalError
 
@@ -33,7 +33,7 @@ class Spine:
     async def endings(self, deployment_id: UUID) -> dict[str, str]:
         """The recorded outcomes of a deployment's runs."""
         async with self.sessions() as session:
-            rows = await session.scalars(select(RunEnding).where(RunEnding.deployment_id == deployment_id))
+            rows = await session.scalars(select(RunOutcome).where(RunOutcome.deployment_id == deployment_id))
             return {str(row.run_id): row.outcome for row in rows}
 
     async def counts(self, deployment_id: UUID) -> tuple[int, int, int, int]:
@@ -68,9 +68,9 @@ class Spine:
 
     async def _begin_at(self, read_until: datetime | None) -> None:
         async with self.sessions.begin() as session:
-            await session.execute(delete(RunEnding))
+            await session.execute(delete(RunOutcome))
             await session.execute(delete(DeploymentStatistics))
-            changes = {"read_until": read_until, "leader": None, "leads_until": None}
+            changes = {"read_until": read_until, "lease_owner": None, "lease_expires_at": None}
             await session.execute(update(FollowerCursor).values(**changes))
 
 
@@ -154,8 +154,8 @@ async def follow_for_ever(database: str, prefect_url: str, lease_seconds: float)
     """Follow until the process is killed."""
     follower.LEASE = timedelta(seconds=lease_seconds)
     # Three renewals in each lease, as many as there are without the shorter one.
-    follower.SECONDS_BETWEEN_LOOKS = lease_seconds / 3
-    async with spine_on(make_url(database), prefect_url) as spine, Follower(spine.prefect, spine.sessions).following():
+    follower.SECONDS_BETWEEN_POLLS = lease_seconds / 3
+    async with spine_on(make_url(database), prefect_url) as spine, Follower(spine.prefect, spine.sessions).running():
         await asyncio.Event().wait()
 
 

@@ -29,7 +29,7 @@ def gate(stack: PrefectStack) -> Iterator[Proxy]:
 @pytest.fixture
 def never_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever happens within this test, an event has caused it."""
-    monkeypatch.setattr(follower, "SECONDS_BETWEEN_LOOKS", 600.0)
+    monkeypatch.setattr(follower, "SECONDS_BETWEEN_POLLS", 600.0)
     monkeypatch.setattr(follower, "SECONDS_BETWEEN_CHORES", 600.0)
 
 
@@ -46,9 +46,9 @@ async def leads(spine: Spine) -> None:
     """Wait until somebody leads and has read once."""
 
     async def led() -> bool:
-        return (await spine.cursor()).leader is not None
+        return (await spine.cursor()).lease_owner is not None
 
-    await until(led, "a leader")
+    await until(led, "a process to have the lease")
 
 
 @pytest.mark.usefixtures("never_by_itself")
@@ -56,7 +56,7 @@ async def test_an_event_brings_each_ending_at_once(database: URL, stack: Prefect
     async with spine_on(database, stack.url) as spine:
         (old,) = line.copy(line.make("FAILED"), [ago(days=1)])
         await spine.begin_at(ago(days=1))
-        async with Follower(spine.prefect, spine.sessions).following():
+        async with Follower(spine.prefect, spine.sessions).running():
             await recorded(spine, line, old, "FAILED")
             for outcome in ("COMPLETED", "FAILED", "CANCELLED"):
                 run_id = await asyncio.to_thread(line.run_through, "RUNNING", outcome)
@@ -69,12 +69,12 @@ async def test_an_event_brings_each_ending_at_once(database: URL, stack: Prefect
 async def test_without_the_stream_the_follower_looks_every_few_seconds(
     sqlite_database: URL, gate: Proxy, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower, "SECONDS_BETWEEN_LOOKS", 0.5)
+    monkeypatch.setattr(follower, "SECONDS_BETWEEN_POLLS", 0.5)
     gate.streams = False
     with capture_logs() as logs:
         async with spine_on(sqlite_database, gate.url) as spine:
             await spine.begin_at(ago(seconds=1))
-            async with Follower(spine.prefect, spine.sessions).following():
+            async with Follower(spine.prefect, spine.sessions).running():
                 for outcome in ("COMPLETED", "FAILED"):
                     run_id = await asyncio.to_thread(line.make, outcome)
                     assert await recorded(spine, line, run_id, outcome) < 3
@@ -85,12 +85,12 @@ async def test_without_the_stream_the_follower_looks_every_few_seconds(
 async def test_a_prefect_that_was_gone_for_a_while_leaves_no_gap_and_two_lines_in_the_log(
     database: URL, gate: Proxy, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower, "SECONDS_BETWEEN_LOOKS", 0.3)
+    monkeypatch.setattr(follower, "SECONDS_BETWEEN_POLLS", 0.3)
     monkeypatch.setattr(follower, "SECONDS_AFTER_AN_ERROR", 0.3)
     with capture_logs() as logs:
         async with spine_on(database, gate.url, deadline_seconds=0.5) as spine:
             await spine.begin_at(ago(seconds=1))
-            async with Follower(spine.prefect, spine.sessions).following():
+            async with Follower(spine.prefect, spine.sessions).running():
                 await recorded(spine, line, before := await asyncio.to_thread(line.make, "COMPLETED"), "COMPLETED")
                 with gate.refusing():
                     during = await asyncio.to_thread(line.make, "FAILED")
@@ -114,7 +114,7 @@ async def test_a_prefect_that_hangs_is_survived(
     monkeypatch.setattr(follower, "SECONDS_AFTER_AN_ERROR", 0.3)
     async with spine_on(sqlite_database, gate.url, deadline_seconds=0.5) as spine:
         await spine.begin_at(ago(seconds=1))
-        async with Follower(spine.prefect, spine.sessions).following():
+        async with Follower(spine.prefect, spine.sessions).running():
             await leads(spine)
             with gate.hanging():
                 run_id = await asyncio.to_thread(line.make, "COMPLETED")
@@ -127,13 +127,13 @@ async def test_what_ended_while_no_follower_ran_is_counted_afterwards(
 ) -> None:
     async with spine_on(database, stack.url) as spine:
         await spine.begin_at(ago(seconds=1))
-        async with Follower(spine.prefect, spine.sessions).following():
+        async with Follower(spine.prefect, spine.sessions).running():
             retried = await asyncio.to_thread(line.run_through, "RUNNING", "FAILED")
             await recorded(spine, line, retried, "FAILED")
     for state in ("SCHEDULED", "RUNNING", "COMPLETED"):
         line.put(retried, state)
     missed = [line.run_through("RUNNING", outcome) for outcome in ("COMPLETED", "CRASHED", "CANCELLED")]
-    async with spine_on(database, stack.url) as spine, Follower(spine.prefect, spine.sessions).following():
+    async with spine_on(database, stack.url) as spine, Follower(spine.prefect, spine.sessions).running():
         await recorded(spine, line, missed[-1], "CANCELLED")
         assert await spine.counts(line.id) == (4, 2, 1, 1)
 
@@ -149,7 +149,7 @@ async def test_two_that_both_lead_count_exactly(
     ):
         await one.begin_at(ago(seconds=1))
         followers = [Follower(spine.prefect, spine.sessions) for spine in (one, other)]
-        async with followers[0].following(), followers[1].following():
+        async with followers[0].running(), followers[1].running():
             for number in range(24):
                 outcome = ("COMPLETED", "FAILED", "CRASHED")[number % 3]
                 run_id = await asyncio.to_thread(line.make, outcome)
@@ -165,12 +165,12 @@ async def test_leaving_takes_no_time_and_gives_the_lead_to_the_next(
 ) -> None:
     async with spine_on(database, stack.url) as spine:
         await spine.begin_at(ago(seconds=1))
-        async with Follower(spine.prefect, spine.sessions).following():
+        async with Follower(spine.prefect, spine.sessions).running():
             await recorded(spine, line, await asyncio.to_thread(line.make, "FAILED"), "FAILED")
             began = time.monotonic()
         assert time.monotonic() - began < 0.5
-        assert (await spine.cursor()).leader is None
-        async with Follower(spine.prefect, spine.sessions).following():
+        assert (await spine.cursor()).lease_owner is None
+        async with Follower(spine.prefect, spine.sessions).running():
             assert await recorded(spine, line, await asyncio.to_thread(line.make, "COMPLETED"), "COMPLETED") < 3
 
 
@@ -181,7 +181,7 @@ async def test_leaving_takes_no_time_whatever_is_being_done(
     async with spine_on(sqlite_database, stack.url) as spine:
         await spine.begin_at(ago(seconds=1))
         for number in range(12):
-            async with Follower(spine.prefect, spine.sessions).following():
+            async with Follower(spine.prefect, spine.sessions).running():
                 await asyncio.to_thread(line.make, "COMPLETED")
                 await asyncio.sleep(number * 0.02)
                 began = time.monotonic()
@@ -223,7 +223,7 @@ async def test_a_chore_that_fails_is_done_again_and_stops_neither_the_others_nor
     with capture_logs() as logs:
         async with spine_on(sqlite_database, stack.url) as spine:
             await spine.begin_at(ago(seconds=1))
-            async with Follower(spine.prefect, spine.sessions, [failing, counting]).following():
+            async with Follower(spine.prefect, spine.sessions, [failing, counting]).running():
                 await recorded(spine, line, await asyncio.to_thread(line.make, "COMPLETED"), "COMPLETED")
                 await asyncio.sleep(0.5)
     assert failing.done == pytest.approx(counting.done, abs=1)
@@ -239,7 +239,7 @@ async def test_a_slow_chore_delays_no_ending(sqlite_database: URL, stack: Prefec
     slow = Slow()
     async with spine_on(sqlite_database, stack.url) as spine:
         await spine.begin_at(ago(seconds=1))
-        async with Follower(spine.prefect, spine.sessions, [slow]).following():
+        async with Follower(spine.prefect, spine.sessions, [slow]).running():
             await leads(spine)
             assert await recorded(spine, line, await asyncio.to_thread(line.make, "COMPLETED"), "COMPLETED") < 3
     assert slow.done == 1
@@ -252,7 +252,7 @@ async def test_a_changed_deployment_calls_for_the_chores_at_once(
     chore = Counting()
     async with spine_on(sqlite_database, stack.url) as spine:
         await spine.begin_at(ago(seconds=1))
-        async with Follower(spine.prefect, spine.sessions, [chore]).following():
+        async with Follower(spine.prefect, spine.sessions, [chore]).running():
             # The events of the minute before come first.
             await until(lambda: _at_least(chore, 1), "the first time")
             await asyncio.sleep(1)

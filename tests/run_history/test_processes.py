@@ -39,28 +39,28 @@ async def test_another_takes_the_lead_when_the_leader_is_killed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # So that ours asks for the lead as soon as the lease is over.
-    monkeypatch.setattr(follower, "SECONDS_BETWEEN_LOOKS", 0.3)
+    monkeypatch.setattr(follower, "SECONDS_BETWEEN_POLLS", 0.3)
     async with spine_on(postgresql_database, stack.url) as spine:
         await spine.begin_at(ago(seconds=1))
 
         async def led_by_the_other() -> bool:
-            return (await spine.cursor()).leader is not None
+            return (await spine.cursor()).lease_owner is not None
 
         await until(led_by_the_other, "the other process to lead", 30)
-        leader = (await spine.cursor()).leader
+        lease_owner = (await spine.cursor()).lease_owner
         ours = Follower(spine.prefect, spine.sessions)
-        async with ours.following():
+        async with ours.running():
             first = await asyncio.to_thread(line.make, "FAILED")
 
             async def is_recorded(run_id: str) -> bool:
                 return run_id in await spine.endings(line.id)
 
             await until(lambda: is_recorded(first), "the first run")
-            assert (await spine.cursor()).leader == leader
+            assert (await spine.cursor()).lease_owner == lease_owner
             other_follower.send_signal(signal.SIGKILL)
             second = await asyncio.to_thread(line.make, "COMPLETED")
             await until(lambda: is_recorded(second), "the second run")
-            assert (await spine.cursor()).leader not in (None, leader)
+            assert (await spine.cursor()).lease_owner not in (None, lease_owner)
             assert await spine.counts(line.id) == (2, 1, 1, 0)
 
 
@@ -89,7 +89,7 @@ async def test_an_api_process_follows_by_itself_and_is_gone_within_a_second_of_b
         own_api.process.terminate()
         own_api.process.wait(5)
         assert time.monotonic() - began < 1
-        assert (await spine.cursor()).leader is None
+        assert (await spine.cursor()).lease_owner is None
 
 
 def test_an_api_without_a_prefect_starts_and_says_so_once(tmp_path: Path) -> None:

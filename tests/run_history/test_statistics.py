@@ -125,7 +125,7 @@ async def test_readers_and_a_follower_at_once_never_show_a_wrong_number(
                 seen += [(await numbers(reader, line))[0] for reader in (spine, other)]
             return seen
 
-        async with Follower(spine.prefect, spine.sessions).following():
+        async with Follower(spine.prefect, spine.sessions).running():
             readers = [asyncio.create_task(read()) for _ in range(3)]
             for run_id in run_ids:
                 await asyncio.to_thread(line.put, run_id, "COMPLETED")

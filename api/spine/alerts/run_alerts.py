@@ -23,7 +23,7 @@ from spine.schedules.deployments import has_schedule
 from spine.severity import Severity
 from spine.tables.alerts import Alert
 from spine.tables.base import utc_now
-from spine.tables.run_history import DeploymentStatistics, RunAlertClaim, RunEnding
+from spine.tables.run_history import DeploymentStatistics, RunAlertClaim, RunOutcome
 from spine.workflows.failures import exception_of, is_exception
 from spine.workflows.labels import SILENCING_TAG, domain_of, severity_of
 from spine.workflows.run_detail import read_run
@@ -82,8 +82,8 @@ class RunAlerts:
         in_a_row = statistics.consecutive_failures if statistics else 0
         if in_a_row < self._failures_in_a_row or failure.deployment is None or not has_schedule(failure.deployment):
             return None
-        of_deployment = (RunEnding.deployment_id == claim.deployment_id, RunEnding.outcome == COMPLETED)
-        last_success = await session.scalar(select(func.max(RunEnding.scheduled_at)).where(*of_deployment))
+        of_deployment = (RunOutcome.deployment_id == claim.deployment_id, RunOutcome.outcome == COMPLETED)
+        last_success = await session.scalar(select(func.max(RunOutcome.scheduled_at)).where(*of_deployment))
         return failure.streak_alert(claim, in_a_row, last_success.isoformat() if last_success else "never")
 
 
@@ -218,9 +218,9 @@ async def resolve(sessions: SessionFactory) -> bool:
     failing = select(Alert.deployment_id, first).where(*open_).group_by(Alert.deployment_id).subquery()
     # One look into an index for each deployment, however long its history is.
     newest_success = (
-        select(RunEnding.ended_at)
-        .where(RunEnding.deployment_id == failing.c.deployment_id, RunEnding.outcome == COMPLETED)
-        .order_by(RunEnding.scheduled_at.desc())
+        select(RunOutcome.ended_at)
+        .where(RunOutcome.deployment_id == failing.c.deployment_id, RunOutcome.outcome == COMPLETED)
+        .order_by(RunOutcome.scheduled_at.desc())
         .limit(1)
         .scalar_subquery()
     )

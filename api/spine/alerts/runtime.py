@@ -32,7 +32,7 @@ class Alerting:
         late = timedelta(seconds=settings.alert_late_seconds)
         # For the follower, which leads in one process at a time.
         self.chores = [LateRuns(late, self.dispatcher.wake)]
-        self.after_reading = [RunAlerts(settings.alert_failures_in_a_row, self.dispatcher.wake, is_fetch)]
+        self.after_ingest = [RunAlerts(settings.alert_failures_in_a_row, self.dispatcher.wake, is_fetch)]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -1,1 +1,1 @@
-"""How runs ended: a follower of finished runs, and the statistics per deployment that it keeps."""
+"""Outcomes of finished runs: the follower that records them, and the statistics per deployment."""

@@ -1,8 +1,8 @@
-"""The follower: one process at a time reads how runs ended, and does what else needs a watchful eye on Prefect.
+"""The follower: one process at a time records the outcomes of runs and does the other chores that watch Prefect.
 
-Prefect's event stream wakes it; without the stream it looks every few seconds. What it finds it finds by the cursor, so
-a lost event costs seconds and never an ending. Which process leads is decided by a lease in the database; that only
-saves work, for recording is safe in several at once.
+Prefect's event stream wakes it; without the stream it polls every few seconds. It reads outcomes from a cursor, so a
+lost event delays an outcome by seconds and never loses it. A lease in the database decides which process follows. The
+lease only saves work: recording is safe in several processes at once.
 """
 
 import asyncio
@@ -20,36 +20,36 @@ from spine.errors import SpineError
 from spine.log_throttle import LogThrottle
 from spine.prefect.client import Prefect
 from spine.prefect.events import Kind, listen
-from spine.run_history.ingest import catch_up, read_since, record_again
+from spine.run_history.ingest import catch_up, ingest_new, refresh_outcomes
 from spine.run_history.outcomes import CURSOR
 from spine.tables.base import new_id, utc_now
 from spine.tables.run_history import FollowerCursor
 
 LEASE = timedelta(seconds=15)
-SECONDS_BETWEEN_LOOKS = 5.0
+SECONDS_BETWEEN_POLLS = 5.0
 SECONDS_BETWEEN_CHORES = 2.0
 SECONDS_AFTER_AN_ERROR = 3.0
 # Events come in bursts, and just before their transaction can be read.
 SECONDS_TO_GATHER = 0.1
-SECONDS_TO_GIVE_UP_LEAD = 0.4
+SECONDS_TO_RELEASE_LEASE = 0.4
 SECONDS_TO_STOP = 0.45
 TIMES_TO_CANCEL = 3
-# An event asks for what ended just now; what became visible late is for the whole looks in between.
+# An event announces a run that ended just now; runs that became visible late are found by the next full read.
 SHORT_OVERLAP = timedelta(seconds=2)
 
 
 class Chore(Protocol):
-    """Something else that the leading process does regularly, and at once when there may be something to do."""
+    """Another task of the process that follows, run regularly and as soon as there may be something to do."""
 
     async def run(self, prefect: Prefect, sessions: SessionFactory) -> None:
-        """Do it; a `SpineError` means that it is to be done again later."""
+        """Do it once; after a `SpineError` it is repeated later."""
         ...
 
 
 class Follower:
-    """Follows one Prefect for one database; make one for each API process.
+    """Follows one Prefect server for one database; make one for each API process.
 
-    `chores` are done at once when a deployment has changed, those of `after_reading` when endings may have been found.
+    `chores` run as soon as a deployment has changed, `after_ingest` as soon as new outcomes may have been recorded.
     """
 
     def __init__(
@@ -57,124 +57,124 @@ class Follower:
         prefect: Prefect,
         sessions: SessionFactory,
         chores: Sequence[Chore] = (),
-        after_reading: Sequence[Chore] = (),
+        after_ingest: Sequence[Chore] = (),
     ) -> None:
         self._prefect = prefect
         self._sessions = sessions
         self._chores = chores
-        self._after_reading = after_reading
+        self._after_ingest = after_ingest
         self._name = new_id()
         self._log_throttle = LogThrottle("follower")
-        self._leads = asyncio.Event()
+        self._has_lease = asyncio.Event()
         self._run_ended = asyncio.Event()
-        self._was_read = asyncio.Event()
+        self._ingested = asyncio.Event()
         self._deployment_changed = asyncio.Event()
-        self._ended_anew: set[UUID] = set()
-        self._looked_at = float("-inf")
+        self._ended_again: set[UUID] = set()
+        self._last_full_read = float("-inf")
 
     @asynccontextmanager
-    async def following(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
         """Follow in the background for as long as the block lasts; leaving it takes well below a second."""
         tasks = [
             asyncio.create_task(repeat(work, self._log_throttle, SECONDS_AFTER_AN_ERROR))
-            for work in (self._read, self._follow_up, self._do_chores)
+            for work in (self._ingest, self._run_after_ingest, self._run_chores)
         ]
         listening = asyncio.create_task(repeat(self._listen, self._log_throttle, SECONDS_AFTER_AN_ERROR))
         try:
             yield
         finally:
             await _stop(tasks, listening)
-            # A database that is down or locked is not waited for: the lease then ends by itself.
-            await asyncio.wait([asyncio.create_task(self._give_up_lead())], timeout=SECONDS_TO_GIVE_UP_LEAD)
+            # Do not wait for a database that is down or locked: the lease then expires by itself.
+            await asyncio.wait([asyncio.create_task(self._release_lease())], timeout=SECONDS_TO_RELEASE_LEASE)
 
-    async def _read(self) -> None:
+    async def _ingest(self) -> None:
         self._run_ended.clear()
-        if await self._take_lead():
-            await self._look()
-            self._was_read.set()
+        if await self._acquire_lease():
+            await self._read_outcomes()
+            self._ingested.set()
         else:
-            self._looked_at = float("-inf")
-        self._log_throttle.recovered(self._read.__name__)
-        await _wait(self._run_ended, SECONDS_BETWEEN_LOOKS)
+            self._last_full_read = float("-inf")
+        self._log_throttle.recovered(self._ingest.__name__)
+        await _wait(self._run_ended, SECONDS_BETWEEN_POLLS)
 
-    async def _look(self) -> None:
-        """Read all that may be new, or after an event only what it told of if all was read a moment ago."""
-        ended_anew, self._ended_anew = self._ended_anew, set()
-        await record_again(self._prefect, self._sessions, ended_anew)
+    async def _read_outcomes(self) -> None:
+        """Read everything that may be new, or only the latest outcomes if the last full read was a moment ago."""
+        ended_again, self._ended_again = self._ended_again, set()
+        await refresh_outcomes(self._prefect, self._sessions, ended_again)
         now = asyncio.get_running_loop().time()
-        if now - self._looked_at < SECONDS_BETWEEN_LOOKS:
-            await read_since(self._prefect, self._sessions, self._take_lead, SHORT_OVERLAP)
+        if now - self._last_full_read < SECONDS_BETWEEN_POLLS:
+            await ingest_new(self._prefect, self._sessions, self._acquire_lease, SHORT_OVERLAP)
         else:
-            await catch_up(self._prefect, self._sessions, self._take_lead)
-            self._looked_at = now
+            await catch_up(self._prefect, self._sessions, self._acquire_lease)
+            self._last_full_read = now
 
-    async def _follow_up(self) -> None:
-        await self._leads.wait()
-        self._was_read.clear()
-        await self._do_all(self._after_reading)
-        await _wait(self._was_read, SECONDS_BETWEEN_LOOKS)
+    async def _run_after_ingest(self) -> None:
+        await self._has_lease.wait()
+        self._ingested.clear()
+        await self._run_all(self._after_ingest)
+        await _wait(self._ingested, SECONDS_BETWEEN_POLLS)
 
-    async def _do_chores(self) -> None:
-        await self._leads.wait()
+    async def _run_chores(self) -> None:
+        await self._has_lease.wait()
         self._deployment_changed.clear()
-        await self._do_all(self._chores)
+        await self._run_all(self._chores)
         await _wait(self._deployment_changed, SECONDS_BETWEEN_CHORES)
 
-    async def _do_all(self, chores: Sequence[Chore]) -> None:
+    async def _run_all(self, chores: Sequence[Chore]) -> None:
         for chore in chores:
             name = type(chore).__name__
             try:
                 await chore.run(self._prefect, self._sessions)
             except Exception as error:
-                # The chores after this one have nothing to do with it.
+                # The following chores do not depend on this one.
                 self._log_throttle.failed(name, error)
             else:
                 self._log_throttle.recovered(name)
 
     async def _listen(self) -> None:
-        await self._leads.wait()
+        await self._has_lease.wait()
         async with aclosing(listen()) as happenings:
             async for happening in happenings:
                 if happening.kind is Kind.OPENED:
                     self._log_throttle.recovered(self._listen.__name__)
                 if happening.run_id is not None:
-                    self._ended_anew.add(happening.run_id)
+                    self._ended_again.add(happening.run_id)
                 if happening.kind is not Kind.DEPLOYMENT_CHANGED:
                     self._run_ended.set()
                 if happening.kind is not Kind.RUN_ENDED:
                     self._deployment_changed.set()
-                if not self._leads.is_set():
+                if not self._has_lease.is_set():
                     return
 
-    async def _take_lead(self) -> bool:
-        """Take the lead or keep it, and tell whether it is ours."""
-        free = or_(
-            FollowerCursor.leader.is_(None),
-            FollowerCursor.leader == self._name,
-            FollowerCursor.leads_until < utc_now(),
+    async def _acquire_lease(self) -> bool:
+        """Acquire or renew the lease; return whether this process has it."""
+        available = or_(
+            FollowerCursor.lease_owner.is_(None),
+            FollowerCursor.lease_owner == self._name,
+            FollowerCursor.lease_expires_at < utc_now(),
         )
-        if await self._set_leader(free, self._name):
-            self._leads.set()
+        if await self._set_lease_owner(available, self._name):
+            self._has_lease.set()
         else:
-            self._leads.clear()
-        return self._leads.is_set()
+            self._has_lease.clear()
+        return self._has_lease.is_set()
 
-    async def _give_up_lead(self) -> None:
+    async def _release_lease(self) -> None:
         with suppress(SpineError):
-            await self._set_leader(FollowerCursor.leader == self._name, None)
+            await self._set_lease_owner(FollowerCursor.lease_owner == self._name, None)
 
-    async def _set_leader(self, condition: ColumnElement[bool], leader: str | None) -> bool:
+    async def _set_lease_owner(self, condition: ColumnElement[bool], owner: str | None) -> bool:
         change = update(FollowerCursor).where(FollowerCursor.name == CURSOR, condition)
         async with transaction(self._sessions) as session:
-            done = await session.execute(change.values(leader=leader, leads_until=utc_now() + LEASE))
+            done = await session.execute(change.values(lease_owner=owner, lease_expires_at=utc_now() + LEASE))
         return cast("CursorResult[Any]", done).rowcount == 1
 
 
 async def _stop(tasks: Sequence[asyncio.Task[None]], listening: asyncio.Task[None]) -> None:
-    """End all tasks soon: a web socket would spend ten seconds on a farewell that a busy server does not return.
+    """Stop all tasks within `SECONDS_TO_STOP`: a web socket would wait ten seconds for a busy server to close it.
 
-    The first cancelling begins the farewell, the next one cuts it short. The others are cancelled once only: a second
-    time would cut short the roll-back of a transaction, which would then keep the database locked.
+    The first cancellation starts closing the socket and the next one cuts that short. The other tasks are cancelled
+    only once: a second cancellation would interrupt a rollback, and the database would stay locked.
     """
     for task in tasks:
         task.cancel()
@@ -187,7 +187,7 @@ async def _stop(tasks: Sequence[asyncio.Task[None]], listening: asyncio.Task[Non
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
-    # Before Python 3.12, asyncio.wait_for can lose a cancelling that comes together with the event.
+    # Before Python 3.12, asyncio.wait_for can lose a cancellation that comes together with the event.
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

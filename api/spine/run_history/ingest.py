@@ -1,8 +1,8 @@
-"""Read Prefect's run history from a durable cursor, so that no ending is ever missed, whoever was down when it came.
+"""Ingest the outcomes of runs from Prefect with a durable cursor, so that none is missed during an outage.
 
-Prefect stamps the end of a run with its own clock. A transaction may become visible a little after its stamp, so each
-reading begins somewhat before the cursor. A run that is forced from one final state into another keeps the first end,
-however long ago that was; Prefect's stored events tell of those.
+Prefect sets a run's end time by its own clock, and a transaction may become visible a little later, so each read starts
+somewhat before the cursor. A run that is forced from one final state into another keeps its first end time, however
+old; such runs are found in Prefect's stored events.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -13,7 +13,7 @@ from sqlalchemy import or_, select, update
 from spine.database import SessionFactory, reading, transaction
 from spine.prefect.client import MOST_ROWS, FlowRun, Prefect
 from spine.prefect.filters import RunFilter
-from spine.run_history.outcomes import CURSOR, record_endings
+from spine.run_history.outcomes import CURSOR, record_outcomes
 from spine.tables.run_history import FollowerCursor
 
 OVERLAP = timedelta(seconds=60)
@@ -30,62 +30,62 @@ AfterPage = Callable[[], Awaitable[object]]
 
 
 async def catch_up(prefect: Prefect, sessions: SessionFactory, after_page: AfterPage) -> None:
-    """Record all endings since the cursor and move it; `after_page` is awaited after each page of runs.
+    """Record all outcomes since the cursor and move it; `after_page` is awaited after each page of runs.
 
-    The cursor moves only when all were recorded: a reading that breaks off is done again. Raises `PrefectUnavailable`
+    The cursor moves only after everything was recorded, so an interrupted read is repeated. Raises `PrefectUnavailable`
     and `DatabaseUnavailable`.
     """
     cursor = await read_cursor(sessions)
     if cursor is not None:
         changed = await prefect.runs_put_from_end_to_end(cursor - OVERLAP)
-        await record_again(prefect, sessions, changed)
-    await read_since(prefect, sessions, after_page, OVERLAP)
+        await refresh_outcomes(prefect, sessions, changed)
+    await ingest_new(prefect, sessions, after_page, OVERLAP)
 
 
-async def read_since(prefect: Prefect, sessions: SessionFactory, after_page: AfterPage, overlap: timedelta) -> None:
-    """Record the runs whose first end is after the cursor, and some before, and move the cursor.
+async def ingest_new(prefect: Prefect, sessions: SessionFactory, after_page: AfterPage, overlap: timedelta) -> None:
+    """Record the runs that first ended after the cursor minus `overlap`, and move the cursor.
 
-    Rows that leave while one reads (retried runs) would shift offsets, so each page begins below the oldest end of the
-    one before.
+    Runs that are retried meanwhile leave the result and would shift offsets, so each page starts below the oldest end
+    time of the page before.
     """
     cursor = await read_cursor(sessions)
     window = ENDED.between("end_time", since=cursor - overlap) if cursor else ENDED
     newest: datetime | None = None
     while True:
         page = await prefect.list_runs(window, NEWEST_END_FIRST)
-        await record_endings(sessions, page)
+        await record_outcomes(sessions, page)
         await after_page()
         ends = [run.end_time for run in page if run.end_time is not None]
         newest = newest or max(ends, default=None)
         if len(page) < MOST_ROWS:
             break
-        # The page may have cut through runs that ended at one moment; they can be more than fit into a page.
+        # The page may hold only some of the runs that ended at its oldest time; they can be more than fit into a page.
         oldest = min(ends)
-        at_once = await prefect.all_runs(ENDED.between("end_time", since=oldest, until=oldest))
-        await _record_in_parts(sessions, at_once)
+        at_oldest = await prefect.all_runs(ENDED.between("end_time", since=oldest, until=oldest))
+        await _record_in_batches(sessions, at_oldest)
         window = window.between("end_time", until=oldest - timedelta(microseconds=1))
     if newest is not None and newest != cursor:
         await _move_cursor(sessions, newest)
 
 
-async def record_again(prefect: Prefect, sessions: SessionFactory, run_ids: Iterable[object]) -> None:
-    """Record how these runs ended, as Prefect has it now."""
+async def refresh_outcomes(prefect: Prefect, sessions: SessionFactory, run_ids: Iterable[object]) -> None:
+    """Record the outcomes that Prefect has now for these runs."""
     ids = [str(run_id) for run_id in run_ids]
     for start in range(0, len(ids), MOST_ROWS):
         wanted = RunFilter(runs={"id": {"any_": ids[start : start + MOST_ROWS]}})
-        await record_endings(sessions, await prefect.list_runs(wanted, "ID_DESC"))
+        await record_outcomes(sessions, await prefect.list_runs(wanted, "ID_DESC"))
 
 
 async def read_cursor(sessions: SessionFactory) -> datetime | None:
-    """Up to where all endings are recorded, in Prefect's clock; None before the first whole reading."""
+    """The time, by Prefect's clock, up to which all outcomes are recorded; None before the first full read."""
     async with reading(sessions) as session:
         return await session.scalar(select(FollowerCursor.read_until).where(FollowerCursor.name == CURSOR))
 
 
-async def _record_in_parts(sessions: SessionFactory, runs: list[FlowRun]) -> None:
-    """Record many runs without handing the database more values than one statement takes."""
+async def _record_in_batches(sessions: SessionFactory, runs: list[FlowRun]) -> None:
+    """Record many runs with no more values in a statement than the database accepts."""
     for start in range(0, len(runs), MOST_ROWS):
-        await record_endings(sessions, runs[start : start + MOST_ROWS])
+        await record_outcomes(sessions, runs[start : start + MOST_ROWS])
 
 
 async def _move_cursor(sessions: SessionFactory, to: datetime) -> None:

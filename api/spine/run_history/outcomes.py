@@ -1,7 +1,7 @@
-"""Record how runs ended, each ending once, and keep the counts per deployment in step.
+"""Record the outcomes of runs, each once, and keep the counts per deployment consistent with them.
 
-All of it happens in one transaction that first locks the follower's cursor: whoever else records waits. So two
-followers at once, or a follower and a request that reads ahead of it, count each ending exactly once.
+Everything happens in one transaction that first locks the follower's cursor, so all that record wait for each other.
+Two followers at once, or a follower and a request that reads ahead of it, therefore count each outcome exactly once.
 """
 
 from collections import defaultdict
@@ -12,11 +12,11 @@ from uuid import UUID
 from sqlalchemy import delete, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading, transaction
 from spine.prefect.client import FlowRun
 from spine.prefect.states import is_final
 from spine.tables.base import UtcDateTime
-from spine.tables.run_history import DeploymentStatistics, FollowerCursor, RunAlertClaim, RunEnding
+from spine.tables.run_history import DeploymentStatistics, FollowerCursor, RunAlertClaim, RunOutcome
 
 CURSOR = "runs"
 COMPLETED, FAILED, CANCELLED = "COMPLETED", "FAILED", "CANCELLED"
@@ -24,93 +24,92 @@ _OUTCOMES = {"COMPLETED": COMPLETED, "FAILED": FAILED, "CRASHED": FAILED, "CANCE
 _BEFORE_EVERYTHING = literal(datetime(1, 1, 1, tzinfo=UTC), UtcDateTime())
 
 
-async def record_endings(sessions: SessionFactory, runs: Sequence[FlowRun]) -> list[RunEnding]:
-    """Record those of `runs` that have ended and belong to a deployment; give those that were new.
+async def record_outcomes(sessions: SessionFactory, runs: Sequence[FlowRun]) -> list[RunOutcome]:
+    """Record the outcomes of those `runs` that have ended and belong to a deployment; return the new ones.
 
-    A run that ended before and was retried, or forced into another state, is counted by its newest ending only. Raises
+    A run that ended before and was retried, or was forced into another state, counts only by its latest outcome. Raises
     `DatabaseUnavailable`.
     """
-    ended = [ending for run in runs if (ending := ending_of(run)) is not None]
-    with database_errors():
-        # Most of what is met has been recorded, and to find that out nobody needs to wait for a lock.
-        ended = await _without_recorded(sessions, ended)
-        if not ended:
-            return []
-        async with sessions.begin() as session:
-            # The first statement writes: SQLite, too, then lets nobody else write until the end.
-            await session.execute(
-                update(FollowerCursor).where(FollowerCursor.name == CURSOR).values(name=FollowerCursor.name)
-            )
-            return await _record(session, ended)
+    outcomes = [outcome for run in runs if (outcome := outcome_of(run)) is not None]
+    # Most of these are recorded already, which a read finds out without waiting for a lock.
+    outcomes = await _without_recorded(sessions, outcomes)
+    if not outcomes:
+        return []
+    async with transaction(sessions) as session:
+        # The first statement is a write, so that SQLite, too, blocks other writers until the transaction ends.
+        await session.execute(
+            update(FollowerCursor).where(FollowerCursor.name == CURSOR).values(name=FollowerCursor.name)
+        )
+        return await _record(session, outcomes)
 
 
-def ending_of(run: FlowRun) -> RunEnding | None:
-    """How a run ended; None while it has not, and for one without a deployment."""
+def outcome_of(run: FlowRun) -> RunOutcome | None:
+    """The outcome of a run; None for a run that has not ended or has no deployment."""
     if not is_final(run) or run.state is None or run.deployment_id is None:
         return None
     outcome = _OUTCOMES[run.state.type.value]
-    # Prefect gives a run that is cancelled before it began a start, equal to its end.
-    began = outcome != CANCELLED or run.run_count > 0
+    # Prefect gives a run that is cancelled before it starts a start time, equal to its end time.
+    has_started = outcome != CANCELLED or run.run_count > 0
     ended_at = run.state.timestamp
-    return RunEnding(
+    return RunOutcome(
         run_id=run.id,
         deployment_id=run.deployment_id,
         state_id=run.state.id,
         outcome=outcome,
         scheduled_at=run.expected_start_time or run.start_time or ended_at,
-        started_at=(run.start_time or ended_at) if began else None,
+        started_at=(run.start_time or ended_at) if has_started else None,
         ended_at=ended_at,
     )
 
 
-async def _without_recorded(sessions: SessionFactory, ended: Sequence[RunEnding]) -> list[RunEnding]:
-    if not ended:
+async def _without_recorded(sessions: SessionFactory, outcomes: Sequence[RunOutcome]) -> list[RunOutcome]:
+    if not outcomes:
         return []
-    async with sessions() as session:
-        of_these = RunEnding.run_id.in_([ending.run_id for ending in ended])
-        recorded = set(await session.scalars(select(RunEnding.state_id).where(of_these)))
-    return [ending for ending in ended if ending.state_id not in recorded]
+    async with reading(sessions) as session:
+        of_these = RunOutcome.run_id.in_([outcome.run_id for outcome in outcomes])
+        recorded = set(await session.scalars(select(RunOutcome.state_id).where(of_these)))
+    return [outcome for outcome in outcomes if outcome.state_id not in recorded]
 
 
-async def _record(session: AsyncSession, ended: Sequence[RunEnding]) -> list[RunEnding]:
-    ids = [ending.run_id for ending in ended]
-    known = {one.run_id: one for one in await session.scalars(select(RunEnding).where(RunEnding.run_id.in_(ids)))}
-    new: dict[UUID, RunEnding] = {}
+async def _record(session: AsyncSession, outcomes: Sequence[RunOutcome]) -> list[RunOutcome]:
+    ids = [outcome.run_id for outcome in outcomes]
+    known = {one.run_id: one for one in await session.scalars(select(RunOutcome).where(RunOutcome.run_id.in_(ids)))}
+    new: dict[UUID, RunOutcome] = {}
     deltas: dict[UUID, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for ending in ended:
-        before = new.get(ending.run_id) or known.get(ending.run_id)
-        # A page that was read before the run ended anew says less than what is recorded.
-        if before is not None and (before.state_id == ending.state_id or before.ended_at > ending.ended_at):
+    for outcome in outcomes:
+        before = new.get(outcome.run_id) or known.get(outcome.run_id)
+        # A page that was read before the run ended again is older than what is recorded.
+        if before is not None and (before.state_id == outcome.state_id or before.ended_at > outcome.ended_at):
             continue
         if before is not None:
             _count(deltas[before.deployment_id], before, -1)
-        _count(deltas[ending.deployment_id], ending, 1)
-        new[ending.run_id] = ending
+        _count(deltas[outcome.deployment_id], outcome, 1)
+        new[outcome.run_id] = outcome
     if new:
-        await session.execute(delete(RunEnding).where(RunEnding.run_id.in_(list(new))))
+        await session.execute(delete(RunOutcome).where(RunOutcome.run_id.in_(list(new))))
         session.expunge_all()
         session.add_all(new.values())
-        await _claim_alerts(session, new.values())
-        await _apply(session, deltas)
+        await _add_alert_claims(session, new.values())
+        await _add_to_counts(session, deltas)
     return list(new.values())
 
 
-async def _claim_alerts(session: AsyncSession, endings: Iterable[RunEnding]) -> None:
-    """Ask for an alert for each failure, in the transaction that records it, so that neither is there alone."""
+async def _add_alert_claims(session: AsyncSession, outcomes: Iterable[RunOutcome]) -> None:
+    """Request an alert for each failure in the transaction that records it, so that neither exists alone."""
     since = await session.scalar(select(FollowerCursor.alerts_since).where(FollowerCursor.name == CURSOR))
-    for ending in endings:
-        if ending.outcome == FAILED and since is not None and ending.ended_at >= since:
-            claim = {name: getattr(ending, name) for name in ("state_id", "run_id", "deployment_id", "ended_at")}
+    for outcome in outcomes:
+        if outcome.outcome == FAILED and since is not None and outcome.ended_at >= since:
+            claim = {name: getattr(outcome, name) for name in ("state_id", "run_id", "deployment_id", "ended_at")}
             session.add(RunAlertClaim(**claim))
 
 
-def _count(delta: dict[str, int], ending: RunEnding, by: int) -> None:
-    delta["run_count"] += by if ending.started_at is not None else 0
-    delta["success_count"] += by if ending.outcome == COMPLETED else 0
-    delta["failure_count"] += by if ending.outcome == FAILED else 0
+def _count(delta: dict[str, int], outcome: RunOutcome, by: int) -> None:
+    delta["run_count"] += by if outcome.started_at is not None else 0
+    delta["success_count"] += by if outcome.outcome == COMPLETED else 0
+    delta["failure_count"] += by if outcome.outcome == FAILED else 0
 
 
-async def _apply(session: AsyncSession, deltas: dict[UUID, dict[str, int]]) -> None:
+async def _add_to_counts(session: AsyncSession, deltas: dict[UUID, dict[str, int]]) -> None:
     wanted = select(DeploymentStatistics).where(DeploymentStatistics.deployment_id.in_(list(deltas)))
     rows = {row.deployment_id: row for row in await session.scalars(wanted)}
     for deployment_id, delta in deltas.items():
@@ -123,30 +122,30 @@ async def _apply(session: AsyncSession, deltas: dict[UUID, dict[str, int]]) -> N
         row.success_count += delta["success_count"]
         row.failure_count += delta["failure_count"]
     await session.flush()
-    await _derive(session, deltas)
+    await _update_derived(session, deltas)
 
 
-async def _derive(session: AsyncSession, deployment_ids: Iterable[UUID]) -> None:
-    """Read from the recorded endings what cannot be counted up: the failures in a row and the newest start.
+async def _update_derived(session: AsyncSession, deployment_ids: Iterable[UUID]) -> None:
+    """Set the values that cannot be counted incrementally: consecutive failures and the newest start time.
 
-    Failures are in a row since the last success by the time that runs were due; cancelled runs are neither. Each is
-    one short look into an index, however long the history is.
+    Consecutive failures are those since the last success, by due time; cancelled runs count as neither. Each value
+    takes one short index lookup, however long the history is.
     """
-    mine = RunEnding.deployment_id == DeploymentStatistics.deployment_id
+    mine = RunOutcome.deployment_id == DeploymentStatistics.deployment_id
     last_success = (
-        select(func.max(RunEnding.scheduled_at))
-        .where(mine, RunEnding.outcome == COMPLETED)
+        select(func.max(RunOutcome.scheduled_at))
+        .where(mine, RunOutcome.outcome == COMPLETED)
         .correlate(DeploymentStatistics)
         .scalar_subquery()
     )
-    since_then = RunEnding.scheduled_at > func.coalesce(last_success, _BEFORE_EVERYTHING)
-    in_a_row = select(func.count()).where(mine, RunEnding.outcome == FAILED, since_then)
-    newest_start = select(func.max(RunEnding.started_at)).where(mine)
+    since_then = RunOutcome.scheduled_at > func.coalesce(last_success, _BEFORE_EVERYTHING)
+    consecutive = select(func.count()).where(mine, RunOutcome.outcome == FAILED, since_then)
+    newest_start = select(func.max(RunOutcome.started_at)).where(mine)
     await session.execute(
         update(DeploymentStatistics)
         .where(DeploymentStatistics.deployment_id.in_(list(deployment_ids)))
         .values(
-            consecutive_failures=in_a_row.correlate(DeploymentStatistics).scalar_subquery(),
+            consecutive_failures=consecutive.correlate(DeploymentStatistics).scalar_subquery(),
             last_run_at=newest_start.correlate(DeploymentStatistics).scalar_subquery(),
         )
         .execution_options(synchronize_session=False)

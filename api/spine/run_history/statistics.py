@@ -1,4 +1,4 @@
-"""Statistics per deployment, exact at the moment of reading."""
+"""Statistics per deployment, exact at the time they are read."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from spine.database import SessionFactory, reading
 from spine.prefect.client import MOST_ROWS, FlowRun, Prefect
 from spine.prefect.filters import Json, RunFilter
 from spine.run_history.ingest import ENDED, NEWEST_END_FIRST, OVERLAP, read_cursor
-from spine.run_history.outcomes import record_endings
-from spine.tables.run_history import DeploymentStatistics, RunEnding
+from spine.run_history.outcomes import record_outcomes
+from spine.tables.run_history import DeploymentStatistics, RunOutcome
 
-# Who waits for a further attempt, or for a worker after a pause, has begun, too; the count of attempts tells.
-_UNDER_WAY: Json = {
+# Includes runs that wait for another attempt, or for a worker after a pause; `run_count` shows that they have started.
+_IN_PROGRESS: Json = {
     "operator": "or_",
     "type": {"any_": ["RUNNING", "CANCELLING", "PAUSED", "PENDING"]},
     "name": {"any_": ["AwaitingRetry", "Resuming"]},
@@ -25,7 +25,7 @@ _UNDER_WAY: Json = {
 
 @dataclass(frozen=True)
 class Statistics:
-    """What came of a deployment's runs. A run that is being retried still counts as it ended before."""
+    """Counts over a deployment's runs. A run that is being retried still counts by its previous outcome."""
 
     run_count: int = 0
     success_count: int = 0
@@ -37,25 +37,25 @@ class Statistics:
 async def read_statistics(
     prefect: Prefect, sessions: SessionFactory, deployment_ids: Sequence[UUID]
 ) -> dict[UUID, Statistics]:
-    """The statistics of each deployment, zeros where nothing ran; at most 100 deployments.
+    """The statistics of each deployment, zeros if it has no runs; at most 100 deployments.
 
-    The follower may be some moments behind, so endings since its cursor are recorded here first. That and the runs in
-    progress take a call of Prefect each. Raises `PrefectUnavailable` and `DatabaseUnavailable`.
+    The follower may be moments behind, so outcomes since its cursor are recorded here first. That takes one call of
+    Prefect, and the runs in progress take another. Raises `PrefectUnavailable` and `DatabaseUnavailable`.
     """
     if not deployment_ids:
         return {}
-    in_progress = await _read_ahead(prefect, sessions, deployment_ids)
-    # A run that ended once and is being retried has been counted already. Both are asked for in one statement, so that
-    # a run that ends just now is seen by both or by neither.
-    counted = (
-        select(RunEnding.deployment_id, func.count().label("runs"))
-        .where(RunEnding.run_id.in_([run.id for run in in_progress]), RunEnding.started_at.is_not(None))
-        .group_by(RunEnding.deployment_id)
+    in_progress = await _record_and_list_in_progress(prefect, sessions, deployment_ids)
+    # A run that ended once and is being retried has been counted already. One statement reads both, so that a run that
+    # ends just now is in both or in neither.
+    already_counted = (
+        select(RunOutcome.deployment_id, func.count().label("runs"))
+        .where(RunOutcome.run_id.in_([run.id for run in in_progress]), RunOutcome.started_at.is_not(None))
+        .group_by(RunOutcome.deployment_id)
         .subquery()
     )
     wanted = (
-        select(DeploymentStatistics, func.coalesce(counted.c.runs, 0))
-        .outerjoin(counted, counted.c.deployment_id == DeploymentStatistics.deployment_id)
+        select(DeploymentStatistics, func.coalesce(already_counted.c.runs, 0))
+        .outerjoin(already_counted, already_counted.c.deployment_id == DeploymentStatistics.deployment_id)
         .where(DeploymentStatistics.deployment_id.in_(deployment_ids))
     )
     async with reading(sessions) as session:
@@ -65,20 +65,23 @@ async def read_statistics(
     return {one: _combine(*found.get(one, (None, 0)), runs.get(one, [])) for one in deployment_ids}
 
 
-async def _read_ahead(prefect: Prefect, sessions: SessionFactory, deployment_ids: Sequence[UUID]) -> list[FlowRun]:
-    """Record what ended since the cursor and give the runs in progress, which are read first: none is in neither.
+async def _record_and_list_in_progress(
+    prefect: Prefect, sessions: SessionFactory, deployment_ids: Sequence[UUID]
+) -> list[FlowRun]:
+    """Record the outcomes since the cursor and return the runs in progress, read first so that no run is missed.
 
-    Prefect's database answers both together ten times slower than one after the other.
+    Prefect's database answers both at once ten times slower than one after the other.
     """
-    under_way = await prefect.all_runs(RunFilter(runs={"state": _UNDER_WAY}).of_deployments(deployment_ids))
-    await record_endings(sessions, await _ended_lately(prefect, sessions, deployment_ids))
-    return [run for run in under_way if run.run_count > 0]
+    in_progress = await prefect.all_runs(RunFilter(runs={"state": _IN_PROGRESS}).of_deployments(deployment_ids))
+    await record_outcomes(sessions, await _recently_ended(prefect, sessions, deployment_ids))
+    return [run for run in in_progress if run.run_count > 0]
 
 
-async def _ended_lately(prefect: Prefect, sessions: SessionFactory, deployment_ids: Sequence[UUID]) -> list[FlowRun]:
-    """What ended since the cursor, of any deployment where that is little; nothing where it is more than one page.
+async def _recently_ended(prefect: Prefect, sessions: SessionFactory, deployment_ids: Sequence[UUID]) -> list[FlowRun]:
+    """The runs that ended since the cursor: of all deployments if they fit into one page, else only of these.
 
-    Then the first reading of a long history is still going on, or the follower is far behind: it will catch up.
+    If these are more than one page as well, the result is empty: the first read of a long history is still in progress,
+    or the follower is far behind and will catch up.
     """
     cursor = await read_cursor(sessions)
     if cursor is not None:
@@ -101,13 +104,13 @@ def _by_deployment(runs: Sequence[FlowRun]) -> dict[UUID, list[FlowRun]]:
 
 
 def _combine(row: DeploymentStatistics | None, already_counted: int, in_progress: Sequence[FlowRun]) -> Statistics:
-    recorded = Statistics() if row is None else _of(row)
+    recorded = Statistics() if row is None else _from_row(row)
     times = [time for time in (recorded.last_run_at, *(run.start_time for run in in_progress)) if time is not None]
     run_count = recorded.run_count + len(in_progress) - already_counted
     return replace(recorded, run_count=run_count, last_run_at=max(times, default=None))
 
 
-def _of(row: DeploymentStatistics) -> Statistics:
+def _from_row(row: DeploymentStatistics) -> Statistics:
     return Statistics(
         run_count=row.run_count,
         success_count=row.success_count,

@@ -7,7 +7,7 @@ from spine.tables.cache import CacheBlob, CacheCounter, CacheEntry, CacheHold
 from spine.tables.connections import DatabaseConnection
 from spine.tables.idempotency import IdempotentRequest
 from spine.tables.retries import RetryClaim
-from spine.tables.run_history import DeploymentStatistics, FollowerCursor, RunAlertClaim, RunEnding
+from spine.tables.run_history import DeploymentStatistics, FollowerCursor, RunAlertClaim, RunOutcome
 from spine.tables.schedules import ScheduleHold, ScheduleNameClaim
 from spine.tables.sources import Fetch, Source, SourceUse
 
@@ -29,7 +29,7 @@ __all__ = [
     "IdempotentRequest",
     "RetryClaim",
     "RunAlertClaim",
-    "RunEnding",
+    "RunOutcome",
     "ScheduleHold",
     "ScheduleNameClaim",
     "Source",

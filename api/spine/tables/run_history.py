@@ -1,4 +1,4 @@
-"""What the follower of finished runs remembers."""
+"""What the follower of finished runs stores."""
 
 from datetime import datetime
 from uuid import UUID
@@ -9,10 +9,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from spine.tables.base import Base, UtcDateTime
 
 
-class RunEnding(Base):
-    """How a run of a deployment last ended; one row for each run, rewritten when it is retried and ends anew.
+class RunOutcome(Base):
+    """The latest outcome of one run of a deployment; replaced when the run is retried and ends again.
 
-    It lets an ending be counted once however often it is met, and taken back when the run ends otherwise later.
+    It ensures that each outcome is counted once however often it is read, and can be subtracted when the run later ends
+    differently.
     """
 
     __tablename__ = "run_endings"
@@ -26,18 +27,18 @@ class RunEnding(Base):
     state_id: Mapped[UUID] = mapped_column(Uuid)
     outcome: Mapped[str] = mapped_column(String(10))
     scheduled_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    # Null for a run that was cancelled before it began.
+    # Null for a run that was cancelled before it started.
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    # When the final state was set: later than Prefect's end time where one final state was forced into another.
+    # When the final state was set: later than Prefect's end time if one final state was forced into another.
     ended_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class RunAlertClaim(Base):
-    """A run that failed, written with the record of its end: an alert is to be raised for it."""
+    """A failed run for which an alert must be raised; written in the transaction that records its outcome."""
 
     __tablename__ = "run_alert_claims"
 
-    # The final state: a run that is retried and fails again has another one.
+    # The id of the final state: a run that is retried and fails again has another one.
     state_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     run_id: Mapped[UUID] = mapped_column(Uuid)
     deployment_id: Mapped[UUID] = mapped_column(Uuid)
@@ -45,7 +46,7 @@ class RunAlertClaim(Base):
 
 
 class DeploymentStatistics(Base):
-    """Counts over the endings of a deployment's runs, kept in the transaction that writes the endings."""
+    """Counts over the outcomes of a deployment's runs, updated in the transaction that records the outcomes."""
 
     __tablename__ = "deployment_statistics"
 
@@ -58,14 +59,14 @@ class DeploymentStatistics(Base):
 
 
 class FollowerCursor(Base):
-    """How far a follower has read, and which process leads it for now."""
+    """How far the follower has read, and the lease of the process that follows."""
 
     __tablename__ = "follower_cursors"
 
     name: Mapped[str] = mapped_column(String(50), primary_key=True)
-    # Every run that ended up to here (in Prefect's clock) is in `run_endings`; null before the first whole reading.
+    # Every run that ended up to here (by Prefect's clock) is in `run_endings`; null before the first full read.
     read_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    # Runs that failed before are history; those that fail later raise alerts.
+    # Only runs that fail after this raise alerts; earlier failures are history.
     alerts_since: Mapped[datetime] = mapped_column(UtcDateTime)
-    leader: Mapped[str | None] = mapped_column(String(100))
-    leads_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    lease_owner: Mapped[str | None] = mapped_column("leader", String(100))
+    lease_expires_at: Mapped[datetime | None] = mapped_column("leads_until", UtcDateTime)

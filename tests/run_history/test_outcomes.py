@@ -4,7 +4,7 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
-from spine.run_history.outcomes import record_endings
+from spine.run_history.outcomes import record_outcomes
 from sqlalchemy import URL
 
 from tests.run_history.support import Line, Spine, ago, spine_on
@@ -13,7 +13,7 @@ from tests.support.stack import PrefectStack
 
 async def record(spine: Spine, line: Line, *run_ids: str) -> set[str]:
     """Record runs as Prefect has them now, and give the ids of those that were new."""
-    return {str(ending.run_id) for ending in await record_endings(spine.sessions, await line.read(spine, *run_ids))}
+    return {str(ending.run_id) for ending in await record_outcomes(spine.sessions, await line.read(spine, *run_ids))}
 
 
 def due(when: datetime) -> dict[str, Any]:
@@ -33,7 +33,7 @@ async def test_each_outcome_is_counted_and_met_again_it_is_not(database: URL, st
         assert await spine.counts(line.id) == (5, 2, 2, 2)
         assert await record(spine, line, *ended, *others) == set()
         (twice,) = await line.read(spine, line.make("COMPLETED"))
-        assert len(await record_endings(spine.sessions, [twice, twice])) == 1
+        assert len(await record_outcomes(spine.sessions, [twice, twice])) == 1
         assert await spine.counts(line.id) == (6, 3, 2, 0)
         outcomes = await spine.endings(line.id)
         assert {outcomes[run_id] for run_id in failed} == {"FAILED"}
@@ -72,10 +72,10 @@ async def test_a_forced_end_takes_the_place_of_the_one_before_and_an_old_page_do
         for state, counts in expected.items():
             line.put(run_id, state)
             pages.append(await line.read(spine, run_id))
-            assert len(await record_endings(spine.sessions, pages[-1])) == 1
+            assert len(await record_outcomes(spine.sessions, pages[-1])) == 1
             assert await spine.counts(line.id) == counts
         for page in pages:
-            assert await record_endings(spine.sessions, page) == []
+            assert await record_outcomes(spine.sessions, page) == []
         assert await spine.counts(line.id) == (1, 0, 0, 0)
 
 
@@ -135,7 +135,11 @@ async def test_several_that_record_the_same_at_once_count_it_once(
         run_ids = [line.make(state) for state in ("COMPLETED", "FAILED", "COMPLETED", "CRASHED") for _ in range(3)]
         runs = await line.read(one, *run_ids)
         told = await asyncio.gather(
-            *(record_endings(spine.sessions, order) for spine in (one, other) for order in (runs, runs[::-1], runs[3:]))
+            *(
+                record_outcomes(spine.sessions, order)
+                for spine in (one, other)
+                for order in (runs, runs[::-1], runs[3:])
+            )
         )
         assert sorted(str(ending.run_id) for endings in told for ending in endings) == sorted(run_ids)
         assert (await one.counts(line.id))[:3] == (12, 6, 6)
