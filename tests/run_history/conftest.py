@@ -1,4 +1,4 @@
-"""A database for each kind, and deployments that go away again."""
+"""A database of each kind, and deployments that are deleted after the test."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,14 +34,14 @@ def postgresql_database(postgresql_url: str) -> Iterator[URL]:
 
 @pytest.fixture(scope="package", params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest) -> URL:
-    """One database after the other; tests begin by forgetting what is in it."""
+    """Each database in turn; tests start by deleting its rows."""
     found: URL = request.getfixturevalue(f"{request.param}_database")
     return found
 
 
 @pytest.fixture
 def line(stack: PrefectStack) -> Iterator[Line]:
-    """A deployment of this test, deleted at the end with its runs."""
+    """A deployment of this test, deleted afterwards with its runs."""
     flow_id = stack.flow_id(f"followed.{uuid4().hex[:10]}")
     deployment = stack.post("/deployments/", {"name": "followed", "flow_id": flow_id})
     yield Line(stack, flow_id, UUID(deployment["id"]))

@@ -1,4 +1,4 @@
-"""What the tests of run history share: Spine's database and door without an API, and runs that nobody executes."""
+"""Helpers for the tests of run history: Spine without an API, and deployments whose runs no worker executes."""
 
 import asyncio
 import sys
@@ -25,19 +25,19 @@ from tests.support.stack import PrefectStack
 
 @dataclass
 class Spine:
-    """Spine's database and its door to Prefect."""
+    """Spine's database and its Prefect client."""
 
     prefect: Prefect
     sessions: SessionFactory
 
-    async def endings(self, deployment_id: UUID) -> dict[str, str]:
+    async def outcomes(self, deployment_id: UUID) -> dict[str, str]:
         """The recorded outcomes of a deployment's runs."""
         async with self.sessions() as session:
             rows = await session.scalars(select(RunOutcome).where(RunOutcome.deployment_id == deployment_id))
             return {str(row.run_id): row.outcome for row in rows}
 
     async def counts(self, deployment_id: UUID) -> tuple[int, int, int, int]:
-        """Runs, successes, failures, and failures in a row, as they are stored."""
+        """The stored counts: runs, successes, failures, and consecutive failures."""
         async with self.sessions() as session:
             row = await session.get(DeploymentStatistics, deployment_id)
         return (row.run_count, row.success_count, row.failure_count, row.consecutive_failures) if row else (0, 0, 0, 0)
@@ -54,17 +54,17 @@ class Spine:
             return (await session.scalars(select(FollowerCursor))).one()
 
     async def begin_at(self, read_until: datetime | None) -> None:
-        """Forget all that was recorded, as if everything up to `read_until` had been of no interest."""
+        """Delete everything recorded and set the cursor to `read_until`."""
 
-        async def has_begun() -> bool:
+        async def is_reset() -> bool:
             try:
                 await self._begin_at(read_until)
             except OperationalError:
-                # On SQLite, a follower of the test before may still be about to end.
+                # On SQLite, a follower of the previous test may still be stopping.
                 return False
             return True
 
-        await until(has_begun, "the database to be free", 60)
+        await until(is_reset, "the database to be free", 60)
 
     async def _begin_at(self, read_until: datetime | None) -> None:
         async with self.sessions.begin() as session:
@@ -88,7 +88,7 @@ async def spine_on(database: URL, prefect_url: str, deadline_seconds: float = 8)
 
 @dataclass
 class Line:
-    """A deployment without a worker, whose runs a test puts into states."""
+    """A deployment without a worker; the test sets the states of its runs."""
 
     stack: PrefectStack
     flow_id: str
@@ -100,7 +100,7 @@ class Line:
         return str(self.stack.get(f"/flows/{self.flow_id}")["name"])
 
     def make(self, state: str, **fields: Any) -> str:
-        """Store a run that is in this state from the start."""
+        """Create a run in this state."""
         return self.stack.make_run(self.flow_id, state, deployment_id=str(self.id), **fields)
 
     def put(self, run_id: str, state: str, **details: Any) -> None:
@@ -108,7 +108,7 @@ class Line:
         self.stack.post(f"/flow_runs/{run_id}/set_state", {"state": {"type": state, **details}, "force": True})
 
     def run_through(self, *states: str) -> str:
-        """Store a run and take it through states."""
+        """Create a run and force it through these states."""
         run_id = self.make("SCHEDULED")
         for state in states:
             self.put(run_id, state)
@@ -119,7 +119,7 @@ class Line:
         return await spine.prefect.list_runs(RunFilter(runs={"id": {"any_": list(run_ids)}}), "ID_DESC")
 
     def copy(self, run_id: str, ends: Sequence[datetime]) -> list[str]:
-        """Store copies of a run that ended at these times, straight in Prefect's database."""
+        """Insert copies of a run that ended at these times directly into Prefect's database."""
         made = [str(uuid4()) for _ in ends]
         with self.stack.tables() as tables:
             run = tables.row("flow_run", run_id)
@@ -127,7 +127,7 @@ class Line:
             for copy_id, end in zip(made, ends, strict=True):
                 when, state_id = tables.time(end), str(uuid4())
                 times = dict.fromkeys(("start_time", "end_time", "expected_start_time", "state_timestamp"), when)
-                # Each names the other.
+                # The run and its state refer to each other.
                 tables.insert("flow_run", {**run, **times, "id": copy_id, "state_id": None})
                 tables.insert("flow_run_state", {**state, "id": state_id, "flow_run_id": copy_id, "timestamp": when})
                 tables.change("flow_run", copy_id, state_id=state_id)
@@ -135,12 +135,12 @@ class Line:
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 15) -> float:
-    """Wait until `condition` holds and tell how long it took; fail after `seconds`."""
+    """Wait until `condition` is true and return how long it took; fail after `seconds`."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     while not await condition():
         if loop.time() - began > seconds:
-            raise AssertionError(f"waited {seconds} s in vain for {what}")
+            raise AssertionError(f"{what}: not seen within {seconds} s")
         await asyncio.sleep(0.02)
     return loop.time() - began
 
@@ -150,7 +150,7 @@ def ago(**amount: float) -> datetime:
     return datetime.now(UTC) - timedelta(**amount)
 
 
-async def follow_for_ever(database: str, prefect_url: str, lease_seconds: float) -> None:
+async def follow_forever(database: str, prefect_url: str, lease_seconds: float) -> None:
     """Follow until the process is killed."""
     follower.LEASE = timedelta(seconds=lease_seconds)
     # Three renewals in each lease, as many as there are without the shorter one.
@@ -160,4 +160,4 @@ async def follow_for_ever(database: str, prefect_url: str, lease_seconds: float)
 
 
 if __name__ == "__main__":
-    asyncio.run(follow_for_ever(sys.argv[1], sys.argv[2], float(sys.argv[3])))
+    asyncio.run(follow_forever(sys.argv[1], sys.argv[2], float(sys.argv[3])))

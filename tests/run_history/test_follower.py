@@ -1,4 +1,4 @@
-"""The follower: at once with Prefect's event stream, soon without it, and through every outage."""
+"""The follower: at once with Prefect's event stream, within seconds without it, and across outages."""
 
 import asyncio
 import time
@@ -21,14 +21,14 @@ from tests.support.stack import PrefectStack
 
 @pytest.fixture
 def gate(stack: PrefectStack) -> Iterator[Proxy]:
-    """A way to Prefect that this test may close."""
+    """A proxy to Prefect that this test may close."""
     with proxy_to(int(stack.url.split(":")[2].split("/")[0])) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def never_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever happens within this test, an event has caused it."""
+def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turn polling off, so that only events cause anything."""
     monkeypatch.setattr(follower, "SECONDS_BETWEEN_POLLS", 600.0)
     monkeypatch.setattr(follower, "SECONDS_BETWEEN_CHORES", 600.0)
 
@@ -37,22 +37,22 @@ async def recorded(spine: Spine, line: Line, run_id: str, outcome: str, seconds:
     """How long it takes until a run is recorded with this outcome."""
 
     async def is_recorded() -> bool:
-        return (await spine.endings(line.id)).get(run_id) == outcome
+        return (await spine.outcomes(line.id)).get(run_id) == outcome
 
     return await until(is_recorded, f"{run_id} to be recorded as {outcome}", seconds)
 
 
-async def leads(spine: Spine) -> None:
-    """Wait until somebody leads and has read once."""
+async def lease_acquired(spine: Spine) -> None:
+    """Wait until a follower has the lease."""
 
-    async def led() -> bool:
+    async def is_acquired() -> bool:
         return (await spine.cursor()).lease_owner is not None
 
-    await until(led, "a process to have the lease")
+    await until(is_acquired, "a follower to have the lease")
 
 
-@pytest.mark.usefixtures("never_by_itself")
-async def test_an_event_brings_each_ending_at_once(database: URL, stack: PrefectStack, line: Line) -> None:
+@pytest.mark.usefixtures("no_polling")
+async def test_an_event_records_each_outcome_at_once(database: URL, stack: PrefectStack, line: Line) -> None:
     async with spine_on(database, stack.url) as spine:
         (old,) = line.copy(line.make("FAILED"), [ago(days=1)])
         await spine.begin_at(ago(days=1))
@@ -61,12 +61,12 @@ async def test_an_event_brings_each_ending_at_once(database: URL, stack: Prefect
             for outcome in ("COMPLETED", "FAILED", "CANCELLED"):
                 run_id = await asyncio.to_thread(line.run_through, "RUNNING", outcome)
                 assert await recorded(spine, line, run_id, outcome) < 3
-            # A run that ended long ago keeps its end time; only the event tells that it has another end now.
+            # A run that ended long ago keeps its end time; only the event shows that its outcome has changed.
             await asyncio.to_thread(line.put, old, "COMPLETED")
             assert await recorded(spine, line, old, "COMPLETED") < 3
 
 
-async def test_without_the_stream_the_follower_looks_every_few_seconds(
+async def test_without_the_stream_the_follower_polls_every_few_seconds(
     sqlite_database: URL, gate: Proxy, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower, "SECONDS_BETWEEN_POLLS", 0.5)
@@ -82,7 +82,7 @@ async def test_without_the_stream_the_follower_looks_every_few_seconds(
     assert [(entry["event"], entry["kind"]) for entry in logs] == [("follower_interrupted", "EventsUnavailable")]
 
 
-async def test_a_prefect_that_was_gone_for_a_while_leaves_no_gap_and_two_lines_in_the_log(
+async def test_an_outage_of_prefect_leaves_no_gap_and_logs_its_start_and_end(
     database: URL, gate: Proxy, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower, "SECONDS_BETWEEN_POLLS", 0.3)
@@ -95,34 +95,34 @@ async def test_a_prefect_that_was_gone_for_a_while_leaves_no_gap_and_two_lines_i
                 with gate.refusing():
                     during = await asyncio.to_thread(line.make, "FAILED")
                     await asyncio.sleep(2)
-                    assert set(await spine.endings(line.id)) == {before}
+                    assert set(await spine.outcomes(line.id)) == {before}
                 await recorded(spine, line, during, "FAILED")
                 assert await spine.counts(line.id) == (2, 1, 1, 1)
 
-                async def all_is_well() -> bool:
+                async def both_resumed() -> bool:
                     return [entry["event"] for entry in logs].count("follower_resumed") == 2
 
-                await until(all_is_well, "the log to say so")
+                await until(both_resumed, "both log lines")
     lines = sorted((entry["kind"], entry["event"]) for entry in logs)
     kinds = ("EventsUnavailable", "PrefectUnavailable")
     assert lines == [(kind, event) for kind in kinds for event in ("follower_interrupted", "follower_resumed")]
 
 
-async def test_a_prefect_that_hangs_is_survived(
+async def test_the_follower_recovers_after_prefect_hangs(
     sqlite_database: URL, gate: Proxy, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower, "SECONDS_AFTER_AN_ERROR", 0.3)
     async with spine_on(sqlite_database, gate.url, deadline_seconds=0.5) as spine:
         await spine.begin_at(ago(seconds=1))
         async with Follower(spine.prefect, spine.sessions).running():
-            await leads(spine)
+            await lease_acquired(spine)
             with gate.hanging():
                 run_id = await asyncio.to_thread(line.make, "COMPLETED")
                 await asyncio.sleep(1.5)
             await recorded(spine, line, run_id, "COMPLETED")
 
 
-async def test_what_ended_while_no_follower_ran_is_counted_afterwards(
+async def test_runs_that_ended_while_no_follower_ran_are_counted_afterwards(
     database: URL, stack: PrefectStack, line: Line
 ) -> None:
     async with spine_on(database, stack.url) as spine:
@@ -138,10 +138,10 @@ async def test_what_ended_while_no_follower_ran_is_counted_afterwards(
         assert await spine.counts(line.id) == (4, 2, 1, 1)
 
 
-async def test_two_that_both_lead_count_exactly(
+async def test_two_followers_at_once_count_exactly(
     postgresql_database: URL, stack: PrefectStack, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A lease that is over at once stops nobody: the worst that a broken clock could do.
+    # A lease that has expired already stops no process: the worst case of a broken clock.
     monkeypatch.setattr(follower, "LEASE", timedelta(seconds=-1))
     async with (
         spine_on(postgresql_database, stack.url) as one,
@@ -156,13 +156,11 @@ async def test_two_that_both_lead_count_exactly(
                 if number % 6 == 1:
                     await asyncio.to_thread(line.put, run_id, "COMPLETED")
             await recorded(one, line, run_id, "FAILED")
-            # Four runs were put from failed to completed; two failures came after the last success.
+            # Four runs were forced from failed to completed; two failures came after the last success.
             assert await one.counts(line.id) == (24, 12, 12, 2)
 
 
-async def test_leaving_takes_no_time_and_gives_the_lead_to_the_next(
-    database: URL, stack: PrefectStack, line: Line
-) -> None:
+async def test_stopping_is_quick_and_releases_the_lease(database: URL, stack: PrefectStack, line: Line) -> None:
     async with spine_on(database, stack.url) as spine:
         await spine.begin_at(ago(seconds=1))
         async with Follower(spine.prefect, spine.sessions).running():
@@ -174,9 +172,7 @@ async def test_leaving_takes_no_time_and_gives_the_lead_to_the_next(
             assert await recorded(spine, line, await asyncio.to_thread(line.make, "COMPLETED"), "COMPLETED") < 3
 
 
-async def test_leaving_takes_no_time_whatever_is_being_done(
-    sqlite_database: URL, stack: PrefectStack, line: Line
-) -> None:
+async def test_stopping_is_quick_at_any_moment(sqlite_database: URL, stack: PrefectStack, line: Line) -> None:
     slowest = 0.0
     async with spine_on(sqlite_database, stack.url) as spine:
         await spine.begin_at(ago(seconds=1))
@@ -190,7 +186,7 @@ async def test_leaving_takes_no_time_whatever_is_being_done(
 
 
 class Counting:
-    """A chore that counts how often it was done."""
+    """A chore that counts how often it ran."""
 
     def __init__(self) -> None:
         self.done = 0
@@ -215,7 +211,7 @@ class Slow(Counting):
         await asyncio.Event().wait()
 
 
-async def test_a_chore_that_fails_is_done_again_and_stops_neither_the_others_nor_the_reading(
+async def test_a_failing_chore_is_repeated_and_stops_neither_other_chores_nor_the_ingest(
     sqlite_database: URL, stack: PrefectStack, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower, "SECONDS_BETWEEN_CHORES", 0.05)
@@ -235,30 +231,30 @@ async def test_a_chore_that_fails_is_done_again_and_stops_neither_the_others_nor
     ]
 
 
-async def test_a_slow_chore_delays_no_ending(sqlite_database: URL, stack: PrefectStack, line: Line) -> None:
+async def test_a_slow_chore_delays_no_outcome(sqlite_database: URL, stack: PrefectStack, line: Line) -> None:
     slow = Slow()
     async with spine_on(sqlite_database, stack.url) as spine:
         await spine.begin_at(ago(seconds=1))
         async with Follower(spine.prefect, spine.sessions, [slow]).running():
-            await leads(spine)
+            await lease_acquired(spine)
             assert await recorded(spine, line, await asyncio.to_thread(line.make, "COMPLETED"), "COMPLETED") < 3
     assert slow.done == 1
 
 
-@pytest.mark.usefixtures("never_by_itself")
-async def test_a_changed_deployment_calls_for_the_chores_at_once(
+@pytest.mark.usefixtures("no_polling")
+async def test_a_changed_deployment_runs_the_chores_at_once(
     sqlite_database: URL, stack: PrefectStack, line: Line
 ) -> None:
     chore = Counting()
     async with spine_on(sqlite_database, stack.url) as spine:
         await spine.begin_at(ago(seconds=1))
         async with Follower(spine.prefect, spine.sessions, [chore]).running():
-            # The events of the minute before come first.
-            await until(lambda: _at_least(chore, 1), "the first time")
+            # The events of the previous minute arrive first.
+            await until(lambda: _at_least(chore, 1), "the first run of the chore")
             await asyncio.sleep(1)
             before = chore.done
             await asyncio.to_thread(stack.patch, f"/deployments/{line.id}", {"description": "changed"})
-            assert await until(lambda: _at_least(chore, before + 1), "the chore to be done") < 3
+            assert await until(lambda: _at_least(chore, before + 1), "the chore to run") < 3
 
 
 async def _at_least(chore: Counting, times: int) -> bool:

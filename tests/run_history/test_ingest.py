@@ -1,4 +1,4 @@
-"""Reading from the cursor: nothing that ended is missed, whatever was down and whatever changes meanwhile."""
+"""Ingest from the cursor: no outcome is missed after an outage or while runs change."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -13,22 +13,24 @@ from tests.support.stack import PrefectStack
 
 
 async def nothing() -> None:
-    """What happens after a page where nothing happens."""
+    """Do nothing after a page."""
 
 
-async def test_the_first_reading_takes_in_the_whole_history(database: URL, stack: PrefectStack, line: Line) -> None:
+async def test_the_first_ingest_records_the_whole_history(database: URL, stack: PrefectStack, line: Line) -> None:
     async with spine_on(database, stack.url) as spine:
         await spine.begin_at(None)
         newest = line.make("COMPLETED")
         copies = line.copy(newest, [ago(days=3, seconds=number) for number in range(230)])
         await catch_up(spine.prefect, spine.sessions, nothing)
-        assert set(await spine.endings(line.id)) == {newest, *copies}
+        assert set(await spine.outcomes(line.id)) == {newest, *copies}
         assert await spine.counts(line.id) == (231, 231, 0, 0)
         (run,) = await line.read(spine, newest)
         assert (await spine.cursor()).read_until == run.end_time
 
 
-async def test_more_ends_at_one_moment_than_fit_into_a_page(database: URL, stack: PrefectStack, line: Line) -> None:
+async def test_more_runs_with_the_same_end_time_than_fit_into_a_page(
+    database: URL, stack: PrefectStack, line: Line
+) -> None:
     async with spine_on(database, stack.url) as spine:
         failed = line.make("FAILED")
         moment = ago(days=2)
@@ -36,11 +38,11 @@ async def test_more_ends_at_one_moment_than_fit_into_a_page(database: URL, stack
         copies = line.copy(failed, ends)
         await spine.begin_at(moment)
         await catch_up(spine.prefect, spine.sessions, nothing)
-        assert set(await spine.endings(line.id)) == {failed, *copies}
+        assert set(await spine.outcomes(line.id)) == {failed, *copies}
         assert await spine.counts(line.id) == (423, 0, 423, 423)
 
 
-async def test_runs_that_are_retried_while_one_reads_hide_no_others(
+async def test_runs_that_are_retried_during_the_ingest_hide_no_others(
     database: URL, stack: PrefectStack, line: Line
 ) -> None:
     async with spine_on(database, stack.url) as spine:
@@ -55,28 +57,28 @@ async def test_runs_that_are_retried_while_one_reads_hide_no_others(
 
         await catch_up(spine.prefect, spine.sessions, retry)
         assert retried == []
-        assert set(await spine.endings(line.id)) == {first, *copies}
+        assert set(await spine.outcomes(line.id)) == {first, *copies}
 
 
-async def test_a_reading_that_breaks_off_is_done_again(database: URL, stack: PrefectStack, line: Line) -> None:
+async def test_an_interrupted_ingest_is_repeated(database: URL, stack: PrefectStack, line: Line) -> None:
     async with spine_on(database, stack.url) as spine:
         first = line.make("COMPLETED")
         copies = line.copy(first, [ago(days=1, seconds=number) for number in range(250)])
         await spine.begin_at(begin := ago(days=1, hours=1))
 
-        async def break_off() -> None:
+        async def fail() -> None:
             raise PrefectUnavailable("gone")
 
         with pytest.raises(PrefectUnavailable):
-            await catch_up(spine.prefect, spine.sessions, break_off)
-        assert 0 < len(await spine.endings(line.id)) < 251
+            await catch_up(spine.prefect, spine.sessions, fail)
+        assert 0 < len(await spine.outcomes(line.id)) < 251
         assert (await spine.cursor()).read_until == begin
         await catch_up(spine.prefect, spine.sessions, nothing)
-        assert set(await spine.endings(line.id)) == {first, *copies}
+        assert set(await spine.outcomes(line.id)) == {first, *copies}
         assert await spine.counts(line.id) == (251, 251, 0, 0)
 
 
-async def test_what_became_visible_after_the_cursor_had_passed_is_read(
+async def test_a_run_that_became_visible_behind_the_cursor_is_recorded(
     database: URL, stack: PrefectStack, line: Line
 ) -> None:
     async with spine_on(database, stack.url) as spine:
@@ -85,11 +87,11 @@ async def test_what_became_visible_after_the_cursor_had_passed_is_read(
         await catch_up(spine.prefect, spine.sessions, nothing)
         late, too_late = line.copy(first, [ago(seconds=50), ago(hours=1)])
         await catch_up(spine.prefect, spine.sessions, nothing)
-        assert set(await spine.endings(line.id)) == {first, late}
-        assert too_late not in await spine.endings(line.id)
+        assert set(await spine.outcomes(line.id)) == {first, late}
+        assert too_late not in await spine.outcomes(line.id)
 
 
-async def test_an_old_run_that_is_put_into_another_end_while_spine_is_down(
+async def test_an_old_run_that_is_forced_into_another_state_while_spine_is_down(
     database: URL, stack: PrefectStack, line: Line
 ) -> None:
     async with spine_on(database, stack.url) as spine:
@@ -106,6 +108,6 @@ async def test_an_old_run_that_is_put_into_another_end_while_spine_is_down(
         await until(stored, "Prefect to store the event")
     async with spine_on(database, stack.url) as spine:
         await catch_up(spine.prefect, spine.sessions, nothing)
-        assert (await spine.endings(line.id))[old] == "COMPLETED"
-        assert newest in await spine.endings(line.id)
+        assert (await spine.outcomes(line.id))[old] == "COMPLETED"
+        assert newest in await spine.outcomes(line.id)
         assert await spine.counts(line.id) == (3, 2, 1, 0)

@@ -1,4 +1,4 @@
-"""The follower in processes of its own: killed, told to stop, and started without a Prefect."""
+"""The follower in separate processes: killed, stopped, and started without Prefect."""
 
 import asyncio
 import json
@@ -24,36 +24,36 @@ LEASE_SECONDS = 3.0
 
 @pytest.fixture
 def other_follower(postgresql_database: URL, stack: PrefectStack, tmp_path: Path) -> Iterator[psutil.Popen]:
-    """A process that does nothing but follow."""
+    """A process that only follows."""
     database = postgresql_database.render_as_string(hide_password=False)
     command = ["tests.run_history.support", database, stack.url, str(LEASE_SECONDS)]
     with running(command, {}, tmp_path / "follower.log") as process:
         yield process
 
 
-async def test_another_takes_the_lead_when_the_leader_is_killed(
+async def test_another_process_takes_over_when_the_lease_owner_is_killed(
     postgresql_database: URL,
     stack: PrefectStack,
     line: Line,
     other_follower: psutil.Popen,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # So that ours asks for the lead as soon as the lease is over.
+    # So that ours tries to acquire the lease as soon as it expires.
     monkeypatch.setattr(follower, "SECONDS_BETWEEN_POLLS", 0.3)
     async with spine_on(postgresql_database, stack.url) as spine:
         await spine.begin_at(ago(seconds=1))
 
-        async def led_by_the_other() -> bool:
+        async def the_other_has_the_lease() -> bool:
             return (await spine.cursor()).lease_owner is not None
 
-        await until(led_by_the_other, "the other process to lead", 30)
+        await until(the_other_has_the_lease, "the other process to acquire the lease", 30)
         lease_owner = (await spine.cursor()).lease_owner
         ours = Follower(spine.prefect, spine.sessions)
         async with ours.running():
             first = await asyncio.to_thread(line.make, "FAILED")
 
             async def is_recorded(run_id: str) -> bool:
-                return run_id in await spine.endings(line.id)
+                return run_id in await spine.outcomes(line.id)
 
             await until(lambda: is_recorded(first), "the first run")
             assert (await spine.cursor()).lease_owner == lease_owner
@@ -66,7 +66,7 @@ async def test_another_takes_the_lead_when_the_leader_is_killed(
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def own_api(request: pytest.FixtureRequest, stack: PrefectStack, tmp_path: Path) -> Iterator[Api]:
-    """An API process with a database of its own, which follows and which this test may stop."""
+    """An API process with its own database, which follows and which this test may stop."""
     with ExitStack() as cleanup:
         database = None
         if request.param == "postgresql":
@@ -74,14 +74,12 @@ def own_api(request: pytest.FixtureRequest, stack: PrefectStack, tmp_path: Path)
         yield cleanup.enter_context(api_process(stack.url, stack.home, tmp_path, database))
 
 
-async def test_an_api_process_follows_by_itself_and_is_gone_within_a_second_of_being_told_to_stop(
-    own_api: Api, stack: PrefectStack, line: Line
-) -> None:
+async def test_an_api_process_follows_and_stops_within_a_second(own_api: Api, stack: PrefectStack, line: Line) -> None:
     async with spine_on(own_api.settings.sqlalchemy_url, stack.url) as spine:
         run_id = line.make("CRASHED")
 
         async def is_recorded() -> bool:
-            return run_id in await spine.endings(line.id)
+            return run_id in await spine.outcomes(line.id)
 
         await until(is_recorded, "the API to record the run", 30)
         assert await spine.counts(line.id) == (1, 0, 1, 1)
@@ -92,7 +90,7 @@ async def test_an_api_process_follows_by_itself_and_is_gone_within_a_second_of_b
         assert (await spine.cursor()).lease_owner is None
 
 
-def test_an_api_without_a_prefect_starts_and_says_so_once(tmp_path: Path) -> None:
+def test_an_api_without_prefect_starts_and_logs_it_once(tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}/api"
     with api_process(nowhere, tmp_path / "home", tmp_path, SPINE_PREFECT_DEADLINE_SECONDS="0.5") as api:
         time.sleep(5)

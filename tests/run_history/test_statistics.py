@@ -1,4 +1,4 @@
-"""Statistics as they are read: exact at that moment, whether or not a follower runs."""
+"""Statistics are exact when they are read, whether or not a follower runs."""
 
 import asyncio
 from uuid import uuid4
@@ -18,11 +18,13 @@ async def numbers(spine: Spine, line: Line) -> tuple[int, int, int, int]:
     return found.run_count, found.success_count, found.failure_count, found.consecutive_failures
 
 
-async def test_they_are_exact_at_every_step_without_a_follower(database: URL, stack: PrefectStack, line: Line) -> None:
+async def test_statistics_are_exact_in_every_state_without_a_follower(
+    database: URL, stack: PrefectStack, line: Line
+) -> None:
     async with spine_on(database, stack.url) as spine:
         await spine.begin_at(ago(seconds=1))
         run_id = line.make("SCHEDULED")
-        # States of one run, and what there is to see: a retried run counts once, one that only waits does not.
+        # States of one run and the expected counts: a retried run counts once, a waiting run does not count.
         story = [
             ("SCHEDULED", None, (0, 0, 0, 0)),
             ("PENDING", None, (0, 0, 0, 0)),
@@ -44,7 +46,7 @@ async def test_they_are_exact_at_every_step_without_a_follower(database: URL, st
             assert await numbers(spine, line) == expected, (state, name)
 
 
-async def test_a_run_that_is_cancelled_before_it_begins_counts_once_it_runs_after_all(
+async def test_a_run_that_is_cancelled_before_it_starts_counts_only_after_it_runs(
     database: URL, stack: PrefectStack, line: Line
 ) -> None:
     async with spine_on(database, stack.url) as spine:
@@ -56,7 +58,7 @@ async def test_a_run_that_is_cancelled_before_it_begins_counts_once_it_runs_afte
             assert await numbers(spine, line) == (runs, 0, 0, 0), state
 
 
-async def test_the_last_run_is_the_newest_that_began(database: URL, stack: PrefectStack, line: Line) -> None:
+async def test_the_last_run_is_the_newest_that_started(database: URL, stack: PrefectStack, line: Line) -> None:
     async with spine_on(database, stack.url) as spine:
         await spine.begin_at(ago(seconds=1))
         done, running = line.run_through("RUNNING", "COMPLETED"), line.run_through("RUNNING")
@@ -68,7 +70,7 @@ async def test_the_last_run_is_the_newest_that_began(database: URL, stack: Prefe
         line.put(running, "COMPLETED")
         found = await read_statistics(spine.prefect, spine.sessions, [line.id])
         assert found == {line.id: Statistics(run_count=2, success_count=2, last_run_at=started)}
-        assert set(await spine.endings(line.id)) >= {done, running}
+        assert set(await spine.outcomes(line.id)) >= {done, running}
 
 
 async def test_a_page_of_deployments_costs_two_calls_of_prefect(
@@ -88,7 +90,9 @@ async def test_a_page_of_deployments_costs_two_calls_of_prefect(
             assert proxy.requests == ["POST /api/flow_runs/filter HTTP/1.1"] * 2
 
 
-async def test_far_behind_only_what_is_in_progress_is_added(database: URL, stack: PrefectStack, line: Line) -> None:
+async def test_far_behind_the_cursor_only_runs_in_progress_are_added(
+    database: URL, stack: PrefectStack, line: Line
+) -> None:
     async with spine_on(database, stack.url) as spine:
         first = line.make("COMPLETED")
         line.copy(first, [ago(hours=2, seconds=number) for number in range(210)])
@@ -96,12 +100,12 @@ async def test_far_behind_only_what_is_in_progress_is_added(database: URL, stack
         for begin in (None, ago(hours=3)):
             await spine.begin_at(begin)
             assert await numbers(spine, line) == (1, 0, 0, 0)
-            assert await spine.endings(line.id) == {}
+            assert await spine.outcomes(line.id) == {}
         await catch_up(spine.prefect, spine.sessions, lambda: asyncio.sleep(0))
         assert await numbers(spine, line) == (212, 211, 0, 0)
 
 
-async def test_before_the_first_whole_reading_a_short_history_is_exact(
+async def test_before_the_first_full_read_a_short_history_is_exact(
     database: URL, stack: PrefectStack, line: Line
 ) -> None:
     async with spine_on(database, stack.url) as spine:
@@ -111,7 +115,7 @@ async def test_before_the_first_whole_reading_a_short_history_is_exact(
         assert await numbers(spine, line) == (2, 0, 2, 2)
 
 
-async def test_readers_and_a_follower_at_once_never_show_a_wrong_number(
+async def test_concurrent_readers_and_a_follower_never_show_a_wrong_count(
     database: URL, stack: PrefectStack, line: Line
 ) -> None:
     async with spine_on(database, stack.url) as spine, spine_on(database, stack.url) as other:

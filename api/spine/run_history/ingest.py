@@ -59,7 +59,7 @@ async def ingest_new(prefect: Prefect, sessions: SessionFactory, after_page: Aft
         newest = newest or max(ends, default=None)
         if len(page) < MOST_ROWS:
             break
-        # The page may hold only some of the runs that ended at its oldest time; they can be more than fit into a page.
+        # The page may contain only some of the runs that ended at its oldest time, which can be more than a page.
         oldest = min(ends)
         at_oldest = await prefect.all_runs(ENDED.between("end_time", since=oldest, until=oldest))
         await _record_in_batches(sessions, at_oldest)
