@@ -1,19 +1,31 @@
 """The rules of the house, so that nobody has to remember them."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
-from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
+import spine
 from ruamel.yaml import YAML
 from spine.settings import Settings
 
 from tests.support.processes import PROJECT
 from tests.support.project import committed_files
+from tests.support.source_code import (
+    functions_of,
+    importers_of,
+    imports_of,
+    outside,
+    python_files,
+    strings_of,
+    tree_of,
+)
 
 MOST_LINES_OF_A_FILE = 300
 MOST_LINES_OF_A_FUNCTION = 50
@@ -39,48 +51,52 @@ SPEAK_HTTP = (
 )
 
 
-def python_files(*folders: str) -> list[str]:
-    found = [name for name in committed_files() if name.endswith(".py") and name.partition("/")[0] in folders]
-    assert found
-    return found
+# From the top of the house to the ground: a part may import those after it in this list, never one before it.
+FLOORS = (
+    ("cli", "main", "health", "metrics", "up", "flows"),
+    ("sources", "alerts", "schedules", "workflows", "connections"),
+    ("run_history", "cache"),
+    ("http", "idempotency", "auth", "secrets", "prefect"),
+    ("migrations", "tables", "egress", "database"),
+    ("settings", "names", "pagination", "background", "log_throttle", "severity", "schemas", "errors", "text"),
+)
 
+# Riddles that the prose of this project used to have, each with what to write instead.
+UNCLEAR = {
+    r"tells?|told|telling": "report, show, say",
+    r"asks?|asked|asking": "request, call, need",
+    r"(?:comes?|came) (?:of|again|to nothing)": "result from, be repeated, have no effect",
+    r"(?:go|goes|going|went) on": "continue",
+    r"names? (?:no|nothing|none)": "was not found, is not set",
+    r"leads? (?:out|around)": "is outside",
+    r"(?:do|does|did) not hold": "is invalid",
+    r"made a mistake": "internal error",
+    r"anew": "again",
+    r"somebody who": "someone who, a person who",
+    r"suffers?": "fail",
+    r"epitaph": "last message",
+    r"in vain": "without success",
+    r"whatever it is": "of any kind",
+    r"(?:is|are) none of": "is not one of",
+    r"for it to": "so that it",
+    r"(?<!there )is no(?! longer| more)": "is not a",
+    r"(?:is|are) not there": "was not found",
+    r"promises?|grip|hold-off": "lease, claim",
+}
+# Folders whose prose has not been rewritten yet.
+NOT_REWRITTEN = (
+    *("api/spine/alerts/*", "api/spine/cache/*", "api/spine/connections/*", "api/spine/egress/*", "api/spine/flows/*"),
+    *("api/spine/migrations/*", "api/spine/run_history/*", "api/spine/schedules/*", "api/spine/secrets/*"),
+    *("api/spine/sources/*", "api/spine/tables/*", "api/spine/up/*", "deployments/*"),
+    *("api/spine/workflows/*", "api/spine/prefect/*", "api/spine/http/*", "api/spine/auth/*", "api/spine/*.py"),
+    *("flows/*",),
+)
 
-def tree_of(name: str) -> ast.Module:
-    return ast.parse((PROJECT / name).read_text())
-
-
-def imports_of(name: str) -> set[str]:
-    """The dotted names that a file imports, also inside functions."""
-    found: set[str] = set()
-    for node in ast.walk(tree_of(name)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name} imports relatively"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+INSTALLED = ("api/spine", "deployments/spine_worker")
 
 
 def product_flows() -> list[str]:
     return [name for name in python_files("api") if name.startswith("api/spine/flows/")]
-
-
-def importers_of(packages: set[str], *folders: str) -> set[str]:
-    return {
-        name
-        for name in python_files(*folders)
-        if any(imported.partition(".")[0] in packages for imported in imports_of(name))
-    }
-
-
-def outside(names: set[str], patterns: tuple[str, ...]) -> set[str]:
-    return {name for name in names if not any(fnmatch(name, pattern) for pattern in patterns)}
-
-
-def functions_of(name: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(tree_of(name)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
 
 
 @pytest.mark.parametrize(
@@ -107,6 +123,28 @@ def test_flows_use_nothing_that_imports_fastapi() -> None:
         assert used == set(), f"{name} uses {used}"
 
 
+def test_imports_point_down() -> None:
+    height = {part: -place for place, part in enumerate(part for floor in FLOORS for part in floor)}
+    up = []
+    for name in python_files("api"):
+        own = part_of(name.removeprefix("api/").removesuffix(".py").replace("/", "."))
+        used = {part_of(imported) for imported in imports_of(name) if imported.startswith("spine.")} - {own}
+        if own == "__init__":
+            continue
+        assert {own, *used} <= set(height), f"{name}: give every part a place in FLOORS"
+        up += [f"{name} imports {part}" for part in sorted(used) if height[part] > height[own]]
+    assert up == []
+
+
+def part_of(dotted: str) -> str:
+    return dotted.split(".")[1]
+
+
+def test_the_worker_and_the_api_do_not_import_each_other() -> None:
+    assert importers_of({"spine"}, "deployments") == set()
+    assert importers_of({"spine_worker"}, "api") == set()
+
+
 def test_one_door_leads_to_prefect() -> None:
     assert outside(importers_of({"prefect"}, "api"), KNOW_PREFECT) == set()
 
@@ -128,7 +166,51 @@ def test_nothing_in_the_api_commits_by_itself() -> None:
 
 @pytest.mark.parametrize("field", Settings.model_fields)
 def test_the_readme_lists_the_setting(field: str) -> None:
-    assert re.search(rf"\bSPINE_{field.upper()}\b", (PROJECT / "README.md").read_text())
+    readmes = [PROJECT / "README.md", PROJECT / "deployments" / "README.md"]
+    text = "".join(readme.read_text() for readme in readmes if readme.is_file())
+    assert re.search(rf"\bSPINE_{field.upper()}\b", text)
+
+
+def test_only_the_two_packages_are_installed() -> None:
+    build = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert build["targets"]["wheel"] == {"packages": list(INSTALLED)}
+    assert {f"{package}/{name}" for package in INSTALLED for name in ("__init__.py", "py.typed")} <= {
+        *committed_files()
+    }
+
+
+def test_the_public_api_is_documented_and_typed() -> None:
+    assert sorted(spine.__all__) == ["SourceContent", "aread_source", "read_source"]
+    for name in spine.__all__:
+        public = getattr(spine, name)
+        assert inspect.getdoc(public), f"{name} has no docstring"
+        for member_name, function in functions_in(public):
+            assert inspect.getdoc(function), f"{name}.{member_name} has no docstring"
+            hints = get_type_hints(function)
+            wanted = {*inspect.signature(function).parameters, "return"} - {"self"}
+            assert wanted <= hints.keys(), f"{name}.{member_name} lacks {wanted - hints.keys()}"
+
+
+def functions_in(public: Any) -> Iterator[tuple[str, Any]]:
+    """The function itself, or the public methods and properties that a class defines."""
+    if inspect.isfunction(public):
+        yield "", public
+        return
+    for name, member in vars(public).items():
+        function = member.fget if isinstance(member, property) else member
+        if inspect.isfunction(function) and not name.startswith("_"):
+            yield name, function
+
+
+def test_text_for_people_is_plain_english() -> None:
+    unclear = [
+        f"{name}:{line} says {found[0]!r}, not: {advice}"
+        for name in sorted(outside({*python_files("api", "deployments", "flows")}, NOT_REWRITTEN))
+        for line, text in strings_of(name)
+        for words, advice in UNCLEAR.items()
+        if (found := re.search(rf"\b(?:{words})\b", text, re.IGNORECASE))
+    ]
+    assert unclear == []
 
 
 def flows_in_code() -> set[tuple[str, str]]:
