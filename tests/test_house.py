@@ -56,7 +56,7 @@ FLOORS = (
     ("cli", "main", "health", "metrics", "up", "flows"),
     ("sources", "alerts", "schedules", "workflows", "connections"),
     ("run_history", "cache"),
-    ("http", "idempotency", "auth", "secrets", "prefect"),
+    ("http", "idempotency", "auth", "secrets", "prefect", "prefect_server"),
     ("migrations", "tables", "egress", "database"),
     ("settings", "names", "pagination", "background", "log_throttle", "severity", "schemas", "errors", "text"),
 )
