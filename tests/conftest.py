@@ -30,7 +30,7 @@ LONGEST = [
     "tests/api/test_deploy.py",
     "tests/schedules/test_follow.py",
     "tests/sources/test_kills.py",
-    "tests/alerts/test_troubles.py",
+    "tests/alerts/test_delivery_failures.py",
     "tests/test_house.py",
 ]
 

@@ -91,7 +91,7 @@ async def _check_database(sessions: SessionFactory) -> str:
 
 async def _check_alerts(sessions: SessionFactory) -> ComponentHealth:
     health = await read_delivery_health(sessions)
-    return ComponentHealth(state="degraded" if health.is_troubled else "up", detail=health.summary)
+    return ComponentHealth(state="degraded" if health.is_degraded else "up", detail=health.summary)
 
 
 async def _check_worker(prefect: Prefect, pool: str) -> str:

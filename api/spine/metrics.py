@@ -29,7 +29,7 @@ class _Alerts(Collector):
             health.oldest_pending_seconds,
         )
         yield GaugeMetricFamily(
-            "spine_alert_deliveries_given_up_last_hour", "Deliveries that failed for good.", health.given_up
+            "spine_alert_deliveries_given_up_last_hour", "Deliveries that failed for good.", health.abandoned
         )
         failures = GaugeMetricFamily(
             "spine_alert_channel_consecutive_failures", "Failed attempts in a row.", labels=["channel"]

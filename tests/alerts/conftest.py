@@ -10,12 +10,12 @@ from spine.alerts.transport import Sender
 
 from tests.alerts.leaks import find_leaks
 from tests.alerts.support import Alerts
-from tests.alerts.trying import resolve
+from tests.alerts.transport_support import resolve
 from tests.support.postgres import fresh_database
 from tests.support.receivers import Receiver, receiver
 from tests.support.stack import PrefectStack, api_process
 
-SOON = {
+FAST_RETRIES = {
     # Processes on one database need one key.
     "SPINE_SECRET_KEY": Fernet.generate_key().decode(),
     "SPINE_ALLOW_PRIVATE_ADDRESSES": "true",
@@ -42,7 +42,7 @@ def other_desk() -> Iterator[Receiver]:
 @pytest.fixture(scope="package")
 def sqlite_alerts(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alerts]:
     """Alerts over an API on SQLite."""
-    with api_process(stack.url, stack.home, Path(tmp_path_factory.mktemp("alerts")), **SOON) as api:
+    with api_process(stack.url, stack.home, Path(tmp_path_factory.mktemp("alerts")), **FAST_RETRIES) as api:
         yield Alerts(api)
         assert find_leaks(api) == set()
 
@@ -60,7 +60,7 @@ def postgresql_alerts(
 ) -> Iterator[Alerts]:
     """Alerts over an API on PostgreSQL."""
     folder = Path(tmp_path_factory.mktemp("pg-alerts"))
-    with api_process(stack.url, stack.home, folder, alerts_database, **SOON) as api:
+    with api_process(stack.url, stack.home, folder, alerts_database, **FAST_RETRIES) as api:
         yield Alerts(api)
         assert find_leaks(api) == set()
 

@@ -12,10 +12,10 @@ import pytest
 from spine.alerts import delivery_queue
 from spine.alerts.channels.base import ChannelConfig
 from spine.alerts.channels.webhook import WebhookConfig
-from spine.alerts.delivery_queue import Patience
-from spine.alerts.dispatcher import LANE_WIDTH, MOST_TAKEN, Dispatcher
-from spine.alerts.messages import Notice, Outcome
-from spine.alerts.outbox import NewAlert, raise_alert
+from spine.alerts.delivery_queue import RetryPolicy
+from spine.alerts.dispatcher import LANE_WIDTH, MOST_LEASED, Dispatcher
+from spine.alerts.messages import AlertMessage, Outcome
+from spine.alerts.outbox import AlertEvent, raise_alert
 from spine.database import SessionFactory, make_engine, make_sessions
 from spine.migrations.migrate import upgrade
 from spine.settings import Settings
@@ -36,8 +36,8 @@ class Desk:
         self.at_once = self.most_at_once = 0
         self._quick, self._slowly = quick, slowly
 
-    async def send(self, config: ChannelConfig, notice: Notice, recipient: str | None) -> Outcome:
-        self.sends[notice.delivery_id] += 1
+    async def send(self, config: ChannelConfig, message: AlertMessage, recipient: str | None) -> Outcome:
+        self.sends[message.delivery_id] += 1
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(0 if sum(self.sends.values()) <= self._quick else self._slowly)
@@ -54,7 +54,7 @@ async def _filled(settings: Settings) -> AsyncIterator[SessionFactory]:
         fields = {"channel_type": "webhook", "config": {}, "min_severity": "INFO", "enabled": True}
         session.add(AlertChannel(name="desk", recipients=[None], throttle_minutes=0, **fields))
     for number in range(ALERTS):
-        await raise_alert(made, NewAlert(Severity.ERROR, f"alert {number}", "m", "test", cause=f"test:{number}"))
+        await raise_alert(made, AlertEvent(Severity.ERROR, f"alert {number}", "m", "test", cause=f"test:{number}"))
     yield made
     await engine.dispose()
 
@@ -74,8 +74,8 @@ async def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 async def send_all(sessions: SessionFactory, desk: Desk) -> None:
     """Dispatch until everything is marked as sent."""
     config = WebhookConfig.model_validate({"url": "https://example.com/none"})
-    patience = Patience(3, timedelta(seconds=1))
-    async with Dispatcher(sessions, lambda _: config, desk, patience).dispatching():
+    retry_policy = RetryPolicy(3, timedelta(seconds=1))
+    async with Dispatcher(sessions, lambda _: config, desk, retry_policy).dispatching():
         until = time.monotonic() + 30
         while await count(sessions, AlertDelivery.status == SENT) < ALERTS:
             assert time.monotonic() < until
@@ -104,20 +104,20 @@ async def test_what_waits_too_long_for_a_receiver_that_became_slow_is_given_back
     sessions: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery_queue, "LEASE", timedelta(seconds=2))
-    monkeypatch.setattr(delivery_queue, "LONGEST_TRY", timedelta(seconds=1.4))
+    monkeypatch.setattr(delivery_queue, "LONGEST_ATTEMPT", timedelta(seconds=1.4))
     desk = Desk(quick=ALERTS // 4, slowly=0.3)
     given_back = 0
-    real = delivery_queue._give_back
+    real = delivery_queue._release
 
     async def counted(*arguments: object) -> None:
         nonlocal given_back
         given_back += 1
         await real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(delivery_queue, "_give_back", counted)
+    monkeypatch.setattr(delivery_queue, "_release", counted)
     await send_all(sessions, desk)
     # Of as many as are taken while it is quick, few can be sent before the lease is too short for another try.
-    assert 0 < given_back <= MOST_TAKEN
+    assert 0 < given_back <= MOST_LEASED
     assert set(desk.sends.values()) == {1}
     assert len(desk.sends) == ALERTS
     assert await count(sessions, AlertDelivery.attempt != 1) == 0

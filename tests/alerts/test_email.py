@@ -13,10 +13,10 @@ from spine.alerts.channels.email import EmailConfig
 from spine.alerts.messages import Outcome
 from spine.alerts.transport import Sender
 
-from tests.alerts.conftest import SOON
+from tests.alerts.conftest import FAST_RETRIES
 from tests.alerts.leaks import find_leaks
 from tests.alerts.support import Alerts
-from tests.alerts.trying import NOTICE
+from tests.alerts.transport_support import MESSAGE
 from tests.support.smtp import Mailbox, mail_server
 from tests.support.stack import PrefectStack, api_process
 
@@ -35,7 +35,12 @@ def mail_alerts(
     folder = Path(tmp_path_factory.mktemp("mail"))
     bundle = folder / "ca.pem"
     authority.cert_pem.write_to_path(str(bundle))
-    more = {**SOON, "SSL_CERT_FILE": str(bundle), "DESK_PASSWORD": "sm7p-pa55word", "OLD_PASSWORD": "wr0ng-pa55word"}
+    more = {
+        **FAST_RETRIES,
+        "SSL_CERT_FILE": str(bundle),
+        "DESK_PASSWORD": "sm7p-pa55word",
+        "OLD_PASSWORD": "wr0ng-pa55word",
+    }
     with api_process(stack.url, stack.home, folder / "api", **more) as api:
         yield Alerts(api)
         assert find_leaks(api) == set()
@@ -143,10 +148,10 @@ async def sender() -> AsyncIterator[Sender]:
 
 
 async def tell(sender: Sender, mailbox: Mailbox, **fields: Any) -> Outcome:
-    """Send one notice, whose title has more than one line in it."""
+    """Send one message, whose title has more than one line in it."""
     channel = EmailConfig.model_validate(config(mailbox, **fields))
-    notice = replace(NOTICE, title="Rows are missing\r\nBcc: eve@example.com\r\n\r\nhello")
-    return await sender.send(channel, notice, "a@example.com")
+    message = replace(MESSAGE, title="Rows are missing\r\nBcc: eve@example.com\r\n\r\nhello")
+    return await sender.send(channel, message, "a@example.com")
 
 
 async def test_a_title_makes_no_header(sender: Sender, authority: trustme.CA) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.alerts.conftest import SOON
+from tests.alerts.conftest import FAST_RETRIES
 from tests.alerts.support import Alerts
 from tests.support.receivers import Receiver, receiver
 from tests.support.stack import ADMIN_KEY, PrefectStack, api_process
@@ -52,7 +52,7 @@ def test_of_500_alerts_none_is_lost_whenever_the_process_is_killed(
             running = ExitStack()
             home = tmp_path / "api"
             given = alerts_database if database == "postgresql" else None
-            api = running.enter_context(api_process(stack.url, stack.home, home, given, **SOON))
+            api = running.enter_context(api_process(stack.url, stack.home, home, given, **FAST_RETRIES))
             url[0] = api.url
             running.callback(api.process.kill)
             return running
@@ -110,7 +110,9 @@ def test_several_processes_share_the_work_and_send_nothing_twice(
 ) -> None:
     with receiver() as desk, ExitStack() as processes:
         apis = [
-            processes.enter_context(api_process(stack.url, stack.home, tmp_path / name, alerts_database, **SOON))
+            processes.enter_context(
+                api_process(stack.url, stack.home, tmp_path / name, alerts_database, **FAST_RETRIES)
+            )
             for name in ("one", "two")
         ]
         one, two = Alerts(apis[0]), Alerts(apis[1])

@@ -1,1 +1,1 @@
-"""Alerts: who hears of what, every attempt to tell them, and what raises alerts by itself."""
+"""Alerts: the channels they go to, their deliveries, and the alerts that Spine raises for failed and late runs."""

@@ -1,4 +1,4 @@
-"""Channels: made, read, changed, deleted and tried out."""
+"""Alert channels: create, list, change, delete and test them."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.alerts.channels import CHANNEL_TYPES
 from spine.alerts.channels.base import ChannelConfig
-from spine.alerts.messages import Notice, Outcome
+from spine.alerts.messages import AlertMessage, Outcome
 from spine.alerts.schemas import (
     AlertChannelCreate,
     AlertChannelResponse,
@@ -38,20 +38,20 @@ class ChannelSecrets(SealedConfigs[ChannelConfig]):
             for host in config.hosts():
                 if reason := literal_refusal(host, allow_private):
                     raise BadRequest(
-                        f"The channel's host cannot be used: {reason}.", [FieldError(("body", "config"), reason)]
+                        f"The channel's host is not allowed: {reason}.", [FieldError(("body", "config"), reason)]
                     )
 
         super().__init__("channel", CHANNEL_TYPES, keyring, check)
 
-    def of_channel(self, channel: AlertChannel) -> ChannelConfig:
-        """The configuration of a channel with its secrets, to send with."""
+    def config_of(self, channel: AlertChannel) -> ChannelConfig:
+        """The configuration of a channel with its secrets, for sending."""
         return self.open(channel.channel_type, channel.config)
 
 
 async def create_channel(
     session: AsyncSession, secrets: ChannelSecrets, caller: Caller, body: AlertChannelCreate
 ) -> ActionResponse:
-    """Store a new channel. Raises `BadRequest` for its config and `Conflict` for its name."""
+    """Store a new channel. Raises `BadRequest` for an invalid config and `Conflict` for a name in use."""
     stored, config = secrets.store(body.channel_type.value, body.config, {})
     channel = AlertChannel(
         id=new_id(),
@@ -85,7 +85,7 @@ async def list_channels(
 
 
 def present(channel: AlertChannel) -> AlertChannelResponse:
-    """A channel as clients see it."""
+    """The response for a channel, without its secrets."""
     return AlertChannelResponse(
         id=channel.id,
         name=channel.name,
@@ -105,11 +105,11 @@ def present(channel: AlertChannel) -> AlertChannelResponse:
 
 
 async def find_channel(session: AsyncSession, id_or_name: str, *, to_change: bool = False) -> AlertChannel:
-    """The channel with this id, or else this name. Raises `NotFound`."""
+    """The channel with this id, or else with this name. Raises `NotFound`."""
     found: AlertChannel | None = None
     if id_or_name.isprintable():
-        for mine in (AlertChannel.id == id_or_name.upper(), AlertChannel.name == id_or_name):
-            wanted = select(AlertChannel).where(mine)
+        for condition in (AlertChannel.id == id_or_name.upper(), AlertChannel.name == id_or_name):
+            wanted = select(AlertChannel).where(condition)
             found = found or await session.scalar(wanted.with_for_update() if to_change else wanted)
     if found is None:
         raise NotFound(f"No alert channel has the id or name {id_or_name!r}.")
@@ -119,7 +119,7 @@ async def find_channel(session: AsyncSession, id_or_name: str, *, to_change: boo
 async def update_channel(
     session: AsyncSession, secrets: ChannelSecrets, id_or_name: str, body: AlertChannelUpdate
 ) -> AlertChannelResponse:
-    """Change what was sent. Raises `NotFound`, `BadRequest` for the config and `Conflict` for the name."""
+    """Change the given fields. Raises `NotFound`, `BadRequest` for an invalid config, `Conflict` for a name in use."""
     channel = await find_channel(session, id_or_name, to_change=True)
     sent = body.model_fields_set
     for name, value in body.model_dump(mode="json", include=sent - {"config"}).items():
@@ -133,7 +133,7 @@ async def update_channel(
 
 
 async def delete_channel(session: AsyncSession, id_or_name: str) -> ActionResponse:
-    """Delete a channel; its deliveries stay readable, and those that were not sent yet never will be."""
+    """Delete a channel. Its deliveries stay readable; pending ones fail."""
     channel = await find_channel(session, id_or_name, to_change=True)
     await session.delete(channel)
     await session.flush()
@@ -148,43 +148,44 @@ async def _flush(session: AsyncSession, name: str) -> None:
     try:
         await session.flush()
     except IntegrityError:
-        raise Conflict(f"There is an alert channel named {name!r} already.") from None
+        raise Conflict(f"An alert channel named {name!r} already exists.") from None
 
 
-async def try_channel(
+async def send_test_message(
     channel: AlertChannel, config: ChannelConfig, sender: Sender, caller: Caller
 ) -> ChannelTestResponse:
-    """Send a notice to every receiver of a channel, now, and tell what they answered."""
-    now = utc_now()
-
-    def notice() -> Notice:
-        return Notice(
-            delivery_id=new_id(),
-            alert_id=new_id(),
-            severity=Severity.INFO,
-            title=f"Test of the channel {channel.name}",
-            message=f"{caller.name} asked Spine for this test. Nothing is wrong.",
-            source="spine.test",
-            created_at=now,
-        )
-
+    """Send a test message to every receiver of a channel, now, and return what they answered."""
     recipients = config.receivers()
-    outcomes = await asyncio.gather(*(sender.send(config, notice(), recipient) for recipient in recipients))
-    return _test_answer(channel, recipients, outcomes)
+    outcomes = await asyncio.gather(
+        *(sender.send(config, _test_message(channel, caller), recipient) for recipient in recipients)
+    )
+    return _test_response(channel, recipients, outcomes)
 
 
-def _test_answer(channel: AlertChannel, recipients: list[str | None], outcomes: list[Outcome]) -> ChannelTestResponse:
+def _test_message(channel: AlertChannel, caller: Caller) -> AlertMessage:
+    return AlertMessage(
+        delivery_id=new_id(),
+        alert_id=new_id(),
+        severity=Severity.INFO,
+        title=f"Test of the channel {channel.name}",
+        message=f"{caller.name} requested this test of a channel in Spine. Nothing is wrong.",
+        source="spine.test",
+        created_at=utc_now(),
+    )
+
+
+def _test_response(channel: AlertChannel, recipients: list[str | None], outcomes: list[Outcome]) -> ChannelTestResponse:
     receivers = [
         {"recipient": recipient, "sent": outcome.sent, "status": outcome.status, "reason": outcome.reason}
         for recipient, outcome in zip(recipients, outcomes, strict=True)
     ]
     failed = [outcome for outcome in outcomes if not outcome.sent]
-    told = failed[0] if failed else outcomes[0]
-    message = "The notice was sent." if not failed else f"The notice could not be sent: {told.reason}."
+    shown = failed[0] if failed else outcomes[0]
+    message = "The test message was sent." if not failed else f"The test message could not be sent: {shown.reason}."
     return ChannelTestResponse(
         channel_id=channel.id,
         channel_name=channel.name,
         success=not failed,
         message=message,
-        response={"status": told.status, "reason": told.reason, "receivers": receivers},
+        response={"status": shown.status, "reason": shown.reason, "receivers": receivers},
     )

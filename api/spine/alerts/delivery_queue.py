@@ -1,7 +1,7 @@
-"""Take deliveries out of the database and put back what came of them: leases and marks, in short transactions.
+"""The queue of deliveries in the database: lease what is due, and record the outcomes, in short transactions.
 
-Whoever takes a delivery holds it for a while; should the process die, somebody takes it again when that time is over.
-A mark counts only with the lease that it was taken under.
+A process leases a delivery before it sends it. If the process dies, the lease expires and any process can lease the
+delivery again. An outcome is recorded only while the lease it was sent under is still valid.
 """
 
 import random
@@ -14,8 +14,8 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, CursorResult, Table, bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.alerts.messages import Notice, Outcome
-from spine.alerts.outbox import NewAlert, put_alert
+from spine.alerts.messages import AlertMessage, Outcome
+from spine.alerts.outbox import AlertEvent, put_alert
 from spine.alerts.transport import SECONDS_TO_SEND
 from spine.database import SessionFactory, reading, transaction
 from spine.severity import Severity
@@ -23,56 +23,56 @@ from spine.tables.alerts import FAILED, PENDING, SENT, Alert, AlertChannel, Aler
 from spine.tables.base import new_id, utc_now
 from spine.text import storable
 
-# Twice as long as a try takes at the most.
+# Twice as long as an attempt can take.
 LEASE = timedelta(seconds=20)
-LONGEST_TRY = timedelta(seconds=SECONDS_TO_SEND)
+LONGEST_ATTEMPT = timedelta(seconds=SECONDS_TO_SEND)
 LONGEST_DELAY = timedelta(minutes=30)
 LONGEST_ERROR = 500
-# A channel that failed as often in a row is reported to the others.
+# When a channel has failed this often in a row, the other channels are alerted.
 FAILURES_TO_REPORT = 10
-# Alerts of Spine about its own channels; when they cannot be delivered, nothing more is said.
+# The source of alerts about Spine's own channels. When one of these cannot be delivered, no further alert is raised.
 OWN_SOURCE = "spine.alerts"
 _DELIVERIES = cast("Table", AlertDelivery.__table__)
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A delivery under lease, with all that is needed to send it."""
+class LeasedDelivery:
+    """A delivery that this process has leased, with everything needed to send it."""
 
     channel: AlertChannel
     delivery: AlertDelivery
-    notice: Notice
+    message: AlertMessage
 
-    def lease_outlasts_a_try(self) -> bool:
-        """Whether it can still be sent before somebody else takes it."""
-        return self.delivery.due_at is not None and utc_now() + LONGEST_TRY <= self.delivery.due_at
+    def lease_outlasts_an_attempt(self) -> bool:
+        """Whether an attempt that begins now ends before the lease expires."""
+        return self.delivery.due_at is not None and utc_now() + LONGEST_ATTEMPT <= self.delivery.due_at
 
 
-# What comes of a delivery that was taken and not sent.
-GIVEN_BACK = Outcome(sent=False, reason="given back")
+# The outcome of a delivery whose lease is released without an attempt to send it.
+RELEASED = Outcome(sent=False, reason="released")
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How often a delivery is tried, and how long to wait after the first failure; the wait doubles each time."""
+class RetryPolicy:
+    """How many attempts a delivery gets, and the wait after the first failure; the wait doubles each time."""
 
     attempts: int
     first_delay: timedelta
 
     def delay(self, attempt: int, retry_after: float | None) -> timedelta | None:
-        """How long to wait after this many attempts; None when it was the last one.
+        """How long to wait after this many attempts; None after the last one.
 
-        Half of it is by chance, so that what failed together does not come back together.
+        Half of the wait is random, so that deliveries that failed together are not retried together.
         """
         if attempt >= self.attempts:
             return None
         whole = min(LONGEST_DELAY, self.first_delay * int(2 ** min(attempt - 1, 20)))
-        delay = whole * random.uniform(0.5, 1)  # noqa: S311 - nobody gains from guessing it
+        delay = whole * random.uniform(0.5, 1)  # noqa: S311 - not used for security
         return max(delay, timedelta(seconds=retry_after or 0))
 
 
 async def due_channels(sessions: SessionFactory, busy: Collection[str]) -> Sequence[AlertChannel]:
-    """The enabled channels that something is due for, without the busy ones."""
+    """The enabled channels that have due deliveries, without the `busy` ones."""
     due = exists().where(_is_due(AlertChannel.id, utc_now()))
     wanted = select(AlertChannel).where(AlertChannel.enabled, AlertChannel.id.not_in(busy), due)
     async with reading(sessions) as session:
@@ -83,25 +83,25 @@ def _is_due(channel_id: Any, now: datetime) -> Any:
     return (AlertDelivery.channel_id == channel_id) & (AlertDelivery.status == PENDING) & (AlertDelivery.due_at <= now)
 
 
-async def take(sessions: SessionFactory, channel: AlertChannel, most: int) -> list[Taken]:
-    """Lease the deliveries that are due for a channel, the longest due first; other processes skip them."""
+async def lease_due(sessions: SessionFactory, channel: AlertChannel, limit: int) -> list[LeasedDelivery]:
+    """Lease up to `limit` due deliveries of a channel, the longest due first; other processes skip them."""
     now = utc_now()
     wanted = select(AlertDelivery.id).where(_is_due(channel.id, now)).order_by(AlertDelivery.due_at, AlertDelivery.id)
-    # Materialised, so that the limit is applied once whatever plan the database chooses.
-    due = wanted.limit(most).with_for_update(skip_locked=True).cte("due")
+    # Materialised, so that the limit is applied once, whatever plan the database chooses.
+    due = wanted.limit(limit).with_for_update(skip_locked=True).cte("due")
     lease = {"lease": new_id(), "due_at": now + LEASE, "attempt": AlertDelivery.attempt + 1, "attempted_at": now}
-    taking = (
+    leasing = (
         update(AlertDelivery).where(AlertDelivery.id.in_(select(due.c.id))).values(**lease).returning(AlertDelivery)
     )
     async with transaction(sessions) as session:
-        taken = (await session.scalars(taking, execution_options={"synchronize_session": False})).all()
-        ids = {delivery.alert_id for delivery in taken}
+        leased = (await session.scalars(leasing, execution_options={"synchronize_session": False})).all()
+        ids = {delivery.alert_id for delivery in leased}
         alerts = {one.id: one for one in await session.scalars(select(Alert).where(Alert.id.in_(ids)))}
-    return [Taken(channel, delivery, _notice(alerts[delivery.alert_id], delivery)) for delivery in taken]
+    return [LeasedDelivery(channel, delivery, _message(alerts[delivery.alert_id], delivery)) for delivery in leased]
 
 
-def _notice(alert: Alert, delivery: AlertDelivery) -> Notice:
-    return Notice(
+def _message(alert: Alert, delivery: AlertDelivery) -> AlertMessage:
+    return AlertMessage(
         delivery_id=delivery.id,
         alert_id=alert.id,
         severity=Severity(alert.severity),
@@ -118,36 +118,36 @@ def _notice(alert: Alert, delivery: AlertDelivery) -> Notice:
     )
 
 
-async def mark(
-    sessions: SessionFactory, outcomes: Sequence[tuple[Taken, Outcome, datetime]], patience: Patience
+async def record_outcomes(
+    sessions: SessionFactory, outcomes: Sequence[tuple[LeasedDelivery, Outcome, datetime]], retry_policy: RetryPolicy
 ) -> None:
-    """Write down what came of deliveries, how their channels fare, and what that is worth an alert for."""
-    # In one order of channels, so that two processes that mark at once do not wait for each other in a circle.
+    """Record the outcomes of deliveries, update the health of their channels, and raise alerts about failures."""
+    # Always in the same order of channels, so that two processes that record at once cannot deadlock.
     ordered = sorted(outcomes, key=lambda one: (one[0].channel.id, one[2]))
     async with transaction(sessions) as session:
         for (_, sent), same in groupby(ordered, key=lambda one: (one[0].channel.id, one[1].sent)):
             if sent:
-                await _mark_sent(session, [(taken, ended_at) for taken, _, ended_at in same])
+                await _record_sent(session, [(leased, ended_at) for leased, _, ended_at in same])
                 continue
-            for taken, outcome, ended_at in same:
-                if outcome is GIVEN_BACK:
-                    await _give_back(session, taken, ended_at)
+            for leased, outcome, ended_at in same:
+                if outcome is RELEASED:
+                    await _release(session, leased, ended_at)
                 else:
-                    await _mark_failed(session, taken, outcome, ended_at, patience)
+                    await _record_failed(session, leased, outcome, ended_at, retry_policy)
 
 
-def _mine(taken: Taken) -> tuple[ColumnElement[bool], ...]:
+def _still_leased(leased: LeasedDelivery) -> tuple[ColumnElement[bool], ...]:
     return (
-        AlertDelivery.id == taken.delivery.id,
-        AlertDelivery.lease == taken.delivery.lease,
+        AlertDelivery.id == leased.delivery.id,
+        AlertDelivery.lease == leased.delivery.lease,
         AlertDelivery.status == PENDING,
     )
 
 
-async def _mark_sent(session: AsyncSession, sent: Sequence[tuple[Taken, datetime]]) -> None:
-    """Mark deliveries to one channel, all in one statement."""
+async def _record_sent(session: AsyncSession, sent: Sequence[tuple[LeasedDelivery, datetime]]) -> None:
+    """Record the deliveries sent to one channel, all in one statement."""
     closed = {"status": SENT, "due_at": None, "next_retry_at": None, "error": None}
-    marking = (
+    recording = (
         update(_DELIVERIES)
         .where(_DELIVERIES.c.id == bindparam("its_id"), _DELIVERIES.c.lease == bindparam("its_lease"))
         .where(_DELIVERIES.c.status == PENDING)
@@ -155,71 +155,75 @@ async def _mark_sent(session: AsyncSession, sent: Sequence[tuple[Taken, datetime
     )
     rows = [
         {
-            "its_id": taken.delivery.id,
-            "its_lease": taken.delivery.lease,
+            "its_id": leased.delivery.id,
+            "its_lease": leased.delivery.lease,
             "ended_at": ended_at,
-            "took_ms": round((ended_at - taken.delivery.created_at).total_seconds() * 1000),
+            "took_ms": round((ended_at - leased.delivery.created_at).total_seconds() * 1000),
         }
-        for taken, ended_at in sent
+        for leased, ended_at in sent
     ]
-    await session.execute(marking, rows)
-    taken, ended_at = sent[-1]
+    await session.execute(recording, rows)
+    leased, ended_at = sent[-1]
     healthy = {"last_success_at": ended_at, "consecutive_failures": 0}
-    await session.execute(update(AlertChannel).where(AlertChannel.id == taken.channel.id).values(**healthy))
+    await session.execute(update(AlertChannel).where(AlertChannel.id == leased.channel.id).values(**healthy))
 
 
-async def _give_back(session: AsyncSession, taken: Taken, now: datetime) -> None:
+async def _release(session: AsyncSession, leased: LeasedDelivery, now: datetime) -> None:
     again = {"due_at": now, "lease": None, "attempt": AlertDelivery.attempt - 1}
-    await session.execute(update(AlertDelivery).where(*_mine(taken)).values(**again))
+    await session.execute(update(AlertDelivery).where(*_still_leased(leased)).values(**again))
 
 
-async def _mark_failed(
-    session: AsyncSession, taken: Taken, outcome: Outcome, ended_at: datetime, patience: Patience
+async def _record_failed(
+    session: AsyncSession, leased: LeasedDelivery, outcome: Outcome, ended_at: datetime, retry_policy: RetryPolicy
 ) -> None:
-    delay = None if outcome.permanent else patience.delay(taken.delivery.attempt, outcome.retry_after)
+    delay = None if outcome.permanent else retry_policy.delay(leased.delivery.attempt, outcome.retry_after)
     retry_at = None if delay is None else ended_at + delay
-    # Whatever a receiver says, the database must take it: a refused mark would hold up all other deliveries.
-    error = storable(outcome.reason or "the receiver did not say why")[:LONGEST_ERROR]
+    # The reason must be storable whatever a receiver sends: an update that fails would block all other deliveries.
+    error = storable(outcome.reason or "the receiver gave no reason")[:LONGEST_ERROR]
     values = {"status": PENDING if retry_at else FAILED, "due_at": retry_at, "next_retry_at": retry_at, "error": error}
-    done = await session.execute(update(AlertDelivery).where(*_mine(taken)).values(**values))
+    done = await session.execute(update(AlertDelivery).where(*_still_leased(leased)).values(**values))
     if cast("CursorResult[Any]", done).rowcount == 0:
         return
-    await _note_failure(session, taken, outcome, ended_at)
+    await _count_failure(session, leased, outcome, ended_at)
     if retry_at is None:
-        await _given_up(session, taken, error)
+        await _abandon(session, leased, error)
 
 
-async def _note_failure(session: AsyncSession, taken: Taken, outcome: Outcome, ended_at: datetime) -> None:
+async def _count_failure(session: AsyncSession, leased: LeasedDelivery, outcome: Outcome, ended_at: datetime) -> None:
     failures = await session.scalar(
         update(AlertChannel)
-        .where(AlertChannel.id == taken.channel.id)
+        .where(AlertChannel.id == leased.channel.id)
         .values(last_failure_at=ended_at, consecutive_failures=AlertChannel.consecutive_failures + 1)
         .returning(AlertChannel.consecutive_failures)
     )
     if failures == FAILURES_TO_REPORT:
-        title = f"The alert channel {taken.channel.name} fails"
-        message = f"The last {failures} attempts to send to it failed, most lately with: {outcome.reason}."
-        cause = f"channel-fails:{taken.delivery.id}:{taken.delivery.attempt}"
-        await _tell_others(session, taken, title, message, cause)
+        title = f"The alert channel {leased.channel.name} is failing"
+        message = f"The last {failures} attempts to send to it failed. The latest reason: {outcome.reason}."
+        cause = f"channel-fails:{leased.delivery.id}:{leased.delivery.attempt}"
+        await _alert_other_channels(session, leased, title, message, cause)
 
 
-async def _given_up(session: AsyncSession, taken: Taken, error: str) -> None:
-    """Nobody heard of this alert here, so the next one like it is not held back; and others hear that it is so."""
-    alert = await session.get_one(Alert, taken.delivery.alert_id)
-    key_hash = NewAlert(
+async def _abandon(session: AsyncSession, leased: LeasedDelivery, error: str) -> None:
+    """End the throttling that this alert began, as it never arrived, and alert the other channels."""
+    alert = await session.get_one(Alert, leased.delivery.alert_id)
+    key_hash = AlertEvent(
         Severity(alert.severity), alert.title, "", alert.source, "", domain=alert.domain, dedup_key=alert.dedup_key
     ).key_hash
-    mine = (AlertThrottle.channel_id == taken.channel.id, AlertThrottle.key_hash == key_hash)
+    mine = (AlertThrottle.channel_id == leased.channel.id, AlertThrottle.key_hash == key_hash)
     await session.execute(update(AlertThrottle).where(*mine).values(quiet_until=utc_now()))
     if alert.source == OWN_SOURCE:
         return
-    title = f"An alert could not be sent to {taken.channel.name}"
-    message = f"{alert.title!r} was given up after {taken.delivery.attempt} attempts: {error}."
-    # At most one an hour for a channel: a dead one would otherwise double every alert.
-    cause = f"undelivered:{taken.channel.id}:{utc_now():%Y-%m-%dT%H}"
-    await _tell_others(session, taken, title, message, cause)
+    title = f"An alert could not be sent to {leased.channel.name}"
+    attempts = leased.delivery.attempt
+    message = f"{alert.title!r} was abandoned after {attempts} {'attempt' if attempts == 1 else 'attempts'}: {error}."
+    # At most one an hour for each channel: a dead channel would otherwise double every alert.
+    cause = f"undelivered:{leased.channel.id}:{utc_now():%Y-%m-%dT%H}"
+    await _alert_other_channels(session, leased, title, message, cause)
 
 
-async def _tell_others(session: AsyncSession, taken: Taken, title: str, message: str, cause: str) -> None:
-    new = NewAlert(Severity.ERROR, title, message, OWN_SOURCE, cause, details={"channel_id": taken.channel.id})
-    await put_alert(session, new, lambda channel: channel.id != taken.channel.id)
+async def _alert_other_channels(
+    session: AsyncSession, leased: LeasedDelivery, title: str, message: str, cause: str
+) -> None:
+    details = {"channel_id": leased.channel.id}
+    event = AlertEvent(Severity.ERROR, title, message, OWN_SOURCE, cause, details=details)
+    await put_alert(session, event, lambda channel: channel.id != leased.channel.id)

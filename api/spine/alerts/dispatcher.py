@@ -1,8 +1,8 @@
-"""The dispatcher: sends what is due, in every API process, however the deliveries came into the database.
+"""The dispatcher of each API process: it sends the deliveries that are due, whichever process stored them.
 
-Each channel has a lane of its own, so that a dead or slow one delays no other: only so many of its deliveries are in
-flight at once, and only one while it fails. While its receiver is quick, more are taken at once than are in flight, as
-a transaction costs more than a send.
+Each channel has its own lane, so that a dead or slow channel does not delay the others: the number of its deliveries in
+flight is limited, and only one is in flight while the channel fails. While its receiver is quick, more deliveries are
+leased at once than are in flight, because a transaction costs more than a send.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from typing import Protocol
 import structlog
 
 from spine.alerts.channels.base import ChannelConfig
-from spine.alerts.delivery_queue import GIVEN_BACK, Patience, Taken, due_channels, mark, take
-from spine.alerts.messages import Notice, Outcome
+from spine.alerts.delivery_queue import RELEASED, LeasedDelivery, RetryPolicy, due_channels, lease_due, record_outcomes
+from spine.alerts.messages import AlertMessage, Outcome
 from spine.background import repeat
 from spine.database import SessionFactory
 from spine.errors import SpineError
@@ -27,73 +27,74 @@ from spine.tables.base import utc_now
 
 log = structlog.get_logger("spine.alerts")
 
-SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_POLLS = 0.5
 SECONDS_AFTER_AN_ERROR = 2.0
-# Sends that are under way when the process stops get this long to be marked; later ones are sent again by somebody.
+# Sends in flight when the process stops get this long to be recorded; a process sends the others again later.
 SECONDS_TO_STOP = 0.5
 LANE_WIDTH = 8
 FAILURES_TO_NARROW = 3
-# A receiver that answers within this time has at most so many deliveries taken for it, in flight or waiting.
+# A receiver that answers within this time has up to MOST_LEASED deliveries leased, in flight or waiting.
 SECONDS_OF_A_QUICK_SEND = 0.25
-MOST_TAKEN = 64
-
+MOST_LEASED = 64
 
 OpenConfig = Callable[[AlertChannel], ChannelConfig]
 
 
-class Sends(Protocol):
-    """Tells one receiver of one alert; never raises for what the receiver does."""
+class MessageSender(Protocol):
+    """Sends a message to a receiver. A failure of the receiver is an outcome, not an exception."""
 
-    async def send(self, config: ChannelConfig, notice: Notice, recipient: str | None) -> Outcome:
-        """Try once, within a bounded time."""
+    async def send(self, config: ChannelConfig, message: AlertMessage, recipient: str | None) -> Outcome:
+        """Make one attempt, within a bounded time."""
         ...
 
 
 class Lane:
-    """What one channel has under way."""
+    """The deliveries of one channel that are leased and in flight."""
 
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
-        self.gate = asyncio.Semaphore(LANE_WIDTH)
+        self.slots = asyncio.Semaphore(LANE_WIDTH)
         self._is_quick = False
 
     @property
     def width(self) -> int:
-        """How many deliveries are taken at the most."""
-        return MOST_TAKEN if self._is_quick else LANE_WIDTH
+        """The most deliveries that may be leased at once."""
+        return MOST_LEASED if self._is_quick else LANE_WIDTH
 
     @property
     def is_full(self) -> bool:
-        """Whether it is not worth a transaction to take more."""
+        """Whether leasing more is not worth a transaction yet."""
         return len(self.tasks) > self.width // 2
 
-    def note(self, seconds: float) -> None:
-        """Learn from how long a send took."""
+    def record_duration(self, seconds: float) -> None:
+        """Adapt the width to how long a send took."""
         self._is_quick = seconds <= SECONDS_OF_A_QUICK_SEND
 
 
 class Dispatcher:
     """Sends deliveries for one API process."""
 
-    def __init__(self, sessions: SessionFactory, open_config: OpenConfig, sender: Sends, patience: Patience) -> None:
+    def __init__(
+        self, sessions: SessionFactory, open_config: OpenConfig, sender: MessageSender, retry_policy: RetryPolicy
+    ) -> None:
         self._sessions = sessions
         self._open_config = open_config
         self._sender = sender
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._something_due = asyncio.Event()
         self._lanes: dict[str, Lane] = defaultdict(Lane)
-        self._ended: asyncio.Queue[tuple[Taken, Outcome, datetime]] = asyncio.Queue()
+        self._finished: asyncio.Queue[tuple[LeasedDelivery, Outcome, datetime]] = asyncio.Queue()
         self._log_throttle = LogThrottle("dispatcher")
 
     def wake(self) -> None:
-        """Look now for what is due; without it, it is found half a second later."""
+        """Look for due deliveries now, instead of at the next poll half a second later."""
         self._something_due.set()
 
     @asynccontextmanager
     async def dispatching(self) -> AsyncIterator[None]:
-        """Send in the background for as long as the block lasts."""
+        """Send deliveries in the background while the block runs."""
         filling = asyncio.create_task(repeat(self._fill_lanes, self._log_throttle, SECONDS_AFTER_AN_ERROR))
-        marking = asyncio.create_task(repeat(self._mark_ended, self._log_throttle, SECONDS_AFTER_AN_ERROR))
+        recording = asyncio.create_task(repeat(self._record_finished, self._log_throttle, SECONDS_AFTER_AN_ERROR))
         try:
             yield
         finally:
@@ -101,9 +102,9 @@ class Dispatcher:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SECONDS_TO_STOP):
                     await asyncio.gather(*(task for lane in self._lanes.values() for task in lane.tasks))
-                    await self._ended.join()
-            marking.cancel()
-            await asyncio.wait([filling, marking], timeout=SECONDS_TO_STOP)
+                    await self._finished.join()
+            recording.cancel()
+            await asyncio.wait([filling, recording], timeout=SECONDS_TO_STOP)
 
     async def _fill_lanes(self) -> None:
         self._something_due.clear()
@@ -112,57 +113,57 @@ class Dispatcher:
             lane = self._lanes[channel.id]
             width = 1 if channel.consecutive_failures >= FAILURES_TO_NARROW else lane.width
             free = width - len(lane.tasks)
-            for taken in await take(self._sessions, channel, free) if free > 0 else []:
-                self._start(taken)
+            for leased in await lease_due(self._sessions, channel, free) if free > 0 else []:
+                self._start(leased)
         with suppress(TimeoutError):
-            async with asyncio.timeout(SECONDS_BETWEEN_LOOKS):
+            async with asyncio.timeout(SECONDS_BETWEEN_POLLS):
                 await self._something_due.wait()
 
-    def _start(self, taken: Taken) -> None:
-        lane = self._lanes[taken.channel.id]
-        task = asyncio.create_task(self._send_in(lane, taken))
+    def _start(self, leased: LeasedDelivery) -> None:
+        lane = self._lanes[leased.channel.id]
+        task = asyncio.create_task(self._send_in(lane, leased))
         lane.tasks.add(task)
 
-        def leave(done: asyncio.Task[None]) -> None:
+        def on_done(done: asyncio.Task[None]) -> None:
             lane.tasks.discard(done)
             if not lane.is_full:
                 self.wake()
 
-        task.add_done_callback(leave)
+        task.add_done_callback(on_done)
 
-    async def _send_in(self, lane: Lane, taken: Taken) -> None:
-        async with lane.gate:
-            if not taken.lease_outlasts_a_try():
-                # Its receiver has become slow; whoever is next to take it sends it.
-                self._ended.put_nowait((taken, GIVEN_BACK, utc_now()))
+    async def _send_in(self, lane: Lane, leased: LeasedDelivery) -> None:
+        async with lane.slots:
+            if not leased.lease_outlasts_an_attempt():
+                # The receiver has become slow. The delivery is sent under a later lease.
+                self._finished.put_nowait((leased, RELEASED, utc_now()))
                 return
             began = time.monotonic()
-            await self._send(taken)
-            lane.note(time.monotonic() - began)
+            await self._send(leased)
+            lane.record_duration(time.monotonic() - began)
 
-    async def _send(self, taken: Taken) -> None:
+    async def _send(self, leased: LeasedDelivery) -> None:
         try:
-            config = self._open_config(taken.channel)
-            outcome = await self._sender.send(config, taken.notice, taken.delivery.recipient)
+            config = self._open_config(leased.channel)
+            outcome = await self._sender.send(config, leased.message, leased.delivery.recipient)
         except SpineError as error:
             outcome = Outcome(sent=False, reason=error.detail)
         except Exception as error:
-            # A defect of ours must not lose the delivery, nor may its words, which can hold a secret, be stored.
-            log.error("delivery_broke", delivery_id=taken.delivery.id, kind=type(error).__name__)
+            # A defect in Spine must not lose the delivery. The error's text is not stored: it can contain a secret.
+            log.error("delivery_error", delivery_id=leased.delivery.id, kind=type(error).__name__)
             outcome = Outcome(sent=False, reason=f"Spine could not send it ({type(error).__name__})")
-        self._ended.put_nowait((taken, outcome, utc_now()))
+        self._finished.put_nowait((leased, outcome, utc_now()))
 
-    async def _mark_ended(self) -> None:
-        """Mark all that has ended in one transaction, again and again until the database takes it."""
-        ended = [await self._ended.get()]
-        while not self._ended.empty():
-            ended.append(self._ended.get_nowait())
+    async def _record_finished(self) -> None:
+        """Record all finished sends in one transaction, repeated until the database accepts it."""
+        finished = [await self._finished.get()]
+        while not self._finished.empty():
+            finished.append(self._finished.get_nowait())
         try:
-            await mark(self._sessions, ended, self._patience)
+            await record_outcomes(self._sessions, finished, self._retry_policy)
         except BaseException:
-            for one in ended:
-                self._ended.put_nowait(one)
+            for one in finished:
+                self._finished.put_nowait(one)
             raise
         finally:
-            for _ in ended:
-                self._ended.task_done()
+            for _ in finished:
+                self._finished.task_done()

@@ -1,11 +1,11 @@
-"""Runs that should have begun a while ago: nobody took them, so nobody else tells."""
+"""Alerts for late runs: runs that were due a while ago and that no worker has started."""
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from sqlalchemy import select
 
-from spine.alerts.outbox import NewAlert, raise_alert
+from spine.alerts.outbox import AlertEvent, raise_alert
 from spine.database import SessionFactory, reading
 from spine.prefect.client import Deployment, FlowRun, Prefect
 from spine.prefect.filters import RunFilter
@@ -15,24 +15,24 @@ from spine.tables.base import utc_now
 from spine.tables.run_history import FollowerCursor
 from spine.workflows.labels import SILENCING_TAG, domain_of, severity_of
 
-LONGEST_TIME_BETWEEN_LOOKS = timedelta(seconds=15)
+LONGEST_TIME_BETWEEN_POLLS = timedelta(seconds=15)
 
 
 class LateRuns:
-    """A chore of the follower: raise an alert for each run that is late by more than `late`, once."""
+    """A chore of the follower: raise one alert for each run that is late by more than `late`."""
 
     def __init__(self, late: timedelta, wake: Callable[[], None]) -> None:
         self._late = late
         self._wake = wake
-        self._next_look = utc_now()
+        self._next_poll = utc_now()
 
     async def run(self, prefect: Prefect, sessions: SessionFactory) -> None:
-        """Look for late runs, from time to time."""
+        """Look for late runs, if the time for the next poll has come."""
         now = utc_now()
-        if now < self._next_look:
+        if now < self._next_poll:
             return
-        self._next_look = now + min(LONGEST_TIME_BETWEEN_LOOKS, self._late / 2)
-        late = await self._new_ones(prefect, sessions)
+        self._next_poll = now + min(LONGEST_TIME_BETWEEN_POLLS, self._late / 2)
+        late = await self._unreported(prefect, sessions)
         deployments = await prefect.deployments_by_id(list({run.deployment_id for run in late if run.deployment_id}))
         flows = await prefect.flows_by_id(list({run.flow_id for run in late}))
         for run in late:
@@ -42,8 +42,8 @@ class LateRuns:
                 await raise_alert(sessions, _alert(run, flow.name, deployment, prefect.ui_url))
                 self._wake()
 
-    async def _new_ones(self, prefect: Prefect, sessions: SessionFactory) -> Sequence[FlowRun]:
-        """The runs that are late and that nobody was told of; what was late before Spine was there is history."""
+    async def _unreported(self, prefect: Prefect, sessions: SessionFactory) -> Sequence[FlowRun]:
+        """The late runs without an alert. Runs that were due before Spine was first started do not count."""
         async with reading(sessions) as session:
             of_runs = FollowerCursor.name == CURSOR
             since = await session.scalar(select(FollowerCursor.alerts_since).where(of_runs))
@@ -52,26 +52,26 @@ class LateRuns:
         if since is None or since > until:
             return []
         found = await prefect.all_runs(waiting.between("expected_start_time", since=since, until=until))
-        # One that began before waits for its next try.
+        # A run that began earlier is waiting for a retry, and is not late.
         late = {_cause(run): run for run in found if run.run_count == 0}
         async with reading(sessions) as session:
-            told = set(await session.scalars(select(Alert.cause).where(Alert.cause.in_(list(late)))))
-        return [run for cause, run in late.items() if cause not in told]
+            reported = set(await session.scalars(select(Alert.cause).where(Alert.cause.in_(list(late)))))
+        return [run for cause, run in late.items() if cause not in reported]
 
 
 def _cause(run: FlowRun) -> str:
     return f"run-late:{run.id}"
 
 
-def _alert(run: FlowRun, workflow: str, deployment: Deployment, ui_url: str | None) -> NewAlert:
+def _alert(run: FlowRun, workflow: str, deployment: Deployment, ui_url: str | None) -> AlertEvent:
     due = run.expected_start_time
     link = f"{ui_url}/runs/flow-run/{run.id}" if ui_url else None
-    told = [f"Run {run.name} of {deployment.name} was due at {due:%Y-%m-%d %H:%M:%S} UTC and has not begun."]
-    told.append(f"It waits for a worker of the pool {deployment.work_pool_name}.")
-    return NewAlert(
+    lines = [f"Run {run.name} of {deployment.name} was due at {due:%Y-%m-%d %H:%M:%S} UTC and has not started."]
+    lines.append(f"It is waiting for a worker of the pool {deployment.work_pool_name}.")
+    return AlertEvent(
         severity=severity_of(deployment.tags),
         title=f"{workflow} is late",
-        message="\n".join([*told, *([link] if link else [])]),
+        message="\n".join([*lines, *([link] if link else [])]),
         source=workflow,
         cause=_cause(run),
         domain=domain_of(deployment.tags) or domain_of(run.tags),

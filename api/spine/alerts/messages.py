@@ -1,4 +1,4 @@
-"""What a receiver is told of an alert, and what came of telling it."""
+"""The message that a receiver gets about an alert, and the outcome of one attempt to send it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from spine.severity import Severity
 
 
 @dataclass(frozen=True)
-class Notice:
-    """One alert on its way to one receiver; `delivery_id` is the idempotency key, the same at every try."""
+class AlertMessage:
+    """One alert for one receiver; `delivery_id` is the idempotency key, the same at every attempt."""
 
     delivery_id: str
     alert_id: str
@@ -24,33 +24,34 @@ class Notice:
     execution_id: str | None = None
     error_category: str | None = None
     metadata: Mapping[str, Any] | None = None
-    # How many alerts like this one were held back since the last one that was sent.
+    # How many alerts with the same key were throttled since the last one that was sent.
     held_back: int = 0
 
     @property
     def headline(self) -> str:
-        """One line: how bad it is and what it is."""
+        """One line: the severity and the title."""
         return f"[{self.severity}] {self.title}"
 
     @property
     def text(self) -> str:
-        """The message and what places it, as plain text of several lines."""
-        facts = {
+        """The message and where it comes from, as plain text of several lines."""
+        fields = {
             "Source": self.source,
             "Domain": self.domain,
             "Run": self.run_id,
             "Category": self.error_category,
-            "Held back": f"{self.held_back} more of the same since the last notice" if self.held_back else None,
+            "Throttled": f"{self.held_back} more since the last message" if self.held_back else None,
         }
-        lines = [f"{name}: {value}" for name, value in facts.items() if value]
+        lines = [f"{name}: {value}" for name, value in fields.items() if value]
         return "\n".join([self.message, "", *lines])
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one try: the receiver's status (HTTP or SMTP) and its reason, without secrets.
+    """The outcome of one attempt: the receiver's status (HTTP or SMTP) and its reason, without secrets.
 
-    `permanent` means that another try cannot help; `retry_after` is the receiver's wish in seconds.
+    `permanent` means that another attempt cannot succeed; `retry_after` is the wait that the receiver requests, in
+    seconds.
     """
 
     sent: bool

@@ -1,6 +1,6 @@
-"""Store an alert together with the promise to tell each receiver of it: both are there, or neither is.
+"""The outbox: store an alert and its deliveries, one for each receiver, in one transaction.
 
-Nothing is sent here. Whoever runs the dispatcher, in whatever process, finds the deliveries in the database.
+Nothing is sent here. The dispatcher of any API process finds the deliveries in the database.
 """
 
 import json
@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from ulid import ULID
 
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading, transaction
 from spine.severity import Severity
 from spine.tables.alerts import PENDING, THROTTLED, Alert, AlertChannel, AlertDelivery, AlertThrottle
 from spine.tables.base import utc_now
@@ -25,8 +25,8 @@ from spine.text import storable
 
 
 @dataclass(frozen=True)
-class NewAlert:
-    """An alert before it is stored; `cause` names what raised it, once and for all."""
+class AlertEvent:
+    """An event that raises an alert. `cause` identifies the event: one cause raises one alert."""
 
     severity: Severity
     title: str
@@ -46,7 +46,7 @@ class NewAlert:
 
     @property
     def key_hash(self) -> str:
-        """What is the same for alerts that say the same, as SHA-256 in hex."""
+        """The key for throttling, as SHA-256 in hex: alerts with the same key count as the same alert."""
         key = self.dedup_key
         if key is None:
             key = json.dumps([self.source, self.title, self.severity.value, self.domain])
@@ -54,66 +54,67 @@ class NewAlert:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A stored alert and how many receivers will be told; `is_new` is false when its cause had raised it before."""
+class StoredAlert:
+    """A stored alert and the number of its receivers; `is_new` is false if its cause raised it earlier."""
 
     id: str
     is_new: bool = True
-    promised: int = 0
+    receivers: int = 0
     throttled: int = 0
 
     @property
     def summary(self) -> str:
-        """What was done, as one sentence."""
+        """The result as one sentence."""
         if not self.is_new:
-            return "The alert was accepted before."
-        told = f"{self.promised} {'receiver is' if self.promised == 1 else 'receivers are'} told of it"
-        held_back = f", {self.throttled} held back" if self.throttled else ""
-        return f"The alert was accepted; {told}{held_back}."
+            return "The alert was accepted earlier."
+        queued = f"{self.receivers} {'delivery' if self.receivers == 1 else 'deliveries'} queued"
+        throttled = f", {self.throttled} throttled" if self.throttled else ""
+        return f"The alert was accepted: {queued}{throttled}."
 
 
 ChannelFilter = Callable[[AlertChannel], bool]
 
 
-async def raise_alert(sessions: SessionFactory, new: NewAlert) -> Stored:
-    """Store an alert in a transaction of its own, once for each `cause`. Raises `DatabaseUnavailable`."""
-    with database_errors():
-        try:
-            async with sessions.begin() as session:
-                return await put_alert(session, new)
-        except IntegrityError:
-            # Somebody else met the same cause at the same moment.
-            async with sessions() as session:
-                if (known := await _known(session, new.cause)) is None:
-                    raise
-                return known
+async def raise_alert(sessions: SessionFactory, event: AlertEvent) -> StoredAlert:
+    """Store an alert in its own transaction, once for each `cause`. Raises `DatabaseUnavailable`."""
+    try:
+        async with transaction(sessions) as session:
+            return await put_alert(session, event)
+    except IntegrityError:
+        # Another process stored the same cause at the same moment.
+        async with reading(sessions) as session:
+            if (existing := await _find_existing(session, event.cause)) is None:
+                raise
+            return existing
 
 
-async def put_alert(session: AsyncSession, new: NewAlert, goes_to: ChannelFilter | None = None) -> Stored:
-    """Store an alert and its deliveries in the caller's transaction, unless its cause has raised one before.
+async def put_alert(
+    session: AsyncSession, event: AlertEvent, channel_filter: ChannelFilter | None = None
+) -> StoredAlert:
+    """Store an alert and its deliveries in the caller's transaction, unless its cause raised one earlier.
 
-    Without `goes_to`, the channels decide by severity and domain, and hold back what they were told a moment ago; with
-    it, they are told in any case.
+    Without `channel_filter`, it goes to the channels that accept its severity and domain, each of which may throttle
+    it. With `channel_filter`, it goes to the channels that the filter selects, unthrottled.
     """
-    if (known := await _known(session, new.cause)) is not None:
-        return known
+    if (existing := await _find_existing(session, event.cause)) is not None:
+        return existing
     now = utc_now()
-    alert = _alert(new, now)
+    alert = _alert(event, now)
     session.add(alert)
-    # On SQLite this waits for the one writer, so that what is read next cannot be old.
+    # On SQLite this waits for the only writer, so that the reads that follow are up to date.
     await session.flush()
     deliveries: list[AlertDelivery] = []
     for channel in await _enabled_channels(session):
-        if goes_to(channel) if goes_to else takes(channel, new.severity, new.domain):
-            held_back = 0 if goes_to else await _throttle(session, channel, new.key_hash, now)
+        if channel_filter(channel) if channel_filter else accepts(channel, event.severity, event.domain):
+            held_back = 0 if channel_filter else await _throttle(session, channel, event.key_hash, now)
             deliveries += _deliveries(alert, channel, held_back, now)
     session.add_all(deliveries)
     throttled = sum(delivery.status == THROTTLED for delivery in deliveries)
-    return Stored(alert.id, True, len(deliveries) - throttled, throttled)
+    return StoredAlert(alert.id, True, len(deliveries) - throttled, throttled)
 
 
-def takes(channel: AlertChannel, severity: Severity, domain: str | None) -> bool:
-    """Whether a channel wants to hear of this."""
+def accepts(channel: AlertChannel, severity: Severity, domain: str | None) -> bool:
+    """Whether a channel accepts alerts of this severity and domain."""
     if not channel.enabled or severity.rank < Severity(channel.min_severity).rank:
         return False
     if channel.domains is None:
@@ -121,40 +122,40 @@ def takes(channel: AlertChannel, severity: Severity, domain: str | None) -> bool
     return domain is not None and any(fnmatchcase(domain, pattern) for pattern in channel.domains)
 
 
-def _alert(new: NewAlert, now: datetime) -> Alert:
+def _alert(event: AlertEvent, now: datetime) -> Alert:
     return Alert(
         id=str(ULID.from_datetime(now)),
         created_at=now,
-        severity=new.severity.value,
-        title=storable(new.title)[:500],
-        message=storable(new.message),
-        source=new.source,
-        domain=new.domain,
-        details=new.details,
-        run_id=new.run_id,
-        execution_id=new.execution_id,
-        error_category=new.error_category,
-        capture_id=new.capture_id,
-        dedup_key=new.dedup_key,
-        cause=new.cause,
-        deployment_id=new.deployment_id,
-        failed_at=new.failed_at,
+        severity=event.severity.value,
+        title=storable(event.title)[:500],
+        message=storable(event.message),
+        source=event.source,
+        domain=event.domain,
+        details=event.details,
+        run_id=event.run_id,
+        execution_id=event.execution_id,
+        error_category=event.error_category,
+        capture_id=event.capture_id,
+        dedup_key=event.dedup_key,
+        cause=event.cause,
+        deployment_id=event.deployment_id,
+        failed_at=event.failed_at,
     )
 
 
-async def _known(session: AsyncSession, cause: str) -> Stored | None:
+async def _find_existing(session: AsyncSession, cause: str) -> StoredAlert | None:
     alert_id = await session.scalar(select(Alert.id).where(Alert.cause == cause))
-    return Stored(alert_id, is_new=False) if alert_id else None
+    return StoredAlert(alert_id, is_new=False) if alert_id else None
 
 
 async def _enabled_channels(session: AsyncSession) -> Sequence[AlertChannel]:
-    # The lock keeps a channel from being deleted until its deliveries are there to be closed with it.
+    # The lock delays the deletion of a channel until its deliveries are stored, so that they are closed with it.
     wanted = select(AlertChannel).where(AlertChannel.enabled).order_by(AlertChannel.id)
     return (await session.scalars(wanted.with_for_update(read=True, key_share=True))).all()
 
 
 async def _throttle(session: AsyncSession, channel: AlertChannel, key_hash: str, now: datetime) -> int | None:
-    """None when the channel is to keep quiet about this for now; else how many alerts like it were held back before."""
+    """None if the channel throttles this alert; else how many alerts with the same key it throttled before."""
     quiet_until = now + timedelta(minutes=channel.throttle_minutes)
     mine = (AlertThrottle.channel_id == channel.id, AlertThrottle.key_hash == key_hash)
     row = await session.scalar(select(AlertThrottle).where(*mine).with_for_update())

@@ -1,4 +1,4 @@
-"""Delete alerts that are older than anybody wants to read."""
+"""Delete old alerts."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,11 +6,11 @@ from datetime import datetime
 from sqlalchemy import delete, exists, func, select
 from sqlalchemy.orm import aliased
 
-from spine.database import SessionFactory, database_errors
+from spine.database import SessionFactory, reading, transaction
 from spine.tables.alerts import PENDING, Alert, AlertDelivery, AlertThrottle
 from spine.tables.base import utc_now
 
-# One transaction holds nobody up for long.
+# Small enough that no other transaction waits for long.
 ROWS_AT_ONCE = 1_000
 
 
@@ -23,28 +23,27 @@ class Pruned:
 
 
 async def prune_alerts(sessions: SessionFactory, before: datetime, *, dry_run: bool) -> Pruned:
-    """Delete the alerts raised before a moment with their deliveries, but for those that wait to be sent.
+    """Delete the alerts raised before a moment, with their deliveries, except alerts with a pending delivery.
 
     With `dry_run` they are only counted. Raises `DatabaseUnavailable`.
     """
-    unsent = aliased(AlertDelivery)
-    waits = exists().where(unsent.alert_id == Alert.id, unsent.status == PENDING)
-    old = (Alert.created_at < before, ~waits)
-    with database_errors():
-        if dry_run:
-            async with sessions() as session:
-                alerts = await session.scalar(select(func.count()).select_from(Alert).where(*old)) or 0
-                of_old = select(func.count()).select_from(AlertDelivery).join(Alert).where(*old)
-                return Pruned(alerts, await session.scalar(of_old) or 0)
-        alerts = deliveries = 0
-        while True:
-            async with sessions.begin() as session:
-                ids = (await session.scalars(select(Alert.id).where(*old).order_by(Alert.id).limit(ROWS_AT_ONCE))).all()
-                of_these = AlertDelivery.alert_id.in_(ids)
-                gone = await session.scalars(delete(AlertDelivery).where(of_these).returning(AlertDelivery.id))
-                deliveries += len(gone.all())
-                await session.execute(delete(Alert).where(Alert.id.in_(ids)))
-                await session.execute(delete(AlertThrottle).where(AlertThrottle.quiet_until < min(before, utc_now())))
-            alerts += len(ids)
-            if len(ids) < ROWS_AT_ONCE:
-                return Pruned(alerts, deliveries)
+    pending = aliased(AlertDelivery)
+    has_pending = exists().where(pending.alert_id == Alert.id, pending.status == PENDING)
+    old = (Alert.created_at < before, ~has_pending)
+    if dry_run:
+        async with reading(sessions) as session:
+            alerts = await session.scalar(select(func.count()).select_from(Alert).where(*old)) or 0
+            of_old = select(func.count()).select_from(AlertDelivery).join(Alert).where(*old)
+            return Pruned(alerts, await session.scalar(of_old) or 0)
+    alerts = deliveries = 0
+    while True:
+        async with transaction(sessions) as session:
+            ids = (await session.scalars(select(Alert.id).where(*old).order_by(Alert.id).limit(ROWS_AT_ONCE))).all()
+            of_these = AlertDelivery.alert_id.in_(ids)
+            deleted = await session.scalars(delete(AlertDelivery).where(of_these).returning(AlertDelivery.id))
+            deliveries += len(deleted.all())
+            await session.execute(delete(Alert).where(Alert.id.in_(ids)))
+            await session.execute(delete(AlertThrottle).where(AlertThrottle.quiet_until < min(before, utc_now())))
+        alerts += len(ids)
+        if len(ids) < ROWS_AT_ONCE:
+            return Pruned(alerts, deliveries)

@@ -1,4 +1,4 @@
-"""Alerts as clients read them: pages, one with its deliveries, and the statistics of a period."""
+"""Queries for clients: pages of alerts, one alert with its deliveries, and the statistics of a period."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ PERIODS = {
 
 @dataclass(frozen=True)
 class AlertQuery:
-    """Which alerts are wanted; conditions combine with AND."""
+    """The filters of a list of alerts; they combine with AND."""
 
     severity: Severity | None = None
     source: str | None = None
@@ -39,7 +39,7 @@ class AlertQuery:
     since: datetime | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """The same for the database."""
+        """The filters as SQL conditions."""
         found: list[ColumnElement[bool]] = []
         if self.severity is not None:
             found.append(Alert.severity == self.severity.value)
@@ -48,7 +48,7 @@ class AlertQuery:
         if self.domain is not None:
             found.append(Alert.domain == storable(self.domain))
         if self.since is not None:
-            # Ids are in the order of time, so every index that ends in the id serves this too.
+            # Ids are ordered by time, so every index that ends in the id can be used for this too.
             found += [Alert.id >= _first_id(self.since), Alert.created_at >= self.since]
         return found
 
@@ -68,7 +68,7 @@ async def list_alerts(session: AsyncSession, query: AlertQuery, page: PageReques
 
 
 async def _delivery_counts(session: AsyncSession, alert_ids: Sequence[str]) -> dict[str, tuple[int, int, int]]:
-    """Per alert: all deliveries, those that were sent, those that failed for good."""
+    """For each alert, the number of its deliveries: all, sent, failed."""
     counts = select(AlertDelivery.alert_id, func.count(), _count_if(SENT), _count_if(FAILED))
     rows = await session.execute(counts.where(AlertDelivery.alert_id.in_(alert_ids)).group_by(AlertDelivery.alert_id))
     return {alert_id: (total, sent, failed) for alert_id, total, sent, failed in rows}
@@ -94,7 +94,7 @@ def _summary(alert: Alert, counts: dict[str, tuple[int, int, int]]) -> dict[str,
 
 
 async def read_alert(session: AsyncSession, alert_id: str) -> AlertDetail:
-    """One alert with its deliveries, in the order of their making. Raises `NotFound`."""
+    """One alert with its deliveries, oldest first. Raises `NotFound`."""
     alert = await session.get(Alert, alert_id.upper()) if alert_id.isprintable() else None
     if alert is None:
         raise NotFound(f"No alert has the id {alert_id!r}.")
@@ -130,7 +130,7 @@ def _detail(delivery: AlertDelivery) -> AlertDeliveryDetail:
 
 
 async def read_stats(session: AsyncSession, period: StatsPeriod) -> AlertStats:
-    """Counts over the alerts of the last hour, day, week or month, and how their deliveries went."""
+    """Counts of the alerts of the last hour, day, week or month, and statistics of their deliveries."""
     since = utc_now() - PERIODS[period]
     groups = select(Alert.severity, Alert.source, Alert.domain, func.count()).where(Alert.created_at >= since)
     by_severity, by_source, by_domain = Counter[str](), Counter[str](), Counter[str]()
@@ -143,8 +143,8 @@ async def read_stats(session: AsyncSession, period: StatsPeriod) -> AlertStats:
             by_domain[domain] += count
     delivered = and_(AlertDelivery.status == SENT, AlertDelivery.delivery_ms.is_not(None))
     average = func.avg(case((delivered, AlertDelivery.delivery_ms)))
-    tried = select(_count_if(SENT), _count_if(FAILED), average).where(AlertDelivery.created_at >= since)
-    sent, failed, average_ms = (await session.execute(tried)).one()
+    outcomes = select(_count_if(SENT), _count_if(FAILED), average).where(AlertDelivery.created_at >= since)
+    sent, failed, average_ms = (await session.execute(outcomes)).one()
     return AlertStats(
         period=period,
         total_alerts=by_severity.total(),

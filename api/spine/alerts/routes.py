@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from spine.alerts import channel_service, queries
-from spine.alerts.outbox import NewAlert, raise_alert
+from spine.alerts.outbox import AlertEvent, raise_alert
 from spine.alerts.queries import AlertQuery
 from spine.alerts.runtime import Alerting
 from spine.alerts.schemas import (
@@ -52,13 +52,13 @@ async def list_channels(
 async def create_channel(
     session: SessionDep, alerting: AlertingDep, caller: CallerDep, body: AlertChannelCreate
 ) -> ActionResponse:
-    """Make a channel; its secrets are encrypted, and nothing is sent yet."""
+    """Create a channel. Its secrets are encrypted; nothing is sent yet."""
     return await channel_service.create_channel(session, alerting.secrets, caller, body)
 
 
 @router.get("/channels/{channel_id}", operation_id="get_alert_channel", responses=errors(404))
 async def get_channel(session: SessionDep, channel_id: str) -> AlertChannelResponse:
-    """Show one channel, by id or name, without its secrets."""
+    """Get one channel by id or name, without its secrets."""
     return channel_service.present(await channel_service.find_channel(session, channel_id))
 
 
@@ -68,13 +68,13 @@ async def get_channel(session: SessionDep, channel_id: str) -> AlertChannelRespo
 async def update_channel(
     session: SessionDep, alerting: AlertingDep, channel_id: str, body: AlertChannelUpdate
 ) -> AlertChannelResponse:
-    """Change what is sent; a secret that is sent as `***` stays."""
+    """Change the given fields; a secret given as `***` is kept."""
     return await channel_service.update_channel(session, alerting.secrets, channel_id, body)
 
 
 @router.delete("/channels/{channel_id}", operation_id="delete_alert_channel", responses=errors(404))
 async def delete_channel(session: SessionDep, channel_id: str) -> ActionResponse:
-    """Delete a channel; the history of its deliveries stays."""
+    """Delete a channel; the history of its deliveries is kept."""
     return await channel_service.delete_channel(session, channel_id)
 
 
@@ -82,8 +82,8 @@ async def delete_channel(session: SessionDep, channel_id: str) -> ActionResponse
 async def test_channel(
     sessions: SessionsDep, alerting: AlertingDep, caller: CallerDep, channel_id: str
 ) -> ChannelTestResponse:
-    """Send a test notice for real, now, and tell what the receiver answered."""
-    return await alerting.try_channel(sessions, channel_id, caller)
+    """Send a real test message now, and return what the receiver answered."""
+    return await alerting.send_test_message(sessions, channel_id, caller)
 
 
 @router.get("/", include_in_schema=False)
@@ -111,12 +111,12 @@ async def list_alerts(
 async def create_alert(
     sessions: SessionsDep, alerting: AlertingDep, once: IdempotentDep, body: AlertCreate
 ) -> Response:
-    """Raise an alert; it is stored with its deliveries before the answer, and sent after it."""
+    """Raise an alert. It is stored with its deliveries before the response, and sent after it."""
 
     async def work(operation_id: str) -> ActionResponse:
         values = body.model_dump()
-        new = NewAlert(**values | {"details": values.pop("metadata")}, cause=f"request:{operation_id}")
-        stored = await raise_alert(sessions, new)
+        event = AlertEvent(**values | {"details": values.pop("metadata")}, cause=f"request:{operation_id}")
+        stored = await raise_alert(sessions, event)
         return ActionResponse(id=stored.id, status="created", message=stored.summary)
 
     answer = await once.run(work)
@@ -132,5 +132,5 @@ async def get_stats(session: SessionDep, period: StatsPeriod = StatsPeriod.DAY) 
 
 @router.get("/{alert_id}", operation_id="get_alert", responses=errors(404))
 async def get_alert(session: SessionDep, alert_id: str) -> AlertDetail:
-    """Show one alert with its deliveries."""
+    """Get one alert with its deliveries."""
     return await queries.read_alert(session, alert_id)

@@ -1,11 +1,11 @@
-"""The alerting of one API process, put together from its settings."""
+"""The alerting of one API process, made from its settings."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from spine.alerts.channel_service import ChannelSecrets, find_channel, try_channel
-from spine.alerts.delivery_queue import Patience
+from spine.alerts.channel_service import ChannelSecrets, find_channel, send_test_message
+from spine.alerts.delivery_queue import RetryPolicy
 from spine.alerts.dispatcher import Dispatcher
 from spine.alerts.late_runs import LateRuns
 from spine.alerts.queries import is_fetch
@@ -21,24 +21,24 @@ from spine.settings import Settings
 
 
 class Alerting:
-    """What routes and background work need to tell people of alerts."""
+    """What routes and background tasks need for alerts."""
 
     def __init__(self, settings: Settings, sessions: SessionFactory, prefect: Prefect) -> None:
         self.secrets = ChannelSecrets(Keyring.from_settings(settings), settings.allow_private_addresses)
         self._sender = Sender(settings.allow_private_addresses, lambda ref: resolve_ref(ref, prefect.for_one_request()))
-        patience = Patience(settings.alert_attempts, timedelta(seconds=settings.alert_retry_seconds))
-        self.dispatcher = Dispatcher(sessions, self.secrets.of_channel, self._sender, patience)
-        self._dispatches = settings.send_alerts
+        retry_policy = RetryPolicy(settings.alert_attempts, timedelta(seconds=settings.alert_retry_seconds))
+        self.dispatcher = Dispatcher(sessions, self.secrets.config_of, self._sender, retry_policy)
+        self._sends_alerts = settings.send_alerts
         late = timedelta(seconds=settings.alert_late_seconds)
-        # For the follower, which leads in one process at a time.
+        # The follower runs these, in one process at a time.
         self.chores = [LateRuns(late, self.dispatcher.wake)]
         self.after_ingest = [RunAlerts(settings.alert_failures_in_a_row, self.dispatcher.wake, is_fetch)]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Send alerts in the background for as long as the block lasts, if this process is to."""
+        """Send alerts in the background while the block runs, if SPINE_SEND_ALERTS is on."""
         try:
-            if self._dispatches:
+            if self._sends_alerts:
                 async with self.dispatcher.dispatching():
                     yield
             else:
@@ -46,8 +46,8 @@ class Alerting:
         finally:
             self._sender.close()
 
-    async def try_channel(self, sessions: SessionFactory, id_or_name: str, caller: Caller) -> ChannelTestResponse:
-        """Send a test notice to a channel. Raises `NotFound`."""
+    async def send_test_message(self, sessions: SessionFactory, id_or_name: str, caller: Caller) -> ChannelTestResponse:
+        """Send a test message to a channel. Raises `NotFound`."""
         async with reading(sessions) as session:
             channel = await find_channel(session, id_or_name)
-        return await try_channel(channel, self.secrets.of_channel(channel), self._sender, caller)
+        return await send_test_message(channel, self.secrets.config_of(channel), self._sender, caller)

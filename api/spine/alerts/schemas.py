@@ -1,4 +1,4 @@
-"""The models of `/api/v1/alerts`, as clients are typed against them."""
+"""The request and response models of `/api/v1/alerts`."""
 
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -25,7 +25,7 @@ class ChannelType(CaseInsensitiveEnum):
 
 
 class DeliveryStatus(CaseInsensitiveEnum):
-    """What has become of a delivery."""
+    """The state of a delivery."""
 
     PENDING = "PENDING"
     SENT = "SENT"
@@ -34,7 +34,7 @@ class DeliveryStatus(CaseInsensitiveEnum):
 
 
 class StatsPeriod(CaseInsensitiveEnum):
-    """How far back statistics look from now; a month has 30 days."""
+    """The period of statistics, up to now; a month is 30 days."""
 
     HOUR = "hour"
     DAY = "day"
@@ -43,13 +43,14 @@ class StatsPeriod(CaseInsensitiveEnum):
 
 
 Name = Annotated[Text, Field(min_length=1, max_length=255)]
-Config = Annotated[dict[str, Any], Field(description="By type; secrets read `***`, and `***` keeps the stored value.")]
+Config = Annotated[dict[str, Any], Field(description="By type. Secrets read `***`; `***` keeps the stored value.")]
 DomainGlobs = Annotated[
     list[Annotated[Text, Field(min_length=1, max_length=255)]],
-    Field(min_length=1, max_length=100, description="Shell globs; absent: all domains.", examples=[["finra.*"]]),
+    Field(min_length=1, max_length=100, description="Shell globs; without them, all domains.", examples=[["finra.*"]]),
 ]
 ThrottleMinutes = Annotated[
-    int, Field(ge=0, le=LONGEST_THROTTLE, strict=True, description="How long the same alert is held back; 0: never.")
+    int,
+    Field(ge=0, le=LONGEST_THROTTLE, strict=True, description="How long repeats of an alert are throttled; 0: never."),
 ]
 
 
@@ -68,7 +69,7 @@ class AlertChannelCreate(BaseModel):
 
 
 class AlertChannelUpdate(BaseModel):
-    """What is to change in a channel; what is not sent stays."""
+    """The fields to change in a channel; the others are kept."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -80,10 +81,10 @@ class AlertChannelUpdate(BaseModel):
     throttle_minutes: ThrottleMinutes | None = None
 
     @model_validator(mode="after")
-    def _null_only_where_it_means_something(self) -> Self:
+    def _refuse_null(self) -> Self:
         for name in self.model_fields_set - {"domains"}:
             if getattr(self, name) is None:
-                raise ValueError(f"{name} cannot be null; leave it out to keep it")
+                raise ValueError(f"{name} cannot be null; omit it to keep its value")
         return self
 
 
@@ -107,17 +108,17 @@ class AlertChannelResponse(BaseModel):
 
 
 class ChannelTestResponse(BaseModel):
-    """What came of sending a test notice; it succeeded when all receivers took it."""
+    """The result of a test message; it succeeded if all receivers accepted it."""
 
     channel_id: str
     channel_name: str
     success: bool
     message: str
-    response: dict[str, Any] | None = Field(description="By receiver: its status and its reason, without secrets.")
+    response: dict[str, Any] | None = Field(description="Status and reason of each receiver, without secrets.")
 
 
 class AlertCreate(BaseModel):
-    """Something that people should hear of."""
+    """A new alert."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -131,7 +132,9 @@ class AlertCreate(BaseModel):
     execution_id: Annotated[Text, Field(max_length=255)] | None = None
     error_category: ErrorCategory | None = None
     dedup_key: (
-        Annotated[Text, Field(min_length=1, max_length=255, description="What makes alerts the same, for throttling.")]
+        Annotated[
+            Text, Field(min_length=1, max_length=255, description="Alerts with the same key are throttled as one.")
+        ]
         | None
     ) = None
 
@@ -151,7 +154,7 @@ class AlertSummary(BaseModel):
 
 
 class AlertDeliveryDetail(BaseModel):
-    """What has become of telling one receiver."""
+    """The delivery of an alert to one receiver."""
 
     id: str
     channel_id: str
@@ -178,12 +181,12 @@ class AlertDetail(AlertSummary):
 
 
 class AlertStats(BaseModel):
-    """Counts over the alerts of a period up to now."""
+    """Counts of the alerts of a period up to now."""
 
     period: StatsPeriod
     total_alerts: int
     by_severity: dict[str, int]
     by_source: dict[str, int]
-    by_domain: dict[str, int] = Field(description="Alerts without a domain are in none.")
-    delivery_success_rate: float = Field(description="Sent among sent and failed; 1 when there was nothing to send.")
-    avg_delivery_time_ms: float | None = Field(description="From the alert to its delivery.")
+    by_domain: dict[str, int] = Field(description="Alerts without a domain are not counted.")
+    delivery_success_rate: float = Field(description="Sent / (sent + failed); 1 if there was nothing to send.")
+    avg_delivery_time_ms: float | None = Field(description="Average time from the alert to its delivery.")

@@ -1,4 +1,4 @@
-"""Send one notice to one receiver through Apprise, in bounded time, and find out what the receiver said."""
+"""Send one message to one receiver through Apprise, in bounded time, and find out what the receiver said."""
 
 import asyncio
 import contextvars
@@ -18,8 +18,8 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 from pydantic import SecretStr
 
 from spine.alerts.channels.base import ChannelConfig
-from spine.alerts.channels.posted_json import NOTIFY_TYPES
-from spine.alerts.messages import Notice, Outcome
+from spine.alerts.channels.json_post import NOTIFY_TYPES
+from spine.alerts.messages import AlertMessage, Outcome
 from spine.egress.guard import Passage, guarded
 from spine.egress.http_replies import LONGEST_TEXT, Reply, recorded_replies
 from spine.errors import SpineError
@@ -109,7 +109,7 @@ class Sender:
             passage.abort()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def send(self, config: ChannelConfig, notice: Notice, recipient: str | None) -> Outcome:
+    async def send(self, config: ChannelConfig, message: AlertMessage, recipient: str | None) -> Outcome:
         """Try once to tell a receiver; whatever it does, the outcome says so."""
         try:
             async with asyncio.timeout(self._seconds):
@@ -122,7 +122,7 @@ class Sender:
         with guarded(self._allow_private) as passage:
             self._passages.add(passage)
             try:
-                return await self._in_thread(passage, config, notice, recipient, secrets, hidden)
+                return await self._in_thread(passage, config, message, recipient, secrets, hidden)
             except RuntimeError:
                 # The threads are closed.
                 return Outcome(sent=False, reason="Spine is being stopped")
@@ -135,7 +135,7 @@ class Sender:
         self,
         passage: Passage,
         config: ChannelConfig,
-        notice: Notice,
+        message: AlertMessage,
         recipient: str | None,
         secrets: Mapping[str, str],
         hidden: Collection[str],
@@ -144,7 +144,7 @@ class Sender:
         evidence = _Evidence()
         context = contextvars.copy_context()
         sending = loop.run_in_executor(
-            self._threads, context.run, _notify, evidence, config, notice, recipient, secrets
+            self._threads, context.run, _notify, evidence, config, message, recipient, secrets
         )
         # Or asyncio would log an error that comes too late, with the URL in it.
         sending.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -166,17 +166,17 @@ class Sender:
 
 
 def _notify(
-    evidence: _Evidence, config: ChannelConfig, notice: Notice, recipient: str | None, secrets: Mapping[str, str]
+    evidence: _Evidence, config: ChannelConfig, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]
 ) -> None:
     """What runs in the thread."""
     with recorded_replies() as evidence.replies, _recorded_log() as evidence.lines:
-        plugin = config.plugin(notice, recipient, secrets)
+        plugin = config.plugin(message, recipient, secrets)
         # It sleeps between requests, for as long as a receiver wishes.
         plugin.throttle = lambda *_, **__: None  # type: ignore[method-assign]
         # Python refuses to send mail whose subject has a second line.
-        title = " ".join(notice.headline.split())
+        title = " ".join(message.headline.split())
         evidence.notified = bool(
-            plugin.notify(title=title, body=notice.text, notify_type=NOTIFY_TYPES[notice.severity])
+            plugin.notify(title=title, body=message.text, notify_type=NOTIFY_TYPES[message.severity])
         )
 
 

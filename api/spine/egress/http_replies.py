@@ -58,7 +58,7 @@ def _recording_send(session: requests.Session, request: requests.PreparedRequest
     # Or `requests` would read the whole body of a redirect, and stumble over its target, although it does not go there.
     session.get_redirect_target = _nowhere  # type: ignore[method-assign, assignment]
     response = _send(session, request, **{**options, **bounds})
-    retry_after = seconds_of(response.headers.get("Retry-After"), datetime.now(UTC))
+    retry_after = parse_retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
     reply = Reply(response.status_code, response.reason or "", "", retry_after)
     # It is known from here on, whatever comes of the body.
     replies.append(reply)
@@ -93,7 +93,7 @@ def _beginning(response: requests.Response) -> bytes:
     return content[:LONGEST_BODY]
 
 
-def seconds_of(retry_after: str | None, now: datetime) -> float | None:
+def parse_retry_after(retry_after: str | None, now: datetime) -> float | None:
     """The wait that a `Retry-After` header asks for, in seconds up to a day; None where it says nothing useful."""
     if not retry_after:
         return None

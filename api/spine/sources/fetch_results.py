@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.alerts.outbox import NewAlert, put_alert
-from spine.alerts.recovery import tell_resolved
+from spine.alerts.outbox import AlertEvent, put_alert
+from spine.alerts.recovery import put_recovery_alert
 from spine.severity import Severity
 from spine.tables.alerts import Alert
 from spine.tables.base import utc_now
@@ -89,8 +89,8 @@ def _key(source: Source) -> str:
     return f"source-failed:{source.id}"
 
 
-def _alert(source: Source, fetch: Fetch, now: datetime) -> NewAlert:
-    return NewAlert(
+def _alert(source: Source, fetch: Fetch, now: datetime) -> AlertEvent:
+    return AlertEvent(
         severity=Severity.ERROR,
         title=f"The source {source.name} could not be fetched",
         message=fetch.error or "",
@@ -114,4 +114,4 @@ async def _tell_success(session: AsyncSession, source: Source) -> None:
     resolved = (await session.scalars(closing, execution_options={"synchronize_session": False})).all()
     if resolved:
         title = f"RESOLVED: the source {source.name} can be fetched again"
-        await tell_resolved(session, resolved, title, "A later fetch succeeded.")
+        await put_recovery_alert(session, resolved, title, "A later fetch succeeded.")

@@ -9,7 +9,7 @@ from apprise.plugins import url_to_dict
 from apprise.plugins.base import NotifyBase
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from spine.alerts.messages import Notice
+from spine.alerts.messages import AlertMessage
 from spine.schemas import Text
 
 # Redirects are not followed: one would lead to an address that nobody configured.
@@ -41,26 +41,26 @@ class ChannelConfig(BaseModel):
         named = {name: getattr(self, name) for name in type(self).model_fields if name.endswith("_ref")}
         return {name: ref for name, ref in named.items() if ref is not None}
 
-    def plugin(self, notice: Notice, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
+    def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """The Apprise object that tells this receiver; `secrets` are the values that `refs` name."""
         raise NotImplementedError
 
 
-def said_by(url: str) -> dict[str, Any]:
+def parse_apprise_url(url: str) -> dict[str, Any]:
     """What Apprise reads in a URL: its schema and its options among other things; nothing when it does not know it."""
     return url_to_dict(url) or {}
 
 
-def names_a_file(url: str) -> bool:
+def reads_a_file(url: str) -> bool:
     """Whether a URL has Apprise read a file, which would be one of the machine that Spine runs on."""
-    said = said_by(url)
+    said = parse_apprise_url(url)
     options = {str(name).lower() for name in said.get("qsd") or {}}
     return bool(options & _FILES or ("template" in options and said.get("schema") in _WITH_TEMPLATE_FILES))
 
 
 def instantiate(url: str) -> NotifyBase | None:
     """Apprise's object for a URL; None when Apprise does not know it, or would read a file."""
-    found = None if names_a_file(url) else Apprise.instantiate(url, asset=ASSET)
+    found = None if reads_a_file(url) else Apprise.instantiate(url, asset=ASSET)
     return found if isinstance(found, NotifyBase) else None
 
 

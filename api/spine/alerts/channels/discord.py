@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from apprise.plugins.base import NotifyBase
 
 from spine.alerts.channels.base import ChannelConfig, SecretUrl, host_of, instantiate
-from spine.alerts.channels.posted_json import COLOURS, PostedJson
-from spine.alerts.messages import Notice
+from spine.alerts.channels.json_post import COLOURS, JsonPost
+from spine.alerts.messages import AlertMessage
 
 # Discord refuses longer ones.
 LONGEST_TITLE, LONGEST_TEXT = 256, 4_000
@@ -22,10 +22,10 @@ class DiscordConfig(ChannelConfig):
         """The webhook's host."""
         return host_of(self.webhook_url.get_secret_value())
 
-    def plugin(self, notice: Notice, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
+    def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """Apprise's Discord for Discord's own hosts, the same payload for any other."""
         url = self.webhook_url.get_secret_value()
         if self.hosts()[0] in ("discord.com", "discordapp.com") and (discord := instantiate(url)) is not None:
             return discord
-        embed = {"title": notice.headline[:LONGEST_TITLE], "description": notice.text[:LONGEST_TEXT]}
-        return PostedJson(url, json.dumps({"embeds": [{**embed, "color": COLOURS[notice.severity]}]}))
+        embed = {"title": message.headline[:LONGEST_TITLE], "description": message.text[:LONGEST_TEXT]}
+        return JsonPost(url, json.dumps({"embeds": [{**embed, "color": COLOURS[message.severity]}]}))

@@ -10,7 +10,7 @@ from apprise.utils.parse import is_email, parse_emails
 from pydantic import AfterValidator, Field, model_validator
 
 from spine.alerts.channels.base import ASSET, ChannelConfig, ShortText
-from spine.alerts.messages import Notice
+from spine.alerts.messages import AlertMessage
 from spine.secrets.refs import check_ref
 
 IMPLICIT_TLS_PORT = 465
@@ -69,7 +69,7 @@ class EmailConfig(ChannelConfig):
         implicit = self.use_tls == "implicit" or (self.use_tls is True and self.smtp_port == IMPLICIT_TLS_PORT)
         return "ssl" if implicit else "starttls"
 
-    def plugin(self, notice: Notice, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
+    def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """Apprise's email for one recipient."""
         return NotifyEmail(
             smtp_host=self.smtp_host,
@@ -81,7 +81,7 @@ class EmailConfig(ChannelConfig):
             password=secrets.get("smtp_password_ref"),
             from_addr=self.from_address,
             targets=[recipient],
-            headers={"X-Spine-Delivery": notice.delivery_id},
+            headers={"X-Spine-Delivery": message.delivery_id},
             format="text",
             asset=ASSET,
         )

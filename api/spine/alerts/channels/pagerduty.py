@@ -6,7 +6,7 @@ from apprise.plugins.base import NotifyBase
 from apprise.plugins.pagerduty import NotifyPagerDuty
 
 from spine.alerts.channels.base import ASSET, ChannelConfig, LongSecret
-from spine.alerts.messages import Notice
+from spine.alerts.messages import AlertMessage
 from spine.severity import Severity
 
 _SEVERITIES = {
@@ -22,9 +22,9 @@ class PagerDutyConfig(ChannelConfig):
 
     routing_key: LongSecret
 
-    def plugin(self, notice: Notice, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
+    def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """Apprise's plugin; the Events API knows the caller by the routing key alone, Apprise wants a second key."""
         key = self.routing_key.get_secret_value()
         return NotifyPagerDuty(
-            apikey=key, integrationkey=key, source=notice.source, severity=_SEVERITIES[notice.severity], asset=ASSET
+            apikey=key, integrationkey=key, source=message.source, severity=_SEVERITIES[message.severity], asset=ASSET
         )

@@ -12,8 +12,8 @@ from apprise.plugins.base import NotifyBase
 from pydantic import AfterValidator
 
 from spine.alerts.channels.base import ASSET, ChannelConfig, ShortText, host_of
-from spine.alerts.channels.posted_json import succeeded
-from spine.alerts.messages import Notice
+from spine.alerts.channels.json_post import succeeded
+from spine.alerts.messages import AlertMessage
 from spine.secrets.refs import check_ref
 from spine.severity import Severity
 
@@ -52,15 +52,15 @@ class ServiceNowConfig(ChannelConfig):
         """The instance's host."""
         return host_of(self.base_url)
 
-    def plugin(self, notice: Notice, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
+    def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """One incident, however often it is tried."""
         incident = {
-            "short_description": notice.headline[:LONGEST_TITLE],
-            "description": notice.text,
-            "urgency": _URGENCY[notice.severity],
-            "impact": _URGENCY[notice.severity],
+            "short_description": message.headline[:LONGEST_TITLE],
+            "description": message.text,
+            "urgency": _URGENCY[message.severity],
+            "impact": _URGENCY[message.severity],
             "assignment_group": self.assignment_group,
-            "correlation_id": notice.delivery_id,
+            "correlation_id": message.delivery_id,
             "correlation_display": "Spine",
         }
         return Incident(self.base_url, (self.username, secrets["password_ref"]), incident)

@@ -7,8 +7,8 @@ from urllib.parse import quote, urlsplit
 from apprise.plugins.base import NotifyBase
 
 from spine.alerts.channels.base import ChannelConfig, SecretUrl, ShortText, host_of, instantiate
-from spine.alerts.channels.posted_json import PostedJson
-from spine.alerts.messages import Notice
+from spine.alerts.channels.json_post import JsonPost
+from spine.alerts.messages import AlertMessage
 
 
 class SlackConfig(ChannelConfig):
@@ -31,10 +31,10 @@ class SlackConfig(ChannelConfig):
         channel = f"/{quote(self.channel, safe='')}" if self.channel else ""
         return f"slack://{user}{tokens}{channel}"
 
-    def plugin(self, notice: Notice, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
+    def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """Apprise's Slack for Slack's own host, the same payload for any other."""
         url = self.webhook_url.get_secret_value()
         if self.hosts() == ["hooks.slack.com"] and (slack := instantiate(self._with_options(url))) is not None:
             return slack
-        payload = {"text": f"*{notice.headline}*\n{notice.text}", "channel": self.channel, "username": self.username}
-        return PostedJson(url, json.dumps({name: value for name, value in payload.items() if value is not None}))
+        payload = {"text": f"*{message.headline}*\n{message.text}", "channel": self.channel, "username": self.username}
+        return JsonPost(url, json.dumps({name: value for name, value in payload.items() if value is not None}))

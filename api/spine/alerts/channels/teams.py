@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from apprise.plugins.base import NotifyBase
 
 from spine.alerts.channels.base import ChannelConfig, SecretUrl, host_of, instantiate
-from spine.alerts.channels.posted_json import PostedJson
-from spine.alerts.messages import Notice
+from spine.alerts.channels.json_post import JsonPost
+from spine.alerts.messages import AlertMessage
 
 
 class TeamsConfig(ChannelConfig):
@@ -19,7 +19,7 @@ class TeamsConfig(ChannelConfig):
         """The webhook's host."""
         return host_of(self.webhook_url.get_secret_value())
 
-    def plugin(self, notice: Notice, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
+    def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """Apprise's plugin where it knows the host (Workflows), an adaptive card for any other."""
         url = self.webhook_url.get_secret_value()
         if self.hosts()[0].endswith((".logic.azure.com", ".webhook.office.com")) and (teams := instantiate(url)):
@@ -29,9 +29,9 @@ class TeamsConfig(ChannelConfig):
             "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
             "version": "1.4",
             "body": [
-                {"type": "TextBlock", "text": notice.headline, "weight": "Bolder", "size": "Medium", "wrap": True},
-                {"type": "TextBlock", "text": notice.text.replace("\n", "\n\n"), "wrap": True},
+                {"type": "TextBlock", "text": message.headline, "weight": "Bolder", "size": "Medium", "wrap": True},
+                {"type": "TextBlock", "text": message.text.replace("\n", "\n\n"), "wrap": True},
             ],
         }
         attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
-        return PostedJson(url, json.dumps({"type": "message", "attachments": [attachment]}))
+        return JsonPost(url, json.dumps({"type": "message", "attachments": [attachment]}))

@@ -11,8 +11,8 @@ from apprise.plugins.base import NotifyBase
 from pydantic import AfterValidator, Field, SecretStr
 
 from spine.alerts.channels.base import ChannelConfig, LongSecret, SecretUrl, host_of
-from spine.alerts.channels.posted_json import PostedJson, facts
-from spine.alerts.messages import Notice
+from spine.alerts.channels.json_post import JsonPost, facts
+from spine.alerts.messages import AlertMessage
 
 SIGNATURE = "X-Spine-Signature"
 _OWN_HEADERS = {"content-length", "host", "transfer-encoding", "connection", "idempotency-key", SIGNATURE.lower()}
@@ -45,12 +45,12 @@ class WebhookConfig(ChannelConfig):
         """The URL's host."""
         return host_of(self.url.get_secret_value())
 
-    def plugin(self, notice: Notice, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
+    def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """A POST whose `Idempotency-Key` is the same at every try."""
-        body = json.dumps(facts(notice))
+        body = json.dumps(facts(message))
         headers = {name: value.get_secret_value() for name, value in (self.headers or {}).items()}
-        headers["Idempotency-Key"] = notice.delivery_id
+        headers["Idempotency-Key"] = message.delivery_id
         if self.secret is not None:
             digest = hmac.new(self.secret.get_secret_value().encode(), body.encode(), sha256).hexdigest()
             headers[SIGNATURE] = f"sha256={digest}"
-        return PostedJson(self.url.get_secret_value(), body, headers)
+        return JsonPost(self.url.get_secret_value(), body, headers)

@@ -21,7 +21,7 @@ def test_a_delivery_that_fails_for_good_is_told_to_the_others_once(
     assert len(desk.posts) == 3
     ready = httpx.get(f"{alerts.api.url}/health/ready").json()["alerts"]
     assert ready["state"] == "degraded"
-    assert "given up within the last hour" in ready["detail"]
+    assert "abandoned within the last hour" in ready["detail"]
     assert len(other_desk.posts) == 1
 
 
@@ -34,7 +34,7 @@ def test_a_channel_that_fails_ten_times_in_a_row_is_told_and_seen(
     for number in range(4):
         alerts.settled(alerts.alert(title=f"alert {number}"))
     titles = {request.json["title"] for request in other_desk.wait_for(2)}
-    assert f"The alert channel {failing['name']} fails" in titles
+    assert f"The alert channel {failing['name']} is failing" in titles
     ready = httpx.get(f"{alerts.api.url}/health/ready").json()["alerts"]
     assert ready["state"] == "degraded"
     assert failing["name"] in ready["detail"]

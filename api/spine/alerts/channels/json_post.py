@@ -8,7 +8,7 @@ from apprise import NotifyType
 from apprise.plugins.base import NotifyBase
 
 from spine.alerts.channels.base import ASSET
-from spine.alerts.messages import Notice
+from spine.alerts.messages import AlertMessage
 from spine.severity import Severity
 
 NOTIFY_TYPES = {
@@ -26,7 +26,7 @@ def succeeded(response: requests.Response) -> bool:
     return 200 <= response.status_code < 300
 
 
-class PostedJson(NotifyBase):
+class JsonPost(NotifyBase):
     """Posts one prepared body to one URL; any 2xx means that the receiver took it."""
 
     service_name = "Posted JSON"  # type: ignore[assignment]
@@ -58,20 +58,20 @@ class PostedJson(NotifyBase):
         return succeeded(response)
 
 
-def facts(notice: Notice) -> dict[str, Any]:
-    """A notice as JSON."""
+def facts(message: AlertMessage) -> dict[str, Any]:
+    """A message as JSON."""
     return {
-        "id": notice.alert_id,
-        "delivery_id": notice.delivery_id,
-        "severity": notice.severity.value,
-        "title": notice.title,
-        "message": notice.message,
-        "source": notice.source,
-        "domain": notice.domain,
-        "run_id": notice.run_id,
-        "execution_id": notice.execution_id,
-        "error_category": notice.error_category,
-        "metadata": notice.metadata,
-        "created_at": notice.created_at.isoformat(),
-        "held_back": notice.held_back,
+        "id": message.alert_id,
+        "delivery_id": message.delivery_id,
+        "severity": message.severity.value,
+        "title": message.title,
+        "message": message.message,
+        "source": message.source,
+        "domain": message.domain,
+        "run_id": message.run_id,
+        "execution_id": message.execution_id,
+        "error_category": message.error_category,
+        "metadata": message.metadata,
+        "created_at": message.created_at.isoformat(),
+        "held_back": message.held_back,
     }

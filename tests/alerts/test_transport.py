@@ -13,11 +13,11 @@ from pydantic import SecretStr
 from spine.alerts.channels import CHANNEL_TYPES
 from spine.alerts.channels.base import ChannelConfig
 from spine.alerts.channels.webhook import WebhookConfig
-from spine.alerts.messages import Notice, Outcome
+from spine.alerts.messages import AlertMessage, Outcome
 from spine.alerts.transport import Sender
-from spine.egress.http_replies import LONGEST_WAIT, recorded_replies, seconds_of
+from spine.egress.http_replies import LONGEST_WAIT, parse_retry_after, recorded_replies
 
-from tests.alerts.trying import NOTICE, hook, resolve
+from tests.alerts.transport_support import MESSAGE, hook, resolve
 from tests.support.receivers import (
     Behaviour,
     Receiver,
@@ -35,7 +35,7 @@ TEMPORARY = [408, 409, 421, 423, 425, 429, 500, 502, 503, 504]
 @pytest.mark.parametrize("status", PERMANENT + TEMPORARY)
 async def test_a_status_tells_whether_another_try_can_help(sender: Sender, desk: Receiver, status: int) -> None:
     desk.always = refuse(status, b"so\r\nsay we", Retry_After="7", Location="/elsewhere")
-    outcome = await sender.send(hook(desk), NOTICE, None)
+    outcome = await sender.send(hook(desk), MESSAGE, None)
     assert (outcome.sent, outcome.status, outcome.permanent) == (False, status, status in PERMANENT)
     assert outcome.retry_after == 7
     assert outcome.reason is not None
@@ -47,7 +47,7 @@ async def test_a_status_tells_whether_another_try_can_help(sender: Sender, desk:
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
 async def test_any_2xx_is_sent(sender: Sender, desk: Receiver, status: int) -> None:
     desk.always = refuse(status)
-    outcome = await sender.send(hook(desk), NOTICE, None)
+    outcome = await sender.send(hook(desk), MESSAGE, None)
     assert (outcome.sent, outcome.status) == (True, status)
 
 
@@ -58,20 +58,20 @@ async def test_any_2xx_is_sent(sender: Sender, desk: Receiver, status: int) -> N
 )
 async def test_a_2xx_whose_body_cannot_be_read_is_sent(sender: Sender, desk: Receiver, headers: dict[str, str]) -> None:
     desk.always = refuse(200, b"taken", **headers)
-    assert (await sender.send(hook(desk), NOTICE, None)).sent
+    assert (await sender.send(hook(desk), MESSAGE, None)).sent
 
 
 @pytest.mark.parametrize("location", ["http://[", "http://x:y/", "//", "\x00"])
 async def test_a_redirect_to_nowhere_is_a_redirect(sender: Sender, desk: Receiver, location: str) -> None:
     desk.always = refuse(302, Location=location)
-    outcome = await sender.send(hook(desk), NOTICE, None)
+    outcome = await sender.send(hook(desk), MESSAGE, None)
     assert (outcome.status, outcome.permanent) == (302, True)
     assert "redirects are not followed" in (outcome.reason or "")
 
 
 async def test_no_more_of_a_redirect_is_read_than_of_any_answer(sender: Sender, desk: Receiver) -> None:
     desk.always = redirect_endlessly
-    outcome = await sender.send(hook(desk), NOTICE, None)
+    outcome = await sender.send(hook(desk), MESSAGE, None)
     assert (outcome.status, outcome.permanent) == (302, True)
     await asyncio.sleep(0.2)
     assert desk.talked < 8 * 1024 * 1024
@@ -81,7 +81,7 @@ async def test_no_more_of_a_redirect_is_read_than_of_any_answer(sender: Sender, 
 async def test_what_never_answers_is_given_up(sender: Sender, desk: Receiver, behaviour: Behaviour) -> None:
     desk.always = behaviour
     began = time.monotonic()
-    outcome = await sender.send(hook(desk), NOTICE, None)
+    outcome = await sender.send(hook(desk), MESSAGE, None)
     assert outcome == Outcome(sent=False, reason="no answer within 2 s")
     assert time.monotonic() - began < 3.5
 
@@ -94,18 +94,18 @@ async def test_what_never_answers_is_given_up(sender: Sender, desk: Receiver, be
     ],
 )
 async def test_what_cannot_be_reached_is_told_in_words(sender: Sender, url: str, reason: str) -> None:
-    outcome = await sender.send(WebhookConfig(url=SecretStr(url)), NOTICE, None)
+    outcome = await sender.send(WebhookConfig(url=SecretStr(url)), MESSAGE, None)
     assert outcome == Outcome(sent=False, reason=reason)
 
 
 async def test_a_dropped_connection_is_told_in_words(sender: Sender, desk: Receiver) -> None:
     desk.always = drop
-    assert await sender.send(hook(desk), NOTICE, None) == Outcome(sent=False, reason="it closed the connection")
+    assert await sender.send(hook(desk), MESSAGE, None) == Outcome(sent=False, reason="it closed the connection")
 
 
 async def test_a_private_address_is_refused_for_good(desk: Receiver) -> None:
     sender = Sender(False, resolve, seconds=2)
-    outcome = await sender.send(hook(desk), NOTICE, None)
+    outcome = await sender.send(hook(desk), MESSAGE, None)
     sender.close()
     assert (outcome.sent, outcome.permanent, desk.requests) == (False, True, [])
     assert "127.0.0.1 is a private address" in (outcome.reason or "")
@@ -116,10 +116,10 @@ async def test_nothing_that_a_plugin_raises_comes_through(
     sender: Sender, desk: Receiver, problem: BaseException
 ) -> None:
     class Broken(WebhookConfig):
-        def plugin(self, notice: Notice, recipient: str | None, secrets: Any) -> Any:
+        def plugin(self, message: AlertMessage, recipient: str | None, secrets: Any) -> Any:
             raise problem
 
-    outcome = await sender.send(Broken(url=SecretStr(desk.url), secret=SecretStr("pl4in-s3cret")), NOTICE, None)
+    outcome = await sender.send(Broken(url=SecretStr(desk.url), secret=SecretStr("pl4in-s3cret")), MESSAGE, None)
     assert not outcome.sent
     assert "s3cret" not in (outcome.reason or "")
 
@@ -127,22 +127,22 @@ async def test_nothing_that_a_plugin_raises_comes_through(
 async def test_after_its_end_a_sender_says_so(desk: Receiver) -> None:
     sender = Sender(True, resolve, seconds=5)
     desk.always = hang
-    under_way = asyncio.create_task(sender.send(hook(desk), NOTICE, None))
+    under_way = asyncio.create_task(sender.send(hook(desk), MESSAGE, None))
     await asyncio.to_thread(desk.wait_for, 1)
     began = time.monotonic()
     sender.close()
     assert not (await under_way).sent
-    assert not (await sender.send(hook(desk), NOTICE, None)).sent
+    assert not (await sender.send(hook(desk), MESSAGE, None)).sent
     assert time.monotonic() - began < 2
 
 
 async def test_senders_do_not_wait_for_each_other(desk: Receiver, other_desk: Receiver) -> None:
     sender = Sender(True, resolve, seconds=2)
     desk.always = hang
-    slow = [asyncio.create_task(sender.send(hook(desk), NOTICE, None)) for _ in range(20)]
+    slow = [asyncio.create_task(sender.send(hook(desk), MESSAGE, None)) for _ in range(20)]
     await asyncio.to_thread(desk.wait_for, 20)
     began = time.monotonic()
-    assert (await sender.send(hook(other_desk), NOTICE, None)).sent
+    assert (await sender.send(hook(other_desk), MESSAGE, None)).sent
     assert time.monotonic() - began < 1
     assert {outcome.reason for outcome in await asyncio.gather(*slow)} == {"no answer within 2 s"}
     sender.close()
@@ -152,13 +152,13 @@ async def test_one_that_waited_for_a_thread_is_not_sent_after_it_was_given_up(
     desk: Receiver, other_desk: Receiver
 ) -> None:
     class Stuck(WebhookConfig):
-        def plugin(self, notice: Notice, recipient: str | None, secrets: Any) -> Any:
+        def plugin(self, message: AlertMessage, recipient: str | None, secrets: Any) -> Any:
             time.sleep(2.5)
 
     sender = Sender(True, resolve, seconds=1, most=1)
-    slow = asyncio.create_task(sender.send(Stuck(url=SecretStr(desk.url)), NOTICE, None))
+    slow = asyncio.create_task(sender.send(Stuck(url=SecretStr(desk.url)), MESSAGE, None))
     await asyncio.sleep(0.2)
-    assert not (await sender.send(hook(other_desk), NOTICE, None)).sent
+    assert not (await sender.send(hook(other_desk), MESSAGE, None)).sent
     await slow
     await asyncio.sleep(2)
     assert other_desk.requests == []
@@ -168,11 +168,11 @@ async def test_one_that_waited_for_a_thread_is_not_sent_after_it_was_given_up(
 ENDS = """
 import asyncio
 from spine.alerts.transport import Sender
-from tests.alerts.test_sending import NOTICE, WebhookConfig, resolve
+from tests.alerts.test_transport import MESSAGE, WebhookConfig, resolve
 
 async def main():
     sender = Sender(True, resolve, seconds=20)
-    task = asyncio.create_task(sender.send(WebhookConfig(url={url!r}), NOTICE, None))
+    task = asyncio.create_task(sender.send(WebhookConfig(url={url!r}), MESSAGE, None))
     await asyncio.sleep(1.5)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -199,7 +199,7 @@ async def test_a_receiver_cannot_make_a_plugin_sleep(sender: Sender, desk: Recei
     later = str(int(time.time()) + 3600)
     desk.always = refuse(429, X_RateLimit_Remaining="0", X_RateLimit_Reset=later, Retry_After="3600")
     config = CHANNEL_TYPES["apprise"].model_validate({"url": f"fluxer://127.0.0.1:{desk.port}/{'1' * 10}/{'t' * 68}"})
-    outcome = await sender.send(config, NOTICE, None)
+    outcome = await sender.send(config, MESSAGE, None)
     assert desk.posts
     assert (outcome.status, outcome.retry_after) == (429, 3600)
 
@@ -225,7 +225,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     ],
 )
 def test_retry_after_is_read_in_both_forms(header: str | None, seconds: float | None) -> None:
-    assert seconds_of(header, NOW) == seconds
+    assert parse_retry_after(header, NOW) == seconds
 
 
 def test_outside_of_a_send_requests_is_as_ever(desk: Receiver, other_desk: Receiver) -> None:
@@ -243,6 +243,6 @@ def test_outside_of_a_send_requests_is_as_ever(desk: Receiver, other_desk: Recei
 async def test_what_two_sends_are_told_is_not_mixed_up(sender: Sender, desk: Receiver, other_desk: Receiver) -> None:
     desk.always, other_desk.always = refuse(500, b"first"), refuse(404, b"second")
     configs: list[ChannelConfig] = [hook(desk), hook(other_desk)] * 10
-    outcomes = await asyncio.gather(*(sender.send(config, NOTICE, None) for config in configs))
+    outcomes = await asyncio.gather(*(sender.send(config, MESSAGE, None) for config in configs))
     assert [outcome.status for outcome in outcomes] == [500, 404] * 10
     assert all(("first" in str(one.reason)) == (one.status == 500) for one in outcomes)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from spine.alerts.channels.webhook import WebhookConfig
-from spine.alerts.messages import Notice
+from spine.alerts.messages import AlertMessage
 from spine.errors import Unavailable
 from spine.severity import Severity
 
@@ -14,7 +14,7 @@ from tests.support.receivers import (
     Receiver,
 )
 
-NOTICE = Notice(
+MESSAGE = AlertMessage(
     delivery_id="01DELIVERY",
     alert_id="01ALERT",
     severity=Severity.ERROR,

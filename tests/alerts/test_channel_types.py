@@ -17,11 +17,11 @@ from apprise.plugins.workflows import NotifyWorkflows
 from pydantic import ValidationError
 from spine.alerts.channels import CHANNEL_TYPES
 from spine.alerts.channels.base import ChannelConfig
-from spine.alerts.channels.posted_json import PostedJson
+from spine.alerts.channels.json_post import JsonPost
 from spine.alerts.transport import Sender
 from spine.severity import Severity
 
-from tests.alerts.trying import NOTICE, resolve
+from tests.alerts.transport_support import MESSAGE, resolve
 from tests.support.receivers import Handler, Receiver, drop, refuse
 
 SLACK = "https://hooks.slack.com/services/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
@@ -45,10 +45,10 @@ def config(channel_type: str, **fields: Any) -> ChannelConfig:
 
 async def test_a_webhook_gets_all_of_it_signed_to_the_byte(sender: Sender, desk: Receiver) -> None:
     channel = config("webhook", url=desk.url, secret="hm4c-s3cret", headers={"X-Team": "desk", "Content-Type": "a/b"})
-    notice = replace(
-        NOTICE, message="äöü \u2028 \U0001f4a5", metadata={"rows": [1, None]}, domain="finra.otc", held_back=3
+    message = replace(
+        MESSAGE, message="äöü \u2028 \U0001f4a5", metadata={"rows": [1, None]}, domain="finra.otc", held_back=3
     )
-    assert (await sender.send(channel, notice, None)).sent
+    assert (await sender.send(channel, message, None)).sent
     (request,) = desk.posts
     expected = hmac.new(b"hm4c-s3cret", request.body, sha256).hexdigest()
     assert request.headers["X-Spine-Signature"] == f"sha256={expected}"
@@ -72,7 +72,7 @@ async def test_a_webhook_gets_all_of_it_signed_to_the_byte(sender: Sender, desk:
 
 async def test_a_webhook_without_a_secret_is_not_signed_and_may_have_a_login(sender: Sender, desk: Receiver) -> None:
     channel = config("webhook", url=desk.url.replace("http://", "http://desk:pa%3Ass@"))
-    assert (await sender.send(channel, NOTICE, None)).sent
+    assert (await sender.send(channel, MESSAGE, None)).sent
     (request,) = desk.posts
     assert request.headers["Content-Type"] == "application/json"
     assert request.headers["Authorization"] == requests.auth._basic_auth_str("desk", "pa:ss")
@@ -98,7 +98,7 @@ def table(*known: str, create: int = 201) -> Any:
 
 async def test_servicenow_gets_one_incident(sender: Sender, desk: Receiver) -> None:
     desk.always = table()
-    outcome = await sender.send(snow(desk), NOTICE, None)
+    outcome = await sender.send(snow(desk), MESSAGE, None)
     assert (outcome.sent, outcome.status) == (True, 201)
     asked, posted = desk.requests
     assert asked.path.startswith("/api/now/table/incident?sysparm_query=correlation_id%3D01DELIVERY&sysparm_limit=1")
@@ -111,19 +111,19 @@ async def test_servicenow_gets_one_incident(sender: Sender, desk: Receiver) -> N
 
 async def test_an_incident_that_is_there_is_not_made_again(sender: Sender, desk: Receiver) -> None:
     desk.always = table("01DELIVERY")
-    assert (await sender.send(snow(desk), NOTICE, None)).sent
+    assert (await sender.send(snow(desk), MESSAGE, None)).sent
     assert desk.posts == []
 
 
 async def test_what_servicenow_refuses_is_told(sender: Sender, desk: Receiver) -> None:
     desk.always = table(create=403)
-    outcome = await sender.send(snow(desk), NOTICE, None)
+    outcome = await sender.send(snow(desk), MESSAGE, None)
     assert (outcome.sent, outcome.status, outcome.permanent) == (False, 403, True)
     desk.behaviours += [table(), drop]
-    outcome = await sender.send(snow(desk), NOTICE, None)
+    outcome = await sender.send(snow(desk), MESSAGE, None)
     assert (outcome.sent, outcome.status, outcome.reason) == (False, None, "it closed the connection")
     desk.always = refuse(200, b"<html>log in</html>")
-    outcome = await sender.send(snow(desk), NOTICE, None)
+    outcome = await sender.send(snow(desk), MESSAGE, None)
     assert (outcome.sent, outcome.permanent) == (False, False)
 
 
@@ -138,7 +138,7 @@ CHAT: list[tuple[str, dict[str, str], Mapping[str, Any]]] = [
 async def test_chat_services_of_ones_own(
     sender: Sender, desk: Receiver, channel_type: str, fields: dict[str, str], expected: Mapping[str, Any]
 ) -> None:
-    outcome = await sender.send(config(channel_type, webhook_url=desk.url, **fields), NOTICE, None)
+    outcome = await sender.send(config(channel_type, webhook_url=desk.url, **fields), MESSAGE, None)
     assert (outcome.sent, outcome.status) == (True, 200)
     sent = desk.posts[0].json
     assert {name: sent[name] for name in expected} == expected
@@ -152,8 +152,8 @@ async def test_chat_services_of_ones_own(
         ("slack", {"webhook_url": SLACK, "channel": "#ops", "username": "spine"}, NotifySlack),
         ("discord", {"webhook_url": DISCORD}, NotifyDiscord),
         ("teams", {"webhook_url": WORKFLOW}, NotifyWorkflows),
-        ("teams", {"webhook_url": "https://desk.webhook.office.com/webhookb2/a@b/IncomingWebhook/c/d"}, PostedJson),
-        ("slack", {"webhook_url": "https://hooks.slack.com.example.com/services/T1/B2/c3"}, PostedJson),
+        ("teams", {"webhook_url": "https://desk.webhook.office.com/webhookb2/a@b/IncomingWebhook/c/d"}, JsonPost),
+        ("slack", {"webhook_url": "https://hooks.slack.com.example.com/services/T1/B2/c3"}, JsonPost),
         ("pagerduty", {"routing_key": "R" * 32}, NotifyPagerDuty),
         ("apprise", {"url": SLACK}, NotifySlack),
     ],
@@ -161,7 +161,7 @@ async def test_chat_services_of_ones_own(
 def test_services_that_apprise_knows_are_told_by_its_plugin(
     channel_type: str, fields: dict[str, str], plugin: type[Any]
 ) -> None:
-    made = config(channel_type, **fields).plugin(NOTICE, None, {})
+    made = config(channel_type, **fields).plugin(MESSAGE, None, {})
     assert type(made) is plugin
     if "channel" in fields:
         assert isinstance(made, NotifySlack)
@@ -170,17 +170,17 @@ def test_services_that_apprise_knows_are_told_by_its_plugin(
 
 @pytest.mark.parametrize(("severity", "told"), [(Severity.INFO, "info"), (Severity.CRITICAL, "critical")])
 def test_pagerduty_knows_how_bad_it_is(severity: Severity, told: str) -> None:
-    made = config("pagerduty", routing_key="R" * 32).plugin(replace(NOTICE, severity=severity), None, {})
+    made = config("pagerduty", routing_key="R" * 32).plugin(replace(MESSAGE, severity=severity), None, {})
     assert isinstance(made, NotifyPagerDuty)
     assert made.severity == told
 
 
 async def test_any_apprise_url_is_told(sender: Sender, desk: Receiver) -> None:
-    outcome = await sender.send(config("apprise", url=f"json://127.0.0.1:{desk.port}/a?redirect=yes"), NOTICE, None)
+    outcome = await sender.send(config("apprise", url=f"json://127.0.0.1:{desk.port}/a?redirect=yes"), MESSAGE, None)
     assert outcome.sent
     assert desk.posts[0].json["title"] == "[ERROR] Rows are missing"
     desk.always = refuse(503, b"later", Retry_After="9")
-    outcome = await sender.send(config("apprise", url=f"json://127.0.0.1:{desk.port}/a?retry=5"), NOTICE, None)
+    outcome = await sender.send(config("apprise", url=f"json://127.0.0.1:{desk.port}/a?retry=5"), MESSAGE, None)
     assert (outcome.status, outcome.reason, outcome.retry_after) == (503, "HTTP 503 Service Unavailable: later", 9)
     assert len(desk.posts) == 2
 
@@ -213,7 +213,7 @@ def test_a_webhook_url_reads_no_file(channel_type: str, url: str, tmp_path: Path
     path = tmp_path / "card.json"
     path.write_text('{"text": "private"}')
     made = config(channel_type, webhook_url=f"{url}{'&' if '?' in url else '?'}template={path}")
-    assert type(made.plugin(NOTICE, None, {})) is PostedJson
+    assert type(made.plugin(MESSAGE, None, {})) is JsonPost
 
 
 @pytest.mark.parametrize(
@@ -256,5 +256,5 @@ def test_what_cannot_be_sent_to_is_refused(channel_type: str, wrong: dict[str, A
 def test_a_config_shows_no_secret() -> None:
     made = config("webhook", url="http://h/s3cret", headers={"X": "s3cret"}, secret="s3cret")
     assert "s3cret" not in repr(made)
-    assert isinstance(made.plugin(NOTICE, None, {}), PostedJson)
-    assert "s3cret" not in made.plugin(NOTICE, None, {}).url()
+    assert isinstance(made.plugin(MESSAGE, None, {}), JsonPost)
+    assert "s3cret" not in made.plugin(MESSAGE, None, {}).url()

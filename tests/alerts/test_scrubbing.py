@@ -10,11 +10,11 @@ import pytest
 from pydantic import SecretStr
 from spine.alerts.channels import CHANNEL_TYPES
 from spine.alerts.channels.webhook import WebhookConfig
-from spine.alerts.messages import Notice, Outcome
+from spine.alerts.messages import AlertMessage, Outcome
 from spine.alerts.transport import Sender, scrub, secret_parts
 from spine.errors import BadRequest, SpineError, Unavailable
 
-from tests.alerts.trying import NOTICE, hook, says
+from tests.alerts.transport_support import MESSAGE, hook, says
 from tests.support.receivers import (
     Receiver,
     bad_headers,
@@ -33,7 +33,7 @@ async def test_a_secret_that_cannot_be_looked_up_is_told(error: SpineError, perm
     config = CHANNEL_TYPES["servicenow"].model_validate(
         {"instance": "dev1", "username": "u", "password_ref": "env:PW", "assignment_group": "g"}
     )
-    outcome = await sender.send(config, NOTICE, None)
+    outcome = await sender.send(config, MESSAGE, None)
     sender.close()
     assert outcome == Outcome(sent=False, reason=error.detail, permanent=permanent)
 
@@ -55,7 +55,7 @@ async def test_a_reason_has_no_secret_in_any_form(
     sender: Sender, desk: Receiver, fields: dict[str, Any], said: str, hidden: str
 ) -> None:
     desk.always = says(said)
-    outcome = await sender.send(hook(desk, **fields), NOTICE, None)
+    outcome = await sender.send(hook(desk, **fields), MESSAGE, None)
     assert (outcome.reason or "").startswith("HTTP 403 Forbidden: ")
     assert hidden not in (outcome.reason or "")
     assert "***" in (outcome.reason or "")
@@ -65,19 +65,19 @@ async def test_a_reason_has_no_secret_in_any_form(
 async def test_a_reflected_login_is_hidden(sender: Sender, desk: Receiver, login: str) -> None:
     desk.always = says("who is {Authorization}?")
     url = desk.url.replace("http://", f"http://{login}@" if ":" in login else f"http://{login}:@")
-    outcome = await sender.send(hook(desk, url=url), NOTICE, None)
+    outcome = await sender.send(hook(desk, url=url), MESSAGE, None)
     assert outcome.reason == "HTTP 403 Forbidden: who is Basic ***?"
 
 
 async def test_a_short_secret_does_not_garble_the_status(sender: Sender, desk: Receiver) -> None:
     desk.always = refuse(403, b"40 of them")
-    outcome = await sender.send(hook(desk, headers={"X-Auth": "40"}), NOTICE, None)
+    outcome = await sender.send(hook(desk, headers={"X-Auth": "40"}), MESSAGE, None)
     assert outcome.reason == "HTTP 403 Forbidden: *** of them"
 
 
 async def test_a_long_answer_is_cut_and_no_secret_with_it(sender: Sender, desk: Receiver) -> None:
     desk.always = refuse(403, b"x" * 260 + b"hm4c-s3cret" * 30)
-    outcome = await sender.send(hook(desk, secret="hm4c-s3cret"), NOTICE, None)
+    outcome = await sender.send(hook(desk, secret="hm4c-s3cret"), MESSAGE, None)
     assert outcome.reason is not None
     assert len(outcome.reason) <= 300
     assert "hm4c" not in outcome.reason
@@ -95,7 +95,7 @@ async def test_nothing_of_a_send_reaches_the_log(
     sender: Sender, desk: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(WebhookConfig):
-        def plugin(self, notice: Notice, recipient: str | None, secrets: Any) -> Any:
+        def plugin(self, message: AlertMessage, recipient: str | None, secrets: Any) -> Any:
             time.sleep(3)
             raise RuntimeError("s3cret-in-an-error")
 
@@ -103,9 +103,9 @@ async def test_nothing_of_a_send_reaches_the_log(
     desk.always = refuse(500, b"s3cret")
     desk.behaviours.append(bad_headers)
     with caplog.at_level(logging.DEBUG):
-        assert not (await sender.send(hook(desk), NOTICE, None)).sent
-        assert not (await sender.send(apprise_url, NOTICE, None)).sent
-        assert not (await sender.send(Broken(url=SecretStr(desk.url)), NOTICE, None)).sent
+        assert not (await sender.send(hook(desk), MESSAGE, None)).sent
+        assert not (await sender.send(apprise_url, MESSAGE, None)).sent
+        assert not (await sender.send(Broken(url=SecretStr(desk.url)), MESSAGE, None)).sent
         await asyncio.sleep(1.5)
         gc.collect()
         await asyncio.sleep(0.1)
