@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, case, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,7 +17,6 @@ from spine.schemas import ErrorCategory
 from spine.severity import Severity
 from spine.tables.alerts import FAILED, SENT, Alert, AlertDelivery
 from spine.tables.base import utc_now
-from spine.tables.sources import Fetch
 from spine.text import storable
 
 PERIODS = {
@@ -154,8 +152,3 @@ async def read_stats(session: AsyncSession, period: StatsPeriod) -> AlertStats:
         delivery_success_rate=sent / (sent + failed) if sent + failed else 1.0,
         avg_delivery_time_ms=None if average_ms is None else float(average_ms),
     )
-
-
-async def is_fetch(session: AsyncSession, run_id: UUID) -> bool:
-    """Whether a flow run was a fetch. Its failure raises an alert of its source instead."""
-    return (await session.scalars(select(Fetch.id).where(Fetch.run_id == run_id).limit(1))).first() is not None

@@ -6,7 +6,7 @@ transaction that deletes the claim: one alert for each failure, whichever proces
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import structlog
@@ -22,6 +22,7 @@ from spine.run_history.outcomes import COMPLETED
 from spine.schedules.deployments import has_schedule
 from spine.severity import Severity
 from spine.tables.run_history import DeploymentStatistics, RunAlertClaim, RunOutcome
+from spine.tables.sources import Fetch
 from spine.workflows.failures import exception_of, is_exception
 from spine.workflows.labels import SILENCING_TAG, domain_of, severity_of
 from spine.workflows.run_detail import read_run
@@ -35,17 +36,12 @@ LONGEST_MESSAGE = 5_000
 _CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^\s/@]+@")
 
 
-# Whether a run fetches a source. The failure of a fetch raises an alert of its source instead.
-IsFetch = Callable[[AsyncSession, UUID], Awaitable[bool]]
-
-
 class RunAlerts:
     """A chore of the follower: raise an alert for each claim, and resolve the alerts of runs that succeed again."""
 
-    def __init__(self, failures_in_a_row: int, wake: Callable[[], None], is_fetch: IsFetch) -> None:
+    def __init__(self, failures_in_a_row: int, wake: Callable[[], None]) -> None:
         self._failures_in_a_row = failures_in_a_row
         self._wake = wake
-        self._is_fetch = is_fetch
 
     async def run(self, prefect: Prefect, sessions: SessionFactory) -> None:
         """Process all claims that are there now."""
@@ -71,7 +67,7 @@ class RunAlerts:
             return
         if failure.is_silenced:
             return
-        if not await self._is_fetch(session, claim.run_id):
+        if not await _is_fetch(session, claim.run_id):
             await put_alert(session, failure.alert(claim))
         if (streak_alert := await self._streak_alert(session, claim, failure)) is not None:
             await put_alert(session, streak_alert)
@@ -177,6 +173,11 @@ async def _oldest_claims(sessions: SessionFactory) -> Sequence[RunAlertClaim]:
     async with reading(sessions) as session:
         wanted = select(RunAlertClaim).order_by(RunAlertClaim.ended_at, RunAlertClaim.state_id)
         return (await session.scalars(wanted.limit(CLAIMS_AT_ONCE))).all()
+
+
+async def _is_fetch(session: AsyncSession, run_id: UUID) -> bool:
+    """Whether a run fetched a source: its failure then raises an alert of the source instead."""
+    return (await session.scalars(select(Fetch.id).where(Fetch.run_id == run_id).limit(1))).first() is not None
 
 
 async def _read(prefect: Prefect, claim: RunAlertClaim) -> RunFailure | AlertEvent | None:

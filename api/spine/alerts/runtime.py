@@ -8,7 +8,6 @@ from spine.alerts.channel_service import ChannelSecrets, find_channel, send_test
 from spine.alerts.delivery_queue import RetryPolicy
 from spine.alerts.dispatcher import Dispatcher
 from spine.alerts.late_runs import LateRuns
-from spine.alerts.queries import is_fetch
 from spine.alerts.run_alerts import RunAlerts
 from spine.alerts.schemas import ChannelTestResponse
 from spine.alerts.transport import Sender
@@ -32,7 +31,7 @@ class Alerting:
         late = timedelta(seconds=settings.alert_late_seconds)
         # The follower runs these, in one process at a time.
         self.chores = [LateRuns(late, self.dispatcher.wake)]
-        self.after_ingest = [RunAlerts(settings.alert_failures_in_a_row, self.dispatcher.wake, is_fetch)]
+        self.after_ingest = [RunAlerts(settings.alert_failures_in_a_row, self.dispatcher.wake)]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
