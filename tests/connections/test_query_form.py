@@ -71,7 +71,7 @@ def test_a_query_that_reads_is_taken_as_it_is(query: str) -> None:
     "query", ["DELETE FROM t", "/* SELECT */ DELETE FROM t", "'SELECT' 1", "SELECTED", "-- SELECT 1"]
 )
 def test_what_is_no_query_that_reads_is_refused(query: str) -> None:
-    with pytest.raises(ValidationError, match="must be one query that reads"):
+    with pytest.raises(ValidationError, match="must be a single query that begins"):
         query_of(query)
 
 

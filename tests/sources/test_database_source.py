@@ -179,7 +179,7 @@ async def test_a_query_that_writes_is_refused_and_changes_nothing(desk: Desk, or
         fetched = await desk.fetch(await source_of(desk, origin, query))
         assert (fetched.status, fetched.error_category, fetched.content_hash) == ("FAILED", "CONFIG", None), query
         assert origin.trades() == 3
-    with pytest.raises(BadRequest, match="must be one query that reads"):
+    with pytest.raises(BadRequest, match="must be a single query that begins"):
         await source_of(desk, origin, "DELETE FROM trades")
     assert origin.trades() == 3
 

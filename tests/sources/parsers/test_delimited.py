@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from spine.sources.parsers import ParserConfig, ParserType, parse
 from spine.sources.parsers.csv_tokenizer import Dialect, Rows
-from spine.sources.parsers.parse_errors import BrokenFile
+from spine.sources.parsers.parse_errors import ParseError
 
 from flows.finra.weekly_file import scan
 from tests.sources.parsers.support import Desk, lines_of
@@ -45,11 +45,11 @@ def test_values_that_do_not_fit_their_column_make_the_row_bad(desk: Desk) -> Non
     parsed = desk.parse(content, "csv", columns={"id": "integer", "weekEnding": "date", "absent": "date"})
     assert parsed.rows == 2
     assert [(row.line, row.reason) for row in parsed.examples] == [
-        (3, "column id: 'x' is no integer of 64 bits"),
+        (3, "column id: 'x' is not a 64-bit integer"),
         (4, "has 1 field, the header has 2"),
-        (6, "column weekEnding: '2025-02-30' is no date"),
-        (7, "column id: '0x1F' is no integer of 64 bits"),
-        (8, "column weekEnding: 'abc' is no date"),
+        (6, "column weekEnding: '2025-02-30' is not a date"),
+        (7, "column id: '0x1F' is not a 64-bit integer"),
+        (8, "column weekEnding: 'abc' is not a date"),
     ]
 
 
@@ -78,7 +78,7 @@ def widths_of(content: bytes) -> list[int] | None:
     try:
         while (row := rows.next()) is not None:
             widths.append(len(dialect.split(row[1])))
-    except BrokenFile:
+    except ParseError:
         return None
     return widths
 
@@ -96,7 +96,7 @@ def test_rows_are_told_apart_as_arrow_tells_them(desk: Desk) -> None:
             parsed = desk.parse(content, "csv")
             assert (parsed.rows, parsed.bad_rows) == (good, len(widths) - 1 - good), content
         elif len(widths) > 1:
-            assert "every row is bad" in desk.refusal(content, "csv")
+            assert "all rows are invalid" in desk.refusal(content, "csv")
 
 
 def test_what_python_writes_is_read_with_as_many_rows(desk: Desk) -> None:
@@ -128,8 +128,8 @@ def test_a_line_may_be_longer_than_a_block_and_not_longer_than_the_limit(desk: D
         (b"a\n", {"skip_rows": 1}, "it has no header"),
         (b"a,b,a\n1,2,3\n", {}, "two columns are named 'a'"),
         (b"a,b\n1,2\n", {"required_columns": ["b", "c"]}, "the required column 'c' is missing"),
-        (b"a,b\n1\n2\n", {}, "every row is bad; the first, at 2: has 1 field, the header has 2"),
-        (b"a,b\n1,2\n1\n2\n", {"max_bad_rows": 1}, "2 bad rows, more than the 1 that max_bad_rows allows"),
+        (b"a,b\n1\n2\n", {}, "all rows are invalid; the first, at 2: has 1 field, the header has 2"),
+        (b"a,b\n1,2\n1\n2\n", {"max_bad_rows": 1}, "2 invalid rows, more than the 1 that max_bad_rows allows"),
         (b"a|b\n1|2\n", {}, "the header has no ',' but '|'"),
         (b"a,b\n1,2\n1,\xff\n", {}, "line 3 is not valid utf-8"),
         (b"a,b\n1,\x81\n", {"encoding": "cp1252"}, "line 2 is not valid cp1252"),
@@ -144,7 +144,7 @@ def test_what_is_wrong_with_a_whole_file_is_one_sentence(
 
 def test_a_reason_holds_at_most_forty_characters_of_a_value(desk: Desk) -> None:
     parsed = desk.parse(b"a\n1\n" + b"x" * 500 + b"\n", "csv", columns={"a": "integer"})
-    assert parsed.examples[0].reason == f"column a: '{'x' * 37}...' is no integer of 64 bits"
+    assert parsed.examples[0].reason == f"column a: '{'x' * 39}…' is not a 64-bit integer"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252", "utf-32-be"])

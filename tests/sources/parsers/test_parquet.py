@@ -32,8 +32,8 @@ def test_a_corrupt_page_is_noticed_although_the_metadata_is_whole(desk: Desk) ->
 
 
 def test_what_is_no_parquet_or_only_half_of_one_does_not_parse(desk: Desk) -> None:
-    assert "it is no Parquet file" in desk.refusal(b"a,b\n1,2\n", "parquet")
-    assert "it is no Parquet file" in desk.refusal(b"", "parquet")
+    assert "it is not a Parquet file" in desk.refusal(b"a,b\n1,2\n", "parquet")
+    assert "it is not a Parquet file" in desk.refusal(b"", "parquet")
     assert "the Parquet is damaged" in desk.refusal(parquet(TABLE)[:-100], "parquet")
 
 
@@ -47,8 +47,8 @@ def test_required_columns_and_types_hold_for_parquet_too(desk: Desk) -> None:
     content = parquet(pa.table({"day": ["2025-12-15", "no day", None], "n": [1.0, 2.0, 2.5]}))
     parsed = desk.parse(content, "parquet", columns={"day": "date", "n": "integer"})
     assert [(row.line, row.reason) for row in parsed.examples] == [
-        (2, "column day: 'no day' is no date"),
-        (3, "column n: '2.5' is no integer of 64 bits"),
+        (2, "column day: 'no day' is not a date"),
+        (3, "column n: '2.5' is not a 64-bit integer"),
     ]
     table = desk.table(content, "parquet", columns={"day": "date", "n": "integer"})
     assert table.to_pydict() == {"day": [date(2025, 12, 15)], "n": [1]}

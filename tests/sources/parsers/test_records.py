@@ -9,8 +9,8 @@ def test_an_array_of_objects_is_counted_with_its_columns(desk: Desk) -> None:
     parsed = desk.parse(b'[{"a": 1}, 5, {"b": {"c": [1, 2]}}, null]', "json")
     assert (parsed.rows, parsed.columns) == (2, ("a", "b"))
     assert [(row.line, row.reason) for row in parsed.examples] == [
-        (2, "is no object but a number"),
-        (4, "is no object but null"),
+        (2, "is not an object but a number"),
+        (4, "is not an object but null"),
     ]
 
 
@@ -30,10 +30,10 @@ def test_records_are_found_by_their_path_and_one_object_is_one_record(desk: Desk
         (b'[{"a": 1}', "the JSON ends early, in record 1"),
         (b'[{"a": 1} {"a": 2}]', "it is not well-formed JSON, in record 1"),
         (b'[{"a": NaN}]', "it is not well-formed JSON, in record 1"),
-        (b'[{"a": 1}] x', "something follows the end of the JSON"),
+        (b'[{"a": 1}] x', "there is text after the end of the JSON"),
         (b'[{"a": "\xff"}]', "line 1 is not valid utf-8"),
-        (b'[{"\\ud800": 1}]', "the name of a column is no text"),
-        (b"[1, 2]", "every row is bad"),
+        (b'[{"\\ud800": 1}]', "the name of a column is not valid text"),
+        (b"[1, 2]", "all rows are invalid"),
     ],
 )
 def test_json_that_is_broken_is_a_sentence(desk: Desk, content: bytes, reason: str) -> None:
@@ -42,7 +42,7 @@ def test_json_that_is_broken_is_a_sentence(desk: Desk, content: bytes, reason: s
 
 @pytest.mark.parametrize("path", ["data.none", "none", "data", "data.rows.x", "data.n"])
 def test_a_path_that_leads_to_no_list_does_not_parse(desk: Desk, path: str) -> None:
-    assert "records_path leads to no" in desk.refusal(
+    assert "records_path does not lead to" in desk.refusal(
         b'{"data": {"rows": [{"a": 1}], "n": 2}}', "json", records_path=path
     )
 
@@ -58,9 +58,9 @@ def test_lines_of_json_are_records_and_others_are_bad_rows(desk: Desk) -> None:
     parsed = desk.parse(content, "jsonl")
     assert (parsed.rows, parsed.columns) == (2, ("a",))
     assert [(row.line, row.reason) for row in parsed.examples] == [
-        (4, "is no object but a list"),
-        (5, "is no JSON"),
-        (6, "is no JSON"),
+        (4, "is not an object but a list"),
+        (5, "is not valid JSON"),
+        (6, "is not valid JSON"),
     ]
 
 
@@ -77,7 +77,7 @@ def test_values_in_records_must_be_of_their_columns_type(desk: Desk) -> None:
     content = "\n".join(map(json.dumps, lines)).encode()
     parsed = desk.parse(content, "jsonl", columns={"n": "integer", "s": "string", "d": "date"})
     assert (parsed.rows, lines_of(parsed)) == (2, [3, 4, 5, 6, 7])
-    assert parsed.examples[1].reason == "column s: '5' is no string"
+    assert parsed.examples[1].reason == "column s: '5' is not a string"
 
 
 def test_a_line_over_the_limit_is_refused(desk: Desk) -> None:
@@ -98,7 +98,7 @@ XML = b"""<?xml version="1.0"?>
 def test_children_of_the_root_are_rows_with_attributes_and_children_as_columns(desk: Desk) -> None:
     parsed = desk.parse(XML, "xml", columns={"n": "integer"})
     assert (parsed.rows, parsed.columns) == (1, ("id", "name", "n"))
-    assert [(row.line, row.reason) for row in parsed.examples] == [(5, "column n: 'two' is no integer of 64 bits")]
+    assert [(row.line, row.reason) for row in parsed.examples] == [(5, "column n: 'two' is not a 64-bit integer")]
     assert desk.table(XML, "xml").to_pydict() == {"id": [1, 2], "name": ["A bold", "B"], "n": ["1", "two"]}
 
 
@@ -118,7 +118,7 @@ def test_rows_of_a_tag_are_found_at_any_depth(desk: Desk) -> None:
         (b"<a>\n<b>\n", "line 3 is not well-formed XML"),
         (b'<!DOCTYPE a [<!ENTITY x "y">]><a><b>&x;</b></a>', "document type or entities"),
         (b'<!DOCTYPE a SYSTEM "http://127.0.0.1/x"><a><b/></a>', "document type or entities"),
-        (b'<?xml version="1.0" encoding="none"?><a/>', "encoding that is not known"),
+        (b'<?xml version="1.0" encoding="none"?><a/>', "unknown or wrong encoding"),
     ],
 )
 def test_xml_that_is_broken_or_dangerous_is_refused(desk: Desk, content: bytes, reason: str) -> None:
@@ -147,7 +147,7 @@ def test_xml_is_in_the_encoding_that_it_declares_unless_another_is_configured(de
 def test_a_name_is_as_long_as_a_column_may_be_named_and_no_longer(desk: Desk, kind: str, content: str) -> None:
     assert desk.parse(content.replace("{}", "x" * 1_000).encode(), kind).rows == 1
     refused = desk.refusal(content.replace("{}", "x" * 1_001).encode(), kind)
-    assert "xxx...' is longer than 1,000 characters" in refused
+    assert "xxx…' is longer than 1,000 characters" in refused
     assert len(refused) < 200
 
 

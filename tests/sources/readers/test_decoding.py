@@ -39,7 +39,7 @@ def test_a_gzip_bomb_is_refused_where_max_bytes_says_nothing() -> None:
         source = config_of("http", url=f"http://127.0.0.1:{site.port}/rows.csv")
         failed = failure(source.open_reader({}, OPEN, limits()))
     assert (failed.category, failed.transient) == (ErrorCategory.SOURCE, False)
-    assert "rows.csv is sent as gzip that expands to more than 100,000,000 bytes" in failed.sentence
+    assert "rows.csv was sent as gzip and expands to more than 100,000,000 bytes" in failed.sentence
 
 
 def test_the_more_has_come_the_more_it_may_expand_to() -> None:

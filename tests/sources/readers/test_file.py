@@ -111,7 +111,7 @@ def test_a_pattern_begins_with_folders_whatever_their_names_and_whether_they_are
         (tmp_path / "alias", "**/*.csv"),
     ):
         assert read_one(reader(pattern, below))[1] == b"1"
-    assert failure(reader("none/*.csv", root)).sentence == "Nothing matches none/*.csv."
+    assert failure(reader("none/*.csv", root)).sentence == "No file matches none/*.csv."
 
 
 def test_the_deadline_holds_while_folders_are_searched(root: Path) -> None:
@@ -182,7 +182,7 @@ def test_folders_fifos_and_devices_are_refused_at_once(root: Path) -> None:
     for path, below in ((root / "folder", root), (root / "fifo", root), (Path("/dev/zero"), Path("/dev"))):
         refused = failure(reader(path, below))
         assert refused.category is ErrorCategory.CONFIG
-        assert "no regular file" in refused.sentence
+        assert "not a regular file" in refused.sentence
 
 
 def test_a_missing_file_and_one_that_may_not_be_read_are_told_apart(root: Path) -> None:

@@ -1,7 +1,7 @@
-"""Files of rows: counting them, checking their shape, and reading them as Arrow tables.
+"""Parsers of row-based files: they count rows, validate them, and read them as Arrow tables.
 
-`parse` needs the same memory whatever the size of a file. Whatever the bytes, all that they raise is a
-`FetchFailure` of category PARSE.
+The memory that `parse` needs does not grow with the file. Any content that does not parse raises a `FetchFailure` of
+category PARSE and nothing else.
 """
 
 from spine.sources.parsers.config import ParserConfig, ParserType, parser_for

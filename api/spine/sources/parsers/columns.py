@@ -1,16 +1,16 @@
-"""Values of text that must be of a type: which fit, and what they are as Arrow values.
+"""Conversion of text to column types, and detection of values that cannot be converted.
 
-Empty text is no value, except in a column of strings. A timestamp without a zone is one in UTC.
+Empty text is null, except in a column of strings. A timestamp without a time zone is in UTC.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from spine.sources.parsers.config import ColumnType
-from spine.sources.parsers.parse_errors import short
+from spine.sources.parsers.parse_errors import excerpt
 
 ARROW_TYPES = {
     ColumnType.STRING: pa.string(),
@@ -24,8 +24,8 @@ ARROW_TYPES = {
 
 _TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
 _ZONE = r"(Z|[+-][0-9]{2}(:?[0-9]{2})?)"
-# Arrow takes more than these (hexadecimal numbers, "nan"), which in a file of data are mistakes.
-_FORMS = {
+# Arrow also accepts hexadecimal numbers and "nan", which are errors in a data file.
+_PATTERNS = {
     ColumnType.INTEGER: r"^-?[0-9]+$",
     ColumnType.NUMBER: r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?$",
     ColumnType.BOOLEAN: r"^(?i:true|false|0|1)$",
@@ -33,28 +33,27 @@ _FORMS = {
     ColumnType.TIMESTAMP: rf"^{_TIME}{_ZONE}?)?$",
     ColumnType.DECIMAL: r"^-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?$",
 }
-_WITH_ZONE = rf"[0-9]{_ZONE}$"
-_WANTED = {
-    ColumnType.STRING: "string",
-    ColumnType.INTEGER: "integer of 64 bits",
-    ColumnType.NUMBER: "number",
-    ColumnType.BOOLEAN: "boolean",
-    ColumnType.DATE: "date",
-    ColumnType.TIMESTAMP: "timestamp",
-    ColumnType.DECIMAL: "decimal with at most 28 digits before the point and 10 after it",
+_EXPECTED = {
+    ColumnType.STRING: "a string",
+    ColumnType.INTEGER: "a 64-bit integer",
+    ColumnType.NUMBER: "a number",
+    ColumnType.BOOLEAN: "a boolean",
+    ColumnType.DATE: "a date",
+    ColumnType.TIMESTAMP: "a timestamp",
+    ColumnType.DECIMAL: "a decimal with at most 28 digits before the point and 10 after it",
 }
 
 
 @dataclass(frozen=True)
-class Misfit:
-    """The first value of a row that is not of its column's type; `row` is the row's index in its batch."""
+class InvalidValue:
+    """The first invalid value of a row; `row` is the row's index in its batch."""
 
     row: int
     reason: str
 
 
 def convert(texts: pa.Array, kind: ColumnType) -> pa.Array:
-    """The values of texts that all fit. Raises `pa.ArrowException` when one does not."""
+    """Texts as values of the type. Raises `pa.ArrowException` if one is invalid."""
     if kind is ColumnType.STRING:
         return texts
     values = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
@@ -71,22 +70,22 @@ def _timestamps(values: pa.Array) -> pa.Array:
     return pc.coalesce(with_zone, pc.assume_timezone(without, "UTC"))
 
 
-# A date ends in what looks like a zone: 2025-12-15.
+# The end of a date, as in 2025-12-15, looks like a zone.
 _WITH_ZONE_AFTER_TIME = rf"[T ][0-9:.]+{_ZONE}$"
 
 
-def fits(texts: pa.Array, kind: ColumnType) -> pa.Array:
-    """Which texts are of the type, as booleans; null and empty text are."""
+def _valid(texts: pa.Array, kind: ColumnType) -> pa.Array:
+    """Which texts are valid values of the type, as booleans; null and empty text are valid."""
     empty = pc.fill_null(pc.equal(texts, ""), True)
-    formed = pc.or_(empty, pc.fill_null(pc.match_substring_regex(texts, _FORMS[kind]), True))
-    # Of the right form is not yet of the type: the 30th of February, or 20 digits.
-    candidates = pc.if_else(formed, texts, pa.scalar(None, pa.string()))
+    matching = pc.or_(empty, pc.fill_null(pc.match_substring_regex(texts, _PATTERNS[kind]), True))
+    # A text that matches can still be invalid: February 30, or an integer of 20 digits.
+    candidates = pc.if_else(matching, texts, pa.scalar(None, pa.string()))
     if _converts(candidates, kind):
-        return formed
+        return matching
     wrong = {
         value for value in pc.unique(candidates).to_pylist() if not _converts(pa.array([value], pa.string()), kind)
     }
-    return pc.and_not(formed, pc.is_in(candidates, pa.array(sorted(wrong), pa.string())))
+    return pc.and_not(matching, pc.is_in(candidates, pa.array(sorted(wrong), pa.string())))
 
 
 def _converts(texts: pa.Array, kind: ColumnType) -> bool:
@@ -97,34 +96,42 @@ def _converts(texts: pa.Array, kind: ColumnType) -> bool:
     return True
 
 
-def misfits(texts: Mapping[str, pa.Array], kinds: Mapping[str, ColumnType]) -> list[Misfit]:
-    """The rows of a batch, given as its columns of text, that have a value of the wrong type, in their order."""
+def invalid_values(texts: Mapping[str, pa.Array], kinds: Mapping[str, ColumnType]) -> list[InvalidValue]:
+    """The rows of a batch that have an invalid value, in order; `texts` are the columns of the batch as text."""
     first: dict[int, str] = {}
     for name, kind in kinds.items():
         if kind is ColumnType.STRING or name not in texts:
             continue
-        fitting = fits(texts[name], kind)
-        if fitting.true_count == len(fitting):
+        valid = _valid(texts[name], kind)
+        if valid.true_count == len(valid):
             continue
-        for row in pc.indices_nonzero(pc.invert(fitting)).to_pylist():
-            first.setdefault(row, reason_of(name, texts[name][row].as_py(), kind))
-    return [Misfit(row, reason) for row, reason in sorted(first.items())]
+        for row in pc.indices_nonzero(pc.invert(valid)).to_pylist():
+            first.setdefault(row, invalid_reason(name, texts[name][row].as_py(), kind))
+    return [InvalidValue(row, reason) for row, reason in sorted(first.items())]
 
 
-def reason_of(name: str, value: str, kind: ColumnType) -> str:
-    """Why a value makes its row bad."""
-    return f"column {short(name)}: '{short(value)}' is no {_WANTED[kind]}"
+def invalid_reason(name: str, value: str, kind: ColumnType) -> str:
+    """Why a row with this value is invalid."""
+    return f"column {excerpt(name)}: '{excerpt(value)}' is not {_EXPECTED[kind]}"
+
+
+def without_rows(batch: pa.RecordBatch, found: Sequence[InvalidValue]) -> pa.RecordBatch:
+    """The batch without the rows that have an invalid value."""
+    if not found:
+        return batch
+    rows = pa.array(range(batch.num_rows), pa.int64())
+    return batch.filter(pc.invert(pc.is_in(rows, pa.array([one.row for one in found], pa.int64()))))
 
 
 def infer(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The texts as integers, numbers, booleans, dates or timestamps, where all of them are; else as they are.
+    """The texts as integers, numbers, booleans, dates or timestamps if all of them convert, else unchanged.
 
-    What would lose its leading zeros stays text. A column without any value stays text, too.
+    Values that would lose leading zeros stay text, and so does a column without values.
     """
     if not pc.any(pc.not_equal(texts, "")).as_py() or _any(texts, r"^-?0[0-9]"):
         return texts
     for kind in (ColumnType.INTEGER, ColumnType.NUMBER, ColumnType.BOOLEAN, ColumnType.DATE, ColumnType.TIMESTAMP):
-        if all(_all_fit(chunk, kind) for chunk in texts.chunks):
+        if all(_all_valid(chunk, kind) for chunk in texts.chunks):
             return pa.chunked_array([convert(chunk, kind) for chunk in texts.chunks], ARROW_TYPES[kind])
     return texts
 
@@ -133,6 +140,6 @@ def _any(texts: pa.ChunkedArray, form: str) -> bool:
     return bool(pc.any(pc.match_substring_regex(texts, form)).as_py())
 
 
-def _all_fit(texts: pa.Array, kind: ColumnType) -> bool:
-    formed = pc.or_kleene(pc.equal(texts, ""), pc.match_substring_regex(texts, _FORMS[kind]))
-    return pc.all(pc.fill_null(formed, True)).as_py() is not False and _converts(texts, kind)
+def _all_valid(texts: pa.Array, kind: ColumnType) -> bool:
+    matching = pc.or_kleene(pc.equal(texts, ""), pc.match_substring_regex(texts, _PATTERNS[kind]))
+    return pc.all(pc.fill_null(matching, True)).as_py() is not False and _converts(texts, kind)

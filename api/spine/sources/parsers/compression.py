@@ -1,4 +1,4 @@
-"""The content of a file that may be compressed, read in bounded memory and up to a bounded size."""
+"""Decompression of files in bounded memory and up to a bounded size."""
 
 import zipfile
 import zlib
@@ -11,19 +11,19 @@ from typing import IO, Any, Protocol
 import pyarrow as pa
 
 from spine.sources.parsers.config import compression_suffix
-from spine.sources.parsers.parse_errors import BrokenFile
+from spine.sources.parsers.parse_errors import ParseError
 
 CHUNK = 1 << 20
 LEAST_LIMIT = 100_000_000
 MOST_EXPANSION = 200
-# A folder of one file is far smaller; zipfile would load it whole and make objects of it.
+# The directory of a zip with one file is far smaller; zipfile would load all of a larger one as objects.
 LARGEST_DIRECTORY = 1 << 20
 
 _GZIP, _ZIP, _ZSTD, _BZ2 = ".gz", ".zip", ".zst", ".bz2"
 _MAGIC = {
     _GZIP: (b"\x1f\x8b\x08",),
     _ZIP: (b"PK\x03\x04", b"PK\x05\x06"),
-    # The second is a frame to be skipped, which some tools write first.
+    # The others are skippable frames, which some tools write first.
     _ZSTD: (b"\x28\xb5\x2f\xfd", *(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))),
     _BZ2: tuple(b"BZh%d%s" % (level, block) for level in range(1, 10) for block in (b"1AY&SY", b"\x17rE8P\x90")),
 }
@@ -33,44 +33,44 @@ _ENCRYPTED = 0x1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-# Raises when reading must end.
+# Called regularly while a file is read; raises to stop it.
 Check = Callable[[], None]
 
 
-def unchecked() -> None:
-    """Reading may take as long as it takes."""
+def no_check() -> None:
+    """Set no limit."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file to be parsed: `name` tells its compression, and `check` is called again and again while it is read."""
+    """A file to parse: `name` shows its compression, and `check` is called regularly while it is read."""
 
     path: Path
     name: str
     max_expanded_bytes: int | None = None
-    check: Check = unchecked
+    check: Check = no_check
 
     @property
     def expansion_limit(self) -> int:
-        """How many bytes it may expand to."""
+        """How many bytes the file may expand to."""
         return expansion_limit(self.path.stat().st_size, self.max_expanded_bytes)
 
 
 class Readable(Protocol):
-    """Something to read bytes from."""
+    """A source of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """The next bytes, at most `size`; none at the end."""
+        """The next bytes, at most `size`; empty at the end."""
 
 
 def expansion_limit(size: int, configured: int | None = None) -> int:
-    """How many bytes so many compressed ones may expand to."""
+    """How many bytes `size` compressed bytes may expand to."""
     return configured or max(LEAST_LIMIT, MOST_EXPANSION * size)
 
 
 @contextmanager
 def content_of(file: File) -> Iterator[Readable]:
-    """The decompressed content of a file. Raises `BrokenFile` and what its `check` raises, also while it is read."""
+    """The decompressed content of a file. Raises `ParseError` and what `check` raises, also while it is read."""
     with file.path.open("rb") as stored:
         head = stored.read(_LONGEST_MAGIC)
         stored.seek(0)
@@ -88,7 +88,7 @@ def _suffix_of(head: bytes, name: str) -> str | None:
     suffix = compression_suffix(name)
     found = _magic_of(head)
     if suffix is not None and suffix != found:
-        raise BrokenFile(f"it is named {suffix}, but is no {suffix[1:]} file")
+        raise ParseError(f"its name ends in {suffix}, but it is not a {suffix[1:]} file")
     return found
 
 
@@ -99,7 +99,7 @@ def _magic_of(head: bytes) -> str | None:
 @contextmanager
 def _opened(file: IO[bytes], suffix: str) -> Iterator[Readable]:
     if suffix == _ZIP:
-        with zipfile.ZipFile(_Guarded(file)) as archive, archive.open(_only_member(archive)) as member:
+        with zipfile.ZipFile(_BoundedReads(file)) as archive, archive.open(_only_member(archive)) as member:
             yield member
     else:
         with pa.CompressedInputStream(pa.PythonFile(file, mode="r"), _CODECS[suffix]) as stream:
@@ -109,25 +109,25 @@ def _opened(file: IO[bytes], suffix: str) -> Iterator[Readable]:
 def _only_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     files = [info for info in archive.infolist() if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
     if len(files) != 1:
-        raise BrokenFile(f"the zip holds {len(files) or 'no'} files; it must hold exactly one")
+        raise ParseError(f"the zip contains {len(files) or 'no'} files; it must contain exactly one")
     (info,) = files
     if info.flag_bits & _ENCRYPTED:
-        raise BrokenFile("the zip is encrypted")
-    # zipfile expands the other methods without a bound.
+        raise ParseError("the zip is encrypted")
+    # zipfile does not bound the expansion of other methods.
     if info.compress_type not in _METHODS:
-        raise BrokenFile(f"the zip is compressed by method {info.compress_type}; only deflate is read")
+        raise ParseError(f"the zip uses compression method {info.compress_type}; only deflate is supported")
     return info
 
 
-class _Guarded:
-    """A file of which nothing is read in one piece that is larger than the folder of a zip with one file."""
+class _BoundedReads:
+    """A file that refuses reads larger than the directory of a zip with one file."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
     def read(self, size: int = -1) -> bytes:
         if size > LARGEST_DIRECTORY:
-            raise BrokenFile("the zip's directory is far too large for one file")
+            raise ParseError("the directory of the zip is far too large for one file")
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -140,7 +140,7 @@ class _Guarded:
 
 
 class _Checked:
-    """Content that is read for as long as it may be."""
+    """Content whose `check` is called before each read."""
 
     def __init__(self, inner: Readable, check: Check) -> None:
         self._inner = inner
@@ -152,7 +152,7 @@ class _Checked:
 
 
 class _Expanding:
-    """Expanded content, which must not be compressed itself, and not be larger than `limit` bytes."""
+    """Expanded content, which must not itself be compressed and not exceed `limit` bytes."""
 
     def __init__(self, inner: Readable, suffix: str, limit: int) -> None:
         self._inner = inner
@@ -164,10 +164,10 @@ class _Expanding:
         with _translated(self._suffix):
             data = self._inner.read(min(size, CHUNK))
         if self._taken == 0 and _magic_of(data[:_LONGEST_MAGIC]) is not None:
-            raise BrokenFile("it is compressed twice; one compression is read")
+            raise ParseError("it is compressed twice; only one compression is supported")
         self._taken += len(data)
         if self._taken > self._limit:
-            raise BrokenFile(f"it expands to more than {self._limit:,} bytes; max_expanded_bytes may allow more")
+            raise ParseError(f"it expands to more than {self._limit:,} bytes; set max_expanded_bytes to allow more")
         return data
 
 
@@ -179,16 +179,16 @@ def _translated(suffix: str) -> Iterator[None]:
     except (EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException) as error:
         raise _damaged(kind, error) from None
     except OSError as error:
-        # With a number it is the disk that failed, not the content.
+        # An error with a number is a failure of the disk, not of the content.
         if error.errno is not None:
             raise
         raise _damaged(kind, error) from None
     except (ValueError, NotImplementedError, RuntimeError, OverflowError):
-        # zipfile raises these for headers that lie, and for what it does not know.
-        raise BrokenFile(f"the {kind} is damaged or of a kind that is not read") from None
+        # zipfile raises these for inconsistent headers and unsupported features.
+        raise ParseError(f"the {kind} is damaged or not supported") from None
 
 
-def _damaged(kind: str, error: Exception) -> BrokenFile:
+def _damaged(kind: str, error: Exception) -> ParseError:
     if isinstance(error, EOFError) or "Truncated" in str(error):
-        return BrokenFile(f"the {kind} ends early")
-    return BrokenFile(f"the {kind} is damaged")
+        return ParseError(f"the {kind} ends early")
+    return ParseError(f"the {kind} is damaged")

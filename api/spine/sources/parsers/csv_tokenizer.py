@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from spine.sources.parsers.compression import CHUNK, Readable
-from spine.sources.parsers.parse_errors import BrokenFile
+from spine.sources.parsers.parse_errors import ParseError
 from spine.sources.parsers.text import LONGEST_LINE
 
 _Match = Callable[[bytes, int], re.Match[bytes] | None]
@@ -83,7 +83,7 @@ class Rows:
             self.line += 1
 
     def next(self) -> tuple[int, bytes] | None:
-        """The next row: its line and its text without the line end. Raises `BrokenFile` for one that never ends."""
+        """The next row: its line and its text without the line end. Raises `ParseError` for one that never ends."""
         while (found := self._match(self._row.match)) is not None:
             line, row = self.line, found.group()
             self._at = found.end()
@@ -91,7 +91,7 @@ class Rows:
             if content := _without_end(row):
                 return line, content
         if self._held[self._at :].strip(b"\r\n"):
-            raise BrokenFile(f"a quote is opened in the row at line {self.line:,} and never closed{self._advice()}")
+            raise ParseError(f"a quote is opened in the row at line {self.line:,} and never closed{self._advice()}")
         return None
 
     def skip_rows(self, count: int) -> None:
@@ -138,7 +138,7 @@ class Rows:
             if self._ended:
                 return None
             if len(self._held) - self._at > LONGEST_LINE:
-                raise BrokenFile(self.too_long())
+                raise ParseError(self.too_long())
             self._more()
 
     def _more(self) -> None:

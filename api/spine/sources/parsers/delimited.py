@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from spine.sources.parsers.columns import Misfit, misfits
+from spine.sources.parsers.columns import InvalidValue, invalid_values
 from spine.sources.parsers.compression import CHUNK
 from spine.sources.parsers.config import ColumnType, ParserConfig, ParserType
 from spine.sources.parsers.csv_tokenizer import Dialect, Rows
-from spine.sources.parsers.parse_errors import BrokenFile, counted, short
-from spine.sources.parsers.row_counter import MOST_EXAMPLES, BadRow, Tally
+from spine.sources.parsers.parse_errors import ParseError, excerpt, plural
+from spine.sources.parsers.row_counter import MOST_EXAMPLES, BadRow, RowCounter
 from spine.sources.parsers.text import LONGEST_LINE, OpenText
 
 _DELIMITERS = {ParserType.CSV: ",", ParserType.PSV: "|", ParserType.TSV: "\t"}
@@ -27,13 +27,13 @@ def dialect_of(kind: ParserType, config: ParserConfig) -> Dialect:
 
 
 def read_delimited(
-    text: OpenText, kind: ParserType, config: ParserConfig, tally: Tally, *, whole: bool
+    text: OpenText, kind: ParserType, config: ParserConfig, counter: RowCounter, *, whole: bool
 ) -> Iterator[pa.RecordBatch]:
-    """The good rows of a file as batches of text, counted in `tally`; all columns when `whole`, else those needed.
+    """The good rows of a file as batches of text, counted in `counter`; all columns when `whole`, else those needed.
 
-    Raises `BrokenFile`. What was counted is final only when the last batch was taken.
+    Raises `ParseError`. The count is final only when the last batch was taken.
     """
-    scan = _Scan(text, dialect_of(kind, config), config, tally, whole)
+    scan = _Scan(text, dialect_of(kind, config), config, counter, whole)
     done = 0
     # A line must fit into a block. Most files have short lines, which small blocks serve in less memory.
     for block in (CHUNK, LONGEST_LINE):
@@ -94,11 +94,13 @@ class _Source:
 class _Scan:
     """One file, read by Arrow as often as it takes, and by us where Arrow does not tell enough."""
 
-    def __init__(self, text: OpenText, dialect: Dialect, config: ParserConfig, tally: Tally, whole: bool) -> None:
+    def __init__(
+        self, text: OpenText, dialect: Dialect, config: ParserConfig, counter: RowCounter, whole: bool
+    ) -> None:
         self._text = text
         self._dialect = dialect
         self._config = config
-        self._tally = tally
+        self._counter = counter
         self._whole = whole
         # The first rows with a wrong number of fields: the row's number, from 1 after the header, and what is wrong.
         self._misshapen: list[tuple[int, str]] = []
@@ -116,13 +118,13 @@ class _Scan:
                 return
             for batch in self._read(rows, names, block):
                 good = self._good(batch)
-                self._tally.rows += good.num_rows
+                self._counter.rows += good.num_rows
                 passed = min(skip, good.num_rows)
                 skip -= passed
                 yield good.slice(passed)
 
     def _start_again(self) -> None:
-        self._tally.rows = self._tally.bad_rows = self._seen = 0
+        self._counter.rows = self._counter.bad_rows = self._seen = 0
         self._misshapen.clear()
         self._unfitting.clear()
 
@@ -132,7 +134,7 @@ class _Scan:
         first = rows.next()
         if self._config.has_header:
             if first is None:
-                raise BrokenFile("it has no header")
+                raise ParseError("it has no header")
             names = [name.decode() for name in self._dialect.split(first[1])]
             self._check_names(names)
         else:
@@ -140,18 +142,18 @@ class _Scan:
             if first is not None:
                 rows.put_back(*first)
                 names = names or [f"column_{at}" for at, _ in enumerate(self._dialect.split(first[1]), start=1)]
-        self._tally.meet(names)
-        self._tally.check_columns()
+        self._counter.add_columns(names)
+        self._counter.check_columns()
         return names
 
     def _check_names(self, names: list[str]) -> None:
         if len(set(names)) < len(names):
             twice = next(name for at, name in enumerate(names) if name in names[:at])
-            raise BrokenFile(f"two columns are named '{short(twice)}'")
+            raise ParseError(f"two columns are named '{excerpt(twice)}'")
         other = next((char for char in "|\t;," if char in names[0]), None)
         if len(names) == 1 and other and self._config.delimiter is None:
             used = self._dialect.delimiter.decode()
-            raise BrokenFile(f"the header has no {used!r} but {other!r}; set parser_type or delimiter to what it is")
+            raise ParseError(f"the header has no {used!r} but {other!r}; set parser_type or delimiter to what it is")
 
     def _read(self, rows: Rows, names: list[str], block: int) -> Iterator[pa.RecordBatch]:
         # No text of a file can be the same as this.
@@ -175,7 +177,7 @@ class _Scan:
                 raise source.failure from None
             if "straddl" in str(error):
                 raise _LineTooLong from None
-            raise BrokenFile("its rows cannot be told apart") from None
+            raise ParseError("its rows cannot be told apart") from None
         if not outside:
             self._find_endless_row()
 
@@ -202,22 +204,22 @@ class _Scan:
         }
 
     def _take_misshapen(self, row: csv.InvalidRow) -> None:
-        self._tally.bad_rows += 1
+        self._counter.bad_rows += 1
         if len(self._misshapen) < MOST_EXAMPLES:
             expected = (
                 f"the header has {row.expected_columns:,}"
                 if self._config.has_header
                 else (f"{row.expected_columns:,} are expected")
             )
-            self._misshapen.append((row.number, f"has {counted(row.actual_columns, 'field')}, {expected}"))
+            self._misshapen.append((row.number, f"has {plural(row.actual_columns, 'field')}, {expected}"))
 
     def _good(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         texts = dict(zip(batch.schema.names, batch.columns, strict=True))
-        found = misfits(texts, self._config.columns or {})
-        for misfit in found[: MOST_EXAMPLES - len(self._unfitting)]:
-            self._unfitting.append((self._seen + misfit.row + 1, misfit.reason))
+        found = invalid_values(texts, self._config.columns or {})
+        for invalid in found[: MOST_EXAMPLES - len(self._unfitting)]:
+            self._unfitting.append((self._seen + invalid.row + 1, invalid.reason))
         self._seen += batch.num_rows
-        self._tally.bad_rows += len(found)
+        self._counter.bad_rows += len(found)
         return without_rows(batch, found)
 
     def find_examples(self) -> None:
@@ -232,7 +234,7 @@ class _Scan:
                 rows.skip_rows(number - 1 - taken)
                 found = rows.next()
                 taken = number
-                self._tally.examples.append(BadRow(found[0] if found else rows.line, reason))
+                self._counter.examples.append(BadRow(found[0] if found else rows.line, reason))
 
     def _numbered(self) -> Iterator[tuple[int, str]]:
         """The rows with a wrong value, numbered among all rows.
@@ -245,9 +247,9 @@ class _Scan:
             yield number, reason
 
     def find_long_line(self) -> None:
-        """Raise `BrokenFile` for the row that is too long."""
+        """Raise `ParseError` for the row that is too long."""
         self._find_endless_row()
-        raise BrokenFile(f"a row is longer than {LONGEST_LINE // 2**20} MB")
+        raise ParseError(f"a row is longer than {LONGEST_LINE // 2**20} MB")
 
     def _find_endless_row(self) -> None:
         with self._text() as stream:
@@ -257,10 +259,10 @@ class _Scan:
                 pass
 
 
-def without_rows(batch: pa.RecordBatch, found: list[Misfit]) -> pa.RecordBatch:
+def without_rows(batch: pa.RecordBatch, found: list[InvalidValue]) -> pa.RecordBatch:
     """The batch without the rows that do not fit."""
     if not found:
         return batch
-    bad = pa.array([misfit.row for misfit in found], pa.int64())
+    bad = pa.array([invalid.row for invalid in found], pa.int64())
     rows = pa.array(range(batch.num_rows), pa.int64())
     return batch.filter(pc.invert(pc.is_in(rows, bad)))

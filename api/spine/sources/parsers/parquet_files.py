@@ -1,4 +1,4 @@
-"""Parquet: its metadata tells the rows, and every page is read to see that they are there."""
+"""Parquet: the metadata has the number of rows, and every page is read to verify them."""
 
 import tempfile
 from collections.abc import Iterator
@@ -6,37 +6,36 @@ from contextlib import contextmanager
 from typing import IO
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from spine.sources.parsers.columns import ARROW_TYPES, convert, misfits
+from spine.sources.parsers.columns import ARROW_TYPES, convert, invalid_values, without_rows
 from spine.sources.parsers.compression import CHUNK, File, content_of
 from spine.sources.parsers.config import ColumnType, compression_suffix
-from spine.sources.parsers.parse_errors import BrokenFile
-from spine.sources.parsers.row_counter import Tally
+from spine.sources.parsers.parse_errors import ParseError
+from spine.sources.parsers.row_counter import RowCounter
 
 _BATCH = 16_384
 _MAGIC = b"PAR1"
 
 
-def read_parquet(file: File, tally: Tally) -> Iterator[pa.RecordBatch]:
-    """The good rows of a file, counted in `tally`. Raises `BrokenFile`.
+def read_parquet(file: File, counter: RowCounter) -> Iterator[pa.RecordBatch]:
+    """The valid rows of a file, counted in `counter`. Raises `ParseError`.
 
-    A compressed one is expanded into a temporary file, because Parquet is read from its end.
+    A compressed file is expanded into a temporary file, because Parquet is read from its end.
     """
     with _seekable(file) as content:
-        batches = _batches(content, file.expansion_limit, tally)
+        batches = _batches(content, file.expansion_limit, counter)
         while True:
             file.check()
             try:
                 batch = next(batches, None)
             except (pa.ArrowException, ValueError, OverflowError, MemoryError):
-                raise BrokenFile("the Parquet is damaged or of a kind that is not read") from None
+                raise ParseError("the Parquet is damaged or not supported") from None
             except OSError as error:
-                # With a number it is the disk that failed, not the content.
+                # An error with a number is a failure of the disk, not of the content.
                 if error.errno is not None:
                     raise
-                raise BrokenFile("the Parquet is damaged or of a kind that is not read") from None
+                raise ParseError("the Parquet is damaged or not supported") from None
             if batch is None:
                 return
             yield batch
@@ -55,18 +54,18 @@ def _seekable(file: File) -> Iterator[IO[bytes]]:
         yield expanded
 
 
-def _batches(file: IO[bytes], limit: int, tally: Tally) -> Iterator[pa.RecordBatch]:
+def _batches(file: IO[bytes], limit: int, counter: RowCounter) -> Iterator[pa.RecordBatch]:
     file.seek(0)
     if file.read(len(_MAGIC)) != _MAGIC:
-        raise BrokenFile("it is no Parquet file")
+        raise ParseError("it is not a Parquet file")
     metadata = pq.read_metadata(file)
     _check_sizes(metadata, limit)
     names = metadata.schema.to_arrow_schema().names
     if len(set(names)) < len(names):
-        raise BrokenFile("two of its columns have the same name")
-    tally.meet(names)
-    tally.check_columns()
-    # Long values that repeat stay in their dictionary: written out, they could be a thousand times the file.
+        raise ParseError("two columns have the same name")
+    counter.add_columns(names)
+    counter.check_columns()
+    # Repeated long values stay dictionary-encoded: expanded, they could be a thousand times the file.
     texts = [
         metadata.schema.column(at).path for at in range(metadata.num_columns) if _is_text(metadata.schema.column(at))
     ]
@@ -76,10 +75,10 @@ def _batches(file: IO[bytes], limit: int, tally: Tally) -> Iterator[pa.RecordBat
     )
     seen = 0
     for batch in whole.iter_batches(batch_size=_BATCH, use_threads=False):
-        yield _good(batch, seen, tally)
+        yield _valid_rows(batch, seen, counter)
         seen += batch.num_rows
     if seen != metadata.num_rows:
-        raise BrokenFile(f"it has {seen:,} rows, its metadata tells {metadata.num_rows:,}")
+        raise ParseError(f"it has {seen:,} rows, but its metadata says {metadata.num_rows:,}")
 
 
 def _is_text(column: pq.ColumnSchema) -> bool:
@@ -92,26 +91,23 @@ def _check_sizes(metadata: pq.FileMetaData, limit: int) -> None:
         for group in range(metadata.num_row_groups)
         for column in range(metadata.num_columns)
     ]
-    # A value that is expanded takes a byte at least, however small a run of equal ones is in the file.
+    # Every expanded value takes at least one byte, however small a run of equal values is in the file.
     if max(sum(chunk.total_uncompressed_size for chunk in chunks), sum(chunk.num_values for chunk in chunks)) > limit:
-        raise BrokenFile(f"it expands to more than {limit:,} bytes; max_expanded_bytes may allow more")
+        raise ParseError(f"it expands to more than {limit:,} bytes; set max_expanded_bytes to allow more")
 
 
-def _good(batch: pa.RecordBatch, seen: int, tally: Tally) -> pa.RecordBatch:
-    kinds = {name: kind for name, kind in (tally.config.columns or {}).items() if name in batch.schema.names}
-    misfitting = {name: batch.column(name) for name, kind in kinds.items() if cast(batch.column(name), kind) is None}
-    found = misfits({name: _as_text(column) for name, column in misfitting.items()}, kinds)
-    for misfit in found:
-        tally.bad(seen + misfit.row + 1, misfit.reason)
-    tally.rows += batch.num_rows - len(found)
-    if not found:
-        return batch
-    bad = pa.array([misfit.row for misfit in found], pa.int64())
-    return batch.filter(pc.invert(pc.is_in(pa.array(range(batch.num_rows), pa.int64()), bad)))
+def _valid_rows(batch: pa.RecordBatch, seen: int, counter: RowCounter) -> pa.RecordBatch:
+    kinds = {name: kind for name, kind in (counter.config.columns or {}).items() if name in batch.schema.names}
+    unconverted = {name: batch.column(name) for name, kind in kinds.items() if cast(batch.column(name), kind) is None}
+    found = invalid_values({name: _as_text(column) for name, column in unconverted.items()}, kinds)
+    for invalid in found:
+        counter.add_bad_row(seen + invalid.row + 1, invalid.reason)
+    counter.rows += batch.num_rows - len(found)
+    return without_rows(batch, found)
 
 
 def cast(column: pa.Array, kind: ColumnType) -> pa.Array | None:
-    """The column as a type, where Arrow can do that without a loss; None where it cannot."""
+    """The column as a type; None if Arrow cannot convert it without loss."""
     try:
         if pa.types.is_string(column.type):
             return convert(column, kind)

@@ -1,4 +1,4 @@
-"""One way to read each kind of file, for counting its rows and for making a table of them."""
+"""Reads files of every format, to count their rows or to make a table of them."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -6,82 +6,82 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from spine.sources.parsers.arrow import batch_of, table_of
-from spine.sources.parsers.compression import Check, File, content_of, unchecked
+from spine.sources.parsers.arrow_tables import batch_of, table_of
+from spine.sources.parsers.compression import Check, File, content_of, no_check
 from spine.sources.parsers.config import ColumnType, ParserConfig, ParserType
 from spine.sources.parsers.delimited import read_delimited
 from spine.sources.parsers.json_files import read_json, read_jsonl
 from spine.sources.parsers.parquet_files import read_parquet
-from spine.sources.parsers.parse_errors import failures_of
+from spine.sources.parsers.parse_errors import parse_failures
 from spine.sources.parsers.records import Record, good_records
-from spine.sources.parsers.row_counter import Parsed, Tally
+from spine.sources.parsers.row_counter import Parsed, RowCounter
 from spine.sources.parsers.text import text_of
 from spine.sources.parsers.xml_files import read_xml
 
 _DELIMITED = (ParserType.CSV, ParserType.PSV, ParserType.TSV)
-# Of these every value is text, and what it stands for is judged.
+# In these formats every value is text, from which types are inferred.
 _TEXTS = (*_DELIMITED, ParserType.XML)
 
 
-def parse(path: Path, name: str, parser_type: ParserType, config: ParserConfig, check: Check = unchecked) -> Parsed:
-    """Count the rows of a file and check its shape, in memory that does not grow with it.
+def parse(path: Path, name: str, parser_type: ParserType, config: ParserConfig, check: Check = no_check) -> Parsed:
+    """Count and validate the rows of a file, in memory that does not grow with it.
 
-    `name` tells the compression, and `check` is called again and again, to raise when it takes too long. Raises
-    `FetchFailure` of category PARSE for a file that does not parse, and `OSError` where the disk fails.
+    `name` shows the compression, and `check` is called regularly, to raise when parsing takes too long. Raises
+    `FetchFailure` of category PARSE for a file that does not parse, and `OSError` if the disk fails.
     """
-    tally = Tally(config)
-    with failures_of(name):
-        for _ in _batches(File(path, name, config.max_expanded_bytes, check), parser_type, tally, whole=False):
+    counter = RowCounter(config)
+    with parse_failures(name):
+        for _ in _batches(File(path, name, config.max_expanded_bytes, check), parser_type, counter, whole=False):
             pass
-        return tally.parsed()
+        return counter.result()
 
 
 def to_arrow(files: Iterable[tuple[Path, str, ParserType, ParserConfig]]) -> pa.Table:
-    """The good rows of files, in their order, as one table; a column that a file does not have is null there.
+    """The valid rows of files, in order, as one table; a column that a file does not have is null there.
 
-    Each file is given as to `parse`, and may be of another type, or in another encoding.
+    Each file has the arguments of `parse`; formats and encodings may differ.
 
-    Columns are of the types in `config.columns`. Of the others, those of delimited text and XML are integers, numbers,
-    booleans, dates or timestamps where all their values are, else strings; those of JSON and Parquet keep their types,
-    and what JSON nests is a string of JSON. Where such files are mixed with text, strings of the same column are judged
-    together. Raises `FetchFailure` as `parse` does.
+    Columns have the types in `config.columns`. Other columns of delimited text and XML become integers, numbers,
+    booleans, dates or timestamps if all values convert, else strings; those of JSON and Parquet keep their types, and
+    nested JSON becomes a string of JSON. If formats are mixed, the type is inferred from all strings of a column.
+    Raises `FetchFailure` as `parse` does.
     """
     batches: list[pa.RecordBatch] = []
     names: dict[str, None] = {}
-    kinds: dict[str, ColumnType] = {}
+    types: dict[str, ColumnType] = {}
     inferred = False
     last = ""
     for path, name, parser_type, config in files:
-        tally = Tally(config)
-        with failures_of(name):
-            batches += _batches(File(path, name, config.max_expanded_bytes), parser_type, tally, whole=True)
-            tally.parsed()
-        names |= tally.columns
-        kinds |= config.columns or {}
+        counter = RowCounter(config)
+        with parse_failures(name):
+            batches += _batches(File(path, name, config.max_expanded_bytes), parser_type, counter, whole=True)
+            counter.result()
+        names |= counter.columns
+        types |= config.columns or {}
         inferred = inferred or parser_type in _TEXTS
         last = name
-    with failures_of(last):
-        return table_of(batches, names, kinds, inferred=inferred)
+    with parse_failures(last):
+        return table_of(batches, names, types, inferred=inferred)
 
 
-def _batches(file: File, kind: ParserType, tally: Tally, *, whole: bool) -> Iterator[pa.RecordBatch]:
-    """The good rows of a file, counted in `tally`; of records there are no batches unless `whole`."""
-    config = tally.config
+def _batches(file: File, kind: ParserType, counter: RowCounter, *, whole: bool) -> Iterator[pa.RecordBatch]:
+    """The valid rows of a file, counted in `counter`; JSON and XML make batches only if `whole`."""
+    config = counter.config
     if kind is ParserType.PARQUET:
-        yield from read_parquet(file, tally)
+        yield from read_parquet(file, counter)
         return
     if kind in _DELIMITED:
-        yield from read_delimited(text_of(file, config), kind, config, tally, whole=whole)
+        yield from read_delimited(text_of(file, config), kind, config, counter, whole=whole)
         return
     with _records(file, kind, config) as records:
-        for good in good_records(records, tally):
+        for good in good_records(records, counter):
             if whole and good:
                 yield batch_of(good, config.columns or {}, as_text=kind in _TEXTS)
 
 
 @contextmanager
 def _records(file: File, kind: ParserType, config: ParserConfig) -> Iterator[Iterator[Record]]:
-    # XML tells its own encoding, unless it was told from outside.
+    # XML declares its own encoding, which a configured one overrides.
     if kind is ParserType.XML and "encoding" not in config.model_fields_set:
         with content_of(file) as content:
             yield read_xml(content, config, transcoded=False)

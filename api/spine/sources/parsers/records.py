@@ -1,4 +1,4 @@
-"""Records whose fields have names, as JSON and XML have them: what is common to all of them."""
+"""Records with named fields, as in JSON and XML."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,57 +8,57 @@ from typing import Any
 
 import pyarrow as pa
 
-from spine.sources.parsers.columns import Misfit, misfits, reason_of
+from spine.sources.parsers.columns import InvalidValue, invalid_reason, invalid_values
 from spine.sources.parsers.config import ColumnType
-from spine.sources.parsers.row_counter import Tally
+from spine.sources.parsers.row_counter import RowCounter
 
-# So many records are held at once: enough for Arrow to be quick. Large ones make fewer.
+# The most records in memory at once: enough for Arrow to be fast, and fewer if they are large.
 MOST_HELD = 5_000
 MOST_HELD_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Record:
-    """A record or what stands in its place: where it begins, what it holds, and about how many bytes that is."""
+    """A record or the value in its place: the line where it begins, the value, and its approximate size in bytes."""
 
     line: int
     value: Any
     size: int = 0
 
 
-def good_records(records: Iterator[Record], tally: Tally) -> Iterator[list[Mapping[str, Any]]]:
-    """The good records, some at a time, counted in `tally`; `BadRecord` in the place of a value makes it a bad row."""
-    while held := _some(records):
+def good_records(records: Iterator[Record], counter: RowCounter) -> Iterator[list[Mapping[str, Any]]]:
+    """The valid records in batches, counted in `counter`; a record whose value is a `BadRecord` is invalid."""
+    while held := _next_batch(records):
         mappings: list[Record] = []
         bad: list[tuple[int, str]] = []
         for record in held:
             if isinstance(record.value, Mapping):
                 mappings.append(record)
             else:
-                bad.append((record.line, _no_object(record.value)))
-        # Most records have the same names, in the same order.
+                bad.append((record.line, _not_an_object(record.value)))
+        # Most records have the same field names in the same order.
         for names in dict.fromkeys(tuple(record.value) for record in mappings):
-            tally.meet(names)
-        found = _misfits([record.value for record in mappings], tally.config.columns or {})
-        bad += [(mappings[misfit.row].line, misfit.reason) for misfit in found]
+            counter.add_columns(names)
+        found = _invalid_values([record.value for record in mappings], counter.config.columns or {})
+        bad += [(mappings[invalid.row].line, invalid.reason) for invalid in found]
         for line, reason in sorted(bad):
-            tally.bad(line, reason)
-        left_out = {misfit.row for misfit in found}
+            counter.add_bad_row(line, reason)
+        left_out = {invalid.row for invalid in found}
         good = [record.value for at, record in enumerate(mappings) if at not in left_out]
-        tally.rows += len(good)
+        counter.rows += len(good)
         yield good
-    if tally.rows or tally.bad_rows:
-        tally.check_columns()
+    if counter.rows or counter.bad_rows:
+        counter.check_columns()
 
 
 @dataclass(frozen=True)
 class BadRecord:
-    """Stands for a record that cannot be read, with the reason."""
+    """In the place of a value that cannot be read, with the reason."""
 
     reason: str
 
 
-def _some(records: Iterator[Record]) -> list[Record]:
+def _next_batch(records: Iterator[Record]) -> list[Record]:
     held, size = [], 0
     for record in islice(records, MOST_HELD):
         held.append(record)
@@ -68,36 +68,36 @@ def _some(records: Iterator[Record]) -> list[Record]:
     return held
 
 
-def _no_object(value: Any) -> str:
+def _not_an_object(value: Any) -> str:
     if isinstance(value, BadRecord):
         return value.reason
     kinds: dict[type, str] = {str: "a string", bool: "a boolean", list: "a list", type(None): "null"}
-    return f"is no object but {kinds.get(type(value), 'a number')}"
+    return f"is not an object but {kinds.get(type(value), 'a number')}"
 
 
-def _misfits(records: list[Mapping[str, Any]], kinds: Mapping[str, ColumnType]) -> list[Misfit]:
+def _invalid_values(records: list[Mapping[str, Any]], kinds: Mapping[str, ColumnType]) -> list[InvalidValue]:
     columns = {name: [record.get(name) for record in records] for name in kinds}
     texts = {name: text_array(values) for name, values in columns.items()}
-    found = {misfit.row: misfit for misfit in misfits(texts, kinds)}
+    found = {invalid.row: invalid for invalid in invalid_values(texts, kinds)}
     for name, kind in kinds.items():
         if kind is ColumnType.STRING:
             for row, value in enumerate(columns[name]):
                 if value is not None and not isinstance(value, str):
-                    found.setdefault(row, Misfit(row, reason_of(name, str(as_text(value)), kind)))
+                    found.setdefault(row, InvalidValue(row, invalid_reason(name, str(as_text(value)), kind)))
     return list(found.values())
 
 
 def text_array(values: list[Any]) -> pa.Array:
-    """Values of JSON as text, null where there is none."""
+    """JSON values as text; null stays null."""
     return pa.array([as_text(value) for value in values], pa.string())
 
 
 def as_text(value: Any) -> str | None:
-    """A value of JSON as text; lists and objects as JSON."""
+    """A JSON value as text; lists and objects as JSON."""
     if value is None:
         return None
     if isinstance(value, str):
-        # JSON can spell halves of characters, which are no text.
+        # JSON can contain lone surrogates, which are not valid text.
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -107,7 +107,7 @@ def as_text(value: Any) -> str | None:
 
 
 def natural_array(values: list[Any]) -> pa.Array:
-    """Values of JSON as they are: booleans, integers, numbers or text, and text where they differ."""
+    """JSON values as booleans, integers, numbers or text, and as text if they differ in type."""
     kinds = {type(value) for value in values} - {type(None)}
     if not kinds:
         return pa.nulls(len(values))

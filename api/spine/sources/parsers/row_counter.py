@@ -1,10 +1,10 @@
-"""The rows of one file, counted good and bad."""
+"""The valid and invalid rows of one file, counted."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from spine.sources.parsers.config import LONGEST_NAME, ParserConfig
-from spine.sources.parsers.parse_errors import BrokenFile, counted, short
+from spine.sources.parsers.parse_errors import ParseError, excerpt, plural
 
 MOST_EXAMPLES = 20
 MOST_COLUMNS = 10_000
@@ -12,9 +12,9 @@ MOST_COLUMNS = 10_000
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that was left out, and why.
+    """An invalid row, which is left out, and the reason.
 
-    `line` is the line of the decompressed file at which it begins, from 1; in Parquet and JSON, the record's number.
+    `line` is the line of the decompressed file where the row begins, from 1; for Parquet and JSON, the record number.
     """
 
     line: int
@@ -23,7 +23,7 @@ class BadRow:
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a file holds: `rows` good rows and `bad_rows` that were left out, of which `examples` are the first."""
+    """The result for a file: `rows` valid rows, and `bad_rows` invalid ones, of which `examples` are the first."""
 
     rows: int
     bad_rows: int
@@ -32,8 +32,8 @@ class Parsed:
 
 
 @dataclass
-class Tally:
-    """Counts rows as they are read; names of columns are kept in the order in which they were met."""
+class RowCounter:
+    """Counts rows while they are read; column names keep the order of their first occurrence."""
 
     config: ParserConfig
     rows: int = 0
@@ -41,50 +41,50 @@ class Tally:
     examples: list[BadRow] = field(default_factory=list)
     columns: dict[str, None] = field(default_factory=dict)
 
-    def bad(self, line: int, reason: str) -> None:
-        """Count a row that is left out."""
+    def add_bad_row(self, line: int, reason: str) -> None:
+        """Count an invalid row."""
         self.bad_rows += 1
         if len(self.examples) < MOST_EXAMPLES:
             self.examples.append(BadRow(line, reason))
 
-    def meet(self, names: Iterable[str]) -> None:
-        """Take in names of columns. Raises `BrokenFile` for more or longer ones than a table can sensibly have."""
+    def add_columns(self, names: Iterable[str]) -> None:
+        """Add column names. Raises `ParseError` if there are too many, or one is too long or not valid text."""
         new = [name for name in names if name not in self.columns]
         check_lengths(new)
-        # JSON can spell halves of characters, which are no text.
+        # JSON can contain lone surrogates, which are not valid text.
         if any(0xD800 <= ord(char) <= 0xDFFF for name in new for char in name):
-            raise BrokenFile("the name of a column is no text")
+            raise ParseError("the name of a column is not valid text")
         self.columns.update(dict.fromkeys(new))
         if len(self.columns) > MOST_COLUMNS:
-            raise BrokenFile(f"it has more than {MOST_COLUMNS:,} columns")
+            raise ParseError(f"it has more than {MOST_COLUMNS:,} columns")
 
     def check_columns(self) -> None:
-        """Raise `BrokenFile` when required columns are missing."""
+        """Raise `ParseError` if required columns are missing."""
         missing = [name for name in self.config.required_columns or () if name not in self.columns]
         if missing:
-            listed = ", ".join(f"'{short(name)}'" for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
-            raise BrokenFile(
+            listed = ", ".join(f"'{excerpt(name)}'" for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
+            raise ParseError(
                 f"the required column {listed} is missing"
                 if len(missing) == 1
                 else f"the required columns {listed} are missing"
             )
 
-    def parsed(self) -> Parsed:
-        """The result. Raises `BrokenFile` when too many rows are bad."""
+    def result(self) -> Parsed:
+        """The result. Raises `ParseError` if all rows, or more than `max_bad_rows`, are invalid."""
         most = self.config.max_bad_rows
         if self.bad_rows and (self.rows == 0 or (most is not None and self.bad_rows > most)):
             first = min(self.examples, key=lambda row: row.line)
             how_many = (
-                "every row is bad"
+                "all rows are invalid"
                 if self.rows == 0
-                else (f"{counted(self.bad_rows, 'bad row')}, more than the {most:,} that max_bad_rows allows")
+                else (f"{plural(self.bad_rows, 'invalid row')}, more than the {most:,} that max_bad_rows allows")
             )
-            raise BrokenFile(f"{how_many}; the first, at {first.line:,}: {first.reason}")
+            raise ParseError(f"{how_many}; the first, at {first.line:,}: {first.reason}")
         return Parsed(self.rows, self.bad_rows, tuple(self.examples), tuple(self.columns))
 
 
 def check_lengths(names: Iterable[str]) -> None:
-    """Raise `BrokenFile` for a name that is longer than that of a column may be: all names are held at once."""
+    """Raise `ParseError` for a name longer than `LONGEST_NAME`: all names are in memory at once."""
     longest = max(names, key=len, default="")
     if len(longest) > LONGEST_NAME:
-        raise BrokenFile(f"the name '{short(longest)}' is longer than {LONGEST_NAME:,} characters")
+        raise ParseError(f"the name '{excerpt(longest)}' is longer than {LONGEST_NAME:,} characters")

@@ -1,4 +1,4 @@
-"""XML: an element is a row, its children and attributes are the columns. Document types and entities are refused."""
+"""XML: an element is a row; its children and attributes are columns. Document types and entities are refused."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -11,50 +11,49 @@ from defusedxml.expatreader import DefusedExpatParser
 
 from spine.sources.parsers.compression import CHUNK, Readable
 from spine.sources.parsers.config import ParserConfig
-from spine.sources.parsers.parse_errors import BrokenFile
+from spine.sources.parsers.parse_errors import ParseError
 from spine.sources.parsers.records import Record
 from spine.sources.parsers.row_counter import check_lengths
 from spine.sources.parsers.text import LONGEST_LINE
 
-# Expat looks again at a token that does not end in a piece, so small pieces make long tokens slow.
+# Expat rescans a token that does not end within a piece, so small pieces make long tokens slow.
 _PIECE = CHUNK
 _DECLARATION = re.compile(rb"<\?xml\s[^>]*\?>")
 _DEEPEST = 200
-# Names of elements and attributes are kept by the parser for as long as it lives.
+# The parser keeps all names of elements and attributes in memory.
 _MOST_NAMES = 100_000
 
 
 def read_xml(text: Readable, config: ParserConfig, *, transcoded: bool) -> Iterator[Record]:
-    """The rows of a document and the lines at which they begin. Raises `BrokenFile`.
+    """The rows of a document and the lines where they begin. Raises `ParseError`.
 
-    What was `transcoded` is UTF-8 now, whatever it declares.
-
-    A row's columns are the local names of its attributes and of its children, whose whole text is the value; the
-    texts of children with one name are joined by line ends.
+    The columns of a row are the local names of its attributes and children. The value of a child is its whole text; the
+    texts of children with the same name are joined by line ends. If `transcoded`, the text is UTF-8 whatever it
+    declares.
     """
     parser = DefusedExpatParser(forbid_dtd=True)
     rows = _Rows(config.row_tag, parser.getLineNumber)
     parser.setContentHandler(rows)
-    since, met = 0, -1
+    since, events = 0, -1
     try:
         while piece := text.read(_PIECE):
-            met = rows.met
-            parser.feed(_without_declaration(piece) if transcoded and not since and not met else piece)
-            # Expat holds what is not yet whole, and so does a row.
-            since = 0 if rows.found or (rows.met > met and not rows.holds) else since + len(piece)
+            events = rows.events
+            parser.feed(_without_declaration(piece) if transcoded and not since and not events else piece)
+            # Expat buffers an incomplete token, and `rows` an incomplete row.
+            since = 0 if rows.found or (rows.events > events and not rows.in_row) else since + len(piece)
             if since > LONGEST_LINE:
-                raise BrokenFile(f"the row at line {rows.line:,} is longer than {LONGEST_LINE // 2**20} MB")
+                raise ParseError(f"the row at line {rows.line:,} is longer than {LONGEST_LINE // 2**20} MB")
             yield from rows.take()
-        if met < 0:
-            raise BrokenFile("it is empty, which is no XML")
+        if events < 0:
+            raise ParseError("it is empty, which is not XML")
         parser.close()
     except DefusedXmlException:
-        raise BrokenFile("it has a document type or entities, which are not read") from None
+        raise ParseError("it has a document type or entities, which are refused") from None
     except SAXException as error:
         line = getattr(error, "getLineNumber", lambda: None)() or 1
-        raise BrokenFile(f"line {line:,} is not well-formed XML") from None
+        raise ParseError(f"line {line:,} is not well-formed XML") from None
     except (ValueError, LookupError):
-        raise BrokenFile("it declares an encoding that is not known, or that it is not in") from None
+        raise ParseError("it declares an unknown or wrong encoding") from None
     yield from rows.take()
 
 
@@ -68,41 +67,41 @@ def _local(name: str) -> str:
 
 
 class _Rows(ContentHandler):
-    """Builds a record of each row; nothing outside of rows is kept."""
+    """Builds a record from each row; nothing outside of rows is kept."""
 
     def __init__(self, row_tag: str | None, where: Callable[[], int | None]) -> None:
         super().__init__()
         self.line = 1
-        # So many things were met yet.
-        self.met = 0
+        # The number of parser events so far.
+        self.events = 0
         self._where = where
         self.found: list[Record] = []
         self._row_tag = row_tag
         self._depth = 0
-        # The depth of the row that is being read; 0 outside of one.
+        # The depth of the current row; 0 outside of rows.
         self._row_depth = 0
         self._row: dict[str, Any] = {}
         self._text: list[str] = []
         self._names: set[str] = set()
 
     @property
-    def holds(self) -> bool:
+    def in_row(self) -> bool:
         """Whether a row is being read."""
         return self._row_depth > 0
 
     def take(self) -> list[Record]:
-        """The rows that are whole."""
+        """The complete rows, which are then forgotten."""
         found, self.found = self.found, []
         return found
 
     def startElement(self, name: str, attrs: Any) -> None:
-        self.met += 1
+        self.events += 1
         self._depth += 1
         new = {name, *attrs.getNames()} - self._names
         check_lengths(new)
         self._names |= new
         if self._depth > _DEEPEST or len(self._names) > _MOST_NAMES:
-            raise BrokenFile("it is nested too deeply" if self._depth > _DEEPEST else "it has too many different names")
+            raise ParseError("it is nested too deeply" if self._depth > _DEEPEST else "it has too many different names")
         if not self._row_depth and self._is_row(name):
             self._row_depth = self._depth
             self.line = self._where() or 1
@@ -112,7 +111,7 @@ class _Rows(ContentHandler):
             self._text = []
 
     def endElement(self, name: str) -> None:
-        self.met += 1
+        self.events += 1
         if self._row_depth and self._depth == self._row_depth + 1:
             self._add(_local(name), "".join(self._text).strip())
             self._text = []
@@ -125,7 +124,7 @@ class _Rows(ContentHandler):
         self._depth -= 1
 
     def characters(self, content: str) -> None:
-        self.met += 1
+        self.events += 1
         if self._row_depth:
             self._text.append(content)
 

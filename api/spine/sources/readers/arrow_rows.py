@@ -1,4 +1,4 @@
-"""Rows of a database as Arrow has them."""
+"""Database rows as Arrow record batches."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from spine.connections.drivers.base import Column
 from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
 
-# The types that values of one Python type have together, where a driver tells none.
+# The Arrow type for columns whose values are all of these Python types, if the driver reports no type.
 _TYPES_OF_VALUES: list[tuple[set[type], pa.DataType]] = [
     ({bool}, pa.bool_()),
     ({int}, pa.int64()),
@@ -21,11 +21,11 @@ _TYPES_OF_VALUES: list[tuple[set[type], pa.DataType]] = [
     ({datetime}, pa.timestamp("us")),
     ({date}, pa.date32()),
 ]
-# What columns of a type hold without loss. Arrow itself would cut what is left over: 1.5 to 1 and a moment to its day.
+# The Python types that a column stores without loss. Arrow itself would truncate: 1.5 to 1, a datetime to its date.
 _VALUES_OF_TYPES: list[tuple[Callable[[pa.DataType], bool], set[type]]] = [
     (pa.types.is_boolean, {bool}),
     (pa.types.is_integer, {int}),
-    # Of integers only those that a float has exactly, as Arrow sees to.
+    # Arrow refuses integers that a float cannot represent exactly.
     (pa.types.is_floating, {float, int}),
     (pa.types.is_decimal, {Decimal, int}),
     (pa.types.is_binary, {bytes}),
@@ -37,14 +37,14 @@ _VALUES_OF_TYPES: list[tuple[Callable[[pa.DataType], bool], set[type]]] = [
 
 
 def schema_of(columns: Sequence[Column], first: Sequence[Sequence[Any]]) -> pa.Schema:
-    """The schema of a result, from its first rows where the driver does not tell.
+    """The schema of a result; types that the driver does not report are derived from the first rows.
 
-    Raises `FetchFailure` when two columns have one name.
+    Raises `FetchFailure` if two columns have the same name.
     """
     names = [column.name for column in columns]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        sentence = f"The query has more than one column {twice[0]!r}; give each a name of its own with AS."
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        sentence = f"The query returns more than one column {duplicates[0]!r}; rename them with AS."
         raise FetchFailure(ErrorCategory.CONFIG, sentence)
     types = [
         column.type if column.type is not None else _type_of([row[index] for row in first])
@@ -54,15 +54,15 @@ def schema_of(columns: Sequence[Column], first: Sequence[Sequence[Any]]) -> pa.S
 
 
 def _type_of(values: Sequence[Any]) -> pa.DataType:
-    kinds = {type(value) for value in values if value is not None}
+    types = {type(value) for value in values if value is not None}
     for known, of_them in _TYPES_OF_VALUES:
-        if kinds and kinds <= known:
+        if types and types <= known:
             return of_them
     return pa.string()
 
 
 def to_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
-    """Rows as a batch of this schema. Raises `FetchFailure` naming the column of a value that does not fit."""
+    """Rows as a batch of this schema. Raises `FetchFailure`, which names the column, for a value of another type."""
     arrays = [_array([row[index] for row in rows], field) for index, field in enumerate(schema)]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
@@ -71,21 +71,21 @@ def _array(values: list[Any], field: pa.Field) -> pa.Array:
     if pa.types.is_string(field.type):
         values = [value if value is None or isinstance(value, str) else _as_text(value) for value in values]
     else:
-        _check_kinds({type(value) for value in values if value is not None}, field)
+        _check_types({type(value) for value in values if value is not None}, field)
     try:
         return pa.array(values, field.type)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError):
         raise _does_not_fit(field) from None
 
 
-def _check_kinds(kinds: set[type], field: pa.Field) -> None:
+def _check_types(types: set[type], field: pa.Field) -> None:
     for is_of, held in _VALUES_OF_TYPES:
-        if is_of(field.type) and not kinds <= held:
+        if is_of(field.type) and not types <= held:
             raise _does_not_fit(field)
 
 
 def _does_not_fit(field: pa.Field) -> FetchFailure:
-    sentence = f"The column {field.name!r} has values that are no {field.type}; cast it in the query."
+    sentence = f"The column {field.name!r} has values that cannot be stored as {field.type}; cast it in the query."
     return FetchFailure(ErrorCategory.SOURCE, sentence)
 
 

@@ -1,4 +1,4 @@
-"""What all readers have in common: what they hand out, what they know of it, and the limits they keep."""
+"""What all readers share: the items they yield, validators of known content, and common failures."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from spine.egress.fetch_failure import FetchFailure
 from spine.egress.limits import Limits
 from spine.schemas import ErrorCategory
 
-# What is handed out at once, but for the last part: big enough to be quick, small enough for many readers.
+# The size of every chunk but the last: large enough to be fast, small enough for many readers at once.
 CHUNK = 2 * 1024 * 1024
-# A pattern that matches more is a mistake more often than a source.
+# A pattern that matches more files is usually a mistake.
 MOST_FILES = 10_000
 
 
 @dataclass(frozen=True)
 class Validators:
-    """What tells whether content is still the same, as far as its source says; `last_modified` in UTC, `size` in bytes.
+    """What shows whether content has changed, as far as its source says; `last_modified` in UTC, `size` in bytes.
 
-    `etag` is kept as the source gives it, quotes and `W/` included; files and SFTP get one of size and mtime.
+    `etag` is kept as the source sends it, including quotes and `W/`; for files and SFTP it is made of size and mtime.
     """
 
     etag: str | None = None
@@ -27,13 +27,13 @@ class Validators:
     size: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As it is stored."""
+        """The form in which it is stored."""
         moment = self.last_modified.isoformat() if self.last_modified else None
         return {"etag": self.etag, "last_modified": moment, "size": self.size}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any] | None) -> "Validators":
-        """As `to_json` wrote it; nothing known for None."""
+        """The inverse of `to_json`; without values for None."""
         known = stored or {}
         moment = known.get("last_modified")
         last_modified = datetime.fromisoformat(moment).astimezone(UTC) if moment else None
@@ -42,11 +42,11 @@ class Validators:
 
 @dataclass(frozen=True)
 class Item:
-    """One content to be read: a file, an object, an answer.
+    """One content to read: a file, an object or a response body.
 
-    `key` names it within its source and holds no secret. `name` is what its format is told from. `encoding` is the
-    charset that the source tells. `chunks` can be read once, before the next item is asked for; only when it has ended
-    without a `FetchFailure` is the content whole.
+    `key` identifies it within its source and contains no secret. `name` is the file name from which the format is
+    derived. `encoding` is the charset that the source declares. `chunks` can be read once, before the next item is
+    requested; the content is complete only if `chunks` ends without a `FetchFailure`.
     """
 
     key: str
@@ -59,54 +59,55 @@ class Item:
 
 @dataclass(frozen=True)
 class Unchanged:
-    """Content that is still what is known of it; nothing of it was read."""
+    """Content that has not changed since it was last fetched; none of it was read."""
 
     key: str
     validators: Validators
 
 
 class Reader(Protocol):
-    """Reads one source, once."""
+    """Reads one source once."""
 
     def items(self, known: Mapping[str, Validators], force: bool) -> Iterator[Item | Unchanged]:
-        """All that the source has, in a stable order; `known` by key, and ignored with `force`.
+        """All items of the source in a stable order; `known` is by key, and ignored with `force`.
 
         Raises `FetchFailure`, also while the chunks of an item are read.
         """
 
     def close(self) -> None:
-        """Let go of connections and files; safe to repeat."""
+        """Close connections and files; safe to repeat."""
 
 
-def measured(parts: Iterator[bytes], limits: Limits) -> Iterator[bytes]:
-    """The same parts, each counted before it is handed out."""
+def limited(parts: Iterator[bytes], limits: Limits) -> Iterator[bytes]:
+    """The same parts, each checked against the limits before it is yielded."""
     for part in parts:
         limits.check_time()
         limits.take(len(part))
         yield part
 
 
-def none_matches(pattern: str) -> FetchFailure:
-    """No file has a name of this form."""
-    return FetchFailure(ErrorCategory.SOURCE, f"Nothing matches {pattern}.")
+def no_match(pattern: str) -> FetchFailure:
+    """No file matches the pattern."""
+    return FetchFailure(ErrorCategory.SOURCE, f"No file matches {pattern}.")
 
 
-def too_many_match(pattern: str) -> FetchFailure:
-    """More files match than one source may have."""
-    return FetchFailure(ErrorCategory.CONFIG, f"More than {MOST_FILES:,} files match {pattern}; name fewer.")
+def too_many_matches(pattern: str) -> FetchFailure:
+    """More than `MOST_FILES` files match the pattern."""
+    sentence = f"More than {MOST_FILES:,} files match {pattern}; use a narrower pattern."
+    return FetchFailure(ErrorCategory.CONFIG, sentence)
 
 
-def changed_meanwhile(key: str) -> FetchFailure:
-    """What was read is neither the old content nor the new one."""
+def changed_while_read(key: str) -> FetchFailure:
+    """What was read may mix the old content with the new."""
     return FetchFailure(ErrorCategory.SOURCE, f"{key} was changed while it was read.", transient=True)
 
 
-def not_there(key: str, *, listed: bool = False) -> FetchFailure:
-    """There is nothing of this name; what was `listed` a moment ago may not be, the next time."""
-    return FetchFailure(ErrorCategory.SOURCE, f"{key} is not there.", transient=listed)
+def not_found(key: str, *, listed: bool = False) -> FetchFailure:
+    """No content has this key. It is transient if a listing had just shown it: a retry lists again."""
+    return FetchFailure(ErrorCategory.SOURCE, f"{key} was not found.", transient=listed)
 
 
-def not_whole(key: str) -> FetchFailure:
+def incomplete(key: str) -> FetchFailure:
     """The connection ended before the content did."""
-    sentence = f"The connection ended before all of {key} had come."
+    sentence = f"The connection ended before all of {key} was received."
     return FetchFailure(ErrorCategory.NETWORK, sentence, transient=True)

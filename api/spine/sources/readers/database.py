@@ -1,4 +1,4 @@
-"""A query's rows as one Parquet file, written while they come: the same rows give the same bytes."""
+"""The rows of a query as one Parquet file, written while they arrive: the same rows give the same bytes."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,15 +21,15 @@ from spine.sources.readers.base import Item, Unchanged, Validators
 
 KEY = "query"
 _PARQUET = "application/vnd.apache.parquet"
-# A group of rows is what is in memory at once.
+# One row group is held in memory at a time.
 _ROWS_OF_A_GROUP = 50_000
 _BYTES_OF_A_GROUP = 16 * 1024 * 1024
-# Rows are asked for by their number, few at first: nobody knows how wide they are.
+# Rows are fetched by count, starting with few because their width is not known.
 _ROWS_AT_FIRST = 20
 _MOST_ROWS_AT_ONCE = 5_000
 _BYTES_AT_ONCE = 4 * 1024 * 1024
-# How many rows tell the types of columns where the driver does not.
-_ROWS_TO_TELL = 5_000
+# How many rows determine column types that the driver does not report.
+_ROWS_FOR_TYPES = 5_000
 
 
 class QueryReader:
@@ -39,28 +39,28 @@ class QueryReader:
         self._target = target
         self._query = query
         self._limits = limits
-        self._work = GuardedCall(target.allow_private, limits)
+        self._guarded = GuardedCall(target.allow_private, limits)
         self._session: Session | None = None
         self._timer: threading.Timer | None = None
 
     def items(self, known: Mapping[str, Validators], force: bool) -> Iterator[Item | Unchanged]:
-        """The file; a database does not tell beforehand whether anything has changed."""
+        """One item, the file; a database does not report whether anything has changed."""
         yield Item(KEY, f"{self._target.name}.parquet", Validators(), _PARQUET, None, self._chunks())
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         if self._timer is not None:
             self._timer.cancel()
         if self._session is not None:
             self._session.close()
             self._session = None
-        self._work.close()
+        self._guarded.close()
 
     def _chunks(self) -> Iterator[bytes]:
         with counted(self._target.id):
             try:
                 rows = self._run(self._begin)
-                yield from self._written(rows)
+                yield from self._parquet_chunks(rows)
             finally:
                 self.close()
 
@@ -72,42 +72,42 @@ class QueryReader:
         return session.select(self._query)
 
     def _run(self, call: Any) -> Any:
-        """Call within the guard, with the driver's errors translated."""
+        """Call within the guard, with errors of the driver translated."""
         try:
             with explained(driver_of(self._target.db_type), self._target):
-                return self._work.run(call)
+                return self._guarded.run(call)
         except FetchFailure as failure:
-            if (refused := self._work.refusal(self._target.host)) is not None:
+            if (refused := self._guarded.refusal(self._target.host)) is not None:
                 raise refused from None
-            # Whatever a connection says that is ended at the deadline, that is the reason.
+            # A connection that was aborted at the deadline can fail with any error.
             if failure.category in (ErrorCategory.NETWORK, ErrorCategory.SOURCE):
                 self._limits.check_time()
             raise
 
-    def _written(self, rows: Rows) -> Iterator[bytes]:
+    def _parquet_chunks(self, rows: Rows) -> Iterator[bytes]:
         sink = _Sink()
-        some = self._first(rows)
-        schema = schema_of(rows.columns, some)
+        fetched = self._first(rows)
+        schema = schema_of(rows.columns, fetched)
         group: list[pa.RecordBatch] = []
         with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-            while some:
-                group.append(to_batch(some, schema))
+            while fetched:
+                group.append(to_batch(fetched, schema))
                 if _is_full(group):
                     writer.write_table(pa.Table.from_batches(group, schema))
                     group = []
-                    yield from self._taken(sink)
-                some = self._fetch(rows, _next_count(some))
+                    yield from self._take_from(sink)
+                fetched = self._fetch(rows, _next_count(fetched))
             if group:
                 writer.write_table(pa.Table.from_batches(group, schema))
-        yield from self._taken(sink)
+        yield from self._take_from(sink)
 
     def _first(self, rows: Rows) -> Sequence[Sequence[Any]]:
-        """The first rows; more of them where they are to tell the types of columns."""
+        """The first rows; more of them if they determine column types."""
         first = list(self._fetch(rows, _ROWS_AT_FIRST))
         if all(column.type is not None for column in rows.columns):
             return first
-        while len(first) < _ROWS_TO_TELL and _average_size(first) * len(first) < _BYTES_OF_A_GROUP:
-            more = self._fetch(rows, min(_next_count(first), _ROWS_TO_TELL - len(first)))
+        while len(first) < _ROWS_FOR_TYPES and _average_size(first) * len(first) < _BYTES_OF_A_GROUP:
+            more = self._fetch(rows, min(_next_count(first), _ROWS_FOR_TYPES - len(first)))
             if not more:
                 break
             first += more
@@ -118,29 +118,29 @@ class QueryReader:
         fetched: Sequence[Sequence[Any]] = self._run(lambda: rows.fetch(count))
         return fetched
 
-    def _taken(self, sink: "_Sink") -> Iterator[bytes]:
-        for part in sink.taken():
+    def _take_from(self, sink: "_Sink") -> Iterator[bytes]:
+        for part in sink.take():
             self._limits.take(len(part))
             yield part
 
 
 def open_query_reader(target: ConnectionTarget, query: str, limits: Limits) -> QueryReader:
-    """What reads a query; nothing is connected to before its item's chunks are asked for."""
+    """A reader of a query; it connects when the chunks of its item are first requested."""
     return QueryReader(target, query, limits)
 
 
 def _next_count(rows: Sequence[Sequence[Any]]) -> int:
-    """How many rows to ask for after these; told by the rows alone, so that the same rows give the same file."""
+    """How many rows to fetch after these; it depends only on the rows, so that the same rows give the same file."""
     fitting = int(_BYTES_AT_ONCE / max(_average_size(rows), 1))
-    # Not many more than the last time, as the next ones may be wider.
+    # At most four times as many as before, as the next rows may be wider.
     return max(1, min(fitting, 4 * len(rows), _MOST_ROWS_AT_ONCE))
 
 
 def _average_size(rows: Sequence[Sequence[Any]]) -> float:
-    """About how many bytes a row has, from a hundred or two of them."""
-    some = rows[:: max(1, len(rows) // 100)]
-    sizes = [len(value if isinstance(value, str | bytes) else str(value)) for row in some for value in row]
-    return sum(sizes) / max(1, len(some))
+    """The approximate size of a row in bytes, from a sample of one to two hundred."""
+    sample = rows[:: max(1, len(rows) // 100)]
+    sizes = [len(value if isinstance(value, str | bytes) else str(value)) for row in sample for value in row]
+    return sum(sizes) / max(1, len(sample))
 
 
 def _is_full(group: Sequence[pa.RecordBatch]) -> bool:
@@ -150,7 +150,7 @@ def _is_full(group: Sequence[pa.RecordBatch]) -> bool:
 
 
 class _Sink:
-    """A file that is written and handed out, never kept."""
+    """A write-only file whose content is passed on and never kept."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -163,8 +163,8 @@ class _Sink:
         self._position += len(part)
         return len(part)
 
-    def taken(self) -> list[bytes]:
-        """What was written since the last time."""
+    def take(self) -> list[bytes]:
+        """What was written since the last call."""
         parts, self._parts = self._parts, []
         return [b"".join(parts)] if parts else []
 
@@ -172,7 +172,7 @@ class _Sink:
         return self._position
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Nothing is buffered."""
 
     def close(self) -> None:
         self.closed = True

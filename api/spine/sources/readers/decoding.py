@@ -1,4 +1,4 @@
-"""The content of a body that was sent compressed: decoded while it comes, whole or not at all."""
+"""Decoding of compressed response bodies while they arrive, and the headers that describe a body."""
 
 import zlib
 from collections.abc import Iterator
@@ -9,73 +9,73 @@ from spine.egress.fetch_failure import FetchFailure
 from spine.egress.limits import Limits
 from spine.schemas import ErrorCategory
 from spine.sources.parsers.compression import expansion_limit
-from spine.sources.readers.base import CHUNK, not_whole
+from spine.sources.readers.base import CHUNK, incomplete
 
 GZIP = {"gzip", "x-gzip"}
-# S3 leaves this behind on objects that were sent in parts.
-_NO_CODING = {"", "identity", "aws-chunked"}
-# zlib's own way to say gzip.
+# S3 keeps aws-chunked on objects that were uploaded in parts.
+_NO_ENCODING = {"", "identity", "aws-chunked"}
+# This value of wbits makes zlib expect gzip.
 _GZIP_WINDOW = 31
 
 
 def is_gzip(content_encoding: str | None, key: str) -> bool:
-    """Whether a body is compressed. Raises `FetchFailure` for a coding that was not asked for."""
-    codings = [name.strip().lower() for name in (content_encoding or "").split(",")]
-    left = [name for name in codings if name not in _NO_CODING]
-    if not left:
+    """Whether a body is gzip. Raises `FetchFailure` for any other encoding, which Spine did not request."""
+    names = [name.strip().lower() for name in (content_encoding or "").split(",")]
+    encodings = [name for name in names if name not in _NO_ENCODING]
+    if not encodings:
         return False
-    if len(left) == 1 and left[0] in GZIP:
+    if len(encodings) == 1 and encodings[0] in GZIP:
         return True
-    raise FetchFailure(ErrorCategory.SOURCE, f"{key} is sent in a coding that Spine did not ask for and cannot read.")
+    raise FetchFailure(ErrorCategory.SOURCE, f"{key} was sent with a Content-Encoding that Spine cannot decode.")
 
 
 def gunzipped(parts: Iterator[bytes], key: str, limits: Limits) -> Iterator[bytes]:
-    """The decoded content, never more than a chunk at once, whatever it expands to.
+    """The decoded content, in chunks of at most `CHUNK` bytes.
 
-    Where there is no `max_bytes`, it may expand as archives may, measured by what has come and not by what was
-    promised. Raises `FetchFailure` for more, for what is no gzip, and for one that ends too early.
+    Without `max_bytes` the limit is that of compressed files, computed from the bytes received and not from the
+    announced length. Raises `FetchFailure` if the content expands further, is not gzip, or ends early.
     """
     decoder = zlib.decompressobj(_GZIP_WINDOW)
-    come = expanded = 0
+    received = expanded = 0
     for part in parts:
-        come += len(part)
-        left, more = part, True
-        while left or more:
+        received += len(part)
+        pending, more = part, True
+        while pending or more:
             if decoder.eof:
-                # Another member may follow, or zeros that fill a block.
-                left = left.lstrip(b"\0")
-                if not left:
+                # Another gzip member may follow, or padding with zeros.
+                pending = pending.lstrip(b"\0")
+                if not pending:
                     break
                 decoder = zlib.decompressobj(_GZIP_WINDOW)
             try:
-                data = decoder.decompress(left, CHUNK)
+                data = decoder.decompress(pending, CHUNK)
             except zlib.error:
-                raise FetchFailure(ErrorCategory.SOURCE, f"{key} is sent as gzip, which it is not.") from None
-            left = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
-            # All input can be taken in while output still waits for its turn.
+                raise FetchFailure(ErrorCategory.SOURCE, f"{key} was sent as gzip but is not valid gzip.") from None
+            pending = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
+            # All input can be consumed while output is still pending.
             more = len(data) == CHUNK
             expanded += len(data)
-            if limits.max_bytes is None and expanded > expansion_limit(come):
-                raise _expands_too_far(key, expansion_limit(come))
+            if limits.max_bytes is None and expanded > expansion_limit(received):
+                raise _expands_too_far(key, expansion_limit(received))
             if data:
                 yield data
     if not decoder.eof:
-        raise not_whole(key)
+        raise incomplete(key)
 
 
 def _expands_too_far(key: str, limit: int) -> FetchFailure:
-    sentence = f"{key} is sent as gzip that expands to more than {limit:,} bytes; max_bytes may allow more."
+    sentence = f"{key} was sent as gzip and expands to more than {limit:,} bytes; set max_bytes to allow more."
     return FetchFailure(ErrorCategory.SOURCE, sentence)
 
 
 def decoded_name(name: str) -> str:
-    """The name of content that came as gzip: the file of that name in it."""
+    """The name of the decoded content: without a `.gz` suffix."""
     stem = name[: -len(".gz")] if name.lower().endswith(".gz") else name
     return stem or name
 
 
 def content_type_of(header: str | None) -> tuple[str | None, str | None]:
-    """The media type and the charset that a `Content-Type` names, each None where it does not."""
+    """The media type and the charset of a `Content-Type` header; None for what it does not contain."""
     if not header or not header.isprintable():
         return None, None
     message = Message()
@@ -87,7 +87,7 @@ def content_type_of(header: str | None) -> tuple[str | None, str | None]:
 
 
 def filename_of(disposition: str | None) -> str | None:
-    """The name of the file that a `Content-Disposition` tells, without any folder."""
+    """The file name in a `Content-Disposition` header, without directories; None if there is no usable one."""
     if not disposition or not disposition.isprintable():
         return None
     message = Message()

@@ -1,7 +1,7 @@
-"""Patterns of paths, the same for all types of sources: `*`, `?` and `[...]` within a name, `**` for any folders.
+"""Path patterns, the same for all source types: `*`, `?` and `[...]` within a name, `**` for any directories.
 
-As in a shell no wildcard stands for the dot that a hidden name begins with: files that are still being put in place
-often have such a name.
+As in a shell, wildcards do not match the leading dot of a hidden name: files that are still being written often have
+such names.
 """
 
 import re
@@ -11,19 +11,19 @@ from fnmatch import translate
 from functools import lru_cache
 from itertools import islice
 
-from spine.sources.readers.base import MOST_FILES, none_matches, too_many_match
+from spine.sources.readers.base import MOST_FILES, no_match, too_many_matches
 
-ANY_FOLDERS = "**"
+ANY_DIRECTORIES = "**"
 _MAGIC = re.compile(r"[*?[]")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a folder has: `is_folder` only for folders themselves, while `is_file` looks through links."""
+    """An entry of a directory: `is_directory` does not follow links, `is_file` does."""
 
     name: str
     path: str
-    is_folder: bool
+    is_directory: bool
     is_file: Callable[[], bool]
 
 
@@ -31,12 +31,12 @@ Listing = Callable[[str], Iterable[Entry]]
 
 
 def has_magic(pattern: str) -> bool:
-    """Whether a path is a pattern."""
+    """Whether a path contains wildcards."""
     return _MAGIC.search(pattern) is not None
 
 
 def literal_parts(parts: list[str]) -> list[str]:
-    """The folders before the first part that is a pattern."""
+    """The directories before the first part that contains wildcards."""
     for index, part in enumerate(parts):
         if has_magic(part):
             return parts[:index]
@@ -45,22 +45,22 @@ def literal_parts(parts: list[str]) -> list[str]:
 
 @lru_cache(maxsize=1_000)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    hidden_too = pattern.startswith(".")
-    return re.compile(translate(pattern) if hidden_too else rf"(?!\.){translate(pattern)}")
+    matches_hidden = pattern.startswith(".")
+    return re.compile(translate(pattern) if matches_hidden else rf"(?!\.){translate(pattern)}")
 
 
 def name_matches(pattern: str, name: str) -> bool:
-    """Whether one name fits one part of a pattern; `**` as a part fits any name that is not hidden."""
+    """Whether one name matches one part of a pattern; `**` as a part matches any name that is not hidden."""
     return _compiled(pattern).match(name) is not None
 
 
 def path_matches(pattern: str, path: str) -> bool:
-    """Whether a path fits a pattern."""
+    """Whether a path matches a pattern."""
     names = path.split("/")
-    # Which numbers of leading names the parts of the pattern so far can stand for.
+    # How many leading names the parts of the pattern so far can match.
     reached = {0}
     for part in pattern.split("/"):
-        if part == ANY_FOLDERS:
+        if part == ANY_DIRECTORIES:
             reached = {end for start in reached for end in _spans(names, start)}
         else:
             reached = {end + 1 for end in reached if end < len(names) and name_matches(part, names[end])}
@@ -76,47 +76,46 @@ def _spans(names: list[str], start: int) -> list[int]:
     return ends
 
 
-def find(pattern: str, folder: str, listing: Listing, shown: str) -> list[str]:
-    """The paths of files that fit a pattern which begins at a folder, in order; `listing` gives what a folder has.
+def find(pattern: str, directory: str, listing: Listing, shown: str) -> list[str]:
+    """The sorted paths of files that match a pattern below a directory; `listing` lists one directory.
 
-    Files are found through links; folders are not walked into through them, which could go round for ever, but for
-    those that the pattern begins with. Raises `FetchFailure`, which calls the pattern what is `shown`, when there are
-    none or too many.
+    Links to files match. Links to directories are followed only in the literal beginning of the pattern: elsewhere they
+    could form a cycle. Raises `FetchFailure`, which names the pattern as `shown`, if no file or too many files match.
     """
-    found = list(islice(_found(pattern.split("/"), folder, listing), MOST_FILES + 1))
+    found = list(islice(_found(pattern.split("/"), directory, listing), MOST_FILES + 1))
     if len(found) > MOST_FILES:
-        raise too_many_match(shown)
+        raise too_many_matches(shown)
     if not found:
-        raise none_matches(shown)
+        raise no_match(shown)
     return sorted(found)
 
 
-def path_below(folder: str, name: str) -> str:
-    """What is of a name in a folder; the folder without a name is the one where relative paths begin."""
-    return f"{folder.rstrip('/')}/{name}" if folder else name
+def path_below(directory: str, name: str) -> str:
+    """The path of a name in a directory; the empty directory is the one where relative paths begin."""
+    return f"{directory.rstrip('/')}/{name}" if directory else name
 
 
-def _found(parts: list[str], folder: str, listing: Listing) -> Iterator[str]:
+def _found(parts: list[str], directory: str, listing: Listing) -> Iterator[str]:
     start = literal_parts(parts)
-    # Each folder is listed once, with all the parts of the pattern that a name in it may have to fit.
-    waiting = [(path_below(folder, "/".join(start)) if start else folder, _or_next(parts, {len(start)}))]
+    # Each directory is listed once, with the indexes of all parts that a name in it may match.
+    waiting = [(path_below(directory, "/".join(start)) if start else directory, _with_skipped(parts, {len(start)}))]
     while waiting:
-        above, places = waiting.pop()
+        above, indexes = waiting.pop()
         for entry in listing(above):
-            fitting = {at for at in places if name_matches(parts[at], entry.name)}
-            if not entry.is_folder:
-                if len(parts) - 1 in fitting and entry.is_file():
+            matching = {at for at in indexes if name_matches(parts[at], entry.name)}
+            if not entry.is_directory:
+                if len(parts) - 1 in matching and entry.is_file():
                     yield entry.path
-            elif below := _or_next(parts, {at if parts[at] == ANY_FOLDERS else at + 1 for at in fitting}):
+            elif below := _with_skipped(parts, {at if parts[at] == ANY_DIRECTORIES else at + 1 for at in matching}):
                 waiting.append((entry.path, below))
 
 
-def _or_next(parts: list[str], places: Collection[int]) -> set[int]:
-    """These places in a pattern, and those behind each `**`, which may stand for no folder at all."""
+def _with_skipped(parts: list[str], indexes: Collection[int]) -> set[int]:
+    """These indexes of parts, and those after each `**`, which may match no directory at all."""
     reached = set()
-    for place in places:
-        at = place
-        while at < len(parts) and parts[at] == ANY_FOLDERS:
+    for index in indexes:
+        at = index
+        while at < len(parts) and parts[at] == ANY_DIRECTORIES:
             reached.add(at)
             at += 1
         if at < len(parts):

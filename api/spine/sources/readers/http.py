@@ -1,7 +1,7 @@
-"""Answers of web servers: asked for only when they are new, streamed, whole or not at all.
+"""Responses of HTTP servers: requested conditionally, streamed, and complete or failed.
 
-It speaks through httpx's transport, not through its client: the client would log URLs with their queries, and its
-decoder takes a gzip that ends too early for a whole one.
+It uses httpx's transport and not its client: the client logs URLs with their queries, and its decoder accepts
+truncated gzip as complete.
 """
 
 import ssl
@@ -14,19 +14,19 @@ from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guarded_call import GuardedCall
 from spine.egress.limits import Limits
 from spine.schemas import ErrorCategory
-from spine.sources.readers.base import CHUNK, Item, Unchanged, Validators, measured, not_whole
+from spine.sources.readers.base import CHUNK, Item, Unchanged, Validators, incomplete, limited
 from spine.sources.readers.decoding import content_type_of, gunzipped, is_gzip
 from spine.sources.readers.http_semantics import (
     HttpRequest,
     authorization,
-    conditions,
-    harmless,
+    conditional_headers,
     is_strong,
     length_of,
     name_of,
+    refreshed,
+    safe_headers,
     same_origin,
     status_failure,
-    still_known,
     validators_of,
 )
 
@@ -40,52 +40,52 @@ _OURS = {"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": "Spine"}
 
 
 class HttpReader:
-    """Reads the one content that a request brings."""
+    """Reads the content of one request."""
 
     def __init__(self, request: HttpRequest, allow_private: bool, limits: Limits) -> None:
         self._request = request
         self._limits = limits
         self._key = request.key
-        # No proxy, no .netrc: only the certificates that this machine trusts come from the environment.
+        # No proxy and no .netrc: only the trusted certificates come from the environment.
         self._transport = httpx.HTTPTransport(verify=httpx.create_ssl_context(), trust_env=False)
-        self._work = GuardedCall(allow_private, limits)
+        self._guarded = GuardedCall(allow_private, limits)
         self._response: httpx.Response | None = None
 
     def items(self, known: Mapping[str, Validators], force: bool) -> Iterator[Item | Unchanged]:
-        """The content, or that it is unchanged."""
+        """One item: the content, or `Unchanged`."""
         before = None if force or self._request.method != "GET" else known.get(self._key)
-        response, url = self._work.run(self._ask, conditions(before))
+        response, url = self._guarded.run(self._request_following_redirects, conditional_headers(before))
         self._response = response
-        asked = "If-None-Match" in response.request.headers or "If-Modified-Since" in response.request.headers
-        if response.status_code == 304 and before is not None and asked:
-            yield Unchanged(self._key, still_known(before, response))
+        was_conditional = "If-None-Match" in response.request.headers or "If-Modified-Since" in response.request.headers
+        if response.status_code == 304 and before is not None and was_conditional:
+            yield Unchanged(self._key, refreshed(before, response))
             return
         if response.status_code not in _CONTENT:
             raise status_failure(response.status_code, self._key)
-        coded = is_gzip(response.headers.get("Content-Encoding"), self._key)
-        validators = validators_of(response, coded)
+        compressed = is_gzip(response.headers.get("Content-Encoding"), self._key)
+        validators = validators_of(response, compressed)
         if before is not None and is_strong(before.etag) and before.etag == validators.etag:
-            # The server does not look at conditions, but its answer says the same.
+            # The server ignores conditional headers, but its ETag shows the same.
             yield Unchanged(self._key, validators)
             return
         self._limits.expect(validators.size)
         content_type, encoding = content_type_of(response.headers.get("Content-Type"))
-        name = name_of(response, self._request.url, url, coded)
+        name = name_of(response, self._request.url, url, compressed)
         parts = self._parts(response)
-        chunks = measured(gunzipped(parts, self._key, self._limits) if coded else parts, self._limits)
+        chunks = limited(gunzipped(parts, self._key, self._limits) if compressed else parts, self._limits)
         yield Item(self._key, name, validators, content_type, encoding, chunks)
 
     def close(self) -> None:
         """Close the connection."""
         if self._response is not None:
-            self._work.run(self._response.close)
+            self._guarded.run(self._response.close)
             self._response = None
         self._transport.close()
-        self._work.close()
+        self._guarded.close()
 
-    def _ask(self, conditional: dict[str, str]) -> tuple[httpx.Response, httpx.URL]:
-        """The answer after all redirects, and where it came from."""
-        with self._explained():
+    def _request_following_redirects(self, conditional: dict[str, str]) -> tuple[httpx.Response, httpx.URL]:
+        """The response after all redirects, and its URL."""
+        with self._translated_errors():
             url, method = httpx.URL(self._request.whole_url), self._request.method
         headers = _OURS | _with_names_of(_OURS, self._request.headers) | conditional
         for _ in range(MOST_REDIRECTS + 1):
@@ -96,8 +96,8 @@ class HttpReader:
             response.close()
             target = self._target(url, location)
             if not same_origin(url, target):
-                headers = harmless(headers) | conditional | {"Accept-Encoding": _OURS["Accept-Encoding"]}
-            # A date says nothing about another file that the redirect may lead to by now.
+                headers = safe_headers(headers) | conditional | {"Accept-Encoding": _OURS["Accept-Encoding"]}
+            # The redirect may lead to another file now, for which a date is no condition.
             headers = {name: value for name, value in headers.items() if name != "If-Modified-Since"}
             if response.status_code in (301, 302, 303):
                 method = "GET"
@@ -107,7 +107,7 @@ class HttpReader:
     def _send(self, method: str, url: httpx.URL, headers: dict[str, str]) -> httpx.Response:
         connect, read = self._limits.wait(SECONDS_TO_CONNECT), self._limits.wait(SECONDS_TO_READ)
         waits = {"connect": connect, "read": read, "write": read, "pool": connect}
-        with self._explained(url):
+        with self._translated_errors(url):
             request = httpx.Request(method, url, headers=headers, extensions={"timeout": waits})
             response = self._transport.handle_request(request)
         response.request = request
@@ -119,75 +119,79 @@ class HttpReader:
         except (httpx.InvalidURL, ValueError, TypeError):
             target = httpx.URL("")
         if target.scheme not in ("http", "https") or not target.host:
-            raise FetchFailure(ErrorCategory.SOURCE, f"{self._key} redirects to what is no http or https URL.")
+            raise FetchFailure(
+                ErrorCategory.SOURCE, f"{self._key} redirects to something that is not an http or https URL."
+            )
         if url.scheme == "https" and target.scheme == "http":
             raise FetchFailure(
                 ErrorCategory.SOURCE,
-                f"{self._key} redirects from https to http ({target.host}), which is not secure.",
+                f"{self._key} redirects from https to http ({target.host}), which is refused as insecure.",
             )
         return target
 
     def _parts(self, response: httpx.Response) -> Iterator[bytes]:
-        """The body as it comes, in chunks."""
+        """The body as sent, in chunks."""
         raw = response.iter_raw()
-        taken, promised = 0, length_of(response)
-        while part := self._work.run(self._gather, raw):
+        taken, announced = 0, length_of(response)
+        while part := self._guarded.run(self._next_chunk, raw):
             taken += len(part)
             yield part
-        # At the deadline the connection is shut down, which can look like the end of a body without a length.
+        # The guard shuts the connection down at the deadline, which can look like the end of a body without a length.
         self._limits.check_time()
-        if promised is not None and taken != promised:
-            raise not_whole(self._key)
+        if announced is not None and taken != announced:
+            raise incomplete(self._key)
 
-    def _gather(self, raw: Iterator[bytes]) -> bytes:
-        """The next chunk; none at the end."""
-        found: list[bytes] = []
+    def _next_chunk(self, raw: Iterator[bytes]) -> bytes:
+        """The next chunk; empty at the end."""
+        parts: list[bytes] = []
         size = 0
-        with self._explained(receiving=True):
+        with self._translated_errors(receiving=True):
             for part in raw:
                 self._limits.check_time()
-                found.append(part)
+                parts.append(part)
                 size += len(part)
                 if size >= CHUNK:
                     break
-        return b"".join(found)
+        return b"".join(parts)
 
     @contextmanager
-    def _explained(self, url: httpx.URL | None = None, *, receiving: bool = False) -> Iterator[None]:
-        """Put what httpx raises into a sentence. Its own would show URLs."""
+    def _translated_errors(self, url: httpx.URL | None = None, *, receiving: bool = False) -> Iterator[None]:
+        """Translate errors of httpx, whose own messages show URLs with their queries."""
         host = (url or httpx.URL(self._request.url)).host if not receiving else ""
         try:
             yield
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
-            raise FetchFailure(ErrorCategory.CONFIG, f"{self._key} is not a URL that can be asked for.") from None
+            raise FetchFailure(ErrorCategory.CONFIG, f"{self._key} is not a valid URL.") from None
         except httpx.HTTPError as error:
             self._limits.check_time()
             if isinstance(error, httpx.ConnectError):
-                raise self._work.refusal(host) or _no_connection(host, error) from None
+                raise self._guarded.refusal(host) or _connection_failure(host, error) from None
             if receiving and isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
-                raise not_whole(self._key) from None
-            raise FetchFailure(ErrorCategory.NETWORK, _said(error, self._key), transient=True) from None
+                raise incomplete(self._key) from None
+            raise FetchFailure(
+                ErrorCategory.NETWORK, _exchange_failure_sentence(error, self._key), transient=True
+            ) from None
 
 
-def _with_names_of(ours: Mapping[str, str], sent: Mapping[str, str]) -> dict[str, str]:
-    """Headers under the names that ours have, where they are the same but for their case."""
+def _with_names_of(ours: Mapping[str, str], headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers, with names that differ from ours only in case spelled as ours."""
     names = {name.lower(): name for name in ours}
-    return {names.get(name.lower(), name): value for name, value in sent.items()}
+    return {names.get(name.lower(), name): value for name, value in headers.items()}
 
 
-def _no_connection(host: str, error: httpx.ConnectError) -> FetchFailure:
+def _connection_failure(host: str, error: httpx.ConnectError) -> FetchFailure:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             sentence = f"{host} has a certificate that is not trusted: {cause.verify_message}."
             return FetchFailure(ErrorCategory.NETWORK, sentence)
         cause = cause.__cause__ or cause.__context__
-    return FetchFailure(ErrorCategory.NETWORK, f"{host} cannot be connected to.", transient=True)
+    return FetchFailure(ErrorCategory.NETWORK, f"Cannot connect to {host}.", transient=True)
 
 
-def _said(error: httpx.HTTPError, key: str) -> str:
+def _exchange_failure_sentence(error: httpx.HTTPError, key: str) -> str:
     if isinstance(error, httpx.ConnectTimeout):
-        return f"The server of {key} did not take the connection in time."
+        return f"The server of {key} did not accept the connection within {SECONDS_TO_CONNECT} s."
     if isinstance(error, httpx.TimeoutException):
-        return f"The server of {key} was silent for {SECONDS_TO_READ} s or longer."
-    return f"The server of {key} broke off or did not speak proper HTTP."
+        return f"The server of {key} sent nothing for {SECONDS_TO_READ} s."
+    return f"The server of {key} closed the connection or sent invalid HTTP."

@@ -1,8 +1,8 @@
-"""Objects of S3: read through s3fs's client, one request for each object, which always gives one version of it.
+"""S3 objects, read through s3fs's client with one request per object, so that all bytes are of one version.
 
-s3fs works on a loop in a thread of its own, which the guard would not see. So each reader has a file system of its own,
-whose loop runs in the reader's thread while the reader waits. Nothing that Spine's own process knows of AWS is used:
-no profile, no key, no endpoint and no proxy of the environment.
+By default s3fs runs its event loop in a separate thread, where the guard is not set. So each reader has its own file
+system, whose loop runs in the reader's thread. No AWS profile, key, endpoint or proxy of Spine's own environment is
+used.
 """
 
 import asyncio
@@ -25,20 +25,20 @@ from spine.sources.readers.base import (
     Item,
     Unchanged,
     Validators,
-    changed_meanwhile,
-    measured,
-    none_matches,
-    not_there,
-    not_whole,
-    too_many_match,
+    changed_while_read,
+    incomplete,
+    limited,
+    no_match,
+    not_found,
+    too_many_matches,
 )
 from spine.sources.readers.decoding import content_type_of, decoded_name, gunzipped, is_gzip
 from spine.sources.readers.globs import has_magic, literal_parts, path_matches
 from spine.sources.readers.s3_failures import failure_of, status_of
 
 DEFAULT_REGION = "us-east-1"
-# Nothing of these is read from the environment or from files.
-_NOTHING = {
+# Keeps botocore from reading these from the environment or from files.
+_NO_ENVIRONMENT = {
     "profile": (None, None, None, None),
     "region": (None, None, None, None),
     "config_file": (None, None, os.devnull, None),
@@ -47,12 +47,12 @@ _NOTHING = {
 _CONFIG = {
     "connect_timeout": 15,
     "read_timeout": 60,
-    # Prefect tries again, with more patience.
+    # Prefect retries, with longer delays.
     "retries": {"max_attempts": 1, "mode": "standard"},
-    # A proxy would connect for us, to addresses that nobody checks.
+    # A proxy would connect to addresses that the guard does not check.
     "proxies": {},
     "ignore_configured_endpoint_urls": True,
-    # Stores other than Amazon's do not know the newer checksums.
+    # Stores other than Amazon's do not support the newer checksums.
     "request_checksum_calculation": "when_required",
     "response_checksum_validation": "when_required",
 }
@@ -60,8 +60,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class S3Place:
-    """Where objects are; `keys` are the access key and the secret key, None asks as anybody."""
+class S3Location:
+    """Where objects are; `keys` are the access key and the secret key, None for anonymous access."""
 
     bucket: str
     pattern: str
@@ -69,14 +69,14 @@ class S3Place:
     region: str | None
     keys: tuple[str, str] | None = field(default=None, repr=False)
 
-    def name(self, key: str) -> str:
-        """An object as people name it."""
+    def url(self, key: str) -> str:
+        """The s3:// URL of an object."""
         return f"s3://{self.bucket}/{key}"
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """An object as a list of the bucket shows it; without an ETag nothing is known of it."""
+    """An object in a listing of the bucket; without an ETag it was not listed but named."""
 
     key: str
     etag: str | None = None
@@ -84,13 +84,13 @@ class _Listed:
 
 
 class S3Reader:
-    """Reads the objects whose key is the pattern or matches it."""
+    """Reads the objects whose keys match the pattern."""
 
-    def __init__(self, place: S3Place, allow_private: bool, limits: Limits) -> None:
-        self._place = place
+    def __init__(self, location: S3Location, allow_private: bool, limits: Limits) -> None:
+        self._location = location
         self._limits = limits
-        self._work = GuardedCall(allow_private, limits)
-        # Not uvloop, which connects where the guard does not see it.
+        self._guarded = GuardedCall(allow_private, limits)
+        # Not uvloop, which connects in C, where the guard cannot see it.
         self._loop = asyncio.SelectorEventLoop()
         self._client: Any = None
         self._body: Any = None
@@ -98,18 +98,18 @@ class S3Reader:
 
     def items(self, known: Mapping[str, Validators], force: bool) -> Iterator[Item | Unchanged]:
         """The objects in the order of their keys."""
-        self._client = self._wait(self._connect(), self._place.name(self._place.pattern))
+        self._client = self._wait(self._connect(), self._location.url(self._location.pattern))
         for listed in self._objects():
-            key = self._place.name(listed.key)
+            key = self._location.url(listed.key)
             before = None if force else known.get(key)
             if before is not None and before.etag and (before.etag, before.size) == (listed.etag, listed.size):
                 yield Unchanged(key, before)
                 continue
-            answer = self._wait(self._get(listed, before), key)
-            if answer is None and before is not None:
+            response = self._wait(self._get(listed, before), key)
+            if response is None and before is not None:
                 yield Unchanged(key, before)
                 continue
-            yield self._item(listed, key, answer)
+            yield self._item(listed, key, response)
             self._close_body()
 
     def close(self) -> None:
@@ -120,20 +120,20 @@ class S3Reader:
         self._close_body()
         if self._client is not None:
             with suppress(Exception):
-                self._work.run(self._loop.run_until_complete, self._client.__aexit__(None, None, None))
-        self._work.close()
+                self._guarded.run(self._loop.run_until_complete, self._client.__aexit__(None, None, None))
+        self._guarded.close()
         self._loop.close()
 
     async def _connect(self) -> Any:
-        key, secret = self._place.keys or (None, None)
+        key, secret = self._location.keys or (None, None)
         files = s3fs.S3FileSystem(
             anon=key is None,
             key=key,
             secret=secret,
-            endpoint_url=self._place.endpoint_url,
-            client_kwargs={"region_name": self._place.region or DEFAULT_REGION},
+            endpoint_url=self._location.endpoint_url,
+            client_kwargs={"region_name": self._location.region or DEFAULT_REGION},
             config_kwargs=_CONFIG,
-            session=AioSession(session_vars=_NOTHING),
+            session=AioSession(session_vars=_NO_ENVIRONMENT),
             asynchronous=True,
             loop=self._loop,
             skip_instance_cache=True,
@@ -141,77 +141,76 @@ class S3Reader:
         return await files.set_session()
 
     def _objects(self) -> list[_Listed]:
-        pattern = self._place.pattern
+        pattern = self._location.pattern
         if not has_magic(pattern):
             return [_Listed(pattern)]
-        found = self._wait(self._list(pattern), self._place.name(pattern))
+        found = self._wait(self._list(pattern), self._location.url(pattern))
         if not found:
-            raise none_matches(self._place.name(pattern))
+            raise no_match(self._location.url(pattern))
         return sorted(found, key=lambda listed: listed.key)
 
     async def _list(self, pattern: str) -> list[_Listed]:
-        folders = literal_parts(pattern.split("/"))
-        prefix = "".join(f"{folder}/" for folder in folders)
+        prefix = "".join(f"{part}/" for part in literal_parts(pattern.split("/")))
         found: list[_Listed] = []
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._place.bucket, Prefix=prefix)
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._location.bucket, Prefix=prefix)
         async for page in pages:
             self._limits.check_time()
             for one in page.get("Contents", ()):
-                # A key that ends like a folder is one that some tools make for it.
+                # Some tools create keys with a trailing slash as directories.
                 if not one["Key"].endswith("/") and path_matches(pattern, one["Key"]):
                     found.append(_Listed(one["Key"], one.get("ETag"), one.get("Size")))
             if len(found) > MOST_FILES:
-                raise too_many_match(self._place.name(pattern))
+                raise too_many_matches(self._location.url(pattern))
         return found
 
     async def _get(self, listed: _Listed, before: Validators | None) -> Any:
-        """The answer that has the object; None when it is what is known."""
+        """The response with the object; None if the object has not changed."""
         condition: dict[str, Any] = {}
         if listed.etag:
             condition = {"IfMatch": listed.etag}
         elif before is not None and before.etag:
             condition = {"IfNoneMatch": before.etag}
         try:
-            answer = await self._client.get_object(Bucket=self._place.bucket, Key=listed.key, **condition)
+            response = await self._client.get_object(Bucket=self._location.bucket, Key=listed.key, **condition)
         except Exception as error:
             if status_of(error) == 304 and before is not None:
                 return None
             if status_of(error) == 404 and listed.etag:
-                raise not_there(self._place.name(listed.key), listed=True) from None
+                raise not_found(self._location.url(listed.key), listed=True) from None
             if status_of(error) == 412:
-                raise changed_meanwhile(self._place.name(listed.key)) from None
+                raise changed_while_read(self._location.url(listed.key)) from None
             raise
-        self._body = answer["Body"]
-        # Not every store looks at conditions.
-        if before is not None and before.etag and before.etag == answer.get("ETag"):
+        self._body = response["Body"]
+        # Not every store supports conditional requests.
+        if before is not None and before.etag and before.etag == response.get("ETag"):
             self._close_body()
             return None
-        if listed.etag and listed.etag != answer.get("ETag"):
-            raise changed_meanwhile(self._place.name(listed.key))
-        return answer
+        if listed.etag and listed.etag != response.get("ETag"):
+            raise changed_while_read(self._location.url(listed.key))
+        return response
 
-    def _item(self, listed: _Listed, key: str, answer: Any) -> Item:
-        size, modified = answer["ContentLength"], answer.get("LastModified")
-        validators = Validators(answer.get("ETag"), modified.astimezone(UTC) if modified else None, size)
+    def _item(self, listed: _Listed, key: str, response: Any) -> Item:
+        size, modified = response["ContentLength"], response.get("LastModified")
+        validators = Validators(response.get("ETag"), modified.astimezone(UTC) if modified else None, size)
         self._limits.expect(size)
-        coded = is_gzip(answer.get("ContentEncoding"), key)
+        compressed = is_gzip(response.get("ContentEncoding"), key)
         name = listed.key.rpartition("/")[2]
-        content_type, encoding = content_type_of(answer.get("ContentType"))
+        content_type, encoding = content_type_of(response.get("ContentType"))
         parts = self._parts(key, size)
-        chunks = measured(gunzipped(parts, key, self._limits) if coded else parts, self._limits)
-        name = decoded_name(name) if coded else name
+        chunks = limited(gunzipped(parts, key, self._limits) if compressed else parts, self._limits)
+        name = decoded_name(name) if compressed else name
         return Item(key, name, validators, content_type or mimetypes.guess_type(name)[0], encoding, chunks)
 
     def _parts(self, key: str, size: int) -> Iterator[bytes]:
         taken = 0
-        while part := self._wait(self._gather(), key):
+        while part := self._wait(self._next_chunk(), key):
             taken += len(part)
             yield part
         if taken != size:
-            raise not_whole(key)
+            raise incomplete(key)
 
-    async def _gather(self) -> bytes:
-        """The next chunk; none at the end."""
+    async def _next_chunk(self) -> bytes:
+        """The next chunk; empty at the end."""
         found: list[bytes] = []
         size = 0
         while size < CHUNK and (part := await self._body.read(CHUNK)):
@@ -219,18 +218,18 @@ class S3Reader:
             size += len(part)
         return b"".join(found)
 
-    def _wait(self, work: Coroutine[Any, Any, T], key: str) -> T:
-        """Run within the guard and the time."""
+    def _wait(self, request: Coroutine[Any, Any, T], key: str) -> T:
+        """Run within the guard and the deadline, with errors translated."""
         try:
-            return self._work.run(self._loop.run_until_complete, self._in_time(work))
+            return self._guarded.run(self._loop.run_until_complete, self._with_timeout(request))
         except Exception as error:
             self._limits.check_time()
-            raise failure_of(error, key, self._work, self._place.endpoint_url) from None
+            raise failure_of(error, key, self._guarded, self._location.endpoint_url) from None
 
-    async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
-        # The guard cannot end the look-up of a name; this leaves it behind.
+    async def _with_timeout(self, request: Coroutine[Any, Any, T]) -> T:
+        # The guard cannot end a DNS look-up; the timeout abandons it.
         async with asyncio.timeout(min(self._limits.left(), 10**9)):
-            return await work
+            return await request
 
     def _close_body(self) -> None:
         if self._body is not None:

@@ -1,4 +1,4 @@
-"""What S3 and the client for it say when something is wrong, in sentences without what may be secret."""
+"""Errors of S3 and its client, translated into failures without secrets."""
 
 import re
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from botocore.exceptions import (
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guarded_call import GuardedCall
 from spine.schemas import ErrorCategory
-from spine.sources.readers.base import not_there, not_whole
+from spine.sources.readers.base import incomplete, not_found
 
 _LOGIN = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 _MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion"}
@@ -28,41 +28,41 @@ _BUSY = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "Int
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that a store answered, where it did."""
+    """The HTTP status of an error response; None for other errors."""
     if not isinstance(error, ClientError):
         return None
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return status if isinstance(status, int) else None
 
 
-def failure_of(error: Exception, key: str, work: GuardedCall, endpoint_url: str | None) -> FetchFailure:
-    """What an exception of the client means for reading `key`; anything that it does not know is raised again."""
+def failure_of(error: Exception, key: str, guarded: GuardedCall, endpoint_url: str | None) -> FetchFailure:
+    """The failure for an exception of the client while reading `key`; unknown exceptions are raised again."""
     if isinstance(error, FetchFailure):
         return error
     if isinstance(error, ClientError):
-        return _answered(error, key)
+        return _error_response_failure(error, key)
     if isinstance(error, IncompleteReadError | ResponseStreamingError | aiohttp.ClientPayloadError):
-        return not_whole(key)
+        return incomplete(key)
     if isinstance(error, SSLError):
         return FetchFailure(ErrorCategory.NETWORK, f"The store of {key} has a certificate that is not trusted.")
     if isinstance(error, BotoConnectionError | HTTPClientError | aiohttp.ClientError | TimeoutError | OSError):
-        host = (urlsplit(endpoint_url).hostname if endpoint_url else None) or "The store"
-        sentence = f"The store of {key} cannot be reached, or broke off."
-        return work.refusal(host) or FetchFailure(ErrorCategory.NETWORK, sentence, transient=True)
+        host = (urlsplit(endpoint_url).hostname if endpoint_url else None) or "the store"
+        sentence = f"The connection to the store of {key} failed or was closed."
+        return guarded.refusal(host) or FetchFailure(ErrorCategory.NETWORK, sentence, transient=True)
     if isinstance(error, ParamValidationError | BotoCoreError | ValueError):
-        return FetchFailure(ErrorCategory.CONFIG, f"The client for S3 cannot ask for {key} with this config.")
+        return FetchFailure(ErrorCategory.CONFIG, f"The S3 client cannot request {key} with this configuration.")
     raise error
 
 
-def _answered(error: ClientError, key: str) -> FetchFailure:
-    told = str(error.response.get("Error", {}).get("Code", ""))
+def _error_response_failure(error: ClientError, key: str) -> FetchFailure:
+    reported = str(error.response.get("Error", {}).get("Code", ""))
     status = status_of(error) or 0
-    code = told if re.fullmatch(r"[A-Za-z0-9.]{1,64}", told) else str(status)
-    if told in _MISSING or status == 404:
-        return not_there(key)
-    if told in _LOGIN or status in (401, 403):
-        return FetchFailure(ErrorCategory.AUTH, f"The store does not let Spine read {key} (it answers {code}).")
-    if told in _BUSY or status in (408, 429) or status >= 500:
-        sentence = f"The store cannot give {key} now (it answers {code})."
+    code = reported if re.fullmatch(r"[A-Za-z0-9.]{1,64}", reported) else str(status)
+    if reported in _MISSING or status == 404:
+        return not_found(key)
+    if reported in _LOGIN or status in (401, 403):
+        return FetchFailure(ErrorCategory.AUTH, f"The store denied access to {key} ({code}).")
+    if reported in _BUSY or status in (408, 429) or status >= 500:
+        sentence = f"The store cannot send {key} at the moment ({code})."
         return FetchFailure(ErrorCategory.NETWORK, sentence, transient=True)
-    return FetchFailure(ErrorCategory.SOURCE, f"The store does not give {key} (it answers {code}).")
+    return FetchFailure(ErrorCategory.SOURCE, f"The store did not send {key} ({code}).")

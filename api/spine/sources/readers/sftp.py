@@ -19,16 +19,16 @@ from spine.sources.readers.base import (
     Item,
     Unchanged,
     Validators,
-    changed_meanwhile,
-    measured,
-    not_there,
-    too_many_match,
+    changed_while_read,
+    limited,
+    not_found,
+    too_many_matches,
 )
 from spine.sources.readers.globs import Entry, find, has_magic, path_below
 from spine.sources.readers.sftp_download import download
-from spine.sources.readers.sftp_login import SftpPlace, connected, key_of
+from spine.sources.readers.sftp_login import SftpLocation, connected, key_of
 
-__all__ = ["SftpPlace", "SftpReader"]
+__all__ = ["SftpLocation", "SftpReader"]
 
 SECONDS_FOR_AN_ANSWER = 60
 # The protocol tells times in whole seconds: what is younger could change once more and look the same.
@@ -38,22 +38,22 @@ SECONDS_UNTIL_SETTLED = 1.1
 class SftpReader:
     """Reads the regular files that the path names or matches."""
 
-    def __init__(self, place: SftpPlace, allow_private: bool, limits: Limits) -> None:
-        self._place = place
+    def __init__(self, location: SftpLocation, allow_private: bool, limits: Limits) -> None:
+        self._location = location
         self._limits = limits
         # Before anything is connected: a key that is none needs no server to say so.
-        self._key = key_of(place.private_key) if place.private_key is not None else None
-        self._work = GuardedCall(allow_private, limits)
+        self._key = key_of(location.private_key) if location.private_key is not None else None
+        self._guarded = GuardedCall(allow_private, limits)
         self._client: paramiko.SFTPClient | None = None
 
     def items(self, known: Mapping[str, Validators], force: bool) -> Iterator[Item | Unchanged]:
         """The files in the order of their paths. A folder that a pattern matches is passed over."""
-        with self._explained(self._place.name(self._place.path)):
-            client = self._client = self._work.run(connected, self._place, self._key, self._work, self._limits)
+        with self._explained(self._location.name(self._location.path)):
+            client = self._client = self._guarded.run(connected, self._location, self._key, self._guarded, self._limits)
         for path in self._matches(client):
-            key = self._place.name(path)
-            with self._explained(key, listed=has_magic(self._place.path)):
-                file, before = self._work.run(self._open, client, path, key)
+            key = self._location.name(path)
+            with self._explained(key, listed=has_magic(self._location.path)):
+                file, before = self._guarded.run(self._open, client, path, key)
             validators = _validators(before)
             known_one = known.get(key)
             if not force and known_one is not None and known_one.etag == validators.etag:
@@ -62,7 +62,7 @@ class SftpReader:
                 continue
             self._limits.expect(before.st_size)
             name = path.rpartition("/")[2]
-            chunks = measured(self._read(client, file, before, key), self._limits)
+            chunks = limited(self._read(client, file, before, key), self._limits)
             yield Item(key, name, validators, mimetypes.guess_type(name)[0], None, chunks)
             file.close()
 
@@ -75,7 +75,7 @@ class SftpReader:
             if transport is not None:
                 transport.close()
             self._client = None
-        self._work.close()
+        self._guarded.close()
 
     def _open(
         self, client: paramiko.SFTPClient, path: str, key: str
@@ -99,25 +99,25 @@ class SftpReader:
         taken = 0
         while True:
             with self._explained(key):
-                part = self._work.run(next, parts, b"")
+                part = self._guarded.run(next, parts, b"")
             if not part:
                 break
             taken += len(part)
             yield part
         with self._explained(key):
-            after = self._work.run(file.stat)
+            after = self._guarded.run(file.stat)
         if taken != size or _validators(after) != _validators(before):
-            raise changed_meanwhile(key)
+            raise changed_while_read(key)
 
     def _matches(self, client: paramiko.SFTPClient) -> list[str]:
-        pattern = self._place.path
+        pattern = self._location.path
         if not has_magic(pattern):
             return [pattern]
         # A path without a folder to begin with is one from the user's home.
         folder = "/" if pattern.startswith("/") else ""
-        with self._explained(self._place.name(pattern)):
+        with self._explained(self._location.name(pattern)):
             listing = partial(self._listing, client)
-            return self._work.run(find, pattern.lstrip("/"), folder, listing, self._place.name(pattern))
+            return self._guarded.run(find, pattern.lstrip("/"), folder, listing, self._location.name(pattern))
 
     def _listing(self, client: paramiko.SFTPClient, folder: str) -> Iterator[Entry]:
         self._limits.check_time()
@@ -133,7 +133,7 @@ class SftpReader:
         except FetchFailure:
             raise
         except FileNotFoundError:
-            raise not_there(key, listed=listed) from None
+            raise not_found(key, listed=listed) from None
         except PermissionError:
             raise FetchFailure(ErrorCategory.AUTH, f"The server does not let Spine read {key}.") from None
         except UnicodeError:
@@ -152,7 +152,7 @@ def _listed(client: paramiko.SFTPClient, folder: str) -> list[paramiko.SFTPAttri
     for one in client.listdir_iter(folder or "."):
         listed.append(one)
         if len(listed) > 10 * MOST_FILES:
-            raise too_many_match(folder)
+            raise too_many_matches(folder)
     return listed
 
 

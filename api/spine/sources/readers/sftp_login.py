@@ -37,7 +37,7 @@ _ECDSA = tuple(name for name in _ALGORITHMS if name.startswith("ecdsa"))
 
 
 @dataclass(frozen=True)
-class SftpPlace:
+class SftpLocation:
     """Where files are and who reads them: with a password, or with a private key as PEM.
 
     `host_key` is the type and the key in base64 as OpenSSH writes them, or `SHA256:` and the fingerprint.
@@ -82,20 +82,22 @@ def key_of(pem: str) -> paramiko.PKey:
         raise FetchFailure(ErrorCategory.CONFIG, sentence) from None
 
 
-def connected(place: SftpPlace, key: paramiko.PKey | None, work: GuardedCall, limits: Limits) -> paramiko.SFTPClient:
+def connected(
+    location: SftpLocation, key: paramiko.PKey | None, work: GuardedCall, limits: Limits
+) -> paramiko.SFTPClient:
     """A client of the server. Raises `FetchFailure`, and what paramiko and sockets raise when a connection breaks."""
-    transport = _trusted(place, work, limits)
+    transport = _trusted(location, work, limits)
     try:
         transport.auth_timeout = limits.wait(SECONDS_TO_AGREE)
         try:
             if key is not None:
-                transport.auth_publickey(place.username, key)
+                transport.auth_publickey(location.username, key)
             else:
-                transport.auth_password(place.username, place.password or "")
+                transport.auth_password(location.username, location.password or "")
         except paramiko.AuthenticationException:
             limits.check_time()
             what = "key" if key is not None else "password"
-            sentence = f"The server does not let {place.username} in at {place.host} with this {what}."
+            sentence = f"The server does not let {location.username} in at {location.host} with this {what}."
             raise FetchFailure(ErrorCategory.AUTH, sentence) from None
         client = paramiko.SFTPClient.from_transport(transport)
         if client is None:
@@ -109,16 +111,16 @@ def connected(place: SftpPlace, key: paramiko.PKey | None, work: GuardedCall, li
         raise
 
 
-def _trusted(place: SftpPlace, work: GuardedCall, limits: Limits) -> paramiko.Transport:
+def _trusted(location: SftpLocation, work: GuardedCall, limits: Limits) -> paramiko.Transport:
     """A connection to a server that has shown the key that was configured."""
     offered: list[str] = []
-    for algorithms in _attempts(place.host_key):
-        transport = _transport(place, work, limits)
+    for algorithms in _attempts(location.host_key):
+        transport = _transport(location, work, limits)
         transport.get_security_options().key_types = algorithms
         try:
             transport.start_client(timeout=limits.wait(SECONDS_TO_AGREE))
             shown = transport.get_remote_server_key()
-            if _is_expected(shown, place.host_key):
+            if _is_expected(shown, location.host_key):
                 return transport
             offered.append(f"{shown.get_name()} {_fingerprint(shown.asbytes())}")
         except paramiko.SSHException as error:
@@ -129,7 +131,7 @@ def _trusted(place: SftpPlace, work: GuardedCall, limits: Limits) -> paramiko.Tr
                 raise
         transport.close()
     told = f"it offers {', '.join(offered)}" if offered else "it offers none of that type"
-    raise FetchFailure(ErrorCategory.AUTH, f"{place.host} does not have the key that host_key names: {told}.")
+    raise FetchFailure(ErrorCategory.AUTH, f"{location.host} does not have the key that host_key names: {told}.")
 
 
 def _attempts(host_key: str) -> list[tuple[str, ...]]:
@@ -140,14 +142,14 @@ def _attempts(host_key: str) -> list[tuple[str, ...]]:
     return [_ALGORITHMS["ssh-ed25519"], _ECDSA, _ALGORITHMS["ssh-rsa"]]
 
 
-def _transport(place: SftpPlace, work: GuardedCall, limits: Limits) -> paramiko.Transport:
-    host = place.host.strip("[]")
+def _transport(location: SftpLocation, work: GuardedCall, limits: Limits) -> paramiko.Transport:
+    host = location.host.strip("[]")
     try:
-        connection = socket.create_connection((host, place.port), timeout=limits.wait(SECONDS_TO_CONNECT))
+        connection = socket.create_connection((host, location.port), timeout=limits.wait(SECONDS_TO_CONNECT))
     except (OSError, UnicodeError):
         limits.check_time()
-        unreachable = FetchFailure(ErrorCategory.NETWORK, f"{place.host} cannot be connected to.", transient=True)
-        raise work.refusal(place.host) or unreachable from None
+        unreachable = FetchFailure(ErrorCategory.NETWORK, f"{location.host} cannot be connected to.", transient=True)
+        raise work.refusal(location.host) or unreachable from None
     try:
         transport = paramiko.Transport(connection)
     except BaseException:

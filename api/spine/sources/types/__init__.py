@@ -1,4 +1,4 @@
-"""The types of sources: one small file for each, read by the readers of `spine.sources.readers`."""
+"""The configuration of each source type, one file per type; `spine.sources.readers` has the readers."""
 
 from spine.sources.types.base import SourceConfig
 from spine.sources.types.database import DatabaseConfig

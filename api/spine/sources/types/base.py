@@ -1,4 +1,4 @@
-"""What the configurations of all source types have in common."""
+"""What the configurations of all source types share."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -15,32 +15,32 @@ from spine.settings import Settings
 from spine.sources.readers.base import Reader
 
 
-def _unchained(path: str) -> str:
-    # fsspec would read `simplecache::...` and `zip://...::...` as more than a path; nothing here does, nor ever shall.
+def _is_plain_path(path: str) -> str:
+    # fsspec gives `simplecache::...` and `zip://...::...` a meaning beyond that of a path, which Spine does not allow.
     if "::" in path or "://" in path:
-        raise ValueError("is a path, without a protocol before it and without '::'")
+        raise ValueError("must be a path without a protocol and without '::'")
     if not path.isprintable():
-        raise ValueError("has characters that cannot be printed")
+        raise ValueError("must not contain unprintable characters")
     return path
 
 
 def _is_host(host: str) -> str:
     if not all(char.isalnum() or char in ".-_:[]" for char in host):
-        raise ValueError("must be the name or the address of a host")
+        raise ValueError("must be a host name or an IP address")
     return host
 
 
 ShortText = Annotated[Text, Field(min_length=1, max_length=255)]
 # A path or a pattern of paths.
-PathText = Annotated[Text, Field(min_length=1, max_length=1_000), AfterValidator(_unchained)]
+PathText = Annotated[Text, Field(min_length=1, max_length=1_000), AfterValidator(_is_plain_path)]
 Host = Annotated[ShortText, AfterValidator(_is_host)]
 Ref = Annotated[ShortText, AfterValidator(check_ref)]
 
 
 class SourceConfig(BaseModel):
-    """The `config` of a source: what is needed to read it.
+    """The `config` of a source: how to read it.
 
-    `SecretStr` fields are encrypted at rest and shown as `***`; `*_ref` fields name secrets that are kept elsewhere.
+    `SecretStr` fields are encrypted at rest and shown as `***`; `*_ref` fields refer to secrets stored elsewhere.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -50,7 +50,7 @@ class SourceConfig(BaseModel):
     timeout_seconds: Annotated[float, Field(gt=0, le=30 * 86_400)] | None = None
 
     def hosts(self) -> dict[str, str]:
-        """The hosts that will be connected to, as far as the configuration tells, by the field that names them."""
+        """The hosts in the configuration, by the field that contains them."""
         return {}
 
     def is_list(self) -> bool:
@@ -58,19 +58,19 @@ class SourceConfig(BaseModel):
         return False
 
     def secret_refs(self) -> dict[str, str]:
-        """The secrets to look up before reading: the path of the field (`auth.password_ref`), and its reference."""
+        """The secrets to look up before reading: references by the path of their field (`auth.password_ref`)."""
         return _refs_in(self, "")
 
     def check(self, settings: Settings) -> None:
-        """Refuse what is plainly forbidden here. Raises `BadRequest` naming the field."""
+        """Check against the settings of this Spine. Raises `BadRequest`, which names the field."""
         for field, host in self.hosts().items():
             if reason := literal_refusal(host, settings.allow_private_addresses):
                 raise refused(field, reason)
 
     def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
-        """What reads this source; `secrets` are the values that `secret_refs` names, under the same paths.
+        """A reader of this source; `secrets` has the values for `secret_refs`, by the same paths.
 
-        Nothing is connected to before its items are asked for. Raises `FetchFailure`.
+        It connects when its items are first requested. Raises `FetchFailure`.
         """
         raise NotImplementedError
 
@@ -87,20 +87,20 @@ def _refs_in(model: BaseModel, before: str) -> dict[str, str]:
 
 
 def refused(field: str, reason: str) -> BadRequest:
-    """A value that this Spine does not take."""
+    """The error for a value that this Spine does not allow."""
     return BadRequest(f"config.{field}: {reason}.", [FieldError(("body", "config", *field.split(".")), reason)])
 
 
 def split_http_url(url: str) -> SplitResult:
-    """The parts of a whole http or https URL without a login in it. Raises `ValueError`."""
+    """The parts of a complete http or https URL without credentials. Raises `ValueError`."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         usable = False
-    # What follows a backslash is a part of the host for some readers and not for others.
+    # URL parsers disagree on whether what follows a backslash belongs to the host.
     if not usable or not url.isprintable() or " " in url or "\\" in url:
-        raise ValueError("must be a whole http or https URL")
+        raise ValueError("must be a complete http or https URL")
     if "@" in parts.netloc:
-        raise ValueError("must not hold a user or a password: send them as auth, the password as a reference")
+        raise ValueError("must not contain a user or a password: use auth, with a reference to the password")
     return parts

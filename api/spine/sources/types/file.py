@@ -1,4 +1,4 @@
-"""Files of the machine that Spine runs on."""
+"""Configuration of file sources: files of the machine that Spine runs on."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -29,7 +29,7 @@ class FileConfig(SourceConfig):
     """A path or a pattern below SPINE_FILE_ROOTS: absolute, or relative to the root where there is only one."""
 
     path: PathText
-    # What the files hold, where their names do not tell; a source's `parser_type` goes before it.
+    # The format of the files, if their names do not show it; a source's `parser_type` takes precedence.
     format: Format | None = None
 
     def is_list(self) -> bool:
@@ -37,12 +37,12 @@ class FileConfig(SourceConfig):
         return has_magic(self.path)
 
     def check(self, settings: Settings) -> None:
-        """Refuse a path outside of the roots. Links are judged when the file is read. Raises `BadRequest`."""
+        """Refuse a path outside of the roots; links are checked when the file is read. Raises `BadRequest`."""
         try:
             absolute_path(self.path, settings.file_roots)
         except FetchFailure as failure:
             raise refused("path", failure.sentence.removesuffix(".")) from None
 
     def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
-        """What reads the files."""
+        """A reader of the files."""
         return FileReader(self.path, settings.file_roots, limits)

@@ -1,4 +1,4 @@
-"""An answer of a web server."""
+"""Configuration of HTTP sources."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from spine.settings import Settings
 from spine.sources.readers.base import Reader
 from spine.sources.types.base import Ref, ShortText, SourceConfig, split_http_url
 
-_OWN_HEADERS = {
+_RESERVED_HEADERS = {
     *("accept-encoding", "connection", "content-length", "host", "range", "te", "transfer-encoding", "upgrade"),
     *("if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since"),
 }
@@ -22,19 +22,19 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 def _are_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name):
-            raise ValueError("the name of a header has letters, digits and hyphens")
-        if name.lower() in _OWN_HEADERS:
-            raise ValueError(f"the header {name} is Spine's own")
+            raise ValueError("header names may contain only letters, digits and hyphens")
+        if name.lower() in _RESERVED_HEADERS:
+            raise ValueError(f"the header {name} is set by Spine")
         text = value.get_secret_value()
         if not text.isascii() or not text.isprintable():
-            raise ValueError(f"the value of the header {name} has characters that a header cannot have")
+            raise ValueError(f"the value of the header {name} contains characters that a header cannot have")
     return headers
 
 
 def _is_query(query: SecretStr) -> SecretStr:
     text = query.get_secret_value()
     if not text.isprintable() or " " in text or "#" in text:
-        raise ValueError("must be the part of a URL after its question mark, encoded as it is there")
+        raise ValueError("must be the part of a URL after the question mark, percent-encoded")
     return query
 
 
@@ -58,7 +58,7 @@ Headers = Annotated[dict[str, Secret], Field(max_length=50), AfterValidator(_are
 
 
 class BasicAuth(BaseModel):
-    """A user and a reference to the password."""
+    """Basic authentication: a user and a reference to the password."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -68,7 +68,7 @@ class BasicAuth(BaseModel):
 
 
 class BearerAuth(BaseModel):
-    """A reference to a token."""
+    """Bearer authentication: a reference to the token."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -80,9 +80,9 @@ Auth = Annotated[BasicAuth | BearerAuth, Field(discriminator="type"), BeforeVali
 
 
 class HttpConfig(SourceConfig):
-    """A URL and how to ask for it.
+    """A URL and how to request it.
 
-    The query of a URL often holds a key, so it is kept apart as a secret: `url` is stored, shown and logged without it.
+    The query of a URL often contains a key, so it is a separate secret: `url` is stored, shown and logged without it.
     """
 
     url: Annotated[Text, Field(min_length=1, max_length=2_000), AfterValidator(_is_plain_url)]
@@ -93,28 +93,28 @@ class HttpConfig(SourceConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _query_apart(cls, sent: Any) -> Any:
+    def _separate_query(cls, sent: Any) -> Any:
         if not isinstance(sent, dict) or not isinstance(sent.get("url"), str):
             return sent
         url, _, _ = sent["url"].strip().partition("#")
         address, mark, query = url.partition("?")
         if mark and query and sent.get("query") is not None:
-            raise ValueError("url has a query of its own; send it there or as query, not both")
+            raise ValueError("url already contains a query; send the query in url or as query, not both")
         return {**sent, "url": address, **({"query": query} if query else {})}
 
     @model_validator(mode="after")
-    def _one_login(self) -> Self:
+    def _one_authorization(self) -> Self:
         if self.auth is not None and any(name.lower() == "authorization" for name in self.headers or {}):
-            raise ValueError("auth and a header Authorization cannot be had together")
+            raise ValueError("auth and an Authorization header cannot be combined")
         return self
 
     def hosts(self) -> dict[str, str]:
-        """The URL's host."""
+        """The host of the URL."""
         return {"url": split_http_url(self.url).hostname or ""}
 
     def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
-        """What asks for the URL."""
-        # Only who reads over HTTP needs the client.
+        """A reader of the URL."""
+        # Imported here because only HTTP sources need the client.
         from spine.sources.readers.http import HttpReader, HttpRequest, authorization
 
         headers = {name: value.get_secret_value() for name, value in (self.headers or {}).items()}

@@ -1,4 +1,4 @@
-"""Objects of S3, or of a store that speaks it."""
+"""Configuration of S3 sources: objects of Amazon S3 or of a compatible store."""
 
 from collections.abc import Mapping
 from typing import Annotated, Self
@@ -24,10 +24,10 @@ def _is_endpoint(url: str) -> str:
 class S3Config(SourceConfig):
     """A bucket and a key, or a pattern of keys.
 
-    Without references to keys the store is asked as anybody, never as the machine or the process that Spine runs in.
+    Without references to credentials access is anonymous; the identity of Spine's machine or process is never used.
     """
 
-    # Both can become a part of the host's name.
+    # Bucket and region can become part of the host name.
     bucket: Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")]
     region: Annotated[Text, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] | None = None
     key: PathText
@@ -36,9 +36,9 @@ class S3Config(SourceConfig):
     secret_key_ref: Ref | None = None
 
     @model_validator(mode="after")
-    def _both_keys(self) -> Self:
+    def _both_credentials(self) -> Self:
         if (self.access_key_ref is None) != (self.secret_key_ref is None):
-            raise ValueError("access_key_ref and secret_key_ref belong together: set both or none")
+            raise ValueError("access_key_ref and secret_key_ref must be set together")
         return self
 
     def is_list(self) -> bool:
@@ -46,16 +46,16 @@ class S3Config(SourceConfig):
         return has_magic(self.key)
 
     def hosts(self) -> dict[str, str]:
-        """The endpoint's host."""
+        """The host of the endpoint."""
         return {"endpoint_url": split_http_url(self.endpoint_url).hostname or ""} if self.endpoint_url else {}
 
     def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
-        """What reads the objects. Raises `FetchFailure` where the packages for it are missing."""
+        """A reader of the objects. Raises `FetchFailure` if the packages for S3 are not installed."""
         try:
-            from spine.sources.readers.s3 import S3Place, S3Reader
+            from spine.sources.readers.s3 import S3Location, S3Reader
         except ModuleNotFoundError as missing:
             sentence = f"S3 sources need the package {missing.name}, which is not installed."
             raise FetchFailure(ErrorCategory.CONFIG, sentence) from None
         keys = (secrets["access_key_ref"], secrets["secret_key_ref"]) if self.access_key_ref else None
-        place = S3Place(self.bucket, self.key, self.endpoint_url, self.region, keys)
-        return S3Reader(place, settings.allow_private_addresses, limits)
+        location = S3Location(self.bucket, self.key, self.endpoint_url, self.region, keys)
+        return S3Reader(location, settings.allow_private_addresses, limits)

@@ -1,4 +1,4 @@
-"""Files of an SFTP server."""
+"""Configuration of SFTP sources."""
 
 import base64
 import binascii
@@ -30,17 +30,17 @@ def _is_host_key(text: str) -> str:
         blob = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         blob = b""
-    # The key begins with its own type, so that a line that was cut or mixed up is found here.
+    # An encoded key begins with its type, which reveals a truncated or mixed-up line.
     named = len(kind).to_bytes(4, "big") + kind.encode()
     if not _KEY_TYPES.fullmatch(kind) or not blob.startswith(named) or len(blob) < len(named) + 32:
         raise ValueError(
-            "must be the server's public key as OpenSSH writes it (ssh-ed25519 AAAA...) or its fingerprint (SHA256:...)"
+            "must be the server's public key in OpenSSH format (ssh-ed25519 AAAA...) or its fingerprint (SHA256:...)"
         )
     return f"{kind} {encoded}"
 
 
 class SftpConfig(SourceConfig):
-    """A server, its key, who reads there, and a path or a pattern; a relative one begins at the user's home."""
+    """A server with its host key, a login, and a path or pattern; relative ones start at the user's home."""
 
     host: Host
     port: Annotated[int, Field(ge=1, le=65535)] = 22
@@ -53,7 +53,7 @@ class SftpConfig(SourceConfig):
     @model_validator(mode="after")
     def _one_login(self) -> Self:
         if (self.password_ref is None) == (self.private_key_ref is None):
-            raise ValueError("password_ref or private_key_ref: set exactly one")
+            raise ValueError("set exactly one of password_ref and private_key_ref")
         return self
 
     def is_list(self) -> bool:
@@ -61,17 +61,17 @@ class SftpConfig(SourceConfig):
         return has_magic(self.path)
 
     def hosts(self) -> dict[str, str]:
-        """The server."""
+        """The host of the server."""
         return {"host": self.host}
 
     def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
-        """What reads the files. Raises `FetchFailure` for a private key that is none, or without `paramiko`."""
+        """A reader of the files. Raises `FetchFailure` if the private key is invalid or a package is not installed."""
         try:
-            from spine.sources.readers.sftp import SftpPlace, SftpReader
+            from spine.sources.readers.sftp import SftpLocation, SftpReader
         except ModuleNotFoundError as missing:
             sentence = f"SFTP sources need the package {missing.name}, which is not installed."
             raise FetchFailure(ErrorCategory.CONFIG, sentence) from None
-        place = SftpPlace(
+        location = SftpLocation(
             host=self.host,
             port=self.port,
             username=self.username,
@@ -80,4 +80,4 @@ class SftpConfig(SourceConfig):
             password=secrets.get("password_ref"),
             private_key=secrets.get("private_key_ref"),
         )
-        return SftpReader(place, settings.allow_private_addresses, limits)
+        return SftpReader(location, settings.allow_private_addresses, limits)
