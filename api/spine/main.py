@@ -11,7 +11,7 @@ from spine import health, metrics
 from spine.alerts.routes import router as alerts
 from spine.alerts.runtime import Alerting
 from spine.auth.jwt import JwtVerifier
-from spine.cache.maintenance import Tidying
+from spine.cache.maintenance import CacheMaintenance
 from spine.cache.store import BlobStore
 from spine.connections.routes import router as connections
 from spine.database import make_engine, make_sessions
@@ -91,10 +91,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             alerting = app.state.alerting = Alerting(settings, app.state.sessions, prefect)
             after_ingest: list[Chore] = [OrphanedFetches(alerting.dispatcher.wake), *alerting.after_ingest]
             follower = Follower(prefect, app.state.sessions, [ScheduleWatch(), *alerting.chores], after_ingest)
-            store = app.state.cache_store = BlobStore.of(settings)
-            tidying = Tidying(app.state.sessions, store, settings.cache_max_bytes)
+            store = app.state.cache_store = BlobStore.from_settings(settings)
+            maintenance = CacheMaintenance(app.state.sessions, store, settings.cache_max_bytes)
             following = follower.running() if settings.follow_runs else nullcontext()
-            async with alerting.running(), tidying.running(), following:
+            async with alerting.running(), maintenance.running(), following:
                 yield
     finally:
         await engine.dispose()

@@ -59,7 +59,7 @@ def open_desk(home: Path, files: Path) -> Desk:
     home.mkdir(exist_ok=True)
     upgrade(settings.sqlalchemy_url)
     sessions = make_sessions(make_engine(settings.sqlalchemy_url))
-    return Desk(FetchContext(settings, sessions, NO_PREFECT, BlobStore.of(settings)), files)
+    return Desk(FetchContext(settings, sessions, NO_PREFECT, BlobStore.from_settings(settings)), files)
 
 
 async def _compare_file(desk: Desk, files: Path, copy: Path) -> None:

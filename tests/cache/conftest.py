@@ -38,20 +38,20 @@ def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def local_store(tmp_path: Path) -> BlobStore:
-    return BlobStore.of(Settings(home=tmp_path / "home"))
+    return BlobStore.from_settings(Settings(home=tmp_path / "home"))
 
 
 @pytest.fixture
 def s3_store(s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BlobStore:
     for name, value in {**AWS, "AWS_ENDPOINT_URL": s3_url}.items():
         monkeypatch.setenv(name, value)
-    return BlobStore.of(Settings(home=tmp_path / "home", cache_url=f"s3://cache/{uuid4().hex}"))
+    return BlobStore.from_settings(Settings(home=tmp_path / "home", cache_url=f"s3://cache/{uuid4().hex}"))
 
 
 @pytest.fixture
 def memory_store(tmp_path: Path) -> BlobStore:
-    """A protocol whose uploads can be seen half-done."""
-    return BlobStore.of(Settings(home=tmp_path / "home", cache_url=f"memory://{uuid4().hex}"))
+    """A protocol whose incomplete uploads are visible."""
+    return BlobStore.from_settings(Settings(home=tmp_path / "home", cache_url=f"memory://{uuid4().hex}"))
 
 
 @pytest.fixture(params=["local_store", "s3_store", "memory_store"], ids=["local", "s3", "memory"])
@@ -69,7 +69,7 @@ def cache_database(postgresql_url: str) -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database of either kind, without tables or with those of an earlier test."""
+    """A database of either kind, empty or with the tables of an earlier test."""
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path / 'spine.db'}"
     url = make_url(request.getfixturevalue("cache_database")).set(drivername="postgresql+psycopg")

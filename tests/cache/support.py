@@ -1,4 +1,4 @@
-"""What the tests of the cache share: content that goes in as a fetch would bring it."""
+"""Helpers of the tests of the cache: content stored as a fetch stores it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,7 +7,8 @@ from datetime import datetime
 from hashlib import sha256
 from uuid import uuid4
 
-from spine.cache.service import NewEntry, current_entries, hold, release, store_entries
+from spine.cache.entries import NewEntry, current_entries, store_entries
+from spine.cache.leases import acquire_lease, release_leases
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory
 from spine.tables.base import new_id
@@ -37,15 +38,15 @@ def new_entry(key: str, content: bytes, **fields: object) -> NewEntry:
 
 
 def put_blob(store: BlobStore, content: bytes) -> str:
-    """Put content into the store and give its hash."""
-    part = store.begin()
+    """Publish content in the store and return its hash."""
+    file = store.stage()
     try:
-        part.write(content)
-        written = part.finish()
-        store.publish(part)
+        file.write(content)
+        staged = file.finish()
+        store.publish(file)
     finally:
-        part.discard()
-    return written.content_hash
+        file.discard()
+    return staged.content_hash
 
 
 def read_blob(store: BlobStore, content_hash: str) -> bytes:
@@ -71,20 +72,20 @@ class Cache:
         async with self.sessions() as session:
             return str(await session.scalar(select(Source.name).where(Source.id == source_id)))
 
-    async def hold(self, content_hash: str, holder: str, seconds: float = 60) -> None:
+    async def lease(self, content_hash: str, holder: str, seconds: float = 60) -> None:
         async with self.sessions.begin() as session:
-            await hold(session, content_hash, holder, seconds)
+            await acquire_lease(session, content_hash, holder, seconds)
 
     async def release(self, holder: str) -> None:
         async with self.sessions.begin() as session:
-            await release(session, holder)
+            await release_leases(session, holder)
 
     async def fetch(self, source_id: str, *contents: bytes, expires_at: datetime | None = None) -> list[CacheEntry]:
-        """Bring contents as a fetch does, under the keys `0`, `1`, ...; the entries."""
+        """Store contents as a fetch does, under the keys `0`, `1`, ..., and return the entries."""
         entries = [new_entry(str(number), content) for number, content in enumerate(contents)]
-        return await self.bring(source_id, entries, contents, expires_at)
+        return await self.store_content(source_id, entries, contents, expires_at)
 
-    async def bring(
+    async def store_content(
         self,
         source_id: str,
         entries: Sequence[NewEntry],
@@ -93,12 +94,12 @@ class Cache:
     ) -> list[CacheEntry]:
         fetch_id = new_id()
         for content in contents:
-            await self.hold(hash_of(content), fetch_id)
+            await self.lease(hash_of(content), fetch_id)
             await asyncio.to_thread(put_blob, self.store, content)
         async with self.sessions.begin() as session:
             await session.execute(select(Source.id).where(Source.id == source_id).with_for_update())
             await store_entries(session, source_id, fetch_id, entries, expires_at)
-            await release(session, fetch_id)
+            await release_leases(session, fetch_id)
         return await self.entries(source_id)
 
     async def entries(self, source_id: str) -> list[CacheEntry]:
@@ -106,10 +107,10 @@ class Cache:
             return await current_entries(session, source_id)
 
     async def blobs(self) -> set[str]:
-        """The hashes of all rows of blobs."""
+        """The hashes of all `CacheBlob` rows."""
         async with self.sessions() as session:
             return set((await session.scalars(select(CacheBlob.content_hash))).all())
 
     async def files(self) -> set[str]:
-        """The hashes of all that is in the store."""
+        """The hashes of all files in the store."""
         return await asyncio.to_thread(lambda: {name for name, _ in self.store.list()})

@@ -1,4 +1,4 @@
-"""Conditions and ranges of requests, as RFC 9110 has them."""
+"""Conditional and range requests of RFC 9110, and the headers that name content."""
 
 from datetime import UTC, datetime
 
@@ -57,7 +57,7 @@ def test_a_range_after_the_end_is_unsatisfiable(header: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("condition", "holds"),
+    ("condition", "matches"),
     [
         (ETAG, True),
         (f"W/{ETAG}", False),
@@ -67,9 +67,9 @@ def test_a_range_after_the_end_is_unsatisfiable(header: str, size: int) -> None:
         ("nonsense", False),
     ],
 )
-def test_a_range_is_only_given_of_the_content_that_the_client_means(condition: str, holds: bool) -> None:
+def test_a_range_is_sent_only_for_the_content_of_if_range(condition: str, matches: bool) -> None:
     found = wanted_span({"range": "bytes=0-9", "if-range": condition}, 100, ETAG, MOMENT)
-    assert found == (Span(0, 10) if holds else None)
+    assert found == (Span(0, 10) if matches else None)
 
 
 @pytest.mark.parametrize(
@@ -91,16 +91,16 @@ def test_a_range_is_only_given_of_the_content_that_the_client_means(condition: s
         ({}, False),
     ],
 )
-def test_the_client_is_told_what_it_has_already(headers: dict[str, str], unchanged: bool) -> None:
+def test_content_that_the_client_has_is_unchanged(headers: dict[str, str], unchanged: bool) -> None:
     assert is_unchanged(headers, ETAG, MOMENT) is unchanged
 
 
-def test_times_are_written_as_http_does() -> None:
+def test_times_are_written_in_the_format_of_http() -> None:
     assert http_date(MOMENT) == DATE
 
 
 @pytest.mark.parametrize(
-    ("content_type", "encoding", "told"),
+    ("content_type", "encoding", "sent"),
     [
         ("text/csv", "latin-1", "text/csv; charset=latin-1"),
         ("Text/CSV; charset=utf-8", None, "text/csv"),
@@ -117,8 +117,8 @@ def test_times_are_written_as_http_does() -> None:
         ("text", None, "application/octet-stream"),
     ],
 )
-def test_a_type_is_passed_on_unless_it_may_do_harm(content_type: str | None, encoding: str | None, told: str) -> None:
-    assert media_type(content_type, encoding) == told
+def test_only_harmless_types_are_passed_on(content_type: str | None, encoding: str | None, sent: str) -> None:
+    assert media_type(content_type, encoding) == sent
 
 
 @pytest.mark.parametrize(

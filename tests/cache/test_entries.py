@@ -1,11 +1,10 @@
-"""The entries of a source: the last good content of each key, in order, under ids that name one content."""
+"""The entries of a source: the last good content of each key, in order, with an id for each content."""
 
 from datetime import timedelta
 
 import pytest
-from spine.cache.entries import count_read, touch
-from spine.cache.holds import hold_all
-from spine.cache.service import NewEntry, store_entries
+from spine.cache.entries import NewEntry, count_read, store_entries, touch
+from spine.cache.leases import acquire_leases
 from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
 from spine.tables.base import new_id, utc_now
@@ -16,21 +15,21 @@ from sqlalchemy import func, select, update
 from tests.cache.support import Cache, hash_of, new_entry
 
 
-async def test_entries_are_given_in_the_order_of_the_source(cache: Cache) -> None:
+async def test_entries_keep_the_order_of_the_source(cache: Cache) -> None:
     source = await cache.source()
     entries = [new_entry(key, key.encode()) for key in ("b", "a", "c")]
-    stored = await cache.bring(source, entries, [b"b", b"a", b"c"])
+    stored = await cache.store_content(source, entries, [b"b", b"a", b"c"])
     assert [entry.cache_key for entry in stored] == ["b", "a", "c"]
-    stored = await cache.bring(source, entries[::-1], [b"b", b"a", b"c"])
+    stored = await cache.store_content(source, entries[::-1], [b"b", b"a", b"c"])
     assert [entry.cache_key for entry in stored] == ["c", "a", "b"]
 
 
-async def test_what_is_stored_is_what_is_known_later(cache: Cache) -> None:
+async def test_all_values_of_an_entry_are_stored(cache: Cache) -> None:
     source = await cache.source()
     given = new_entry("a.csv", b"x", encoding="latin-1", validators={"etag": '"1"'}, rows=None, bad_rows=3)
     expires_at = utc_now() + timedelta(hours=1)
-    (stored,) = await cache.bring(source, [given], [b"x"], expires_at)
-    assert NewEntry.of(stored) == given
+    (stored,) = await cache.store_content(source, [given], [b"x"], expires_at)
+    assert NewEntry.from_row(stored) == given
     assert stored.expires_at == expires_at
 
 
@@ -46,7 +45,7 @@ async def test_unchanged_content_keeps_its_id_and_changed_content_gets_another(c
     assert after[1].fetch_id not in (None, before[1].fetch_id)
 
 
-async def test_entries_whose_keys_are_gone_are_deleted(cache: Cache) -> None:
+async def test_entries_whose_keys_the_source_no_longer_has_are_deleted(cache: Cache) -> None:
     source, other = await cache.source(), await cache.source()
     await cache.fetch(source, b"0", b"1", b"2")
     await cache.fetch(other, b"0", b"1")
@@ -67,13 +66,13 @@ async def test_a_key_may_be_long_and_in_any_script(cache: Cache) -> None:
         f"{chr(0x1F600 + number % 60)}{''.join(chr(0x20000 + number * 999 + at) for at in range(999))}"
         for number in range(4)
     ]
-    await cache.bring(source, [new_entry(key, b"x") for key in keys], [b"x"])
+    await cache.store_content(source, [new_entry(key, b"x") for key in keys], [b"x"])
     assert [entry.cache_key for entry in await cache.entries(source)] == keys
 
 
-async def test_content_of_more_than_two_gibibytes_can_be_told(cache: Cache) -> None:
+async def test_sizes_and_row_counts_may_exceed_32_bits(cache: Cache) -> None:
     source = await cache.source()
-    (stored,) = await cache.bring(source, [new_entry("a", b"x", size_bytes=2**40, rows=2**33)], [b"x"])
+    (stored,) = await cache.store_content(source, [new_entry("a", b"x", size_bytes=2**40, rows=2**33)], [b"x"])
     assert (stored.size_bytes, stored.rows) == (2**40, 2**33)
 
 
@@ -81,14 +80,14 @@ async def test_a_source_may_have_thousands_of_files(cache: Cache) -> None:
     source = await cache.source()
     many = [new_entry(str(number), b"%d" % (number % 1200)) for number in range(2400)]
     async with cache.sessions.begin() as session:
-        await hold_all(session, [entry.content_hash for entry in many], "f" * 26, 60)
+        await acquire_leases(session, [entry.content_hash for entry in many], "f" * 26, 60)
         await store_entries(session, source, "f" * 26, many, None)
     async with cache.sessions.begin() as session:
         await store_entries(session, source, "f" * 26, many[:1], None)
     assert len(await cache.entries(source)) == 1
 
 
-async def test_content_that_was_given_up_meanwhile_is_not_written_down(cache: Cache) -> None:
+async def test_content_whose_lease_was_lost_is_not_stored(cache: Cache) -> None:
     source = await cache.source()
     async with cache.sessions.begin() as session:
         session.add(CacheBlob(content_hash=hash_of(b"lost"), size_bytes=4))
@@ -109,7 +108,7 @@ async def test_a_deleted_source_has_no_entries(cache: Cache) -> None:
         assert await session.scalar(select(func.count()).select_from(CacheEntry)) == 0
 
 
-async def test_a_use_is_noted_at_most_once_a_minute(cache: Cache) -> None:
+async def test_last_used_at_changes_at_most_once_a_minute(cache: Cache) -> None:
     await cache.fetch(await cache.source(), b"old", b"fresh")
     long_ago, just_now = utc_now() - timedelta(hours=1), utc_now() - timedelta(seconds=20)
     async with cache.sessions.begin() as session:

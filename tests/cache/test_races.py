@@ -1,4 +1,4 @@
-"""Removing content beside bringing it: an entry never names content that is not there."""
+"""Deleting content while fetches store it: no entry ever refers to missing content."""
 
 import asyncio
 import random
@@ -18,12 +18,12 @@ from sqlalchemy import select, update
 from tests.cache.support import Cache, hash_of, put_blob
 
 ROUNDS = {"local": 12, "s3": 6}
-# Few, so that all fetch and delete the same, but more than are held at once.
+# Few, so that all fetch and delete the same contents, but more than one fetch leases at once.
 CONTENTS = [b"%d" % number * 1000 for number in range(8)]
 
 
 class Race:
-    """Fetches of equal content by several at once, while others remove all they can."""
+    """Concurrent fetches of the same contents, while others delete as much as they can."""
 
     def __init__(self, cache: Cache, rounds: int) -> None:
         self.cache = cache
@@ -39,7 +39,7 @@ class Race:
             try:
                 await self.cache.fetch(source, *contents)
             except DatabaseUnavailable:
-                # A busy SQLite; nothing was written.
+                # SQLite was busy; nothing was written.
                 continue
 
     async def remove(self, source: str) -> None:
@@ -58,22 +58,22 @@ class Race:
                 assert (await reconcile(sessions, store)).lost_entries == 0
             await asyncio.sleep(0)
 
-    async def look(self) -> None:
-        """Under the lock of each content that an entry names, its file must be there."""
+    async def check(self) -> None:
+        """Under the lock of each content with an entry, its file must exist."""
         while not self.over.is_set():
             for content in CONTENTS:
-                # A busy SQLite; another look will do.
+                # SQLite was busy; the next check suffices.
                 with suppress(DatabaseUnavailable):
-                    await self._look_at(content)
+                    await self._check_content(content)
             await asyncio.sleep(0.005)
 
-    async def _look_at(self, content: bytes) -> None:
+    async def _check_content(self, content: bytes) -> None:
         async with transaction(self.cache.sessions) as session:
-            # A write first, for SQLite; who removes content needs this lock, too.
-            mine = update(CacheBlob).where(CacheBlob.content_hash == hash_of(content))
-            await session.execute(mine.values(size_bytes=CacheBlob.size_bytes))
-            named = select(CacheEntry.id).where(CacheEntry.content_hash == hash_of(content))
-            if await session.scalar(named.limit(1)):
+            # A write first, for SQLite; deleting content needs this lock, too.
+            row = update(CacheBlob).where(CacheBlob.content_hash == hash_of(content))
+            await session.execute(row.values(size_bytes=CacheBlob.size_bytes))
+            entries = select(CacheEntry.id).where(CacheEntry.content_hash == hash_of(content))
+            if await session.scalar(entries.limit(1)):
                 assert self.cache.store.size(hash_of(content)) == len(content)
 
 
@@ -82,14 +82,12 @@ class Race:
     [("sqlite", "local"), ("postgresql", "local"), ("postgresql", "s3")],
     indirect=["database_url"],
 )
-async def test_no_entry_ever_names_content_that_is_gone(
-    cache: Cache, kind: str, request: pytest.FixtureRequest
-) -> None:
+async def test_no_entry_ever_refers_to_missing_content(cache: Cache, kind: str, request: pytest.FixtureRequest) -> None:
     cache = Cache(cache.sessions, request.getfixturevalue(f"{kind}_store"))
     race = Race(cache, ROUNDS[kind])
     sources = [await cache.source() for _ in range(4)]
     others = [asyncio.create_task(race.remove(sources[0])) for _ in range(2)]
-    others.append(asyncio.create_task(race.look()))
+    others.append(asyncio.create_task(race.check()))
     await asyncio.gather(*(race.fetch(source) for source in sources))
     race.over.set()
     await asyncio.gather(*others)
@@ -97,27 +95,27 @@ async def test_no_entry_ever_names_content_that_is_gone(
     for source in sources:
         for entry in await cache.entries(source):
             assert cache.store.size(entry.content_hash) == entry.size_bytes
-    # And nothing is left over.
+    # Nothing is left over.
     await clear(cache.sessions, cache.store, None, False)
     assert await cache.files() == set()
     assert await cache.blobs() == set()
 
 
 class SlowStore(BlobStore):
-    """A store that deletes when it is told to."""
+    """A store whose deletes wait for a signal."""
 
     def __init__(self, store: BlobStore) -> None:
-        super().__init__(store._parts, store._blobs)
-        self.began, self.go_on = threading.Event(), threading.Event()
+        super().__init__(store._staging, store._blobs)
+        self.began, self.proceed = threading.Event(), threading.Event()
 
     def delete(self, content_hash: str) -> None:
         self.began.set()
-        assert self.go_on.wait(10)
+        assert self.proceed.wait(10)
         super().delete(content_hash)
 
 
-@pytest.mark.parametrize("cancelled", [False, True], ids=["in peace", "cancelled"])
-async def test_content_cannot_be_held_while_its_file_is_being_deleted(cache: Cache, cancelled: bool) -> None:
+@pytest.mark.parametrize("cancelled", [False, True], ids=["completed", "cancelled"])
+async def test_content_cannot_be_leased_while_its_file_is_being_deleted(cache: Cache, cancelled: bool) -> None:
     store = SlowStore(cache.store)
     source = await cache.source()
     await cache.fetch(source, b"wanted again")
@@ -125,12 +123,12 @@ async def test_content_cannot_be_held_while_its_file_is_being_deleted(cache: Cac
     await asyncio.to_thread(store.began.wait)
     if cancelled:
         deleting.cancel()
-    holding = asyncio.create_task(cache.hold(hash_of(b"wanted again"), "fetch"))
-    # Long enough for it to have come as far as it can.
-    await asyncio.wait([holding], timeout=0.3)
-    assert not holding.done()
-    store.go_on.set()
-    await asyncio.wait([deleting, holding])
+    leasing = asyncio.create_task(cache.lease(hash_of(b"wanted again"), "fetch"))
+    # Long enough to reach the lock.
+    await asyncio.wait([leasing], timeout=0.3)
+    assert not leasing.done()
+    store.proceed.set()
+    await asyncio.wait([deleting, leasing])
     assert deleting.cancelled() is cancelled
     put_blob(cache.store, b"wanted again")
     await clear(cache.sessions, cache.store, None, False)

@@ -20,7 +20,7 @@ from spine.http.errors import install_error_handlers
 from spine.settings import Settings
 from spine.sources.cache_routes import router
 from spine.tables.base import utc_now
-from spine.tables.cache import CacheHold
+from spine.tables.cache import CacheLease
 from sqlalchemy import func, make_url, select
 
 from tests.cache.support import Cache, hash_of, new_entry
@@ -97,7 +97,7 @@ async def test_entries_are_listed_newest_first_and_by_source(cache: Cache, clien
     assert (await client.get("", params={"source_id": "nobody"})).status_code == 404
 
 
-async def test_figures_are_those_of_what_is_there(cache: Cache, client: httpx.AsyncClient) -> None:
+async def test_statistics_count_entries_bytes_and_hits(cache: Cache, client: httpx.AsyncClient) -> None:
     assert (await client.get("/stats")).json() == {
         "total_entries": 0,
         "total_bytes": 0,
@@ -122,7 +122,7 @@ async def test_figures_are_those_of_what_is_there(cache: Cache, client: httpx.As
     }
 
 
-async def test_clearing_tells_what_was_removed(cache: Cache, client: httpx.AsyncClient) -> None:
+async def test_clearing_reports_what_was_removed(cache: Cache, client: httpx.AsyncClient) -> None:
     source, other = await cache.source(), await cache.source()
     await cache.fetch(source, b"a" * 34_567, b"")
     await cache.fetch(other, b"x", expires_at=utc_now() - timedelta(seconds=1))
@@ -141,9 +141,9 @@ async def test_clearing_tells_what_was_removed(cache: Cache, client: httpx.Async
     assert (await client.get("/stats")).json()["total_bytes"] == 0
 
 
-async def test_content_comes_whole_with_all_that_names_it(cache: Cache, client: httpx.AsyncClient) -> None:
+async def test_a_download_has_the_content_and_all_its_headers(cache: Cache, client: httpx.AsyncClient) -> None:
     given = new_entry("k", b"a,b\n1,2\n", name="dir/Börse.csv", encoding="utf-8")
-    (entry,) = await cache.bring(await cache.source(), [given], [b"a,b\n1,2\n"])
+    (entry,) = await cache.store_content(await cache.source(), [given], [b"a,b\n1,2\n"])
     answer = await client.get(f"/{entry.id}/content")
     assert (answer.status_code, answer.content) == (200, b"a,b\n1,2\n")
     expected = {
@@ -161,28 +161,30 @@ async def test_content_comes_whole_with_all_that_names_it(cache: Cache, client: 
     assert {name: head.headers[name] for name in expected} == expected
 
 
-async def test_a_page_of_somebody_else_is_not_served_as_ours(cache: Cache, client: httpx.AsyncClient) -> None:
+async def test_html_from_a_source_is_not_served_as_html(cache: Cache, client: httpx.AsyncClient) -> None:
     given = new_entry("k", b"<script>", content_type="text/html; charset=utf-8", name="x.html")
-    (entry,) = await cache.bring(await cache.source(), [given], [b"<script>"])
+    (entry,) = await cache.store_content(await cache.source(), [given], [b"<script>"])
     answer = await client.get(f"/{entry.id}/content")
     assert answer.headers["content-type"] == "application/octet-stream"
     assert answer.headers["content-disposition"].startswith("attachment;")
 
 
 @pytest.mark.parametrize(
-    ("wanted", "got", "told"),
+    ("wanted", "body", "content_range"),
     [
         ("bytes=2-5", b"2345", "bytes 2-5/10"),
         ("bytes=7-", b"789", "bytes 7-9/10"),
         ("bytes=-2", b"89", "bytes 8-9/10"),
     ],
 )
-async def test_a_range_comes_alone(cache: Cache, client: httpx.AsyncClient, wanted: str, got: bytes, told: str) -> None:
+async def test_a_range_is_answered_with_exactly_its_bytes(
+    cache: Cache, client: httpx.AsyncClient, wanted: str, body: bytes, content_range: str
+) -> None:
     (entry,) = await cache.fetch(await cache.source(), b"0123456789")
     answer = await client.get(f"/{entry.id}/content", headers={"Range": wanted})
-    assert (answer.status_code, answer.content) == (206, got)
-    assert answer.headers["content-range"] == told
-    assert answer.headers["content-length"] == str(len(got))
+    assert (answer.status_code, answer.content) == (206, body)
+    assert answer.headers["content-range"] == content_range
+    assert answer.headers["content-length"] == str(len(body))
     other = await client.get(f"/{entry.id}/content", headers={"Range": wanted, "If-Range": '"other"'})
     assert (other.status_code, other.content) == (200, b"0123456789")
 
@@ -195,7 +197,7 @@ async def test_a_range_after_the_end_is_refused_with_the_size(cache: Cache, clie
     assert "10 bytes" in answer.json()["detail"]
 
 
-async def test_content_that_the_client_has_is_not_sent_again(cache: Cache, client: httpx.AsyncClient) -> None:
+async def test_content_that_the_client_already_has_is_not_sent_again(cache: Cache, client: httpx.AsyncClient) -> None:
     (entry,) = await cache.fetch(await cache.source(), b"known")
     first = await client.get(f"/{entry.id}/content")
     for header, name in (("If-None-Match", "etag"), ("If-Modified-Since", "last-modified")):
@@ -204,14 +206,14 @@ async def test_content_that_the_client_has_is_not_sent_again(cache: Cache, clien
         assert again.headers["etag"] == first.headers["etag"]
 
 
-async def test_large_content_arrives_as_it_is(cache: Cache, client: httpx.AsyncClient) -> None:
+async def test_large_content_arrives_unchanged(cache: Cache, client: httpx.AsyncClient) -> None:
     (entry,) = await cache.fetch(await cache.source(), LARGE)
     assert (await client.get(f"/{entry.id}/content")).content == LARGE
     part = (await client.get(f"/{entry.id}/content", headers={"Range": "bytes=5000000-15000000"})).content
     assert part == LARGE[5_000_000:15_000_001]
 
 
-async def test_what_is_not_there_is_404(cache: Cache, client: httpx.AsyncClient) -> None:
+async def test_missing_content_and_unknown_entries_are_404(cache: Cache, client: httpx.AsyncClient) -> None:
     (entry,) = await cache.fetch(await cache.source(), b"gone")
     cache.store.delete(hash_of(b"gone"))
     missing = await client.get(f"/{entry.id}/content")
@@ -221,7 +223,7 @@ async def test_what_is_not_there_is_404(cache: Cache, client: httpx.AsyncClient)
     assert (await client.get("/a%00b/content")).status_code == 404
 
 
-async def test_an_answer_that_has_begun_ends_although_its_content_is_deleted(
+async def test_a_response_in_progress_completes_although_its_content_is_deleted(
     cache: Cache, client: httpx.AsyncClient
 ) -> None:
     (entry,) = await cache.fetch(await cache.source(), LARGE)
@@ -233,20 +235,20 @@ async def test_an_answer_that_has_begun_ends_although_its_content_is_deleted(
         assert begun + b"".join([chunk async for chunk in chunks]) == LARGE
 
 
-async def test_content_elsewhere_is_held_while_it_is_read(s3_cache: Cache, s3_client: httpx.AsyncClient) -> None:
+async def test_remote_content_is_leased_while_it_is_read(s3_cache: Cache, s3_client: httpx.AsyncClient) -> None:
     (entry,) = await s3_cache.fetch(await s3_cache.source(), LARGE)
     async with s3_client.stream("GET", f"/{entry.id}/content") as answer:
         chunks = answer.aiter_bytes(1000)
         begun = await anext(chunks)
         assert (await s3_client.delete("")).json()["message"] == "1 entry and 0 bytes were removed."
         assert begun + b"".join([chunk async for chunk in chunks]) == LARGE
-    await wait_for_no_holds(s3_cache)
+    await wait_until_no_leases(s3_cache)
     await s3_client.delete("")
     assert await s3_cache.files() == set()
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
-async def test_a_client_that_goes_away_frees_everything(
+async def test_a_client_that_disconnects_frees_file_and_lease(
     cache: Cache, database_url: str, kind: str, request: pytest.FixtureRequest
 ) -> None:
     cache = Cache(cache.sessions, request.getfixturevalue(f"{kind}_store"))
@@ -263,25 +265,25 @@ async def test_a_client_that_goes_away_frees_everything(
                 assert connection.recv(1000).startswith(b"HTTP/1.1 200")
                 assert is_open() is (path is not None)
         await asyncio.to_thread(wait_until, lambda: not is_open(), "the file to be closed", 10)
-        await wait_for_no_holds(cache)
+        await wait_until_no_leases(cache)
 
 
-async def wait_for_no_holds(cache: Cache) -> None:
+async def wait_until_no_leases(cache: Cache) -> None:
     for _ in range(100):
         async with cache.sessions() as session:
-            if not await session.scalar(select(func.count()).select_from(CacheHold)):
+            if not await session.scalar(select(func.count()).select_from(CacheLease)):
                 return
         await asyncio.sleep(0.1)
-    raise AssertionError("somebody still holds content")
+    raise AssertionError("a lease on content remains")
 
 
-async def test_a_storage_that_does_not_answer_is_503(
+async def test_an_unreachable_storage_is_503(
     s3_cache: Cache, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (entry,) = await s3_cache.fetch(await s3_cache.source(), b"out of reach")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
-    async with serving(database_url, BlobStore.of(Settings(cache_url="s3://cache/x"))) as client:
+    async with serving(database_url, BlobStore.from_settings(Settings(cache_url="s3://cache/x"))) as client:
         for answer in (await client.get(f"/{entry.id}/content"), await client.delete("")):
             assert answer.status_code == 503
             assert "retry-after" in answer.headers
-        await wait_for_no_holds(s3_cache)
+        await wait_until_no_leases(s3_cache)

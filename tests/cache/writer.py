@@ -1,4 +1,4 @@
-"""A process that puts one content after the other into the store of a home, until it is killed."""
+"""A process that publishes one content after another in the store of a home, until it is killed."""
 
 import os
 import sys
@@ -9,13 +9,13 @@ from spine.settings import Settings
 
 
 def main() -> None:
-    store = BlobStore.of(Settings(home=Path(sys.argv[1])))
+    store = BlobStore.from_settings(Settings(home=Path(sys.argv[1])))
     while True:
-        part = store.begin()
+        file = store.stage()
         for _ in range(8):
-            part.write(os.urandom(1024 * 1024))
-        store.publish(part)
-        part.discard()
+            file.write(os.urandom(1024 * 1024))
+        store.publish(file)
+        file.discard()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from spine.migrations.migrate import upgrade
 from spine.settings import Settings
 from spine.sources.fetching.context import FetchContext
 from spine.sources.schemas import FetchDetail
-from spine.tables.cache import CacheHold
+from spine.tables.cache import CacheLease
 from spine.tables.sources import Fetch
 from sqlalchemy import select
 
@@ -36,7 +36,7 @@ async def desk_of_flows() -> AsyncIterator[Desk]:
     settings = Settings()
     upgrade(settings.sqlalchemy_url)
     engine = make_engine(settings.sqlalchemy_url)
-    context = FetchContext(settings, make_sessions(engine), NO_PREFECT, BlobStore.of(settings))
+    context = FetchContext(settings, make_sessions(engine), NO_PREFECT, BlobStore.from_settings(settings))
     yield Desk(context, settings.file_roots[0])
     await engine.dispose()
 
@@ -65,4 +65,4 @@ async def fetches(desk: Desk, name: str) -> list[FetchDetail]:
 
 async def holds(desk: Desk) -> list[str]:
     async with desk.context.sessions() as session:
-        return list((await session.scalars(select(CacheHold.holder))).all())
+        return list((await session.scalars(select(CacheLease.holder))).all())

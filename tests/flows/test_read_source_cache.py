@@ -11,7 +11,7 @@ import pytest
 from prefect import flow
 from spine.cache import leases
 from spine.cache.eviction import evict
-from spine.cache.garbage_collection import lock_content, remove_entries
+from spine.cache.garbage_collection import delete_entries, lock_content
 from spine.flows import staging
 from spine.flows.read_source import SourceContent, read_source
 from spine.tables.cache import HITS, MISSES, CacheCounter, CacheEntry
@@ -40,7 +40,7 @@ async def test_a_pattern_of_which_the_cache_gave_up_one_file_is_fetched_although
     whole = use(name)[1]
     async with desk.context.sessions.begin() as session:
         await lock_content(session, sha256(ROWS))
-        await remove_entries(session, sha256(ROWS))
+        await delete_entries(session, sha256(ROWS))
     again = use(name)[1]
     assert [path.read_bytes() for path in again.paths] == [ROWS, MORE_ROWS]
     assert again.capture_id == whole.capture_id

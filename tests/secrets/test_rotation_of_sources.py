@@ -47,7 +47,7 @@ async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         fields = {"channel_type": "webhook", "min_severity": "ERROR", "enabled": True, "throttle_minutes": 5}
         async with sessions.begin() as session:
             session.add(AlertChannel(name="hook", config=config, recipients=[None], **fields))
-        yield Desk(FetchContext(settings, sessions, NO_PREFECT, BlobStore.of(settings)), tmp_path)
+        yield Desk(FetchContext(settings, sessions, NO_PREFECT, BlobStore.from_settings(settings)), tmp_path)
         await engine.dispose()
 
 

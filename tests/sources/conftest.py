@@ -39,6 +39,6 @@ async def desk(settings: Settings) -> AsyncIterator[Desk]:
     settings.home.mkdir()
     upgrade(settings.sqlalchemy_url)
     engine = make_engine(settings.sqlalchemy_url)
-    context = FetchContext(settings, make_sessions(engine), NO_PREFECT, BlobStore.of(settings))
+    context = FetchContext(settings, make_sessions(engine), NO_PREFECT, BlobStore.from_settings(settings))
     yield Desk(context, settings.file_roots[0])
     await engine.dispose()

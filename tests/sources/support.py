@@ -6,7 +6,7 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 from spine.auth.callers import Caller, Scope
-from spine.cache.service import NewEntry, current_entries
+from spine.cache.entries import NewEntry, current_entries
 from spine.egress.fetch_failure import FetchFailure
 from spine.prefect.client import Prefect
 from spine.sources.configs import SourceConfigs
@@ -95,7 +95,7 @@ class Desk:
         """What the cache has of a source."""
         async with self.context.sessions() as session:
             source = await find_source(session, name)
-            return [NewEntry.of(row) for row in await current_entries(session, source.id)]
+            return [NewEntry.from_row(row) for row in await current_entries(session, source.id)]
 
     async def content(self, name: str) -> list[bytes]:
         """The bytes that the cache has of a source."""

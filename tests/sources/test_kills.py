@@ -41,7 +41,8 @@ def tell(_):
 
 async def main(name, run_id):
     settings = Settings()
-    context = FetchContext(settings, make_sessions(make_engine(settings.sqlalchemy_url)), None, BlobStore.of(settings))
+    sessions = make_sessions(make_engine(settings.sqlalchemy_url))
+    context = FetchContext(settings, sessions, None, BlobStore.from_settings(settings))
     begun = await begin(context.sessions, name, None, Beginning(UUID(run_id), FetchTrigger.MANUAL, None, False, None))
     print("begun", flush=True)
     await fetch(context, begun, force=False, tell=tell)

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from spine.cache.service import hold
+from spine.cache.leases import acquire_lease
 from spine.errors import PrefectUnavailable
 from spine.prefect.client import Prefect
 from spine.sources import fetch_state, orphaned_fetches
@@ -18,7 +18,7 @@ from spine.sources.fetch_state import Begun, renew_lease
 from spine.sources.orphaned_fetches import OrphanedFetches
 from spine.sources.schemas import FetchDetail, FetchTrigger
 from spine.tables.base import utc_now
-from spine.tables.cache import CacheHold
+from spine.tables.cache import CacheLease
 from spine.tables.sources import Fetch
 from sqlalchemy import select, update
 
@@ -141,11 +141,11 @@ async def test_a_lost_fetch_lets_go_of_its_source_and_of_the_cache_so_that_the_n
     begun = await office.begin(name, "CRASHED")
     sessions = office.desk.context.sessions
     async with sessions.begin() as session:
-        await hold(session, "0" * 64, begun.fetch_id, 600)
+        await acquire_lease(session, "0" * 64, begun.fetch_id, 600)
     await office.look()
     assert (await office.desk.source(name)).reader is None
     async with sessions() as session:
-        assert (await session.scalars(select(CacheHold))).all() == []
+        assert (await session.scalars(select(CacheLease))).all() == []
     assert (await office.desk.fetch(name)).status == "SUCCESS"
     # It is not looked at again, and the one that went well is not either.
     await office.look()

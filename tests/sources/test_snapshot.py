@@ -6,11 +6,11 @@ from datetime import timedelta
 from uuid import uuid4
 
 from spine.cache.eviction import evict
-from spine.cache.garbage_collection import lock_content, remove_entries
+from spine.cache.garbage_collection import delete_entries, lock_content
 from spine.sources.cache_queries import read_stats
 from spine.sources.snapshot import Snapshot, find_fresh_snapshot, read_snapshot, record_use
 from spine.tables.base import utc_now
-from spine.tables.cache import CacheBlob, CacheHold
+from spine.tables.cache import CacheBlob, CacheLease
 from spine.workflows.run_detail import capture_used
 from sqlalchemy import delete, update
 
@@ -34,7 +34,7 @@ async def remove(desk: Desk, content: bytes) -> None:
     """Give content up as evicting and reconciling do."""
     async with desk.context.sessions.begin() as session:
         await lock_content(session, hash_of(content))
-        await remove_entries(session, hash_of(content))
+        await delete_entries(session, hash_of(content))
 
 
 async def test_what_is_left_of_a_pattern_is_not_handed_out_under_the_name_of_all_of_it(desk: Desk) -> None:
@@ -99,7 +99,7 @@ async def test_what_is_read_is_not_what_was_used_longest_ago(desk: Desk) -> None
     for current in (await read(desk, names[0]), await find(desk, names[1])):
         assert current is not None
     async with desk.context.sessions.begin() as session:
-        await session.execute(delete(CacheHold))
+        await session.execute(delete(CacheLease))
     assert await evict(desk.context.sessions, desk.context.store, len(ROWS + MORE_ROWS)) == len(b"day\n")
     assert [await desk.content(name) for name in names] == [[ROWS], [MORE_ROWS], []]
 

@@ -1,1 +1,1 @@
-"""The content-addressed cache: what sources brought, kept once under its SHA-256, and who may still need it."""
+"""The content-addressed cache: fetched content, stored once under its SHA-256, and the leases on it."""

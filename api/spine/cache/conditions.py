@@ -1,4 +1,4 @@
-"""Conditional and range requests as RFC 9110 has them (sections 8.8, 13 and 14), for content that never changes."""
+"""Conditional and range requests of RFC 9110 (sections 8.8, 13 and 14), for content that never changes."""
 
 import re
 from collections.abc import Mapping
@@ -8,29 +8,29 @@ from email.utils import format_datetime, parsedate_to_datetime
 
 _SINGLE_RANGE = re.compile(r"bytes=[ \t]*([0-9]*)-([0-9]*)[ \t]*", re.IGNORECASE)
 _ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
-# No content is longer, and Python refuses to read much longer numbers.
+# No content is longer, and Python refuses to parse much longer numbers.
 _MOST_DIGITS = 18
 
 
 @dataclass(frozen=True)
 class Span:
-    """Bytes from `first` on, `length` of them."""
+    """`length` bytes, starting at `first`."""
 
     first: int
     length: int
 
 
 class Unsatisfiable(Exception):
-    """A range that begins after the end of the content."""
+    """The range begins after the end of the content."""
 
 
 def http_date(moment: datetime) -> str:
-    """A moment as HTTP writes it, to the second."""
+    """A time in the format of HTTP, to the second."""
     return format_datetime(moment.astimezone(UTC).replace(microsecond=0), usegmt=True)
 
 
 def is_unchanged(headers: Mapping[str, str], etag: str, last_modified: datetime) -> bool:
-    """Whether the client has this content already (304); `headers` has names in lower case."""
+    """Whether the client already has this content (304); `headers` has names in lower case."""
     known = headers.get("if-none-match")
     if known is not None:
         return known.strip() == "*" or etag in _ENTITY_TAG.findall(known)
@@ -39,13 +39,13 @@ def is_unchanged(headers: Mapping[str, str], etag: str, last_modified: datetime)
 
 
 def wanted_span(headers: Mapping[str, str], size: int, etag: str, last_modified: datetime) -> Span | None:
-    """The part that the client wants; None for all of it. Raises `Unsatisfiable`.
+    """The requested range; None for the whole content. Raises `Unsatisfiable`.
 
-    Several ranges, another unit and what is no range at all get the whole content, as does a range of content that is
-    not the one of `If-Range`.
+    The whole content also answers several ranges, another unit, an invalid range, and a range whose `If-Range` names
+    other content.
     """
     matched = _SINGLE_RANGE.fullmatch(headers.get("range", ""))
-    if matched is None or not _is_of_this(headers.get("if-range"), etag, last_modified):
+    if matched is None or not _if_range_matches(headers.get("if-range"), etag, last_modified):
         return None
     first, last = (_number(digits) for digits in matched.groups())
     if first is None:
@@ -70,11 +70,11 @@ def _number(digits: str) -> int | None:
     return int(digits) if len(digits) <= _MOST_DIGITS else 10**_MOST_DIGITS + len(digits)
 
 
-def _is_of_this(condition: str | None, etag: str, last_modified: datetime) -> bool:
+def _if_range_matches(condition: str | None, etag: str, last_modified: datetime) -> bool:
     if condition is None:
         return True
     if '"' in condition:
-        # A weak tag does not tell bytes apart.
+        # A weak tag does not distinguish bytes.
         return condition.strip() == etag
     return condition.strip() == http_date(last_modified)
 

@@ -1,6 +1,6 @@
-"""Content on its way to a client: opened before anything is answered, read in threads, let go of in the end.
+"""Content for a client: opened before the response begins, read in threads, closed at the end.
 
-A file that is open stays readable after it is deleted. Elsewhere content is held for as long as it is read.
+An open local file stays readable after it is deleted. In other storage the reader has a lease on the content.
 """
 
 import asyncio
@@ -12,8 +12,7 @@ from typing import Any, BinaryIO, TypeVar
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.cache.entries import touch
-from spine.cache.holds import hold
-from spine.cache.leases import LEASE_SECONDS, Lease
+from spine.cache.leases import LEASE_SECONDS, ReaderLease, acquire_lease
 from spine.cache.store import BlobMissing, BlobStore
 from spine.database import SessionFactory, transaction
 from spine.egress.fetch_failure import FetchFailure
@@ -27,9 +26,9 @@ _CHUNK = 1024 * 1024
 
 
 class Content:
-    """The open content of an entry; whoever has it closes it."""
+    """The open content of an entry; the owner closes it."""
 
-    def __init__(self, entry: CacheEntry, file: BinaryIO, lease: Lease | None) -> None:
+    def __init__(self, entry: CacheEntry, file: BinaryIO, lease: ReaderLease | None) -> None:
         self.entry = entry
         self._file = file
         self._lease = lease
@@ -37,25 +36,25 @@ class Content:
         self._closing: asyncio.Task[None] | None = None
 
     async def chunks(self, first: int, length: int) -> AsyncIterator[bytes]:
-        """`length` bytes from `first` on. Raises `FetchFailure` when they cannot be read."""
+        """`length` bytes from `first` on. Raises `FetchFailure` if they cannot be read."""
         await self._in_thread(partial(self._file.seek, first))
         while length > 0:
             wanted = min(length, _CHUNK)
             chunk = await self._in_thread(partial(self._file.read, wanted))
             if not chunk:
-                # The client learns of it by what is missing.
+                # The response ends early, which tells the client.
                 raise BlobMissing(self.entry.content_hash)
             length -= len(chunk)
             yield chunk
 
     async def close(self) -> None:
-        """Let go of everything, also when the caller is being cancelled; safe to repeat."""
+        """Close the file and end the lease, even if the caller is cancelled; safe to repeat."""
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
         await asyncio.shield(self._closing)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        # It is waited for before the file is closed, even though nobody wants it any more.
+        # Kept, because `close` waits for it before it closes the file.
         reading = asyncio.ensure_future(asyncio.to_thread(work))
         self._reading = reading
         return await asyncio.shield(reading)
@@ -63,7 +62,7 @@ class Content:
     async def _close(self) -> None:
         if self._reading is not None:
             await asyncio.wait([self._reading])
-            # Otherwise asyncio would complain that nobody has looked at it.
+            # Otherwise asyncio logs that the exception was never retrieved.
             self._reading.exception()
         with suppress(FetchFailure, OSError):
             await asyncio.to_thread(self._file.close)
@@ -74,7 +73,7 @@ class Content:
 async def open_content(sessions: SessionFactory, store: BlobStore, entry_id: str) -> Content:
     """The content of an entry, to be read without a transaction.
 
-    Raises `NotFound` for an entry or its content that is not there, and `Unavailable` when the storage is out of reach.
+    Raises `NotFound` if the entry or its content does not exist, and `Unavailable` if the storage is unavailable.
     """
     holder = f"reader:{new_id()}"
     is_local = False
@@ -82,16 +81,16 @@ async def open_content(sessions: SessionFactory, store: BlobStore, entry_id: str
         entry = await _find_entry(session, entry_id)
         is_local = store.local_path(entry.content_hash) is not None
         if not is_local:
-            await hold(session, entry.content_hash, holder, LEASE_SECONDS)
+            await acquire_lease(session, entry.content_hash, holder, LEASE_SECONDS)
         await touch(session, [entry.content_hash])
-    lease = None if is_local else Lease(sessions, holder)
+    lease = None if is_local else ReaderLease(sessions, holder)
     try:
         return Content(entry, await asyncio.to_thread(store.open, entry.content_hash), lease)
     except BaseException as error:
         if lease is not None:
             await lease.end()
         if isinstance(error, BlobMissing):
-            raise NotFound(f"{error.sentence} The next fetch of its source brings it again.") from None
+            raise NotFound(f"{error.sentence} The next fetch of its source restores it.") from None
         if isinstance(error, FetchFailure):
             raise Unavailable(error.sentence) from None
         raise

@@ -1,4 +1,4 @@
-"""The entries of a source: what a fetch brought, in the order of the source."""
+"""The cache entries of a source: the content that its last fetch stored, in the order of the source."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,17 +13,17 @@ from spine.cache.statements import batches, upsert
 from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
 from spine.tables.base import new_id, utc_now
-from spine.tables.cache import HITS, MISSES, CacheBlob, CacheCounter, CacheEntry, CacheHold
+from spine.tables.cache import HITS, MISSES, CacheBlob, CacheCounter, CacheEntry, CacheLease
 
-# Last uses are told apart no finer than this, so that reading writes little.
-_TOUCHED_AFTER = timedelta(minutes=1)
+# `last_used_at` is no more precise than this, so that reading causes few writes.
+_PRECISION_OF_USE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class NewEntry:
-    """The content of one key as a fetch found it; `content_hash` is SHA-256 in hex, `validators` as stored.
+    """The content of one key, as a fetch found it; `content_hash` is SHA-256 in hex, `validators` as stored.
 
-    `rows` is None for content whose rows are not counted.
+    `rows` is None if the rows of the content are not counted.
     """
 
     key: str
@@ -37,8 +37,8 @@ class NewEntry:
     bad_rows: int
 
     @classmethod
-    def of(cls, entry: CacheEntry) -> "NewEntry":
-        """What is known of an entry, to be stored again when it is unchanged."""
+    def from_row(cls, entry: CacheEntry) -> "NewEntry":
+        """The values of a stored entry, to be stored again if its content is unchanged."""
         return cls(
             key=entry.cache_key,
             name=entry.name,
@@ -52,12 +52,12 @@ class NewEntry:
         )
 
     def with_validators(self, validators: Mapping[str, Any]) -> "NewEntry":
-        """The same content, about which its source says something new."""
+        """The same content with the new validators that its source sent."""
         return replace(self, validators=validators)
 
 
 def content_hash_of(entries: Sequence[NewEntry], *, is_list: bool) -> str:
-    """SHA-256 in hex of the content of a source; of one with many files, of their keys and hashes in order."""
+    """SHA-256 in hex of the content of a source; for a list of files, of their keys and hashes in order."""
     if not is_list:
         return entries[0].content_hash
     lines = (f"{entry.content_hash}  {entry.key}\n" for entry in entries)
@@ -66,8 +66,8 @@ def content_hash_of(entries: Sequence[NewEntry], *, is_list: bool) -> str:
 
 async def current_entries(session: AsyncSession, source_id: str) -> list[CacheEntry]:
     """The entries of a source in the order of the source."""
-    mine = select(CacheEntry).where(CacheEntry.source_id == source_id).order_by(CacheEntry.position)
-    return list((await session.scalars(mine)).all())
+    entries = select(CacheEntry).where(CacheEntry.source_id == source_id).order_by(CacheEntry.position)
+    return list((await session.scalars(entries)).all())
 
 
 async def store_entries(
@@ -77,16 +77,16 @@ async def store_entries(
     entries: Sequence[NewEntry],
     expires_at: datetime | None,
 ) -> None:
-    """Make the entries of a source exactly these, whose keys are all different.
+    """Replace the entries of a source by these, whose keys are all different.
 
-    The caller has locked the source's row, and holds all content as `fetch_id`. An entry whose content is the same
-    keeps its id, the time when it was cached and the fetch that brought it. Raises `FetchFailure` when content was no
-    longer held, so that it may be gone.
+    The caller has locked the row of the source, and has leases on all content under `fetch_id`. An entry whose content
+    is unchanged keeps its id, `cached_at` and `fetch_id`. Raises `FetchFailure` if a lease was lost, because the
+    content may be gone.
     """
     sizes = {entry.content_hash: entry.size_bytes for entry in entries}
-    await _refresh_blobs(session, sizes)
-    await _check_held(session, fetch_id, sorted(sizes))
-    rows = {row.key_hash: row for row in await _fresh_entries(session, source_id)}
+    await _lock_blobs(session, sizes)
+    await _check_leases(session, fetch_id, sorted(sizes))
+    rows = {row.key_hash: row for row in await _lock_entries(session, source_id)}
     for position, entry in enumerate(entries):
         key_hash = _key_hash(entry.key)
         row = rows.pop(key_hash, None)
@@ -96,13 +96,13 @@ async def store_entries(
         if row.content_hash != entry.content_hash:
             row.id, row.cached_at, row.fetch_id = new_id(), utc_now(), fetch_id
         row.position, row.expires_at = position, expires_at
-        _describe(row, entry)
-    for gone in batches([row.id for row in rows.values()]):
-        await session.execute(delete(CacheEntry).where(CacheEntry.id.in_(gone)))
+        _set_values(row, entry)
+    for batch in batches([row.id for row in rows.values()]):
+        await session.execute(delete(CacheEntry).where(CacheEntry.id.in_(batch)))
     await session.flush()
 
 
-def _describe(row: CacheEntry, entry: NewEntry) -> None:
+def _set_values(row: CacheEntry, entry: NewEntry) -> None:
     row.content_hash, row.size_bytes, row.name = entry.content_hash, entry.size_bytes, entry.name
     row.content_type, row.encoding = entry.content_type, entry.encoding
     row.validators, row.rows, row.bad_rows = dict(entry.validators), entry.rows, entry.bad_rows
@@ -112,48 +112,48 @@ def _key_hash(key: str) -> str:
     return sha256(key.encode()).hexdigest()
 
 
-async def _refresh_blobs(session: AsyncSession, sizes: Mapping[str, int]) -> None:
-    """Lock the rows of all contents, in the order in which everybody locks several of them."""
+async def _lock_blobs(session: AsyncSession, sizes: Mapping[str, int]) -> None:
+    """Lock the rows of all contents, in the lock order of `spine.cache.leases`, and store their sizes."""
     now = utc_now()
-    for some in batches(sorted(sizes)):
-        values = [{"content_hash": one, "size_bytes": sizes[one], "last_used_at": now} for one in some]
-        refreshing = upsert(session, CacheBlob).values(values)
-        seen = {"size_bytes": refreshing.excluded.size_bytes, "last_used_at": now}
-        await session.execute(refreshing.on_conflict_do_update(index_elements=["content_hash"], set_=seen))
+    for batch in batches(sorted(sizes)):
+        values = [{"content_hash": one, "size_bytes": sizes[one], "last_used_at": now} for one in batch]
+        inserting = upsert(session, CacheBlob).values(values)
+        update_ = {"size_bytes": inserting.excluded.size_bytes, "last_used_at": now}
+        await session.execute(inserting.on_conflict_do_update(index_elements=["content_hash"], set_=update_))
 
 
-async def _check_held(session: AsyncSession, holder: str, hashes: Sequence[str]) -> None:
-    for some in batches(hashes):
-        held = select(CacheHold.content_hash).where(CacheHold.holder == holder, CacheHold.content_hash.in_(some))
-        # A lapsed hold that is still there will do: who deletes content deletes the holds on it first. So will an
-        # entry, as content with entries is not deleted.
-        named = select(CacheEntry.content_hash).where(CacheEntry.content_hash.in_(some))
-        kept = set((await session.scalars(union(held, named))).all())
-        if not kept.issuperset(some):
-            sentence = "Content was given up by the cache before it was written down, as its fetch stood still."
+async def _check_leases(session: AsyncSession, holder: str, hashes: Sequence[str]) -> None:
+    for batch in batches(hashes):
+        leased = select(CacheLease.content_hash).where(CacheLease.holder == holder, CacheLease.content_hash.in_(batch))
+        # An expired lease suffices while its row exists, because garbage collection deletes the leases of content
+        # before the content. An entry suffices, too, because content with entries is not deleted.
+        named = select(CacheEntry.content_hash).where(CacheEntry.content_hash.in_(batch))
+        kept = set((await session.scalars(union(leased, named))).all())
+        if not kept.issuperset(batch):
+            sentence = "The fetch stalled and lost its lease, and the cache deleted the content that it had downloaded."
             raise FetchFailure(ErrorCategory.STORAGE, sentence, transient=True)
 
 
-async def _fresh_entries(session: AsyncSession, source_id: str) -> Sequence[CacheEntry]:
-    # Locked, as who gives content up removes entries of any source, but none that is locked.
-    mine = select(CacheEntry).where(CacheEntry.source_id == source_id).order_by(CacheEntry.id).with_for_update()
-    return (await session.scalars(mine, execution_options={"populate_existing": True})).all()
+async def _lock_entries(session: AsyncSession, source_id: str) -> Sequence[CacheEntry]:
+    # Locked, because eviction deletes entries of any source, except those that are locked.
+    entries = select(CacheEntry).where(CacheEntry.source_id == source_id).order_by(CacheEntry.id).with_for_update()
+    return (await session.scalars(entries, execution_options={"populate_existing": True})).all()
 
 
 async def count_read(session: AsyncSession, *, hit: bool) -> None:
-    """Count that somebody wanted the current content of a source: a hit when that needed no download."""
-    counting = upsert(session, CacheCounter).values(name=HITS if hit else MISSES, value=1)
-    more = {"value": CacheCounter.value + 1}
-    await session.execute(counting.on_conflict_do_update(index_elements=["name"], set_=more))
+    """Count one read of the current content of a source: a hit if it needed no download."""
+    inserting = upsert(session, CacheCounter).values(name=HITS if hit else MISSES, value=1)
+    increment = {"value": CacheCounter.value + 1}
+    await session.execute(inserting.on_conflict_do_update(index_elements=["name"], set_=increment))
 
 
 async def touch(session: AsyncSession, content_hashes: Sequence[str]) -> None:
-    """Note that contents are used now, unless that was noted within the last minute or somebody is about to."""
+    """Set `last_used_at` of contents to now, unless it is under a minute old or another transaction is setting it."""
     now = utc_now()
-    for some in batches(sorted(set(content_hashes))):
+    for batch in batches(sorted(set(content_hashes))):
         stale = select(CacheBlob.content_hash).where(
-            CacheBlob.content_hash.in_(some), CacheBlob.last_used_at < now - _TOUCHED_AFTER
+            CacheBlob.content_hash.in_(batch), CacheBlob.last_used_at < now - _PRECISION_OF_USE
         )
-        mine = (await session.scalars(stale.with_for_update(skip_locked=True, key_share=True))).all()
-        if mine:
-            await session.execute(update(CacheBlob).where(CacheBlob.content_hash.in_(mine)).values(last_used_at=now))
+        locked = (await session.scalars(stale.with_for_update(skip_locked=True, key_share=True))).all()
+        if locked:
+            await session.execute(update(CacheBlob).where(CacheBlob.content_hash.in_(locked)).values(last_used_at=now))

@@ -1,6 +1,6 @@
-"""Taking content out of the cache: entries first, in a transaction of their own, then what nobody needs any more.
+"""Deletion of content: first entries, in a transaction of their own, then content without an entry or a lease.
 
-`spine.cache.holds` says why nothing that somebody needs is lost on the way.
+`spine.cache.leases` explains the lock order, by which no content in use is deleted.
 """
 
 import asyncio
@@ -15,101 +15,103 @@ from spine.cache.statements import batches, upsert
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory, reading, transaction
 from spine.tables.base import utc_now
-from spine.tables.cache import CacheBlob, CacheEntry, CacheHold
+from spine.tables.cache import CacheBlob, CacheEntry, CacheLease
 from spine.tables.sources import Source
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Cleared:
-    """How many entries were removed, and how many bytes of content that nobody else needs."""
+class ClearResult:
+    """The number of entries deleted, and of bytes of content that nothing else uses."""
 
     entries: int
     bytes: int
 
 
-async def clear(sessions: SessionFactory, store: BlobStore, source_id: str | None, expired_only: bool) -> Cleared:
-    """Remove the entries of a source, or of all, and then the content that nothing refers to and nobody holds.
+async def clear(sessions: SessionFactory, store: BlobStore, source_id: str | None, expired_only: bool) -> ClearResult:
+    """Delete the entries of a source, or of all sources, and then the content without an entry or a lease.
 
-    Raises `DatabaseUnavailable`, and `FetchFailure` when the storage is out of reach.
+    Raises `DatabaseUnavailable`, and `FetchFailure` if the storage is unavailable.
     """
-    due = [CacheEntry.expires_at <= utc_now()] if expired_only else []
-    mine = [CacheEntry.source_id == source_id] if source_id is not None else []
+    expired = [CacheEntry.expires_at <= utc_now()] if expired_only else []
+    of_source = [CacheEntry.source_id == source_id] if source_id is not None else []
     async with reading(sessions) as session:
-        found = select(CacheEntry.source_id).where(*due, *mine).distinct().order_by(CacheEntry.source_id)
+        found = select(CacheEntry.source_id).where(*expired, *of_source).distinct().order_by(CacheEntry.source_id)
         sources = (await session.scalars(found)).all()
     count = 0
     hashes: set[str] = set()
     for each in sources:
-        removed = await _clear_source(sessions, each, due)
-        count += len(removed)
-        hashes.update(removed)
+        deleted = await _clear_source(sessions, each, expired)
+        count += len(deleted)
+        hashes.update(deleted)
     if source_id is None and not expired_only:
-        return Cleared(count, await delete_unreferenced(sessions, store))
-    return Cleared(count, await delete_all(sessions, store, hashes))
+        return ClearResult(count, await delete_unreferenced(sessions, store))
+    return ClearResult(count, await delete_contents(sessions, store, hashes))
 
 
-async def _clear_source(sessions: SessionFactory, source_id: str, due: list[ColumnElement[bool]]) -> list[str]:
-    """Remove entries of one source, whose row is locked as for storing them; the hashes that they named."""
-    removing = delete(CacheEntry).where(CacheEntry.source_id == source_id, *due).returning(CacheEntry.content_hash)
+async def _clear_source(sessions: SessionFactory, source_id: str, conditions: list[ColumnElement[bool]]) -> list[str]:
+    """Delete entries of one source, with its row locked as for storing them, and return their content hashes."""
+    deleting = (
+        delete(CacheEntry).where(CacheEntry.source_id == source_id, *conditions).returning(CacheEntry.content_hash)
+    )
     async with transaction(sessions) as session:
         await session.execute(select(Source.id).where(Source.id == source_id).with_for_update())
-        return list((await session.scalars(removing)).all())
+        return list((await session.scalars(deleting)).all())
 
 
 async def delete_unreferenced(sessions: SessionFactory, store: BlobStore) -> int:
-    """Delete the content that no entry names and nobody holds; how many bytes. Raises `FetchFailure`."""
-    unnamed = ~exists().where(CacheEntry.content_hash == CacheBlob.content_hash)
+    """Delete all content without an entry or a lease, and return its bytes. Raises `FetchFailure`."""
+    without_entry = ~exists().where(CacheEntry.content_hash == CacheBlob.content_hash)
     async with reading(sessions) as session:
-        hashes = (await session.scalars(select(CacheBlob.content_hash).where(unnamed, ~is_held()))).all()
-    return await delete_all(sessions, store, hashes)
+        hashes = (await session.scalars(select(CacheBlob.content_hash).where(without_entry, ~is_leased()))).all()
+    return await delete_contents(sessions, store, hashes)
 
 
-def is_held() -> ColumnElement[bool]:
-    """Whether somebody holds the blob that a statement is about."""
-    return exists().where(CacheHold.content_hash == CacheBlob.content_hash, CacheHold.until >= utc_now())
+def is_leased() -> ColumnElement[bool]:
+    """Whether the `CacheBlob` of a statement has a lease that has not expired."""
+    return exists().where(CacheLease.content_hash == CacheBlob.content_hash, CacheLease.until >= utc_now())
 
 
-async def delete_all(sessions: SessionFactory, store: BlobStore, hashes: Iterable[str]) -> int:
-    """Delete what of these contents nobody needs; how many bytes. Raises `FetchFailure`."""
+async def delete_contents(sessions: SessionFactory, store: BlobStore, hashes: Iterable[str]) -> int:
+    """Delete those of the contents without an entry or a lease, and return their bytes. Raises `FetchFailure`."""
     return sum([await delete_content(sessions, store, each) or 0 for each in sorted(hashes)])
 
 
 async def delete_content(sessions: SessionFactory, store: BlobStore, content_hash: str) -> int | None:
-    """Delete content unless an entry names it or somebody holds it; how many bytes it had, None when it stays."""
-    # Before the lock is taken, so that a storage that does not answer is met without keeping others waiting.
+    """Delete content without an entry or a lease, and return its size in bytes; None if it is in use."""
+    # Before the lock is taken, so that a slow storage does not block other transactions.
     size = await asyncio.to_thread(store.size, content_hash)
     async with transaction(sessions) as session:
         await lock_content(session, content_hash)
-        await _end_lapsed_holds(session, content_hash)
-        is_named = exists().where(CacheEntry.content_hash == content_hash)
-        if await session.scalar(select(or_(is_named, exists().where(CacheHold.content_hash == content_hash)))):
+        await _delete_expired_leases(session, content_hash)
+        has_entry = exists().where(CacheEntry.content_hash == content_hash)
+        if await session.scalar(select(or_(has_entry, exists().where(CacheLease.content_hash == content_hash)))):
             return None
         deleting = delete(CacheBlob).where(CacheBlob.content_hash == content_hash)
-        written = await session.scalar(deleting.returning(CacheBlob.size_bytes))
-        await to_the_end(lambda: store.delete(content_hash))
-    # What was not there yet a moment ago may have been published and written down since.
-    return size if size is not None else written or 0
+        row_size = await session.scalar(deleting.returning(CacheBlob.size_bytes))
+        await run_to_completion(lambda: store.delete(content_hash))
+    # The content may have been published after its size was read.
+    return size if size is not None else row_size or 0
 
 
 async def lock_content(session: AsyncSession, content_hash: str) -> None:
-    """Lock content exclusively, also where it has no row."""
+    """Lock the row of content exclusively; the row is inserted if it is missing."""
     while True:
-        making = upsert(session, CacheBlob).values(content_hash=content_hash)
-        await session.execute(making.on_conflict_do_nothing())
-        mine = select(CacheBlob.content_hash).where(CacheBlob.content_hash == content_hash)
-        if await session.scalar(mine.with_for_update()) is not None:
+        inserting = upsert(session, CacheBlob).values(content_hash=content_hash)
+        await session.execute(inserting.on_conflict_do_nothing())
+        row = select(CacheBlob.content_hash).where(CacheBlob.content_hash == content_hash)
+        if await session.scalar(row.with_for_update()) is not None:
             return
 
 
-async def _end_lapsed_holds(session: AsyncSession, content_hash: str) -> None:
-    lapsed = (CacheHold.content_hash == content_hash, CacheHold.until < utc_now())
-    await session.execute(delete(CacheHold).where(*lapsed))
+async def _delete_expired_leases(session: AsyncSession, content_hash: str) -> None:
+    expired = (CacheLease.content_hash == content_hash, CacheLease.until < utc_now())
+    await session.execute(delete(CacheLease).where(*expired))
 
 
-async def to_the_end(work: Callable[[], T]) -> T:
-    """Do blocking work in a thread. When this is cancelled, wait for it: the lock must not be let go before."""
+async def run_to_completion(work: Callable[[], T]) -> T:
+    """Do blocking work in a thread. If the caller is cancelled, wait for it first: the lock must outlast the work."""
     working = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(working)
@@ -122,13 +124,13 @@ async def to_the_end(work: Callable[[], T]) -> T:
         raise
 
 
-async def remove_entries(session: AsyncSession, content_hash: str) -> int:
-    """Remove the entries of all sources that name content, which the caller has locked; how many.
+async def delete_entries(session: AsyncSession, content_hash: str) -> int:
+    """Delete the entries of all sources with this content, which the caller has locked, and return their number.
 
-    An entry that somebody is changing right now stays: waiting for it under this lock could be waiting for each other.
+    An entry that another transaction is changing stays: waiting for it under this lock could deadlock.
     """
-    named = select(CacheEntry.id).where(CacheEntry.content_hash == content_hash)
-    ids = (await session.scalars(named.with_for_update(skip_locked=True))).all()
-    for some in batches(ids):
-        await session.execute(delete(CacheEntry).where(CacheEntry.id.in_(some)))
+    entries = select(CacheEntry.id).where(CacheEntry.content_hash == content_hash)
+    ids = (await session.scalars(entries.with_for_update(skip_locked=True))).all()
+    for batch in batches(ids):
+        await session.execute(delete(CacheEntry).where(CacheEntry.id.in_(batch)))
     return len(ids)

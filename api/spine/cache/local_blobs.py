@@ -6,36 +6,36 @@ from pathlib import Path
 from typing import BinaryIO
 
 from spine.cache.failures import BlobMissing, local_errors
-from spine.cache.staging_files import private_folder
+from spine.cache.staging_files import make_private_folder
 
 
 class LocalBlobs:
-    """The blobs below one folder, on the file system of the parts. Raises `FetchFailure`."""
+    """The blobs below one folder, on the file system of the staging files. Raises `FetchFailure`."""
 
     def __init__(self, root: Path) -> None:
         self._blobs = root / "blobs"
 
     def local_path(self, content_hash: str) -> Path | None:
-        """Where a blob is, or would be."""
+        """The path of a blob, whether or not it exists."""
         return self._blobs / content_hash[:2] / content_hash
 
-    def publish(self, part: Path, content_hash: str, size_bytes: int) -> None:
-        """Make a part, whose bytes are on the disk, a blob; nobody ever sees less than all of it."""
+    def publish(self, staging_path: Path, content_hash: str, size_bytes: int) -> None:
+        """Turn a staging file, already flushed to the disk, into a blob; readers see all of it or nothing."""
         folder = self._blobs / content_hash[:2]
         with local_errors():
             is_new = not folder.is_dir()
-            private_folder(folder)
+            make_private_folder(folder)
             if self.size(content_hash) == size_bytes:
-                part.unlink()
+                staging_path.unlink()
             else:
-                os.replace(part, folder / content_hash)
-            # Also for a blob that was there: who wrote it may not have come this far.
-            _to_disk(folder)
+                os.replace(staging_path, folder / content_hash)
+            # Also for an existing blob: its writer may not have got this far.
+            _sync_folder(folder)
             if is_new:
-                _to_disk(self._blobs)
+                _sync_folder(self._blobs)
 
     def open(self, content_hash: str) -> BinaryIO:
-        """The bytes of a blob, to read and seek in. Raises `BlobMissing`."""
+        """The bytes of a blob, as a seekable file. Raises `BlobMissing`."""
         path = self._blobs / content_hash[:2] / content_hash
         with local_errors():
             try:
@@ -44,20 +44,20 @@ class LocalBlobs:
                 raise BlobMissing(content_hash) from None
 
     def size(self, content_hash: str) -> int | None:
-        """How many bytes a blob has; None when it is not there."""
+        """The size of a blob in bytes; None if it does not exist."""
         with local_errors():
             return _size_of(self._blobs / content_hash[:2] / content_hash)
 
     def delete(self, content_hash: str) -> None:
-        """Remove a blob; it need not be there. Who has it open goes on reading."""
+        """Delete a blob, if it exists. Readers that have it open can read on."""
         with local_errors():
             (self._blobs / content_hash[:2] / content_hash).unlink(missing_ok=True)
 
     def list(self) -> Iterator[tuple[str, int]]:
-        """The name and size in bytes of everything that is there."""
+        """The name and size in bytes of every file."""
         with local_errors():
             names = sorted(self._blobs.iterdir()) if self._blobs.is_dir() else []
-            # A person may have put a file beside them.
+            # A person may have put a file beside the folders.
             folders = [name for name in names if name.is_dir()]
         for folder in folders:
             with local_errors():
@@ -65,18 +65,18 @@ class LocalBlobs:
             yield from ((name, size) for name, size in found if size is not None)
 
     def sweep(self) -> None:
-        """Nothing to do: a part is renamed or not."""
+        """Nothing to do: there are no uploads, only renames."""
 
 
 def _size_of(path: Path) -> int | None:
-    """How many bytes a file has; None when it is not there, or no longer."""
+    """The size of a file in bytes; None if it does not exist, or no longer."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
         return None
 
 
-def _to_disk(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

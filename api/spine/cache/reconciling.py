@@ -1,4 +1,4 @@
-"""Putting the store and the rows in order again, after a crash or after somebody has touched the files."""
+"""Repair of the cache after a crash, or after a person has changed its files."""
 
 import asyncio
 from collections.abc import Iterable
@@ -8,54 +8,54 @@ from sqlalchemy import delete, select
 
 from spine.cache.garbage_collection import (
     delete_content,
+    delete_entries,
     delete_unreferenced,
     lock_content,
-    remove_entries,
-    to_the_end,
+    run_to_completion,
 )
 from spine.cache.statements import batches
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory, reading, transaction
 from spine.tables.base import utc_now
-from spine.tables.cache import CacheBlob, CacheEntry, CacheHold
+from spine.tables.cache import CacheBlob, CacheEntry, CacheLease
 
 
 @dataclass(frozen=True)
-class Reconciled:
-    """What was put in order: parts of dead processes, leases that had run out, content that nobody needed (in bytes),
-    blobs without a row, and entries without their blob.
+class ReconcileResult:
+    """What was removed: staging files of dead processes, expired leases, bytes of content without an entry, blobs
+    without a row, and entries without their blob.
     """
 
-    parts: int
-    holds: int
+    staging_files: int
+    expired_leases: int
     unreferenced_bytes: int
     stray_blobs: int
     lost_entries: int
 
 
-async def reconcile(sessions: SessionFactory, store: BlobStore) -> Reconciled:
-    """Find what a crash has left and remove it; safe beside running fetches, and in several processes at once.
+async def reconcile(sessions: SessionFactory, store: BlobStore) -> ReconcileResult:
+    """Find and remove what a crash has left; safe while fetches run, and in several processes at once.
 
-    A blob without a row is nobody's, as who publishes makes the row first. What is found is looked at again under the
-    lock of its content before anything is removed. Raises `DatabaseUnavailable`, and `FetchFailure` when the storage is
-    out of reach.
+    A blob without a row is garbage, because publishing inserts the row first. Each finding is checked again under the
+    lock of its content before anything is removed. Raises `DatabaseUnavailable`, and `FetchFailure` if the storage is
+    unavailable.
     """
-    parts = await asyncio.to_thread(store.sweep)
-    holds = await _end_lapsed_holds(sessions)
+    staging_files = await asyncio.to_thread(store.sweep)
+    leases = await _delete_expired_leases(sessions)
     unreferenced = await delete_unreferenced(sessions, store)
-    # Rows come after the listing: content that is published meanwhile is in neither or only among the rows.
+    # Rows are read after the listing, so content published in the meantime is in neither, or only among the rows.
     listed = await asyncio.to_thread(lambda: dict(store.list()))
-    strays = [each for some in batches(sorted(listed)) for each in await _without_row(sessions, some)]
-    # Others may have deleted some of them since they were listed.
+    strays = [each for batch in batches(sorted(listed)) for each in await _without_row(sessions, batch)]
+    # Another process may have deleted some of them since the listing.
     stray = sum([await delete_content(sessions, store, each) == listed[each] for each in strays])
-    lost = await _lose_entries(sessions, store, listed)
-    return Reconciled(parts, holds, unreferenced, stray, lost)
+    lost = await _delete_lost_entries(sessions, store, listed)
+    return ReconcileResult(staging_files, leases, unreferenced, stray, lost)
 
 
-async def _end_lapsed_holds(sessions: SessionFactory) -> int:
-    lapsed = delete(CacheHold).where(CacheHold.until < utc_now()).returning(CacheHold.holder)
+async def _delete_expired_leases(sessions: SessionFactory) -> int:
+    expired = delete(CacheLease).where(CacheLease.until < utc_now()).returning(CacheLease.holder)
     async with transaction(sessions) as session:
-        return len((await session.scalars(lapsed)).all())
+        return len((await session.scalars(expired)).all())
 
 
 async def _without_row(sessions: SessionFactory, hashes: Iterable[str]) -> list[str]:
@@ -65,22 +65,22 @@ async def _without_row(sessions: SessionFactory, hashes: Iterable[str]) -> list[
     return [each for each in hashes if each not in found]
 
 
-async def _lose_entries(sessions: SessionFactory, store: BlobStore, listed: dict[str, int]) -> int:
-    """Remove the entries whose content is not in the store, or not all of it, so that the next fetch reads anew."""
-    named = select(CacheEntry.content_hash, CacheEntry.size_bytes).distinct()
+async def _delete_lost_entries(sessions: SessionFactory, store: BlobStore, listed: dict[str, int]) -> int:
+    """Delete the entries whose content is missing from the store or incomplete; the next fetch downloads it again."""
+    stored = select(CacheEntry.content_hash, CacheEntry.size_bytes).distinct()
     async with reading(sessions) as session:
-        rows = (await session.execute(named)).all()
+        rows = (await session.execute(stored)).all()
     suspects = [(content_hash, size) for content_hash, size in rows if listed.get(content_hash) != size]
     count = 0
     for content_hash, size in suspects:
-        count += await _lose(sessions, store, content_hash, size)
+        count += await _delete_if_lost(sessions, store, content_hash, size)
         await delete_content(sessions, store, content_hash)
     return count
 
 
-async def _lose(sessions: SessionFactory, store: BlobStore, content_hash: str, size: int) -> int:
+async def _delete_if_lost(sessions: SessionFactory, store: BlobStore, content_hash: str, size: int) -> int:
     async with transaction(sessions) as session:
         await lock_content(session, content_hash)
-        if await to_the_end(lambda: store.size(content_hash)) == size:
+        if await run_to_completion(lambda: store.size(content_hash)) == size:
             return 0
-        return await remove_entries(session, content_hash)
+        return await delete_entries(session, content_hash)

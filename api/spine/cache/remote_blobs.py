@@ -1,4 +1,4 @@
-"""Blobs in any other place that fsspec can write to; the one module of the cache that imports fsspec."""
+"""Blobs in any other storage that fsspec can write; the only module of the cache that imports fsspec."""
 
 import io
 import time
@@ -13,15 +13,15 @@ from spine.cache.failures import BlobMissing, remote_errors
 from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
 
-# These show an upload whole or not at all.
+# An upload to these appears completely or not at all.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"}
 _MEBIBYTE = 1024 * 1024
-# What one upload keeps in memory, at the most; s3fs would take ten times 50 MiB.
+# Bounds the memory of one upload; the defaults of s3fs are ten times 50 MiB.
 _S3_UPLOAD = {"chunksize": 8 * _MEBIBYTE, "max_concurrency": 4}
-# A store has at most 10,000 parts of one object; one less than that many, rounded.
+# S3 takes at most 10,000 parts of one object; some room is left.
 _S3_PARTS = 9_000
 _S3_CLIENT = {"config_kwargs": {"connect_timeout": 4, "read_timeout": 30, "retries": {"max_attempts": 2}}}
-# An upload beside its blob that is older was left by a process that is gone.
+# An unfinished upload that is older was left by a dead process.
 _SECONDS_OF_AN_UPLOAD = 86_400
 _READ_BYTES = 4 * _MEBIBYTE
 
@@ -32,7 +32,7 @@ class RemoteBlobs:
     def __init__(self, url: str) -> None:
         self._protocol = url.partition("://")[0].partition("::")[0]
         self._is_s3 = self._protocol in ("s3", "s3a")
-        # Several processes write here: what one of them has seen in a folder says nothing about now.
+        # Several processes write here, so a listing must never come from a cache.
         options = _S3_CLIENT if self._is_s3 else {}
         try:
             self._files, root = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **options)
@@ -42,34 +42,34 @@ class RemoteBlobs:
         self._root = root.rstrip("/")
 
     def local_path(self, content_hash: str) -> Path | None:
-        """None: there is no such file on this machine."""
+        """None: blobs are not files of this machine."""
         return None
 
-    def publish(self, part: Path, content_hash: str, size_bytes: int) -> None:
-        """Upload a part as a blob; nobody ever sees less than all of it."""
+    def publish(self, staging_path: Path, content_hash: str, size_bytes: int) -> None:
+        """Upload a staging file as a blob; readers see all of it or nothing."""
         if self.size(content_hash) != size_bytes:
             with remote_errors(self._protocol):
-                self._upload(part, self._path(content_hash), size_bytes)
+                self._upload(staging_path, self._path(content_hash), size_bytes)
             if self.size(content_hash) != size_bytes:
-                sentence = f"The cache's storage ({self._protocol}) did not take the whole content."
+                sentence = f"The cache storage ({self._protocol}) did not store the whole content."
                 raise FetchFailure(ErrorCategory.STORAGE, sentence, transient=True)
-        part.unlink(missing_ok=True)
+        staging_path.unlink(missing_ok=True)
 
-    def _upload(self, part: Path, path: str, size_bytes: int) -> None:
+    def _upload(self, staging_path: Path, path: str, size_bytes: int) -> None:
         if self._is_s3:
             chunk = max(_S3_UPLOAD["chunksize"], size_bytes // _S3_PARTS)
-            self._files.put_file(str(part), path, **{**_S3_UPLOAD, "chunksize": chunk})
+            self._files.put_file(str(staging_path), path, **{**_S3_UPLOAD, "chunksize": chunk})
         elif self._protocol in _OBJECT_STORES:
-            self._files.put_file(str(part), path)
+            self._files.put_file(str(staging_path), path)
         else:
-            beside = f"{self._root}/uploads/{uuid4().hex}"
+            upload = f"{self._root}/uploads/{uuid4().hex}"
             self._files.makedirs(f"{self._root}/uploads", exist_ok=True)
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self._files.put_file(str(part), beside)
-            self._files.mv(beside, path)
+            self._files.put_file(str(staging_path), upload)
+            self._files.mv(upload, path)
 
     def open(self, content_hash: str) -> BinaryIO:
-        """The bytes of a blob, to read and seek in. Raises `BlobMissing`."""
+        """The bytes of a blob, as a seekable file. Raises `BlobMissing`."""
         with remote_errors(self._protocol):
             try:
                 opened = self._files.open(
@@ -77,10 +77,10 @@ class RemoteBlobs:
                 )
             except FileNotFoundError:
                 raise BlobMissing(content_hash) from None
-        return io.BufferedReader(_Translated(opened, self._protocol), _MEBIBYTE)
+        return io.BufferedReader(_TranslatedFile(opened, self._protocol), _MEBIBYTE)
 
     def size(self, content_hash: str) -> int | None:
-        """How many bytes a blob has; None when it is not there."""
+        """The size of a blob in bytes; None if it does not exist."""
         with remote_errors(self._protocol):
             try:
                 return int(self._files.info(self._path(content_hash))["size"])
@@ -88,7 +88,7 @@ class RemoteBlobs:
                 return None
 
     def delete(self, content_hash: str) -> None:
-        """Remove a blob; it need not be there."""
+        """Delete a blob, if it exists."""
         with remote_errors(self._protocol):
             try:
                 self._files.rm_file(self._path(content_hash))
@@ -96,13 +96,13 @@ class RemoteBlobs:
                 return
 
     def list(self) -> Iterator[tuple[str, int]]:
-        """The name and size in bytes of everything that is there."""
+        """The name and size in bytes of every file."""
         for folder in self._listed(f"{self._root}/blobs"):
             for found in self._listed(folder["name"]):
                 yield found["name"].rpartition("/")[2], int(found["size"])
 
     def sweep(self) -> None:
-        """Remove uploads beside their blobs that somebody left behind long ago."""
+        """Delete uploads that a dead process left unfinished."""
         if self._protocol in _OBJECT_STORES:
             return
         for upload in self._listed(f"{self._root}/uploads"):
@@ -122,8 +122,8 @@ class RemoteBlobs:
             return found
 
 
-class _Translated(io.RawIOBase):
-    """A file of fsspec whose errors are those of the cache."""
+class _TranslatedFile(io.RawIOBase):
+    """A file of fsspec that raises the errors of the cache."""
 
     def __init__(self, opened: Any, protocol: str) -> None:
         self._opened = opened

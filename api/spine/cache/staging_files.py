@@ -1,7 +1,7 @@
-"""Part files: content on its way into the cache, hashed while it is written.
+"""Staging files: content on its way into the cache, hashed while it is written.
 
-A part belongs to a living process, which holds a lock (`flock`) on it. The kernel drops the lock of a process that
-dies, however it dies, so that a part which nobody has locked is what a dead process left behind.
+A staging file belongs to a living process, which holds a lock (`flock`) on it. The kernel releases the lock when the
+process ends, however it ends, so a staging file without a lock was left by a dead process.
 """
 
 import fcntl
@@ -17,22 +17,22 @@ from uuid import uuid4
 
 from spine.cache.failures import local_errors
 
-# Chunks that are written but not hashed yet; more would only take memory.
-_AHEAD = 4
+# Chunks that are written but not hashed yet; more would only use memory.
+_MOST_CHUNKS_AHEAD = 4
 
 
 @dataclass(frozen=True)
-class Written:
-    """What a part holds: its SHA-256 (hex), and how many bytes."""
+class StagedContent:
+    """The SHA-256 (hex) and the size of a finished staging file."""
 
     content_hash: str
     size_bytes: int
 
 
-class Part:
-    """A file that is written once, front to back, by one thread; others may read it while it is there.
+class StagingFile:
+    """A file that one thread writes once, from front to back; others may read it while it exists.
 
-    Raises `FetchFailure` where the disk does not take it. Ends with `discard`, whatever has become of it.
+    Raises `FetchFailure` when the disk refuses a write. Always call `discard` at the end, also after publishing.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -40,31 +40,31 @@ class Part:
         self._descriptor = descriptor
         self._size = 0
         self._hasher = _Hasher()
-        self._written: Written | None = None
+        self._staged: StagedContent | None = None
 
     def write(self, chunk: bytes) -> None:
         """Append a chunk, which must not change afterwards."""
-        self._hasher.take(chunk)
+        self._hasher.update(chunk)
         rest = memoryview(chunk)
         with local_errors():
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
         self._size += len(chunk)
 
-    def finish(self) -> Written:
-        """Bring everything to the disk and tell what it is; safe to repeat."""
-        if self._written is None:
+    def finish(self) -> StagedContent:
+        """Flush everything to the disk and return the hash and size; safe to repeat."""
+        if self._staged is None:
             with local_errors():
                 os.fsync(self._descriptor)
-            self._written = Written(self._hasher.finish(), self._size)
-        return self._written
+            self._staged = StagedContent(self._hasher.finish(), self._size)
+        return self._staged
 
     def discard(self) -> None:
-        """Let go of the file, and remove it unless it was published; safe to repeat."""
+        """Close the file, and delete it unless it was published; safe to repeat."""
         if self._descriptor < 0:
             return
         self._hasher.finish()
-        # While the lock is held: the name cannot be anybody else's.
+        # While the lock is held no other process can have taken the name.
         with suppress(OSError):
             self.path.unlink()
         os.close(self._descriptor)
@@ -72,16 +72,16 @@ class Part:
 
 
 class _Hasher:
-    """Hashes in a thread of its own, a few chunks behind the writer; hashing lets other threads run."""
+    """Hashes in a thread of its own, a few chunks behind the writer; hashing releases the GIL."""
 
     def __init__(self) -> None:
         self._hash = sha256()
         self._chunks: SimpleQueue[bytes | None] = SimpleQueue()
-        self._room = Semaphore(_AHEAD)
+        self._room = Semaphore(_MOST_CHUNKS_AHEAD)
         self._thread: Thread | None = None
 
-    def take(self, chunk: bytes) -> None:
-        """Hash a chunk soon; waits while there are too many."""
+    def update(self, chunk: bytes) -> None:
+        """Queue a chunk; waits while the queue is full."""
         if self._thread is None:
             self._thread = Thread(target=self._work, name="hash", daemon=True)
             self._thread.start()
@@ -102,33 +102,33 @@ class _Hasher:
             self._room.release()
 
 
-class PartFolder:
-    """Where parts lie; several processes may share it."""
+class StagingFolder:
+    """The folder of staging files; several processes may share it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def begin(self) -> Part:
-        """A new, empty part. Raises `FetchFailure`."""
+    def new_file(self) -> StagingFile:
+        """A new, empty staging file. Raises `FetchFailure`."""
         with local_errors():
-            private_folder(self.path)
+            make_private_folder(self.path)
             while True:
                 path = self.path / f"{uuid4().hex}.part"
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                # Between the two somebody may have swept it, as nobody had locked it.
+                # Another process may have swept the file before it was locked.
                 if os.fstat(descriptor).st_nlink:
-                    return Part(path, descriptor)
+                    return StagingFile(path, descriptor)
                 os.close(descriptor)
 
     def sweep(self) -> int:
-        """Remove the parts whose process is gone; how many they were. Raises `FetchFailure`."""
+        """Delete the staging files of dead processes and return their number. Raises `FetchFailure`."""
         with local_errors():
             names = os.listdir(self.path) if self.path.is_dir() else []
-            return sum(_swept(self.path / name) for name in names if name.endswith(".part"))
+            return sum(_delete_if_unlocked(self.path / name) for name in names if name.endswith(".part"))
 
 
-def _swept(path: Path) -> bool:
+def _delete_if_unlocked(path: Path) -> bool:
     try:
         with _locked(path):
             path.unlink()
@@ -147,8 +147,8 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def private_folder(path: Path) -> None:
-    """Make a folder that nobody else may look into, and those above it that are missing."""
+def make_private_folder(path: Path) -> None:
+    """Make a folder that only this user may read, with the missing folders above it."""
     if not path.is_dir():
-        private_folder(path.parent)
+        make_private_folder(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What both databases say in a dialect of their own."""
+"""SQL that SQLite and PostgreSQL write differently, and the batches that one statement can take."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -10,17 +10,17 @@ from spine.tables.base import Base
 
 T = TypeVar("T")
 
-# SQLite and PostgreSQL both limit the values of one statement.
-_AT_ONCE = 500
+# SQLite and PostgreSQL both limit the number of values in one statement.
+_BATCH_SIZE = 500
 
 
 def upsert(session: AsyncSession, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
-    """An INSERT that can say what to do about a row that is there."""
+    """An INSERT that takes an ON CONFLICT clause."""
     is_sqlite = session.get_bind().dialect.name == "sqlite"
     return sqlite.insert(table) if is_sqlite else postgresql.insert(table)
 
 
 def batches(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    """The same values in parts that one statement can take."""
-    for first in range(0, len(values), _AT_ONCE):
-        yield values[first : first + _AT_ONCE]
+    """The values in batches that fit into one statement."""
+    for first in range(0, len(values), _BATCH_SIZE):
+        yield values[first : first + _BATCH_SIZE]

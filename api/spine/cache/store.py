@@ -1,4 +1,4 @@
-"""The store of blobs: content under its SHA-256, in a local folder or wherever fsspec can write."""
+"""The blob store: content under its SHA-256, in a local folder or in any storage that fsspec can write."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,100 +7,100 @@ from typing import BinaryIO, Protocol
 from spine.cache.failures import BlobMissing
 from spine.cache.local_blobs import LocalBlobs
 from spine.cache.remote_blobs import RemoteBlobs
-from spine.cache.staging_files import Part, PartFolder, Written
+from spine.cache.staging_files import StagedContent, StagingFile, StagingFolder
 from spine.settings import Settings
 
-__all__ = ["BlobMissing", "BlobStore", "Part", "Written"]
+__all__ = ["BlobMissing", "BlobStore", "StagedContent", "StagingFile"]
 
 
 class Blobs(Protocol):
-    """A place for blobs; each operation raises `FetchFailure` of category STORAGE."""
+    """A storage for blobs; each operation raises `FetchFailure` of category STORAGE."""
 
     def local_path(self, content_hash: str) -> Path | None:
-        """Where a blob is on this machine, for a place that is a local folder."""
+        """The path of a blob on this machine, if the storage is a local folder."""
 
-    def publish(self, part: Path, content_hash: str, size_bytes: int) -> None:
-        """Make a part a blob, unless it is there already, and remove the part."""
+    def publish(self, staging_path: Path, content_hash: str, size_bytes: int) -> None:
+        """Turn a staging file into a blob, unless the blob exists already, and remove the staging file."""
 
     def open(self, content_hash: str) -> BinaryIO:
         """The bytes of a blob. Raises `BlobMissing`."""
         ...
 
     def size(self, content_hash: str) -> int | None:
-        """How many bytes a blob has; None when it is not there."""
+        """The size of a blob in bytes; None if it does not exist."""
 
     def delete(self, content_hash: str) -> None:
-        """Remove a blob, which need not be there."""
+        """Delete a blob, if it exists."""
 
     def list(self) -> Iterator[tuple[str, int]]:
         """The name and size in bytes of every blob."""
         ...
 
     def sweep(self) -> None:
-        """Remove what others left unfinished."""
+        """Delete abandoned uploads."""
 
 
 class BlobStore:
-    """All that the cache does with bytes; every operation blocks, and raises `FetchFailure` of category STORAGE.
+    """All operations of the cache on bytes; each one blocks, and raises `FetchFailure` of category STORAGE.
 
-    Who publishes has first written down, in a transaction that is committed, that it holds the content
-    (`spine.cache.service.hold`); else somebody who tidies up may take it away again.
+    Before content is published its lease must be committed (`spine.cache.leases.acquire_lease`); otherwise another
+    process may delete the content as garbage.
     """
 
-    def __init__(self, parts: PartFolder, blobs: Blobs) -> None:
-        self._parts = parts
+    def __init__(self, staging: StagingFolder, blobs: Blobs) -> None:
+        self._staging = staging
         self._blobs = blobs
 
     @classmethod
-    def of(cls, settings: Settings) -> "BlobStore":
-        """The store that the settings name. Nothing is connected or made yet."""
+    def from_settings(cls, settings: Settings) -> "BlobStore":
+        """The store that the settings describe. Nothing is connected or created yet."""
         home = settings.home.absolute()
         url = settings.cache_url or str(home / "cache")
         root = _local_root(url)
         if root is None:
-            return cls(PartFolder(home / "cache-parts"), RemoteBlobs(url))
-        return cls(PartFolder(root / "parts"), LocalBlobs(root))
+            return cls(StagingFolder(home / "cache-parts"), RemoteBlobs(url))
+        return cls(StagingFolder(root / "parts"), LocalBlobs(root))
 
-    def begin(self) -> Part:
-        """A part for new content; whoever takes it ends it with `discard`, also after `publish`."""
-        return self._parts.begin()
+    def stage(self) -> StagingFile:
+        """A staging file for new content; the caller ends it with `discard`, also after `publish`."""
+        return self._staging.new_file()
 
-    def publish(self, part: Part) -> None:
-        """Make a part a blob, whole or not at all; its file is gone afterwards."""
-        written = part.finish()
-        self._blobs.publish(part.path, written.content_hash, written.size_bytes)
+    def publish(self, file: StagingFile) -> None:
+        """Turn a staging file into a blob, completely or not at all; its path is gone afterwards."""
+        staged = file.finish()
+        self._blobs.publish(file.path, staged.content_hash, staged.size_bytes)
 
     def open(self, content_hash: str) -> BinaryIO:
-        """The bytes of a blob, to read and to seek in. Raises `BlobMissing`."""
+        """The bytes of a blob, as a seekable file. Raises `BlobMissing`."""
         return self._blobs.open(content_hash)
 
     def local_path(self, content_hash: str) -> Path | None:
-        """The file of a blob where the store is a local folder, else None."""
+        """The file of a blob if the store is a local folder, else None."""
         return self._blobs.local_path(content_hash)
 
     def size(self, content_hash: str) -> int | None:
-        """How many bytes a blob has; None when it is not there."""
+        """The size of a blob in bytes; None if it does not exist."""
         return self._blobs.size(content_hash)
 
     def delete(self, content_hash: str) -> None:
-        """Remove a blob, which need not be there."""
+        """Delete a blob, if it exists."""
         self._blobs.delete(content_hash)
 
     def list(self) -> Iterator[tuple[str, int]]:
-        """The hash and size in bytes of every blob; files that are no blobs are left out."""
+        """The hash and size in bytes of every blob; other files are left out."""
         return ((name, size) for name, size in self._blobs.list() if len(name) == 64 and set(name) <= _HEX)
 
     def sweep(self) -> int:
-        """Remove what processes that are gone left unfinished; how many parts they were."""
+        """Delete the unfinished files of dead processes and return the number of staging files."""
         self._blobs.sweep()
-        return self._parts.sweep()
+        return self._staging.sweep()
 
 
 _HEX = frozenset("0123456789abcdef")
 
 
 def _local_root(url: str) -> Path | None:
-    """The folder that a URL names; None where it is no folder of this machine."""
+    """The local folder of a URL; None for any other storage."""
     protocol, separator, path = url.partition("://")
     if separator and protocol not in ("file", "local"):
         return None

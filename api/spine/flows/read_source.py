@@ -13,8 +13,8 @@ from uuid import UUID, uuid4
 import pyarrow as pa
 from prefect import get_run_logger, runtime
 
-from spine.cache.leases import LEASE_SECONDS, Lease
-from spine.cache.service import NewEntry
+from spine.cache.entries import NewEntry
+from spine.cache.leases import LEASE_SECONDS, ReaderLease
 from spine.cache.store import BlobStore
 from spine.egress.fetch_failure import FetchFailure
 from spine.flows import staging
@@ -81,7 +81,7 @@ async def aread_source(source: str, *, max_age: timedelta | None = None) -> Sour
     holder = f"{run_id.hex}-{uuid4().hex[:8]}"
     async with open_fetch_context() as context:
         # Copying from a cache that is far away takes its time.
-        lease = Lease(context.sessions, holder)
+        lease = ReaderLease(context.sessions, holder)
         try:
             current = await _current(context, source, holder, max_age)
             files = await asyncio.to_thread(_staged, context, current, run_id)

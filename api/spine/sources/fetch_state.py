@@ -13,7 +13,8 @@ from uuid import UUID
 from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.cache.service import NewEntry, count_read, release, store_entries
+from spine.cache.entries import NewEntry, count_read, store_entries
+from spine.cache.leases import release_leases
 from spine.database import SessionFactory, keep_writers_out, reading, transaction
 from spine.errors import Conflict, NotFound
 from spine.sources.fetch_results import Ending, write_ending
@@ -188,7 +189,7 @@ async def end(
         if source.reader == fetch.id:
             source.reader = None
         await write_ending(session, source, fetch, ending)
-        await release(session, fetch.id)
+        await release_leases(session, fetch.id)
         if ending.error is None:
             await count_read(session, hit=ending.downloads == 0)
         return fetch

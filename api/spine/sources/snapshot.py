@@ -8,7 +8,8 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.cache.service import NewEntry, content_hash_of, count_read, hold_all, touch
+from spine.cache.entries import NewEntry, content_hash_of, count_read, touch
+from spine.cache.leases import acquire_leases
 from spine.cache.statements import upsert
 from spine.database import SessionFactory, transaction
 from spine.sources.fetch_state import find_source
@@ -78,7 +79,7 @@ async def _read(session: AsyncSession, source: Source) -> tuple[Snapshot, dateti
     both = select(Fetch, CacheEntry).join(CacheEntry, CacheEntry.source_id == Fetch.source_id)
     found = (await session.execute(both.where(Fetch.id == newest).order_by(CacheEntry.position))).tuples().all()
     rows = [row for _, row in found]
-    entries = [NewEntry.of(row) for row in rows]
+    entries = [NewEntry.from_row(row) for row in rows]
     fetch = found[0][0] if found else None
     if fetch is None or fetch.completed_at is None or not _are_of(entries, fetch):
         return None
@@ -107,5 +108,5 @@ def _is_fresh(found: tuple[Snapshot, datetime, datetime | None], max_age: timede
 
 async def _hold(session: AsyncSession, current: Snapshot, holder: str, seconds: float) -> None:
     hashes = [entry.content_hash for entry in current.entries]
-    await hold_all(session, hashes, holder, seconds)
+    await acquire_leases(session, hashes, holder, seconds)
     await touch(session, hashes)

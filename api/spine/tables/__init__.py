@@ -3,7 +3,7 @@
 from spine.tables.alerts import Alert, AlertChannel, AlertDelivery, AlertThrottle
 from spine.tables.api_keys import ApiKey
 from spine.tables.base import Base
-from spine.tables.cache import CacheBlob, CacheCounter, CacheEntry, CacheHold
+from spine.tables.cache import CacheBlob, CacheCounter, CacheEntry, CacheLease
 from spine.tables.connections import DatabaseConnection
 from spine.tables.idempotency import IdempotentRequest
 from spine.tables.retries import RetryClaim
@@ -21,7 +21,7 @@ __all__ = [
     "CacheBlob",
     "CacheCounter",
     "CacheEntry",
-    "CacheHold",
+    "CacheLease",
     "DatabaseConnection",
     "DeploymentStatistics",
     "Fetch",

@@ -1,4 +1,4 @@
-"""The tables of the cache: what each source has in it, which content is there, and who still needs it."""
+"""The tables of the cache: the entries of each source, the stored content, and the leases on it."""
 
 from datetime import datetime
 from typing import Any
@@ -15,23 +15,23 @@ HITS, MISSES = "hits", "misses"
 
 
 class CacheBlob(Base):
-    """Content that is in the store, or is being put there. Its row is what deleting it and needing it both lock."""
+    """Content that is stored or being published. Its row is the lock of the content: see `spine.cache.leases`."""
 
     __tablename__ = "cache_blobs"
 
     content_hash: Mapped[str] = mapped_column(HASH, primary_key=True)
-    # Null until an entry has named it.
+    # Null until an entry refers to it.
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     last_used_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now, index=True)
 
 
 class CacheEntry(Base):
-    """The last good content of one key of a source; its id names one content, and is new when that changes."""
+    """The last good content of one key of a source; changed content gets a new id."""
 
     __tablename__ = "cache_entries"
     __table_args__ = (
-        # A key may be longer than an index of PostgreSQL takes.
+        # A key may be longer than an index of PostgreSQL accepts.
         Index("uq_cache_entries_source_id_key_hash", "source_id", "key_hash", unique=True),
         Index("ix_cache_entries_cached_at", "cached_at", "id"),
     )
@@ -46,32 +46,32 @@ class CacheEntry(Base):
     content_hash: Mapped[str] = mapped_column(ForeignKey("cache_blobs.content_hash"), index=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     cached_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
-    # Null for content that does not grow stale by the clock.
+    # Null for content that never becomes stale by time.
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    # The fetch that brought this content.
+    # The fetch that downloaded this content.
     fetch_id: Mapped[str | None] = mapped_column(ULID)
     content_type: Mapped[str | None] = mapped_column(Text)
     encoding: Mapped[str | None] = mapped_column(Text)
-    # What to call a file with it.
+    # The file name for downloads.
     name: Mapped[str] = mapped_column(Text)
     validators: Mapped[dict[str, Any]] = mapped_column(JSON)
     rows: Mapped[int | None] = mapped_column(BigInteger)
     bad_rows: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
-class CacheHold(Base):
-    """Somebody needs content until then, whether or not an entry names it."""
+class CacheLease(Base):
+    """A fetch or a reader needs content until then, whether or not an entry refers to it."""
 
     __tablename__ = "cache_holds"
 
     content_hash: Mapped[str] = mapped_column(ForeignKey("cache_blobs.content_hash"), primary_key=True)
-    # A fetch's id, or a reader's own.
+    # The id of a fetch or of a reader.
     holder: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
     until: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class CacheCounter(Base):
-    """How many reads of current content needed no download, and how many did."""
+    """The numbers of reads of current content without a download, and with one."""
 
     __tablename__ = "cache_counters"
 

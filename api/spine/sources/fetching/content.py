@@ -13,9 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import ValidationError
 
+from spine.cache.entries import NewEntry, content_hash_of
 from spine.cache.failures import local_errors
-from spine.cache.service import NewEntry, content_hash_of
-from spine.cache.store import BlobStore, Part
+from spine.cache.store import BlobStore, StagingFile
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.limits import Limits
 from spine.schemas import ErrorCategory
@@ -49,7 +49,7 @@ class Format:
         parser_type = source.parser_type or source.config.get("format")
         return cls(parser_type, ParserConfig.model_validate(source.parser_config or {}))
 
-    def parse(self, part: Part, item: Item, limits: Limits) -> Parsed | None:
+    def parse(self, part: StagingFile, item: Item, limits: Limits) -> Parsed | None:
         """Count the rows of a part; None for content without a known format. Raises `FetchFailure`."""
         parser = parser_for(item.name, self.parser_type)
         if parser is None:
@@ -116,7 +116,7 @@ class Read:
     """An item whose bytes are in a part, not yet in the cache."""
 
     entry: NewEntry
-    part: Part
+    part: StagingFile
     examples: tuple[dict[str, object], ...]
 
 
@@ -139,7 +139,7 @@ def read_items(
 
 
 def _read(item: Item, store: BlobStore, format_: Format, limits: Limits, most_examples: int) -> Read:
-    part = store.begin()
+    part = store.stage()
     try:
         for chunk in item.chunks:
             part.write(chunk)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from spine.cache.service import renew_holds
+from spine.cache.leases import renew_leases
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory, make_engine, make_sessions, transaction
 from spine.egress.fetch_failure import FetchFailure, FetchLost
@@ -64,7 +64,7 @@ class FetchContext:
                     until_lost.reschedule(asyncio.get_running_loop().time())
                     return
                 async with transaction(self.sessions) as session:
-                    await renew_holds(session, fetch_id, CONTENT_LEASE_SECONDS)
+                    await renew_leases(session, fetch_id, CONTENT_LEASE_SECONDS)
             except Exception as error:
                 # While the database is away, nobody else can take the source.
                 log_throttle.failed("renewing", error)
@@ -79,7 +79,7 @@ async def open_fetch_context() -> AsyncIterator[FetchContext]:
     engine = make_engine(settings.sqlalchemy_url)
     try:
         async with Prefect.connect(settings.prefect_deadline_seconds) as prefect:
-            yield FetchContext(settings, make_sessions(engine), prefect, BlobStore.of(settings))
+            yield FetchContext(settings, make_sessions(engine), prefect, BlobStore.from_settings(settings))
     finally:
         await engine.dispose()
 

@@ -11,8 +11,9 @@ from typing import TypeVar
 
 import structlog
 
+from spine.cache.entries import NewEntry, current_entries
 from spine.cache.eviction import evict
-from spine.cache.service import NewEntry, current_entries, hold, hold_all
+from spine.cache.leases import acquire_lease, acquire_leases
 from spine.connections.resolved_connection import open_target
 from spine.connections.service import find_connection
 from spine.database import database_errors, reading, transaction
@@ -160,8 +161,8 @@ async def _open_reader(context: FetchContext, source: Source, config: SourceConf
 async def _known(context: FetchContext, begun: Begun) -> dict[str, NewEntry]:
     """The entries of a source whose content is there; it is held from now on."""
     async with transaction(context.sessions) as session:
-        entries = [NewEntry.of(row) for row in await current_entries(session, begun.source_id)]
-        await hold_all(session, [entry.content_hash for entry in entries], begun.fetch_id, CONTENT_LEASE_SECONDS)
+        entries = [NewEntry.from_row(row) for row in await current_entries(session, begun.source_id)]
+        await acquire_leases(session, [entry.content_hash for entry in entries], begun.fetch_id, CONTENT_LEASE_SECONDS)
 
     def those_there() -> dict[str, NewEntry]:
         return {entry.key: entry for entry in entries if context.store.size(entry.content_hash) == entry.size_bytes}
@@ -219,7 +220,7 @@ async def _gather(context: FetchContext, begun: Begun, plan: Plan, force: bool, 
 async def _publish(context: FetchContext, begun: Begun, item: Read, run: OneThread) -> None:
     try:
         async with transaction(context.sessions) as session:
-            await hold(session, item.entry.content_hash, begun.fetch_id, CONTENT_LEASE_SECONDS)
+            await acquire_lease(session, item.entry.content_hash, begun.fetch_id, CONTENT_LEASE_SECONDS)
         await run(lambda: context.store.publish(item.part))
     finally:
         await run(item.part.discard)
