@@ -85,7 +85,7 @@ UNCLEAR = {
 }
 # Folders whose prose has not been rewritten yet.
 NOT_REWRITTEN = (
-    *("api/spine/alerts/*", "api/spine/cache/*", "api/spine/connections/*", "api/spine/egress/*", "api/spine/flows/*"),
+    *("api/spine/cache/*", "api/spine/connections/*", "api/spine/egress/*", "api/spine/flows/*"),
     *("api/spine/migrations/*", "api/spine/run_history/*", "api/spine/schedules/*", "api/spine/secrets/*"),
     *("api/spine/sources/*", "api/spine/tables/*", "api/spine/up/*", "deployments/*"),
     *("api/spine/workflows/*", "api/spine/prefect/*", "api/spine/http/*", "api/spine/auth/*", "api/spine/*.py"),

@@ -14,7 +14,7 @@ router = APIRouter(tags=["health"])
 
 
 class _Alerts(Collector):
-    """The state of deliveries, the same whichever process is asked."""
+    """The state of deliveries, which is the same in every API process."""
 
     def __init__(self, health: DeliveryHealth) -> None:
         self._health = health
@@ -22,17 +22,17 @@ class _Alerts(Collector):
     def collect(self) -> Iterator[Metric]:
         """Every gauge."""
         health = self._health
-        yield GaugeMetricFamily("spine_alert_deliveries_pending", "Deliveries that wait.", health.pending)
+        yield GaugeMetricFamily("spine_alert_deliveries_pending", "Deliveries that are pending.", health.pending)
         yield GaugeMetricFamily(
             "spine_alert_deliveries_oldest_pending_seconds",
-            "How long the oldest of them waits.",
+            "Age of the oldest pending delivery.",
             health.oldest_pending_seconds,
         )
         yield GaugeMetricFamily(
-            "spine_alert_deliveries_given_up_last_hour", "Deliveries that failed for good.", health.abandoned
+            "spine_alert_deliveries_given_up_last_hour", "Deliveries that were abandoned.", health.abandoned
         )
         failures = GaugeMetricFamily(
-            "spine_alert_channel_consecutive_failures", "Failed attempts in a row.", labels=["channel"]
+            "spine_alert_channel_consecutive_failures", "Consecutive failed attempts.", labels=["channel"]
         )
         for name, count in health.failures.items():
             failures.add_metric([name], count)
@@ -41,7 +41,7 @@ class _Alerts(Collector):
 
 @router.get("/metrics", operation_id="metrics", response_class=Response)
 async def metrics(sessions: SessionsDep) -> Response:
-    """Show how telling people of alerts goes, in Prometheus's text format."""
+    """Show the state of alert deliveries, in Prometheus's text format."""
     registry = CollectorRegistry()
     registry.register(_Alerts(await read_delivery_health(sessions)))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,10 +1,10 @@
-"""How bad something is, in order."""
+"""The severities of alerts, in order."""
 
 from spine.schemas import CaseInsensitiveEnum
 
 
 class Severity(CaseInsensitiveEnum):
-    """How bad something is; each is worse than the ones before it."""
+    """The severity of an alert, from the least to the most severe."""
 
     INFO = "INFO"
     WARNING = "WARNING"
@@ -13,5 +13,5 @@ class Severity(CaseInsensitiveEnum):
 
     @property
     def rank(self) -> int:
-        """The place in the order, from 0."""
+        """The position in the order, from 0."""
         return list(Severity).index(self)

@@ -11,7 +11,8 @@ from pydantic import SecretStr
 from spine.alerts.channels import CHANNEL_TYPES
 from spine.alerts.channels.webhook import WebhookConfig
 from spine.alerts.messages import AlertMessage, Outcome
-from spine.alerts.transport import Sender, scrub, secret_parts
+from spine.alerts.scrubbing import scrub, secret_parts
+from spine.alerts.transport import Sender
 from spine.errors import BadRequest, SpineError, Unavailable
 
 from tests.alerts.transport_support import MESSAGE, hook, says

@@ -155,7 +155,7 @@ async def test_one_that_waited_for_a_thread_is_not_sent_after_it_was_given_up(
         def plugin(self, message: AlertMessage, recipient: str | None, secrets: Any) -> Any:
             time.sleep(2.5)
 
-    sender = Sender(True, resolve, seconds=1, most=1)
+    sender = Sender(True, resolve, seconds=1, max_in_flight=1)
     slow = asyncio.create_task(sender.send(Stuck(url=SecretStr(desk.url)), MESSAGE, None))
     await asyncio.sleep(0.2)
     assert not (await sender.send(hook(other_desk), MESSAGE, None)).sent

@@ -1,7 +1,7 @@
-"""What HTTP receivers answered, where the library in between only tells whether it went well.
+"""Record the HTTP replies that a library receives, when the library itself only returns success or failure.
 
-Apprise's plugins call `requests.post` themselves and return a truth value. Within `recorded_replies` every request of
-`requests` in this context leaves its reply behind, follows no redirect, and reads no more of a body than is needed.
+Apprise's plugins call `requests.post` themselves and return a bool. Within `recorded_replies`, the reply to every
+request of `requests` in this context is recorded, no redirect is followed, and only the beginning of a body is read.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from typing import Any
 
 import requests
 
-# The limit of a whole try is the caller's; these only bound one wait.
+# These bound a single wait. The limit for a whole attempt is the caller's.
 SECONDS_TO_CONNECT, SECONDS_TO_READ = 5, 30
 SECONDS_FOR_A_BODY = 3
 LONGEST_BODY = 64 * 1024
@@ -38,7 +38,7 @@ _replies: ContextVar[list[Reply] | None] = ContextVar("replies", default=None)
 
 @contextmanager
 def recorded_replies() -> Iterator[list[Reply]]:
-    """Collect the replies to all requests of this context within the block."""
+    """Record the replies to all requests of this context while the block runs."""
     replies: list[Reply] = []
     token = _replies.set(replies)
     try:
@@ -55,33 +55,33 @@ def _recording_send(session: requests.Session, request: requests.PreparedRequest
     if replies is None:
         return _send(session, request, **options)
     bounds = {"allow_redirects": False, "stream": True, "timeout": (SECONDS_TO_CONNECT, SECONDS_TO_READ)}
-    # Or `requests` would read the whole body of a redirect, and stumble over its target, although it does not go there.
-    session.get_redirect_target = _nowhere  # type: ignore[method-assign, assignment]
+    # Otherwise `requests` reads the whole body of a redirect and parses its target, although it is not followed.
+    session.get_redirect_target = _no_redirect_target  # type: ignore[method-assign, assignment]
     response = _send(session, request, **{**options, **bounds})
     retry_after = parse_retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
     reply = Reply(response.status_code, response.reason or "", "", retry_after)
-    # It is known from here on, whatever comes of the body.
+    # Recorded before the body is read, because reading it can fail.
     replies.append(reply)
-    content = _beginning(response)
-    # As if `requests` had read it: plugins look into it.
+    content = _read_beginning(response)
+    # As if `requests` had read the body itself, because plugins look at it.
     response._content, response._content_consumed = content, True  # type: ignore[attr-defined]
     replies[-1] = replace(reply, body=_text(content, response.encoding)[:LONGEST_TEXT])
     return response
 
 
-def _nowhere(response: requests.Response) -> None:
-    """Where a response redirects to."""
+def _no_redirect_target(response: requests.Response) -> None:
+    """Replaces the method that returns the target of a redirect."""
 
 
 def _text(content: bytes, encoding: str | None) -> str:
-    """A body to be read by people; a receiver may name an encoding that nobody knows."""
+    """A body as text, even if the receiver gives an unknown encoding."""
     with suppress(LookupError, ValueError):
         return content.decode(encoding or "utf-8", errors="replace")
     return content.decode(errors="replace")
 
 
-def _beginning(response: requests.Response) -> bytes:
-    """The first part of a body; the status is known by then, so a body that breaks off or drips is no failure."""
+def _read_beginning(response: requests.Response) -> bytes:
+    """The beginning of a body. Its status is known, so a body that breaks off or is too slow is not a failure."""
     content, until = b"", monotonic() + SECONDS_FOR_A_BODY
     with suppress(Exception):
         while len(content) < LONGEST_BODY and monotonic() < until:
@@ -94,7 +94,7 @@ def _beginning(response: requests.Response) -> bytes:
 
 
 def parse_retry_after(retry_after: str | None, now: datetime) -> float | None:
-    """The wait that a `Retry-After` header asks for, in seconds up to a day; None where it says nothing useful."""
+    """The wait that a `Retry-After` header requests, in seconds, up to a day; None if it is missing or invalid."""
     if not retry_after:
         return None
     seconds = retry_after.strip()

@@ -1,4 +1,4 @@
-"""The tables of alerts: who hears of what, what happened, and every promise to tell somebody."""
+"""The tables of alerts: channels, alerts, their deliveries, and what is throttled."""
 
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,7 @@ PENDING, SENT, FAILED, THROTTLED = "PENDING", "SENT", "FAILED", "THROTTLED"
 
 
 class AlertChannel(Base):
-    """Where alerts go, and how sending there went lately."""
+    """A channel: where alerts go, which ones, and the result of the latest attempts."""
 
     __tablename__ = "alert_channels"
 
@@ -23,16 +23,16 @@ class AlertChannel(Base):
     channel_type: Mapped[str] = mapped_column(String(20))
     # Secrets in it are sealed: see `spine.secrets.sealed`.
     config: Mapped[dict[str, Any]] = mapped_column(JSON)
-    # Who is told, each by a delivery of its own; null in it is the one receiver that needs no name.
+    # Each recipient gets its own delivery. A channel without recipients has one null.
     recipients: Mapped[list[str | None]] = mapped_column(JSON)
     min_severity: Mapped[str] = mapped_column(String(10))
-    # Null takes alerts of every domain and those of none.
+    # Null: alerts of every domain, and those without a domain.
     domains: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     enabled: Mapped[bool]
     throttle_minutes: Mapped[int]
     last_success_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_failure_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    # Attempts that failed since the last one that succeeded.
+    # Failed attempts since the last successful one.
     consecutive_failures: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
@@ -40,14 +40,14 @@ class AlertChannel(Base):
 
 
 class Alert(Base):
-    """Something that people should hear of. Its id tells when it was stored, so ids are in the order of time."""
+    """An alert. Its id begins with the time when it was stored, so ids are ordered by time."""
 
     __tablename__ = "alerts"
     __table_args__ = (
         Index("ix_alerts_severity", "severity", "id"),
         Index("ix_alerts_source", "source", "id"),
         Index("ix_alerts_domain", "domain", "id"),
-        # What the statistics of a period read, and nothing else.
+        # Covers all columns that the statistics of a period read.
         Index("ix_alerts_created_at", "created_at", "severity", "source", "domain"),
         Index(
             "ix_alerts_unresolved",
@@ -70,28 +70,28 @@ class Alert(Base):
     message: Mapped[str] = mapped_column(Text)
     source: Mapped[str] = mapped_column(String(255))
     domain: Mapped[str | None] = mapped_column(String(255))
-    # `metadata` is taken by SQLAlchemy.
+    # SQLAlchemy reserves the name `metadata`.
     details: Mapped[dict[str, Any] | None] = mapped_column("metadata", JSON(none_as_null=True))
     run_id: Mapped[str | None] = mapped_column(String(255))
     execution_id: Mapped[str | None] = mapped_column(String(255))
     error_category: Mapped[str | None] = mapped_column(String(20))
     capture_id: Mapped[str | None] = mapped_column(String(255))
     dedup_key: Mapped[str | None] = mapped_column(String(255))
-    # What raised it; one cause raises one alert, however often and by how many processes it is met.
+    # Identifies the event that raised it. One cause raises one alert, in however many processes it is seen.
     cause: Mapped[str | None] = mapped_column(String(255), unique=True)
-    # The deployment whose run failed, until a later run of it succeeds.
+    # The deployment whose run failed. A later success of this deployment sets `resolved_at`.
     deployment_id: Mapped[UUID | None] = mapped_column(Uuid)
     failed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     resolved_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class AlertDelivery(Base):
-    """The promise to tell one receiver of one alert, and what has come of it."""
+    """The delivery of one alert to one receiver, and its state."""
 
     __tablename__ = "alert_deliveries"
     __table_args__ = (
         Index("ix_alert_deliveries_alert_id", "alert_id"),
-        # The lanes: what is due for each channel, oldest first.
+        # The queue: the due deliveries of each channel, oldest first.
         Index(
             "ix_alert_deliveries_due",
             "channel_id",
@@ -105,39 +105,39 @@ class AlertDelivery(Base):
             postgresql_where=text("status = 'FAILED'"),
             sqlite_where=text("status = 'FAILED'"),
         ),
-        # What the statistics of a period read, and nothing else.
+        # Covers all columns that the statistics of a period read.
         Index("ix_alert_deliveries_created_at", "created_at", "status", "delivery_ms"),
     )
 
     id: Mapped[str] = mapped_column(ULID, primary_key=True, default=new_id)
     alert_id: Mapped[str] = mapped_column(ForeignKey("alerts.id", ondelete="CASCADE"))
-    # No foreign key: deliveries outlive their channel, and keep its name.
+    # Not a foreign key: deliveries outlive their channel, and keep its name.
     channel_id: Mapped[str] = mapped_column(ULID)
     channel_name: Mapped[str] = mapped_column(String(255))
     recipient: Mapped[str | None] = mapped_column(String(320))
     status: Mapped[str] = mapped_column(String(10))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    # Tries that have begun.
+    # Attempts that have begun.
     attempt: Mapped[int] = mapped_column(default=0)
     attempted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     delivery_ms: Mapped[int | None]
     error: Mapped[str | None] = mapped_column(String(500))
     next_retry_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    # When it may be taken: the next try, or the end of the lease of whoever is at it.
+    # When it may be leased: at its next attempt, or when its current lease expires.
     due_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     lease: Mapped[str | None] = mapped_column(ULID)
-    # How many alerts like this one were held back before it.
+    # How many alerts with the same key were throttled before it.
     held_back: Mapped[int] = mapped_column(default=0)
 
 
 class AlertThrottle(Base):
-    """When a channel was last told of something, and how often it has happened since then."""
+    """Until when a channel throttles alerts with one key, and how many it has throttled since the last one sent."""
 
     __tablename__ = "alert_throttles"
 
     channel_id: Mapped[str] = mapped_column(ULID, primary_key=True)
-    # SHA-256 of the alert's deduplication key, hex.
+    # SHA-256 of the alert's deduplication key, in hex.
     key_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     quiet_until: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
     held_back: Mapped[int] = mapped_column(default=0)

@@ -1,4 +1,4 @@
-"""The types of channels: one small file for each, all told through Apprise."""
+"""The types of channels, one small file for each. All of them send through Apprise."""
 
 from spine.alerts.channels.apprise_url import AppriseConfig
 from spine.alerts.channels.base import ChannelConfig

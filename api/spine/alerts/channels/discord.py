@@ -1,4 +1,4 @@
-"""Discord, and whatever takes the same webhooks."""
+"""Discord, and services that accept the same webhooks."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from spine.alerts.channels.base import ChannelConfig, SecretUrl, host_of, instan
 from spine.alerts.channels.json_post import COLOURS, JsonPost
 from spine.alerts.messages import AlertMessage
 
-# Discord refuses longer ones.
+# Discord refuses longer texts.
 LONGEST_TITLE, LONGEST_TEXT = 256, 4_000
 
 
@@ -23,7 +23,7 @@ class DiscordConfig(ChannelConfig):
         return host_of(self.webhook_url.get_secret_value())
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
-        """Apprise's Discord for Discord's own hosts, the same payload for any other."""
+        """Apprise's plugin for Discord's own hosts, the same payload for any other."""
         url = self.webhook_url.get_secret_value()
         if self.hosts()[0] in ("discord.com", "discordapp.com") and (discord := instantiate(url)) is not None:
             return discord

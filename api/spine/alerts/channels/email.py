@@ -17,16 +17,16 @@ IMPLICIT_TLS_PORT = 465
 
 
 def _is_address(address: str) -> str:
-    read = is_email(address)
-    # Apprise leaves away what it does not understand: it would write to somebody else, or to nobody.
-    if not read or read["full_email"] != address or parse_emails([address]) != [address]:
+    parsed = is_email(address)
+    # Apprise drops what it cannot parse: it would write to another address, or to none.
+    if not parsed or parsed["full_email"] != address or parse_emails([address]) != [address]:
         raise ValueError("must be an email address such as desk@example.com")
     return address
 
 
 def _is_host(host: str) -> str:
     if not re.fullmatch(r"[\w.:%-]+", host):
-        raise ValueError("must be the name or the address of a host")
+        raise ValueError("must be a host name or an IP address")
     return host
 
 
@@ -34,7 +34,7 @@ Address = Annotated[str, Field(max_length=320), AfterValidator(_is_address)]
 
 
 class EmailConfig(ChannelConfig):
-    """An SMTP server and who gets mail: TLS from the start on port 465, by STARTTLS elsewhere, or none."""
+    """An SMTP server and the recipients."""
 
     smtp_host: Annotated[ShortText, AfterValidator(_is_host)]
     smtp_port: Annotated[int, Field(ge=1, le=65535)]
@@ -42,15 +42,15 @@ class EmailConfig(ChannelConfig):
     smtp_password_ref: Annotated[ShortText, AfterValidator(check_ref)] | None = None
     from_address: Address
     recipients: Annotated[list[Address], Field(min_length=1, max_length=50)]
-    # True: from the start on port 465, by STARTTLS elsewhere; the two words say which, whatever the port.
+    # True: implicit TLS on port 465, STARTTLS on other ports. The two words set the mode for any port.
     use_tls: bool | Literal["starttls", "implicit"] = True
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if len(set(self.recipients)) < len(self.recipients):
-            raise ValueError("recipients: each may be named once")
+            raise ValueError("recipients: each address may occur only once")
         if (self.smtp_user is None) != (self.smtp_password_ref is None):
-            raise ValueError("smtp_user and smtp_password_ref belong together: set both or none")
+            raise ValueError("smtp_user and smtp_password_ref belong together: set both or neither")
         return self
 
     def hosts(self) -> list[str]:
@@ -58,19 +58,19 @@ class EmailConfig(ChannelConfig):
         return [self.smtp_host]
 
     def receivers(self) -> list[str | None]:
-        """Every address on its own, so that one that is refused does not let the others get the mail again."""
+        """Each address separately, so that a retry for one of them does not send the mail to the others again."""
         return list(self.recipients)
 
     @property
     def _secure_mode(self) -> str:
-        """What Apprise calls it."""
+        """Apprise's word for the TLS mode."""
         if not self.use_tls:
             return "insecure"
         implicit = self.use_tls == "implicit" or (self.use_tls is True and self.smtp_port == IMPLICIT_TLS_PORT)
         return "ssl" if implicit else "starttls"
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
-        """Apprise's email for one recipient."""
+        """Apprise's email plugin for one recipient."""
         return NotifyEmail(
             smtp_host=self.smtp_host,
             host=self.smtp_host,

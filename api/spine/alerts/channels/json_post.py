@@ -1,4 +1,4 @@
-"""Apprise plugins of ours: one that posts JSON to a URL, for services that Apprise knows only at their own hosts."""
+"""An Apprise plugin that posts JSON to a URL, for services that Apprise supports only at the vendor's own host."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,12 +22,12 @@ COLOURS = {Severity.INFO: 0x3AA3E3, Severity.WARNING: 0xE3A33A, Severity.ERROR: 
 
 
 def succeeded(response: requests.Response) -> bool:
-    """Whether a receiver took what it was sent."""
+    """Whether the receiver accepted the request."""
     return 200 <= response.status_code < 300
 
 
 class JsonPost(NotifyBase):
-    """Posts one prepared body to one URL; any 2xx means that the receiver took it."""
+    """Posts one prepared body to one URL; any 2xx status means that the receiver accepted it."""
 
     service_name = "Posted JSON"  # type: ignore[assignment]
     request_rate_per_sec = 0
@@ -39,11 +39,11 @@ class JsonPost(NotifyBase):
         self._headers = {"Content-Type": "application/json", "User-Agent": "Spine", **(headers or {})}
 
     def url(self, *args: Any, **kwargs: Any) -> str:
-        """Nothing: Apprise would log it, and it is a secret."""
+        """A placeholder, because the real URL is a secret and Apprise logs this."""
         return "posted-json://"
 
     def send(self, body: str, title: str = "", notify_type: Any = NotifyType.INFO, **kwargs: Any) -> bool:
-        """Post; the prepared body already says what `title` and `body` do."""
+        """Post the prepared body, which already contains `title` and `body`."""
         try:
             response = requests.post(
                 self._target,
@@ -58,8 +58,8 @@ class JsonPost(NotifyBase):
         return succeeded(response)
 
 
-def facts(message: AlertMessage) -> dict[str, Any]:
-    """A message as JSON."""
+def as_json(message: AlertMessage) -> dict[str, Any]:
+    """The fields of a message, for JSON."""
     return {
         "id": message.alert_id,
         "delivery_id": message.delivery_id,

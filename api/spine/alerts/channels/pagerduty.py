@@ -23,7 +23,7 @@ class PagerDutyConfig(ChannelConfig):
     routing_key: LongSecret
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
-        """Apprise's plugin; the Events API knows the caller by the routing key alone, Apprise wants a second key."""
+        """Apprise's plugin. Apprise needs two keys; the Events API uses only the routing key."""
         key = self.routing_key.get_secret_value()
         return NotifyPagerDuty(
             apikey=key, integrationkey=key, source=message.source, severity=_SEVERITIES[message.severity], asset=ASSET

@@ -17,7 +17,7 @@ from spine.alerts.messages import AlertMessage
 from spine.secrets.refs import check_ref
 from spine.severity import Severity
 
-# Urgency and impact as ServiceNow counts them: 1 is high.
+# Urgency and impact in ServiceNow's numbers: 1 is high.
 _URGENCY = {Severity.INFO: "3", Severity.WARNING: "3", Severity.ERROR: "2", Severity.CRITICAL: "1"}
 LONGEST_TITLE = 160
 
@@ -27,14 +27,14 @@ def _is_instance(instance: str) -> str:
         return instance
     if re.fullmatch(r"[A-Za-z0-9.-]+|https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?", instance):
         with suppress(ValueError):
-            # Its port must be in range, and its address one.
+            # The port must be in range, and an IP address must be valid.
             urlsplit(instance).port  # noqa: B018
             return instance.rstrip("/")
-    raise ValueError("must be the name of an instance, its host, or its URL without a path")
+    raise ValueError("must be the name of an instance, its host name, or its URL without a path")
 
 
 class ServiceNowConfig(ChannelConfig):
-    """An instance, who reports there, and the group that gets the incident."""
+    """An instance, the login that reports there, and the group that gets the incidents."""
 
     instance: Annotated[ShortText, AfterValidator(_is_instance)]
     username: ShortText
@@ -43,7 +43,7 @@ class ServiceNowConfig(ChannelConfig):
 
     @property
     def base_url(self) -> str:
-        """Where the instance answers."""
+        """The instance's URL, without a path."""
         if "://" in self.instance:
             return self.instance
         return f"https://{self.instance if '.' in self.instance else f'{self.instance}.service-now.com'}"
@@ -53,7 +53,7 @@ class ServiceNowConfig(ChannelConfig):
         return host_of(self.base_url)
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
-        """One incident, however often it is tried."""
+        """A plugin that creates one incident, however many attempts there are."""
         incident = {
             "short_description": message.headline[:LONGEST_TITLE],
             "description": message.text,
@@ -63,11 +63,11 @@ class ServiceNowConfig(ChannelConfig):
             "correlation_id": message.delivery_id,
             "correlation_display": "Spine",
         }
-        return Incident(self.base_url, (self.username, secrets["password_ref"]), incident)
+        return IncidentPlugin(self.base_url, (self.username, secrets["password_ref"]), incident)
 
 
-class Incident(NotifyBase):
-    """An Apprise plugin that makes one incident; its correlation id keeps a repeat from making a second one."""
+class IncidentPlugin(NotifyBase):
+    """An Apprise plugin that creates one incident; its correlation id prevents a second one at the next attempt."""
 
     service_name = "ServiceNow"  # type: ignore[assignment]
     request_rate_per_sec = 0
@@ -79,20 +79,20 @@ class Incident(NotifyBase):
         self._incident = dict(incident)
 
     def url(self, *args: Any, **kwargs: Any) -> str:
-        """Nothing: Apprise would log it."""
+        """A placeholder, because Apprise logs this."""
         return "servicenow://"
 
     def send(self, body: str, title: str = "", notify_type: Any = NotifyType.INFO, **kwargs: Any) -> bool:
-        """Make the incident, unless an earlier try has made it."""
+        """Create the incident, unless an earlier attempt created it."""
         table = requests.Session()
         table.auth = self._login
         table.headers["Accept"] = "application/json"
-        wanted = {"sysparm_query": f"correlation_id={self._incident['correlation_id']}", "sysparm_limit": "1"}
+        query = {"sysparm_query": f"correlation_id={self._incident['correlation_id']}", "sysparm_limit": "1"}
         try:
-            known = table.get(self._table, params={**wanted, "sysparm_fields": "sys_id"})
-            if not succeeded(known):
+            existing = table.get(self._table, params={**query, "sysparm_fields": "sys_id"})
+            if not succeeded(existing):
                 return False
-            if known.json().get("result"):
+            if existing.json().get("result"):
                 return True
             return succeeded(table.post(self._table, json=self._incident))
         except (requests.RequestException, ValueError, AttributeError) as error:

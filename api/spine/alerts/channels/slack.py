@@ -1,4 +1,4 @@
-"""Slack, and whatever takes the same incoming webhooks (Mattermost, Rocket.Chat)."""
+"""Slack, and services that accept the same incoming webhooks (Mattermost, Rocket.Chat)."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from spine.alerts.messages import AlertMessage
 
 
 class SlackConfig(ChannelConfig):
-    """An incoming webhook; `channel` and `username` count only where the webhook lets one choose."""
+    """An incoming webhook; `channel` and `username` have an effect only if the webhook accepts them."""
 
     webhook_url: SecretUrl
     channel: ShortText | None = None
@@ -23,7 +23,7 @@ class SlackConfig(ChannelConfig):
         return host_of(self.webhook_url.get_secret_value())
 
     def _with_options(self, url: str) -> str:
-        """The URL as Apprise has it when a channel or a name is chosen; Slack's own URL when none is."""
+        """Slack's URL, or the Apprise URL with the channel and the user name if one is set."""
         if not (self.channel or self.username):
             return url
         tokens = urlsplit(url).path.removeprefix("/services/")
@@ -32,7 +32,7 @@ class SlackConfig(ChannelConfig):
         return f"slack://{user}{tokens}{channel}"
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
-        """Apprise's Slack for Slack's own host, the same payload for any other."""
+        """Apprise's plugin for Slack's own host, the same payload for any other."""
         url = self.webhook_url.get_secret_value()
         if self.hosts() == ["hooks.slack.com"] and (slack := instantiate(self._with_options(url))) is not None:
             return slack

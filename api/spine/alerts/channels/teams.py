@@ -20,7 +20,7 @@ class TeamsConfig(ChannelConfig):
         return host_of(self.webhook_url.get_secret_value())
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
-        """Apprise's plugin where it knows the host (Workflows), an adaptive card for any other."""
+        """Apprise's plugin for hosts that it supports (Workflows), an adaptive card for any other."""
         url = self.webhook_url.get_secret_value()
         if self.hosts()[0].endswith((".logic.azure.com", ".webhook.office.com")) and (teams := instantiate(url)):
             return teams

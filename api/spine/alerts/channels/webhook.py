@@ -11,23 +11,23 @@ from apprise.plugins.base import NotifyBase
 from pydantic import AfterValidator, Field, SecretStr
 
 from spine.alerts.channels.base import ChannelConfig, LongSecret, SecretUrl, host_of
-from spine.alerts.channels.json_post import JsonPost, facts
+from spine.alerts.channels.json_post import JsonPost, as_json
 from spine.alerts.messages import AlertMessage
 
 SIGNATURE = "X-Spine-Signature"
-_OWN_HEADERS = {"content-length", "host", "transfer-encoding", "connection", "idempotency-key", SIGNATURE.lower()}
+_RESERVED_HEADERS = {"content-length", "host", "transfer-encoding", "connection", "idempotency-key", SIGNATURE.lower()}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def _are_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name):
-            raise ValueError("the name of a header has letters, digits and hyphens")
-        if name.lower() in _OWN_HEADERS:
-            raise ValueError(f"the header {name} is Spine's own")
+            raise ValueError("the name of a header may contain only letters, digits and hyphens")
+        if name.lower() in _RESERVED_HEADERS:
+            raise ValueError(f"the header {name} is set by Spine")
         text = value.get_secret_value()
         if not text.isascii() or not text.isprintable():
-            raise ValueError(f"the value of the header {name} has characters that a header cannot have")
+            raise ValueError(f"the value of the header {name} contains characters that are not allowed in a header")
     return headers
 
 
@@ -35,7 +35,7 @@ Headers = Annotated[dict[str, SecretStr], Field(max_length=50), AfterValidator(_
 
 
 class WebhookConfig(ChannelConfig):
-    """A URL that takes a POST of JSON; with `secret` the body is signed with HMAC-SHA256."""
+    """A URL that accepts a POST of JSON; with `secret`, the body is signed with HMAC-SHA256."""
 
     url: SecretUrl
     headers: Headers | None = None
@@ -46,8 +46,8 @@ class WebhookConfig(ChannelConfig):
         return host_of(self.url.get_secret_value())
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
-        """A POST whose `Idempotency-Key` is the same at every try."""
-        body = json.dumps(facts(message))
+        """A POST with the same `Idempotency-Key` at every attempt."""
+        body = json.dumps(as_json(message))
         headers = {name: value.get_secret_value() for name, value in (self.headers or {}).items()}
         headers["Idempotency-Key"] = message.delivery_id
         if self.secret is not None:
