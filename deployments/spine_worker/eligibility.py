@@ -1,4 +1,4 @@
-"""Which runs can be forked: those whose code lies in a folder of this machine and that ask for nothing else."""
+"""Which runs can be forked: those whose code lies in a folder of this machine and that need nothing else."""
 
 import sys
 from dataclasses import dataclass
@@ -31,11 +31,12 @@ def workspace_of(configuration: ProcessJobConfiguration, deployment: DeploymentR
         raise CannotFork("it has a command of its own")
     if deployment is None or deployment.entrypoint is None:
         raise CannotFork("it has no deployment with an entrypoint")
-    directory = _directory(deployment)
+    root = configuration.working_dir.resolve() if configuration.working_dir else None
+    directory = _directory(deployment, root)
     prepared = PreparedWorkspace(
         workspace_root=directory,
         working_directory=directory,
-        project_root=_find_project_root(directory, Path(directory.anchor)),
+        project_root=_find_project_root(directory, root or Path(directory.anchor)),
         runtime_entrypoint=_resolve_runtime_entrypoint(deployment.entrypoint),
         environment={name: value for name, value in configuration.env.items() if value is not None},
         sys_path=[],
@@ -49,18 +50,35 @@ def workspace_of(configuration: ProcessJobConfiguration, deployment: DeploymentR
     return Workspace(prepared, environment, code)
 
 
-def _directory(deployment: DeploymentResponse) -> Path:
-    """The folder that its pull steps choose, when they do nothing else."""
-    steps = deployment.pull_steps or []
-    if deployment.storage_document_id is not None or not steps:
+def _directory(deployment: DeploymentResponse, root: Path | None) -> Path:
+    """The folder that a run works in; `root` is the job variable `working_dir`.
+
+    Prefect resolves a relative directory against `root`, or else against an empty temporary folder. Here the directory
+    that the worker was started in takes the place of that folder, because a warm interpreter needs one that stays.
+    """
+    if deployment.storage_document_id is not None:
         raise CannotFork("its code is copied for each run")
-    chosen = None
-    for step in steps:
+    if not deployment.pull_steps:
+        return _directory_without_steps(deployment, root)
+    chosen = root or Path.cwd()
+    for step in deployment.pull_steps:
         if list(step) != [_SET_DIRECTORY] or list(step[_SET_DIRECTORY]) != ["directory"]:
-            raise CannotFork("its pull steps do more than to set the working directory")
-        chosen = step[_SET_DIRECTORY]["directory"]
-    if not isinstance(chosen, str) or "{{" in chosen or not Path(chosen).is_absolute():
-        raise CannotFork("its pull steps name no fixed folder")
-    if not Path(chosen).is_dir():
-        raise CannotFork("the folder of its code is not there")
-    return Path(chosen).resolve()
+            raise CannotFork("its pull steps do more than set the working directory")
+        directory = step[_SET_DIRECTORY]["directory"]
+        if not isinstance(directory, str) or "{{" in directory:
+            raise CannotFork("its pull steps name no fixed folder")
+        chosen = (chosen / directory).resolve()
+        if not chosen.is_dir():
+            raise CannotFork("the folder of its code does not exist")
+    return chosen
+
+
+def _directory_without_steps(deployment: DeploymentResponse, root: Path | None) -> Path:
+    """`root`, if nothing has to be copied to it."""
+    if root is None:
+        raise CannotFork("it has neither pull steps nor a working_dir, so each run works in a temporary folder")
+    if deployment.path is not None and (root / deployment.path).resolve() != root:
+        raise CannotFork("its code is copied for each run")
+    if not root.is_dir():
+        raise CannotFork("the folder of its code does not exist")
+    return root

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from prefect.logging import get_logger
 
 from spine_worker.fork_servers import EngineServer, FlowServer, ServerGone
-from spine_worker.forking.files import signature
+from spine_worker.forking.files import Signatures, signature
 
 # So long is what could not be imported left alone, and so long is kept what no deployment wants any more.
 _SECONDS_UNTIL_NEXT_TRY = 60.0
@@ -46,10 +46,15 @@ class Code:
         """What is common to all flows of one directory and environment."""
         return Code(self.directory, self.environment, "")
 
-    @property
-    def script(self) -> list[int] | None:
-        """The signature of the entrypoint's file."""
-        return signature(str(self.directory / self.entrypoint.rsplit(":", 1)[0]))
+    def source(self) -> Signatures:
+        """The signatures of the files in which the directory may have the entrypoint: a script or a module."""
+        name, _, function = self.entrypoint.rpartition(":")
+        if name.endswith(".py"):
+            files = [str(self.directory / name)]
+        else:
+            module = self.directory.joinpath(*(name or function.rpartition(".")[0]).split("."))
+            files = [f"{module}.py", f"{module}/__init__.py"]
+        return {file: signature(file) for file in files}
 
 
 @dataclass
@@ -62,7 +67,7 @@ class _Warm:
 @dataclass(frozen=True)
 class _Failure:
     reason: str
-    script: list[int] | None
+    source: Signatures
     until: float
 
 
@@ -88,14 +93,14 @@ class WarmServers:
         """A server that has imported what is on disk now. Raises `CannotFork`."""
         async with self._lock(code):
             self._raise_if_it_failed(code)
-            script = code.script
+            source = code.source()
             try:
                 warm = await self._warm(code)
             except (ServerGone, OSError) as error:
                 reason = f"its fork server could not be started: {error}"
                 engine = self._engines.get(code.interpreter)
                 if engine is None or engine.outdated() is None:
-                    self._failures[code] = _Failure(reason, script, time.monotonic() + _SECONDS_UNTIL_NEXT_TRY)
+                    self._failures[code] = _Failure(reason, source, time.monotonic() + _SECONDS_UNTIL_NEXT_TRY)
                 self._drop(code)
                 raise CannotFork(reason) from error
         return warm.flow
@@ -144,7 +149,7 @@ class WarmServers:
     def _raise_if_it_failed(self, code: Code) -> None:
         """Spare the runs of code that cannot be imported the time that it takes to find that out."""
         if failure := self._failures.get(code):
-            if time.monotonic() < failure.until and code.script == failure.script:
+            if time.monotonic() < failure.until and code.source() == failure.source:
                 raise CannotFork(failure.reason)
             del self._failures[code]
 

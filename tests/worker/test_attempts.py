@@ -52,7 +52,7 @@ def test_code_that_is_fetched_for_each_run_is_started_as_by_prefect_and_the_log_
     clone = {"prefect.deployments.steps.git_clone": {"repository": str(pool.project), "branch": "main"}}
     pool.deploy("warm.py:warm", pull=[clone])
     run = pool.run("warm")
-    reason = "Starting in a new interpreter: its pull steps do more than to set the working directory."
+    reason = "Starting in a new interpreter: its pull steps do more than set the working directory."
     wait_until(lambda: reason in run.logged(), "the reason in the log", 20)
 
 

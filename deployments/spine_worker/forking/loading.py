@@ -37,10 +37,10 @@ class Flow:
 def load(entrypoint: str) -> Flow:
     """Import the flow of an entrypoint, in the form of Prefect's deployments: `path.py:name` or `module:name`."""
     sharing, modules, environment, began = Sharing(), set(sys.modules), dict(os.environ), time.time_ns()
-    flow, refusal, script = None, None, ""
+    flow, refusal, script = None, None, entrypoint.rpartition(":")[0]
     with watching() as watch:
         try:
-            script = os.path.abspath(entrypoint.rsplit(":", 1)[0])
+            script = os.path.abspath(script)
             flow = _import(entrypoint)
         except BaseException as error:  # Whatever the code of a flow does: the run is to meet it, not this process.
             refusal = f"raises {type(error).__name__}"
