@@ -2,7 +2,7 @@ import io
 
 import pytest
 from spine.up.console import Console
-from spine.up.errors import UpError
+from spine.up.waiting import UpError
 
 
 def test_without_a_terminal_a_step_is_one_plain_line_with_its_time() -> None:

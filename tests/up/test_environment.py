@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from spine.up import environment
+from spine.up.plan import MARKER, api_environment, server_environment, worker_environment
 
 from tests.up.support import plan_for
 
@@ -9,26 +9,26 @@ USER = {"PATH": "/bin", "SPINE_API_KEY": "secret", "SPINE_DATABASE_URL": "postgr
 
 def test_only_the_api_gets_the_key(tmp_path: Path) -> None:
     plan = plan_for(tmp_path)
-    assert environment.for_api(plan, USER)["SPINE_API_KEY"] == "secret"
-    assert "secret" not in environment.for_worker(plan, USER).values()
-    assert "secret" not in environment.for_server(plan, USER).values()
+    assert api_environment(plan, USER)["SPINE_API_KEY"] == "secret"
+    assert "secret" not in worker_environment(plan, USER).values()
+    assert "secret" not in server_environment(plan, USER).values()
 
 
 def test_every_child_knows_where_prefect_and_the_home_are(tmp_path: Path) -> None:
     plan = plan_for(tmp_path)
-    for given in (environment.for_api, environment.for_worker, environment.for_server):
+    for given in (api_environment, worker_environment, server_environment):
         variables = given(plan, {**USER, "SPINE_HOME": "relative"})
         assert variables["PREFECT_API_URL"] == f"http://127.0.0.1:{plan.prefect_port}/api"
         assert variables["SPINE_HOME"] == str(tmp_path)
         assert variables["SPINE_DATABASE_URL"] == "postgresql://db/spine"
-        assert variables[environment.MARKER] == str(tmp_path)
+        assert variables[MARKER] == str(tmp_path)
 
 
 def test_worker_and_api_use_the_same_absolute_folder_for_results(tmp_path: Path) -> None:
     plan = plan_for(tmp_path)
     name = "PREFECT_RESULTS_LOCAL_STORAGE_PATH"
-    assert environment.for_worker(plan, USER)[name] == environment.for_api(plan, USER)[name]
-    assert Path(environment.for_api(plan, USER)[name]).is_absolute()
+    assert worker_environment(plan, USER)[name] == api_environment(plan, USER)[name]
+    assert Path(api_environment(plan, USER)[name]).is_absolute()
 
 
 def test_what_the_user_sets_wins_over_the_defaults(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_what_the_user_sets_wins_over_the_defaults(tmp_path: Path) -> None:
         "SPINE_WAREHOUSE_URL": "s3://warehouse",
         "PREFECT_LOCAL_STORAGE_PATH": "/srv/results",
     }
-    given = environment.for_worker(plan, user)
+    given = worker_environment(plan, user)
     assert {name: given[name] for name in user} == user
     assert "PREFECT_RESULTS_LOCAL_STORAGE_PATH" not in given
 
@@ -48,7 +48,7 @@ def test_prefect_accepts_every_setting_that_is_passed_to_it(tmp_path: Path) -> N
     from prefect.settings import Settings
 
     plan = plan_for(tmp_path)
-    given = {**environment.for_server(plan, {}), **environment.for_worker(plan, {})}
+    given = {**server_environment(plan, {}), **worker_environment(plan, {})}
     # Settings without a default, such as the URL, are not among these.
     known = {name.upper() for name in Settings().to_environment_variables(include_aliases=True)} | {"PREFECT_API_URL"}
     assert {name for name in given if name.startswith("PREFECT_")} <= known

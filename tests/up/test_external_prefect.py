@@ -6,9 +6,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from spine.up.children import WORKER
 from spine.up.home import read_records
-from spine.up.processes import of_home, variable
+from spine.up.processes import WORKER, of_home, variable
 
 from tests.support.postgres import fresh_database
 from tests.support.processes import free_port

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from spine.up.errors import UpError
 from spine.up.home import locked, prepare_home, worker_name
+from spine.up.waiting import UpError
 
 
 def test_the_home_is_made_with_its_parents_and_closed_to_others(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from spine.up.errors import UpError
 from spine.up.plan import WorkerType
-from spine.up.prefect_side import WORKER_LABEL, crash_interrupted_runs, ensure_work_pool
+from spine.up.prefect_setup import WORKER_LABEL, crash_interrupted_runs, ensure_work_pool
 from spine.up.processes import FLOW_RUN_ID
+from spine.up.waiting import UpError
 
 from tests.support.processes import free_port
 from tests.support.stack import PrefectStack

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from spine.up.logtail import last_words
+from spine.up.console import last_words
 
 
 @pytest.mark.parametrize(

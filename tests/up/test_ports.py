@@ -4,9 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from spine.up.errors import UpError
-from spine.up.plan import LOOPBACK, address
-from spine.up.ports import check_port, check_ports
+from spine.up.plan import LOOPBACK, address, check_port, check_ports
+from spine.up.waiting import UpError
 
 from tests.support.processes import free_port
 from tests.up.support import plan_for

@@ -7,11 +7,9 @@ from threading import Event
 
 import psutil
 import pytest
-from spine.up.children import SERVER, WORKER, Children
-from spine.up.environment import MARKER
 from spine.up.home import prepare_home, read_records, write_record
-from spine.up.processes import FLOW_RUN_ID, alive
-from spine.up.shutdown import running, stop_all
+from spine.up.plan import MARKER
+from spine.up.processes import FLOW_RUN_ID, SERVER, WORKER, Children, alive, running, stop_all
 
 from tests.support.processes import wait_until
 from tests.up.support import CLEAN

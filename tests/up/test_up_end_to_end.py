@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 import httpx
-from spine.up.children import SERVER
 from spine.up.home import read_records
-from spine.up.processes import alive, of_home
+from spine.up.processes import SERVER, alive, of_home
 
 from tests.support.processes import free_port, wait_until
 from tests.support.stack import PrefectStack

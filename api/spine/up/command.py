@@ -13,15 +13,11 @@ from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError
 
 from spine.settings import Settings
-from spine.up import environment
-from spine.up.children import Children
 from spine.up.console import Console
-from spine.up.errors import StopRequested, UpError
 from spine.up.home import locked, prepare_home
-from spine.up.plan import Plan, WorkerType, make_plan
-from spine.up.ports import check_ports
-from spine.up.shutdown import running, stop_all
-from spine.up.waiting import Signals, Waiting
+from spine.up.plan import Plan, WorkerType, check_ports, make_plan, shared_environment
+from spine.up.processes import Children, running, stop_all
+from spine.up.waiting import Signals, StopRequested, UpError, Waiting
 
 if TYPE_CHECKING:
     from spine.auth.bootstrap import AdminKey
@@ -50,7 +46,7 @@ def _up(plan: Plan) -> None:
     if not (plan.project / "prefect.yaml").is_file():
         raise UpError(f"There is no prefect.yaml in {plan.project}; run spine up in the folder of your project.")
     prepare_home(plan.home)
-    os.environ.update(environment.shared(plan))
+    os.environ.update(shared_environment(plan))
     settings = _settings(plan)
     with _unexpected(plan.home), Signals() as signals, locked(plan.home):
         console = Console()
@@ -65,7 +61,7 @@ def _up(plan: Plan) -> None:
 
 def _run(plan: Plan, settings: Settings, console: Console, signals: Signals) -> None:
     # Imported only now: the database libraries would delay the sentence about a taken port.
-    from spine.up.steps import Start
+    from spine.up.start import Start
 
     begun = time.monotonic()
     children = Children(plan.home, plan.project)

@@ -1,20 +1,24 @@
 """How `spine up` shows what it does: a line for each step, with its time, at once.
 
-Without a terminal the lines are plain text, so that a supervisor's log stays readable.
+Without a terminal the lines are plain text, so that a supervisor's log stays readable. What a child's log says about
+its end is shown in one line.
 """
 
 import contextlib
 import io
+import json
+import re
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
 
-from spine.up.errors import StopRequested
+from spine.up.waiting import StopRequested
 
 
 @dataclass
@@ -68,3 +72,49 @@ class Console:
             return
         with contextlib.suppress(OSError):
             self._rich.print(f"[{colour}]{mark}[/] {escape(text)}")
+
+
+_TAIL_BYTES = 64 * 1024
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
+# Rich draws boxes around errors; colour codes mean nothing in a sentence.
+_DECORATION = re.compile(r"\x1b\[[0-9;]*m|[─-╿]")
+_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Unavailable)\b.*")
+_NOISE = (
+    "Server stopped!",
+    "For further information visit",
+    "(Background on this error at",
+    "An exception occurred",
+    "^^",
+)
+
+
+def lines_since(log: Path, offset: int) -> list[str]:
+    """The lines written after byte `offset` (at most the last 64 KiB), without decoration, blanks and noise."""
+    with log.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(offset, size - _TAIL_BYTES))
+        text = file.read().decode(errors="replace")
+    lines = (_DECORATION.sub("", line).rstrip() for line in text.splitlines())
+    return [line for line in lines if line.strip() and not line.strip().startswith(_NOISE)]
+
+
+def last_words(log: Path, offset: int, at_most: int = 1) -> str:
+    """What explains best why a process ended: the last exception, else the last lines, `at_most` so many."""
+    lines = lines_since(log, offset)
+    if not lines:
+        return "it wrote nothing"
+    exceptions = [line for line in lines if _EXCEPTION.match(line)]
+    return presentable(exceptions[-1] if exceptions else " ".join(_message(line) for line in lines[-at_most:]))
+
+
+def presentable(text: str) -> str:
+    """One line without passwords and of bearable length."""
+    return _PASSWORD.sub(r"\1:***@", " ".join(text.split()))[:400]
+
+
+def _message(line: str) -> str:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return line
+    return str(entry.get("event", line)) if isinstance(entry, dict) else line

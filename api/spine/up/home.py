@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from spine.up.errors import UpError
+from spine.up.waiting import UpError
 
 
 def prepare_home(home: Path) -> None:

@@ -1,16 +1,90 @@
-"""Finding processes, signalling them, and waiting for them to be gone."""
+"""The processes of a start: starting the children, finding all that descends from them, and stopping it in order.
+
+The order of a stop lets Prefect still record an interrupted flow run: flow runs and worker, then the API, then the
+server. It serves both a start that ends and a start that finds what a killed one left behind.
+"""
 
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import wait
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from threading import Event
 
 import psutil
 
-from spine.up.environment import MARKER
+from spine.up.console import last_words
+from spine.up.home import forget_records, read_records, write_record
+from spine.up.plan import MARKER, WorkerType
+from spine.up.waiting import UpError, in_background
+
+SERVER = "prefect-server"
+WORKER = "worker"
+API = "api"
+DEPLOY = "deploy"
+TITLES = {SERVER: "The Prefect server", WORKER: "The worker", API: "The API", DEPLOY: "prefect deploy"}
+
+
+@dataclass
+class Child:
+    """A process that was started, and where its output goes."""
+
+    name: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    log_offset: int
+
+    def epitaph(self) -> str:
+        """How it ended, in one sentence; to be asked only once it has."""
+        code = self.process.returncode
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return f"{TITLES[self.name]} {how}: {last_words(self.log, self.log_offset)} (log: {self.log})"
+
+
+class Children:
+    """The children of one start."""
+
+    def __init__(self, home: Path, project: Path) -> None:
+        self._home = home
+        self._project = project
+        self._watched: list[Child] = []
+
+    def start(self, name: str, module: list[str], environment: dict[str, str]) -> Child:
+        """Run `python -m <module>` as the child `name` and watch it from now on."""
+        child = self.launch(name, module, environment)
+        self._watched.append(child)
+        return child
+
+    def launch(self, name: str, module: list[str], environment: dict[str, str]) -> Child:
+        """Run `python -m <module>` as the child `name`, which may end when it likes."""
+        log = self._home / "logs" / f"{name}.log"
+        with log.open("ab") as output:
+            offset = output.tell()
+            process = subprocess.Popen(  # noqa: S603 (our own interpreter and fixed arguments)
+                [sys.executable, "-m", *module],
+                cwd=self._project,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # A Ctrl-C in the terminal reaches only the parent, which then stops the children in order.
+                start_new_session=True,
+            )
+        write_record(self._home, name, process.pid, psutil.Process(process.pid).create_time())
+        return Child(name, process, log, offset)
+
+    def check(self) -> None:
+        """Raise `UpError` when a watched child has died."""
+        for child in self._watched:
+            if child.process.poll() is not None:
+                raise UpError(child.epitaph())
+
 
 FLOW_RUN_ID = "PREFECT__FLOW_RUN_ID"
 
@@ -94,3 +168,82 @@ def kill(processes: Iterable[psutil.Process]) -> None:
     doomed = [process for process in processes if alive(process)]
     send(doomed, signal.SIGKILL)
     wait_gone(doomed, time.monotonic() + 1.0, Event())
+
+
+# Seconds after the start of a stop at which the patience with each part ends; the promise is 10 s in all.
+FLOW_RUNS_UNTIL = 3.0
+WORKER_UNTIL = 4.0
+HANDED_BACK_UNTIL = 5.5
+REPORT_UNTIL = 6.2
+API_UNTIL = 6.5
+SERVER_UNTIL = 8.7
+
+
+def running(home: Path) -> list[psutil.Process]:
+    """Every living process that a start of this home has left, with all that descends from them."""
+    return with_descendants([*_recorded(home).values(), *of_home(home)])
+
+
+def stop_all(home: Path, hurry: Event, report: Callable[[], object] | None = None) -> None:
+    """Stop every process of the home; afterwards none is left.
+
+    `report` runs between the worker's end and the server's: the moment to tell Prefect about runs that could not
+    do so themselves. When `hurry` is set all are killed at once.
+    """
+    begun = time.monotonic()
+    by_name = _recorded(home)
+    server = with_descendants([by_name[SERVER]] if SERVER in by_name else [])
+    api = with_descendants([by_name[API]] if API in by_name else [])
+    others = [process for process in running(home) if process not in server and process not in api]
+    _stop_worker(by_name.get(WORKER), others, begun, hurry)
+    send(api, signal.SIGTERM)
+    if report is not None and not hurry.is_set():
+        wait([in_background(report)], timeout=max(0.0, begun + REPORT_UNTIL - time.monotonic()))
+    kill(wait_gone(api, begun + API_UNTIL, hurry))
+    send(server, signal.SIGTERM)
+    kill(wait_gone(server, begun + SERVER_UNTIL, hurry))
+    # What was started while we were stopping, such as a flow run that the worker had just picked up.
+    kill(running(home))
+    forget_records(home)
+
+
+def _stop_worker(worker: psutil.Process | None, others: list[psutil.Process], begun: float, hurry: Event) -> None:
+    """Stop the worker and its flow runs, and whatever is neither API nor server."""
+    if worker is not None and _hands_back(worker):
+        send([worker], signal.SIGTERM)
+        wait_gone([worker], begun + HANDED_BACK_UNTIL, hurry)
+    else:
+        _let_runs_crash(worker, others, begun, hurry)
+    kill(with_descendants(others))
+
+
+def _hands_back(worker: psutil.Process) -> bool:
+    """Whether the worker is of our type, which sees to its flow runs itself."""
+    with suppress(psutil.Error):
+        command = worker.cmdline()
+        return ("--type", WorkerType.SPINE) in pairwise(command)
+    return False
+
+
+def _let_runs_crash(worker: psutil.Process | None, others: list[psutil.Process], begun: float, hurry: Event) -> None:
+    """Stop a process worker, or what a dead worker has left.
+
+    The flow runs go first, so that each reports itself as crashed. Meanwhile the worker is held still: it would take
+    new runs, and a worker that is told to stop signals its flow runs a second time, which cuts their report short.
+    The subprocesses of a run are left to it at first: a step whose tool is stopped under it would report a failure
+    of the tool.
+    """
+    workers = [worker] if worker else []
+    leaders = flow_runs(others)
+    send(workers, signal.SIGSTOP)
+    send(leaders, signal.SIGTERM)
+    wait_gone(leaders, begun + FLOW_RUNS_UNTIL, hurry)
+    send(workers, signal.SIGTERM)
+    send(workers, signal.SIGCONT)
+    # Without runs the worker has nothing left to report; it may linger for seconds over its event stream.
+    wait_gone(workers, min(begun + WORKER_UNTIL, time.monotonic() + 1.0), hurry)
+
+
+def _recorded(home: Path) -> dict[str, psutil.Process]:
+    found = {name: find(pid, created) for name, (pid, created) in read_records(home).items()}
+    return {name: process for name, process in found.items() if process is not None}

@@ -1,4 +1,4 @@
-"""Signals, and waiting that notices them."""
+"""Waiting that notices signals and children that die, and what can end `spine up` early."""
 
 import signal
 import threading
@@ -8,7 +8,14 @@ from concurrent.futures import Future
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
-from spine.up.errors import StopRequested, UpError
+
+class UpError(Exception):
+    """The start or a child failed; the message is one sentence that a person can act on."""
+
+
+class StopRequested(Exception):
+    """SIGINT or SIGTERM arrived: stop every child and exit."""
+
 
 T = TypeVar("T")
 # A closed terminal sends SIGHUP.

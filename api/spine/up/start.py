@@ -13,15 +13,12 @@ from spine.auth.bootstrap import AdminKey, ensure_admin_key
 from spine.errors import SpineError
 from spine.migrations.migrate import upgrade
 from spine.settings import Settings
-from spine.up import environment
-from spine.up.children import API, DEPLOY, SERVER, WORKER, Children
-from spine.up.console import Console
-from spine.up.errors import UpError
+from spine.up.console import Console, last_words, lines_since, presentable
 from spine.up.home import worker_name
-from spine.up.logtail import last_words, lines_since, presentable
-from spine.up.plan import Plan
-from spine.up.prefect_side import crash_interrupted_runs, ensure_work_pool, is_healthy, last_heartbeat
-from spine.up.waiting import Waiting
+from spine.up.plan import Plan, api_environment, server_environment, worker_environment
+from spine.up.prefect_setup import crash_interrupted_runs, ensure_work_pool, is_healthy, last_heartbeat
+from spine.up.processes import API, DEPLOY, SERVER, WORKER, Children
+from spine.up.waiting import UpError, Waiting
 
 # Generous: a first start on a busy machine with a slow disk still is a start.
 _SERVER_SECONDS = 180.0
@@ -66,7 +63,7 @@ class Start:
 
     def _launch_server(self) -> None:
         where = ["--host", self.plan.prefect_host, "--port", str(self.plan.prefect_port)]
-        self._children.start(SERVER, ["prefect", "server", "start", *where], environment.for_server(self.plan))
+        self._children.start(SERVER, ["prefect", "server", "start", *where], server_environment(self.plan))
 
     def _launch_api(self) -> None:
         where = ["--host", self.plan.host, "--port", str(self.plan.port)]
@@ -74,13 +71,13 @@ class Start:
         # Open event streams would otherwise hold the API's end until it is killed.
         prompt = ["--timeout-graceful-shutdown", "1"]
         module = ["uvicorn", "--factory", "spine.main:create_app", *where, *quiet, *prompt]
-        self._children.start(API, module, environment.for_api(self.plan))
+        self._children.start(API, module, api_environment(self.plan))
 
     def _launch_worker(self) -> None:
         self._heartbeat_before = self._waiting.result(self._heartbeat)
         self.worker_launched = True
         what = ["--pool", self.settings.work_pool, "--type", self.plan.worker.value, "--name", self.worker_name]
-        self._children.start(WORKER, ["prefect", "worker", "start", *what], environment.for_worker(self.plan))
+        self._children.start(WORKER, ["prefect", "worker", "start", *what], worker_environment(self.plan))
 
     def _database(self) -> None:
         with self._console.step("Database") as step:
@@ -131,7 +128,7 @@ class Start:
     def _deploy(self) -> None:
         with self._console.step("Deployments") as step:
             # Prefect wraps its lines to the width of the terminal, which a log does not have.
-            variables = {**environment.for_worker(self.plan), "COLUMNS": "200"}
+            variables = {**worker_environment(self.plan), "COLUMNS": "200"}
             child = self._children.launch(DEPLOY, ["prefect", "deploy", "--all", "--no-prompt"], variables)
             otherwise = f"prefect deploy did not end within {_DEPLOY_SECONDS:.0f} s; see {child.log}."
             self._waiting.until(lambda: child.process.poll() is not None, _DEPLOY_SECONDS, otherwise)

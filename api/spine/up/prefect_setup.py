@@ -13,9 +13,9 @@ from uuid import UUID
 import httpx
 import psutil
 
-from spine.up.errors import UpError
 from spine.up.plan import WorkerType
 from spine.up.processes import FLOW_RUN_ID, variable
+from spine.up.waiting import UpError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
