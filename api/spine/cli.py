@@ -17,13 +17,14 @@ from spine.errors import SpineError
 from spine.migrations.migrate import upgrade
 from spine.secrets.rotation import rotate
 from spine.settings import get_settings
-from spine.up.command import up
+from spine.up.command import deploy, up
 
 Answer = TypeVar("Answer")
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="A control plane for Prefect pipelines.")
 keys = typer.Typer(no_args_is_help=True, help="API keys: who may call, and what.")
 app.command("up")(up)
+app.command("deploy")(deploy)
 app.add_typer(keys, name="keys")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
@@ -10,6 +11,7 @@ from sqlalchemy import text
 
 from spine.alerts.delivery_health import read_delivery_health
 from spine.database import SessionFactory, reading
+from spine.deployment_report import read_report
 from spine.errors import NotFound, SpineError
 from spine.http.dependencies import PrefectDep, SessionsDep, SettingsDep
 from spine.prefect.client import Prefect
@@ -35,11 +37,12 @@ class Liveness(BaseModel):
 class Readiness(BaseModel):
     """Whether work that is sent here can be done."""
 
-    status: Literal["ready", "not_ready"]
+    status: Literal["ready", "degraded", "not_ready"] = Field(description="Degraded: at work, a part needs attention.")
     prefect: ComponentHealth
     database: ComponentHealth
     worker: ComponentHealth
     alerts: ComponentHealth
+    deployments: ComponentHealth
 
 
 @router.get("/live", operation_id="health_live")
@@ -56,15 +59,17 @@ async def ready(response: Response, prefect: PrefectDep, sessions: SessionsDep, 
         _bounded(_check_database(sessions)),
         _bounded(_check_worker(prefect, settings.work_pool)),
         _bounded(_check_alerts(sessions)),
+        _bounded(_check_deployments(prefect, settings.home)),
     )
-    all_up = all(component.state != "down" for component in components)
-    response.status_code = 200 if all_up else 503
+    states = {component.state for component in components}
+    response.status_code = 503 if "down" in states else 200
     return Readiness(
-        status="ready" if all_up else "not_ready",
+        status="not_ready" if "down" in states else "degraded" if "degraded" in states else "ready",
         prefect=components[0],
         database=components[1],
         worker=components[2],
         alerts=components[3],
+        deployments=components[4],
     )
 
 
@@ -92,6 +97,18 @@ async def _check_database(sessions: SessionFactory) -> str:
 async def _check_alerts(sessions: SessionFactory) -> ComponentHealth:
     health = await read_delivery_health(sessions)
     return ComponentHealth(state="degraded" if health.is_degraded else "up", detail=health.summary)
+
+
+async def _check_deployments(prefect: Prefect, home: Path) -> ComponentHealth:
+    """What `spine up` could not deploy; what has been deployed in another way since then is no longer reported."""
+    report = read_report(home)
+    if report is None:
+        return ComponentHealth(state="up", detail="no prefect.yaml was deployed by spine up")
+    if report.failed:
+        wanted = {"deployments": {"name": {"any_": list(report.failed)}}}
+        mended = {found.name for found in await prefect.deployments(wanted) if found.updated > report.at}
+        report = report.without(mended)
+    return ComponentHealth(state="degraded" if report.failed else "up", detail=report.summary())
 
 
 async def _check_worker(prefect: Prefect, pool: str) -> str:

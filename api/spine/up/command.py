@@ -1,4 +1,4 @@
-"""The command `spine up`: its options, and the one place that turns a failure into a sentence."""
+"""The commands `spine up` and `spine deploy`: their options, and the one place that turns a failure into a sentence."""
 
 import contextlib
 import os
@@ -42,9 +42,25 @@ def up(
         pass
 
 
+def deploy(
+    work_pool: Annotated[
+        str | None,
+        typer.Option(help="The work pool for the deployments. By default SPINE_WORK_POOL for new ones; others stay."),
+    ] = None,
+) -> None:
+    """Deploy Spine's own flows to the Prefect API of PREFECT_API_URL or of the Prefect profile; safe to repeat."""
+    # Imported only now: Prefect and the flows take seconds, which `spine --help` need not.
+    from spine.up.prefect_setup import deploy_to_prefect
+
+    try:
+        for name, action in deploy_to_prefect(work_pool or Settings().work_pool, move=work_pool is not None).items():
+            typer.echo(f"{name:<20} {action}")
+    except UpError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
 def _up(plan: Plan) -> None:
-    if not (plan.project / "prefect.yaml").is_file():
-        raise UpError(f"There is no prefect.yaml in {plan.project}; run spine up in the folder of your project.")
     prepare_home(plan.home)
     os.environ.update(shared_environment(plan))
     settings = _settings(plan)

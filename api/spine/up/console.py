@@ -65,6 +65,15 @@ class Console:
         with contextlib.suppress(OSError):
             print(text, file=self._out, flush=True)
 
+    def failure(self, title: str, reason: str) -> None:
+        """Show what failed without ending the start."""
+        text = f"{title}: {reason}"
+        if not self._rich.is_terminal:
+            self.say(f"! {text}")
+            return
+        with contextlib.suppress(OSError):
+            self._rich.print(f"[yellow]![/] {escape(text)}")
+
     def _line(self, mark: str, colour: str, title: str, seconds: float, detail: str) -> None:
         text = f"{title:<20} {seconds:5.1f} s   {detail}".rstrip()
         if not self._rich.is_terminal:
@@ -88,11 +97,11 @@ _NOISE = (
 )
 
 
-def lines_since(log: Path, offset: int) -> list[str]:
-    """The lines written after byte `offset` (at most the last 64 KiB), without decoration, blanks and noise."""
+def lines_since(log: Path, offset: int, *, whole: bool = False) -> list[str]:
+    """The lines written after byte `offset`, without decoration, blanks and noise; the last 64 KiB unless `whole`."""
     with log.open("rb") as file:
         size = file.seek(0, 2)
-        file.seek(max(offset, size - _TAIL_BYTES))
+        file.seek(offset if whole else max(offset, size - _TAIL_BYTES))
         text = file.read().decode(errors="replace")
     lines = (_DECORATION.sub("", line).rstrip() for line in text.splitlines())
     return [line for line in lines if line.strip() and not line.strip().startswith(_NOISE)]

@@ -20,7 +20,7 @@ from spine.up.waiting import UpError
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.filters import FlowRunFilter
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, WorkPool
     from prefect.client.schemas.responses import OrchestrationResult
 
 WORKER_LABEL = "prefect.worker.name"
@@ -51,6 +51,20 @@ def ensure_work_pool(api_url: str, name: str, worker: WorkerType) -> str:
         return asyncio.run(_ensure_work_pool(api_url, name, worker))
 
 
+def deploy_to_prefect(work_pool: str, *, move: bool) -> dict[str, str]:
+    """Deploy Spine's own flows to the configured Prefect API; the work pool is made if there is none of that name.
+
+    Returns what was done by deployment. Raises `UpError`.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    api_url = PREFECT_API_URL.value()
+    if not api_url:
+        raise UpError("No Prefect API is configured; set PREFECT_API_URL.")
+    with _one_sentence(api_url):
+        return asyncio.run(_deploy_to_prefect(api_url, work_pool, move))
+
+
 def crash_interrupted_runs(api_url: str, pool: str, worker: str) -> list[str]:
     """Set the runs that `worker` left in PENDING or RUNNING to CRASHED and return their names.
 
@@ -73,21 +87,36 @@ async def _last_heartbeat(api_url: str, pool: str, worker: str) -> datetime | No
     return next((one.last_heartbeat_time for one in known if one.name == worker), None)
 
 
-async def _ensure_work_pool(api_url: str, name: str, worker: WorkerType) -> str:
+async def _deploy_to_prefect(api_url: str, work_pool: str, move: bool) -> dict[str, str]:
+    from spine.flows.deployment import deploy_own_flows
+
+    async with _client(api_url) as client:
+        await _read_or_make_pool(client, work_pool, WorkerType.SPINE)
+        return await deploy_own_flows(client, work_pool, move=move)
+
+
+async def _read_or_make_pool(client: "PrefectClient", name: str, worker: WorkerType) -> "WorkPool | None":
+    """The work pool as it was; None when it was made just now."""
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
     from prefect.workers.process import ProcessWorker
 
+    try:
+        return await client.read_work_pool(name)
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        new = WorkPoolCreate(name=name, type=worker.value, base_job_template=template)
+        # Another process may have made the pool since it was looked for.
+        with contextlib.suppress(ObjectAlreadyExists):
+            await client.create_work_pool(new)
+    return None
+
+
+async def _ensure_work_pool(api_url: str, name: str, worker: WorkerType) -> str:
     async with _client(api_url) as client:
-        try:
-            pool = await client.read_work_pool(name)
-        except ObjectNotFound:
-            template = ProcessWorker.get_default_base_job_template()
-            new = WorkPoolCreate(name=name, type=worker.value, base_job_template=template)
-            # Another process may have made the pool since we asked.
-            with contextlib.suppress(ObjectAlreadyExists):
-                await client.create_work_pool(new)
-            return f"{name} (made)"
+        pool = await _read_or_make_pool(client, name, worker)
+    if pool is None:
+        return f"{name} (made)"
     if pool.type not in list(WorkerType):
         raise UpError(
             f"The work pool {name!r} is of type {pool.type!r} and spine up starts a {worker} worker; "

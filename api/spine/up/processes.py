@@ -28,7 +28,14 @@ SERVER = "prefect-server"
 WORKER = "worker"
 API = "api"
 DEPLOY = "deploy"
-TITLES = {SERVER: "The Prefect server", WORKER: "The worker", API: "The API", DEPLOY: "prefect deploy"}
+OWN_DEPLOY = "spine-deploy"
+TITLES = {
+    SERVER: "The Prefect server",
+    WORKER: "The worker",
+    API: "The API",
+    DEPLOY: "prefect deploy",
+    OWN_DEPLOY: "spine deploy",
+}
 
 
 @dataclass
@@ -62,12 +69,16 @@ class Children:
         return child
 
     def launch(self, name: str, module: list[str], environment: dict[str, str]) -> Child:
-        """Run `python -m <module>` as the child `name`, which may end when it likes."""
+        """Run `python -m <module>` as the child `name`, which may end by itself.
+
+        Only `prefect deploy` has the project's folder on its path of modules: a module of the project must not take
+        the place of one that Spine or Prefect imports.
+        """
         log = self._home / "logs" / f"{name}.log"
         with log.open("ab") as output:
             offset = output.tell()
             process = subprocess.Popen(  # noqa: S603 (our own interpreter and fixed arguments)
-                [sys.executable, "-m", *module],
+                [sys.executable, *([] if name == DEPLOY else ["-P"]), "-m", *module],
                 cwd=self._project,
                 env=environment,
                 stdin=subprocess.DEVNULL,

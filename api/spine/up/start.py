@@ -10,20 +10,21 @@ import httpx
 from sqlalchemy import URL
 
 from spine.auth.bootstrap import AdminKey, ensure_admin_key
+from spine.deployment_report import DeploymentReport, remove_report
 from spine.errors import SpineError
 from spine.migrations.migrate import upgrade
 from spine.settings import Settings
-from spine.up.console import Console, last_words, lines_since, presentable
+from spine.up.console import Console, last_words, presentable
+from spine.up.deploy import PREFECT_YAML, SECONDS_FOR_A_DEPLOY, ProjectDeploy
 from spine.up.home import worker_name
 from spine.up.plan import Plan, api_environment, server_environment, worker_environment
 from spine.up.prefect_setup import crash_interrupted_runs, ensure_work_pool, is_healthy, last_heartbeat
-from spine.up.processes import API, DEPLOY, SERVER, WORKER, Children
+from spine.up.processes import API, DEPLOY, OWN_DEPLOY, SERVER, WORKER, Child, Children
 from spine.up.waiting import UpError, Waiting
 
 # Generous: a first start on a busy machine with a slow disk still is a start.
 _SERVER_SECONDS = 180.0
 _EXTERNAL_SECONDS = 5.0
-_DEPLOY_SECONDS = 300.0
 _API_SECONDS = 90.0
 _READY_SECONDS = 90.0
 
@@ -127,17 +128,44 @@ class Start:
 
     def _deploy(self) -> None:
         with self._console.step("Deployments") as step:
-            # Prefect wraps its lines to the width of the terminal, which a log does not have.
-            variables = {**worker_environment(self.plan), "COLUMNS": "200"}
-            child = self._children.launch(DEPLOY, ["prefect", "deploy", "--all", "--no-prompt"], variables)
-            otherwise = f"prefect deploy did not end within {_DEPLOY_SECONDS:.0f} s; see {child.log}."
-            self._waiting.until(lambda: child.process.poll() is not None, _DEPLOY_SECONDS, otherwise)
-            if child.process.returncode != 0:
-                reason = last_words(child.log, child.log_offset, at_most=4).rstrip(".")
-                raise UpError(f"prefect deploy failed: {reason} (log: {child.log}).")
-            lines = lines_since(child.log, child.log_offset)
-            deployed = sum("successfully created with id" in line for line in lines)
-            step.detail = f"{deployed} from prefect.yaml"
+            own = self._children.launch(
+                OWN_DEPLOY, ["spine.cli", "deploy", "--work-pool", self.settings.work_pool], self._deploy_environment()
+            )
+            report = self._deploy_project()
+            if not self._ended(own):
+                raise UpError(f"spine deploy did not end within {SECONDS_FOR_A_DEPLOY:.0f} s; see {own.log}.")
+            if own.process.returncode != 0:
+                reason = last_words(own.log, own.log_offset).rstrip(".")
+                raise UpError(f"Spine's own flows could not be deployed: {reason} (log: {own.log}).")
+            step.detail = "Spine's own" + (f", {report.deployed} from {PREFECT_YAML}" if report else "")
+        for name, reason in report.failed.items() if report else ():
+            self._console.failure(f"Deployment {name}", f"{reason} (log: {self._log(DEPLOY)})")
+
+    def _deploy_project(self) -> DeploymentReport | None:
+        """Deploy the project's `prefect.yaml`, if it has one."""
+        remove_report(self.plan.home)
+        if not (self.plan.project / PREFECT_YAML).is_file():
+            return None
+        report = ProjectDeploy(self.plan.project, self.plan.home / "run", self._prefect_deploy).deploy()
+        report.write(self.plan.home)
+        return report
+
+    def _prefect_deploy(self, arguments: list[str]) -> Child | None:
+        module = ["prefect", "deploy", "--no-prompt", *arguments]
+        child = self._children.launch(DEPLOY, module, self._deploy_environment())
+        return child if self._ended(child) else None
+
+    def _deploy_environment(self) -> dict[str, str]:
+        # Prefect wraps its lines to the width of the terminal, which a log does not have.
+        return {**worker_environment(self.plan), "COLUMNS": "200"}
+
+    def _ended(self, child: Child) -> bool:
+        """Wait for the end of a child that is to end by itself; one that does not in time is killed."""
+        if self._waiting.within(lambda: child.process.poll() is not None, SECONDS_FOR_A_DEPLOY):
+            return True
+        child.process.kill()
+        child.process.wait()
+        return False
 
     def _api(self) -> None:
         with self._console.step("API") as step:

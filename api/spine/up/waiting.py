@@ -68,13 +68,18 @@ class Waiting:
 
     def until(self, ready: Callable[[], bool], seconds: float, otherwise: str) -> None:
         """Wait until `ready()`; after `seconds` raise `UpError(otherwise)`."""
+        if not self.within(ready, seconds):
+            raise UpError(otherwise)
+
+    def within(self, ready: Callable[[], bool], seconds: float) -> bool:
+        """Wait until `ready()`; False when that takes longer than `seconds`."""
         deadline = time.monotonic() + seconds
         while True:
             self.check()
             if ready():
-                return
+                return True
             if time.monotonic() > deadline:
-                raise UpError(otherwise)
+                return False
             self._signals.stop.wait(_PAUSE)
 
     def result(self, work: Callable[[], T]) -> T:
