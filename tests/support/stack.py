@@ -99,6 +99,12 @@ class PrefectStack:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def deploy_own_flows(self) -> None:
+        """Deploy Spine's own flows, as CI would."""
+        command = [sys.executable, "-P", "-m", "spine.cli", "deploy"]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def flow_id(self, name: str) -> str:
         """The id of the flow with this name, made when there is none."""
         return str(self.post("/flows/", {"name": name})["id"])
@@ -242,6 +248,7 @@ def prefect_stack(folder: Path) -> Iterator[PrefectStack]:
         stack = PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", {**os.environ, **environment})
         stack.post("/work_pools/", {"name": "spine", "type": "spine"})
         stack.cli("deploy", "--all", "--no-prompt")
+        stack.deploy_own_flows()
         stack.cli("deploy", "--all", "--no-prompt", "--prefect-file", str(DEMO / "prefect.yaml"))
         _switch_off_schedules(stack)
         cleanup.enter_context(prefect_worker(environment, folder / "worker.log"))

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from spine.up.console import last_words
+from spine.up.console import last_words, lines_since
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from spine.up.console import last_words
 def test_the_line_that_explains_the_end_is_found(tmp_path: Path, log: str, words: str) -> None:
     path = tmp_path / "log"
     path.write_text("from an earlier start: ValueError: old\n" + log)
-    assert last_words(path, offset=39) == words
+    assert last_words(lines_since(path, offset=39)) == words

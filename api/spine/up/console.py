@@ -107,9 +107,8 @@ def lines_since(log: Path, offset: int, *, whole: bool = False) -> list[str]:
     return [line for line in lines if line.strip() and not line.strip().startswith(_NOISE)]
 
 
-def last_words(log: Path, offset: int, at_most: int = 1) -> str:
+def last_words(lines: list[str], at_most: int = 1) -> str:
     """What explains best why a process ended: the last exception, else the last lines, `at_most` so many."""
-    lines = lines_since(log, offset)
     if not lines:
         return "it wrote nothing"
     exceptions = [line for line in lines if _EXCEPTION.match(line)]

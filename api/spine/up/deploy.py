@@ -97,4 +97,6 @@ def _named(config: dict[str, Any], failed: dict[str, str]) -> list[dict[str, Any
 def _reason(child: Child | None) -> str:
     if child is None:
         return f"prefect deploy did not end within {SECONDS_FOR_A_DEPLOY:.0f} s"
-    return last_words(child.log, child.log_offset, at_most=4).rstrip(".")
+    lines = lines_since(child.log, child.log_offset)
+    begins = [number for number, line in enumerate(lines) if line.strip().startswith("Deploying ")]
+    return last_words(lines[begins[-1] + 1 if begins else 0 :], at_most=4).rstrip(".")

@@ -19,7 +19,7 @@ from threading import Event
 
 import psutil
 
-from spine.up.console import last_words
+from spine.up.console import last_words, lines_since
 from spine.up.home import forget_records, read_records, write_record
 from spine.up.plan import MARKER, WorkerType
 from spine.up.waiting import UpError, in_background
@@ -51,7 +51,7 @@ class Child:
         """How it ended, in one sentence; to be asked only once it has."""
         code = self.process.returncode
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return f"{TITLES[self.name]} {how}: {last_words(self.log, self.log_offset)} (log: {self.log})"
+        return f"{TITLES[self.name]} {how}: {last_words(lines_since(self.log, self.log_offset))} (log: {self.log})"
 
 
 class Children:

@@ -14,7 +14,7 @@ from spine.deployment_report import DeploymentReport, remove_report
 from spine.errors import SpineError
 from spine.migrations.migrate import upgrade
 from spine.settings import Settings
-from spine.up.console import Console, last_words, presentable
+from spine.up.console import Console, last_words, lines_since, presentable
 from spine.up.deploy import PREFECT_YAML, SECONDS_FOR_A_DEPLOY, ProjectDeploy
 from spine.up.home import worker_name
 from spine.up.plan import Plan, api_environment, server_environment, worker_environment
@@ -135,7 +135,7 @@ class Start:
             if not self._ended(own):
                 raise UpError(f"spine deploy did not end within {SECONDS_FOR_A_DEPLOY:.0f} s; see {own.log}.")
             if own.process.returncode != 0:
-                reason = last_words(own.log, own.log_offset).rstrip(".")
+                reason = last_words(lines_since(own.log, own.log_offset)).rstrip(".")
                 raise UpError(f"Spine's own flows could not be deployed: {reason} (log: {own.log}).")
             step.detail = "Spine's own" + (f", {report.deployed} from {PREFECT_YAML}" if report else "")
         for name, reason in report.failed.items() if report else ():
