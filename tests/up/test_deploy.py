@@ -14,6 +14,7 @@ from spine.up.home import prepare_home
 from spine.up.processes import DEPLOY, Child, Children
 
 from tests.support.stack import PrefectStack
+from tests.up.support import CLEAN
 
 FLOWS = "from prefect import flow\n\n@flow(name={name!r})\ndef good() -> None: ...\n"
 
@@ -144,7 +145,7 @@ def test_spine_deploy_can_be_repeated_and_leaves_alone_what_people_set(stack: Pr
         stack.patch(f"/deployments/{prune['id']}", {"entrypoint": "flows/prune.py:prune", "version": "0.0.1"})
         assert spine_deploy(stack)["spine.prune"] == "updated"
         after = stack.deployment("spine.prune", "spine.prune")
-        changing = {"updated", "status"}
+        changing = {"updated", "status", "last_polled"}
         assert {name: value for name, value in after.items() if name not in changing} == {
             name: value for name, value in before.items() if name not in changing
         }
@@ -154,7 +155,7 @@ def test_spine_deploy_can_be_repeated_and_leaves_alone_what_people_set(stack: Pr
 
 
 def test_spine_deploy_without_a_prefect_is_one_sentence(tmp_path: Path) -> None:
-    environment = {"PATH": "/usr/bin", "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:1/api"}
+    environment = {**CLEAN, "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:1/api"}
     done = subprocess.run(
         [sys.executable, "-P", "-m", "spine.cli", "deploy"],
         env=environment,
