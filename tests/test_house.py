@@ -58,7 +58,8 @@ FLOORS = (
     ("run_history", "cache"),
     ("http", "idempotency", "auth", "secrets", "prefect", "prefect_server"),
     ("migrations", "tables", "egress", "database"),
-    ("settings", "names", "pagination", "background", "log_throttle", "severity", "schemas", "errors", "text"),
+    ("settings", "names", "pagination", "background", "log_throttle", "deployment_report"),
+    ("severity", "schemas", "errors", "text"),
 )
 
 # Riddles that the prose of this project used to have, each with what to write instead.
