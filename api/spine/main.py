@@ -22,9 +22,9 @@ from spine.http.middleware import BodyMiddleware, RequestIdMiddleware
 from spine.http.openapi import install_openapi
 from spine.prefect.client import Prefect
 from spine.run_history.follower import Chore, Follower
-from spine.schedules.listing import Catalogue
+from spine.schedules.listing import ScheduleListing
 from spine.schedules.routes import router as schedules
-from spine.schedules.watcher import ScheduleWatch
+from spine.schedules.watcher import ScheduleWatcher
 from spine.settings import Settings, get_settings
 from spine.sources.cache_routes import router as cache
 from spine.sources.orphaned_fetches import OrphanedFetches
@@ -53,7 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
-    app.state.catalogue = Catalogue()
+    app.state.schedule_listing = ScheduleListing()
     app.dependency_overrides[get_settings] = lambda: settings
     app.include_router(health.router)
     app.include_router(metrics.router)
@@ -90,7 +90,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             app.state.prefect = prefect
             alerting = app.state.alerting = Alerting(settings, app.state.sessions, prefect)
             after_ingest: list[Chore] = [OrphanedFetches(alerting.dispatcher.wake), *alerting.after_ingest]
-            follower = Follower(prefect, app.state.sessions, [ScheduleWatch(), *alerting.chores], after_ingest)
+            follower = Follower(prefect, app.state.sessions, [ScheduleWatcher(), *alerting.chores], after_ingest)
             store = app.state.cache_store = BlobStore.from_settings(settings)
             maintenance = CacheMaintenance(app.state.sessions, store, settings.cache_max_bytes)
             following = follower.running() if settings.follow_runs else nullcontext()

@@ -1,4 +1,4 @@
-"""Workflows and schedules that the tests make, gone again after each."""
+"""Workflows and schedules of a test, deleted after it."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.support.stack import Api, PrefectStack
 
 @pytest.fixture
 def workflow(stack: PrefectStack) -> Iterator[Workflow]:
-    """A workflow of this test, whose runs nobody executes; all that belongs to it is deleted at the end."""
+    """A workflow of this test without a worker; it is deleted afterwards with all its deployments."""
     made = make_workflow(stack)
     yield made
     stack.delete(f"/flows/{made.flow_id}")

@@ -1,4 +1,4 @@
-"""A project as CI has it, deployed with the real `prefect deploy`, and the watch over it."""
+"""A project as CI has it, deployed with the real `prefect deploy`, and a watcher for it."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine.database import SessionFactory, make_engine, make_sessions
 from spine.migrations.migrate import upgrade
 from spine.prefect.client import Deployment, Prefect
-from spine.schedules.watcher import ScheduleWatch
+from spine.schedules.watcher import ScheduleWatcher
 from spine.settings import Settings
 
 from tests.schedules.support import IDLE_POOL, ensure_pool
@@ -25,14 +25,14 @@ Entry = dict[str, Any]
 
 @dataclass
 class Project:
-    """A folder with `prefect.yaml` and `flows.py`, whose flows no other test uses and nobody runs."""
+    """A folder with `prefect.yaml` and `flows.py`, whose flows no other test uses and no worker runs."""
 
     stack: PrefectStack
     folder: Path
     prefix: str = field(default_factory=lambda: f"ci{uuid4().hex[:8]}")
 
     def deploy(self, source: str, entries: list[Entry]) -> None:
-        """Deploy everything; in `source`, `PREFIX` stands for what makes the names of the flows unique."""
+        """Deploy everything; `PREFIX` in `source` is replaced, so that the names of the flows are unique."""
         (self.folder / "flows.py").write_text("from prefect import flow\n" + source.replace("PREFIX", self.prefix))
         common = {"entrypoint": "flows.py:only", "work_pool": {"name": IDLE_POOL}}
         project = {"name": self.prefix, "deployments": [{**common, **entry} for entry in entries]}
@@ -59,34 +59,34 @@ class Project:
         return runs
 
     def switch(self, deployment_id: str, *, on: bool) -> None:
-        """Do what the switch of a deployment in Prefect's UI does."""
+        """Pause or resume a deployment, as its switch in Prefect's UI does."""
         action = "resume_deployment" if on else "pause_deployment"
         self.stack.post(f"/deployments/{deployment_id}/{action}", None)
 
     def switch_row(self, deployment_id: str, row_id: str, *, on: bool) -> None:
-        """Do what the switch of one schedule in Prefect's UI does."""
+        """Activate or deactivate one schedule, as its switch in Prefect's UI does."""
         self._change_row("PATCH", deployment_id, row_id, {"active": on})
 
     def replace_row(self, deployment_id: str, row_id: str, schedule: Entry) -> None:
-        """Delete a schedule and add another one, as people do in Prefect's UI."""
+        """Delete a schedule and add another one, as in Prefect's UI."""
         self._change_row("DELETE", deployment_id, row_id, None)
         self.stack.post(f"/deployments/{deployment_id}/schedules", [{"schedule": schedule, "active": True}])
 
     def _change_row(self, method: str, deployment_id: str, row_id: str, body: Entry | None) -> None:
         url = f"{self.stack.url}/deployments/{deployment_id}/schedules/{row_id}"
 
-        def is_done() -> bool:
+        def is_stored() -> bool:
             # Prefect on SQLite answers 503 when many write at once.
             answer = self.stack.http.request(method, url, json=body)
             assert answer.is_success or answer.status_code == httpx.codes.SERVICE_UNAVAILABLE, answer.text
             return answer.is_success
 
-        wait_until(is_done, "Prefect's database to be free", 30)
+        wait_until(is_stored, "Prefect's database to be free", 30)
 
 
 @contextmanager
 def project(stack: PrefectStack, folder: Path) -> Iterator[Project]:
-    """A project whose flows are deleted at the end."""
+    """A project whose flows are deleted afterwards."""
     ensure_pool(stack, IDLE_POOL)
     made = Project(stack, folder)
     yield made
@@ -96,19 +96,19 @@ def project(stack: PrefectStack, folder: Path) -> Iterator[Project]:
 
 @dataclass
 class Watcher:
-    """What an API process has for its watch: a door to Prefect, a database, and the watch itself."""
+    """What an API process watches schedules with: a Prefect client, a database, and the watcher."""
 
     prefect: Prefect
     sessions: SessionFactory
-    watch: ScheduleWatch = field(default_factory=ScheduleWatch)
+    watcher: ScheduleWatcher = field(default_factory=ScheduleWatcher)
 
-    async def look(self) -> None:
-        """Let the watch look once."""
-        await self.watch.run(self.prefect, self.sessions)
+    async def check(self) -> None:
+        """Let the watcher check once."""
+        await self.watcher.run(self.prefect, self.sessions)
 
     def restart(self) -> None:
-        """Forget all but the database, as a new process does."""
-        self.watch = ScheduleWatch()
+        """Start with only the database, as a new process does."""
+        self.watcher = ScheduleWatcher()
 
     async def read(self, deployment: Entry | str) -> Deployment:
         """A deployment as the services read it."""
@@ -118,7 +118,7 @@ class Watcher:
 
 @asynccontextmanager
 async def watcher(stack: PrefectStack, folder: Path) -> AsyncIterator[Watcher]:
-    """A watch on a database of its own."""
+    """A watcher with its own database."""
     url = Settings(home=folder / "spine").sqlalchemy_url
     upgrade(url)
     engine = make_engine(url)

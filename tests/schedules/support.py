@@ -1,4 +1,4 @@
-"""What the tests of schedules share: workflows whose runs nobody executes, and schedules that go away again."""
+"""Helpers for the tests of schedules: workflows without a worker, and their schedules."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,9 +9,9 @@ import httpx
 
 from tests.support.stack import Api, PrefectStack
 
-# A pool without a worker: what is planned there stays planned.
+# A pool without a worker: runs that are planned there stay planned.
 IDLE_POOL = "idle"
-# The first of January: no test takes that long.
+# The first of January, so that nothing becomes due during a test.
 FAR_AWAY = "0 3 1 1 *"
 
 PARAMETERS = {
@@ -31,7 +31,7 @@ def now() -> datetime:
 
 @dataclass
 class Workflow:
-    """A flow with a deployment of its own on a pool that no worker serves."""
+    """A flow with its own deployment on a pool that no worker serves."""
 
     stack: PrefectStack
     name: str
@@ -39,7 +39,7 @@ class Workflow:
     own: dict[str, Any]
 
     def deploy(self, name: str, **fields: Any) -> dict[str, Any]:
-        """Make or overwrite a deployment of the flow, as `prefect deploy` and people do."""
+        """Create or overwrite a deployment of the flow, as `prefect deploy` does."""
         body = {
             "name": name,
             "flow_id": self.flow_id,
@@ -58,7 +58,7 @@ class Workflow:
         return found
 
     def planned(self, deployment_id: str) -> list[dict[str, Any]]:
-        """The runs that Prefect has planned and not begun, in order."""
+        """The planned runs that have not started, in order of time."""
         wanted = {
             "flow_runs": {"deployment_id": {"any_": [deployment_id]}, "state": {"type": {"any_": ["SCHEDULED"]}}},
             "sort": "EXPECTED_START_TIME_ASC",
@@ -68,7 +68,7 @@ class Workflow:
 
 
 def ensure_pool(stack: PrefectStack, name: str) -> None:
-    """Make a pool that no worker serves, if it is not there."""
+    """Create a pool that no worker serves, if it does not exist."""
     if not stack.post("/work_pools/filter", {"work_pools": {"name": {"any_": [name]}}}):
         stack.post("/work_pools/", {"name": name, "type": "process"})
 
@@ -84,14 +84,14 @@ def make_workflow(stack: PrefectStack) -> Workflow:
 
 @dataclass
 class Schedules:
-    """Makes schedules over one API."""
+    """Creates and changes schedules over one API."""
 
     api: Api
     workflow: Workflow
     names: list[str] = field(default_factory=list)
 
     def body(self, **fields: Any) -> dict[str, Any]:
-        """A body that is right but for what `fields` change."""
+        """A valid body, changed by `fields`."""
         timing = {} if "interval_seconds" in fields else {"cron_expression": FAR_AWAY}
         return {
             "name": f"sched-{uuid4().hex[:10]}",
@@ -103,11 +103,11 @@ class Schedules:
         }
 
     def post(self, **fields: Any) -> httpx.Response:
-        """Try to make a schedule."""
+        """Send the request that creates a schedule."""
         return self.api.client.post("/schedules", json=self.body(**fields))
 
     def make(self, **fields: Any) -> str:
-        """Make a schedule and give its id."""
+        """Create a schedule and return its id."""
         response = self.post(**fields)
         assert response.status_code == 201, response.text
         return str(response.json()["id"])

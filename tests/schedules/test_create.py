@@ -1,4 +1,4 @@
-"""`POST /schedules`: what it makes in Prefect, what it refuses, and names that stay unique under a race."""
+"""`POST /schedules`: what it creates in Prefect, what it refuses, and that names stay unique under concurrency."""
 
 import json
 from collections import Counter
@@ -67,7 +67,7 @@ def test_a_schedule_is_a_deployment_of_the_flow_that_runs_the_same_code(
     assert schedules.get(name) == shown
 
 
-def test_its_first_runs_are_planned_when_the_answer_comes(schedules: Schedules, workflow: Workflow) -> None:
+def test_the_first_runs_are_planned_when_the_response_arrives(schedules: Schedules, workflow: Workflow) -> None:
     schedule_id = schedules.make(interval_seconds=3600)
     planned = workflow.planned(schedule_id)
     assert len(planned) >= 2
@@ -75,14 +75,14 @@ def test_its_first_runs_are_planned_when_the_answer_comes(schedules: Schedules, 
     assert schedules.get(schedule_id)["next_run_at"] == planned[0]["expected_start_time"]
 
 
-def test_one_that_is_made_disabled_plans_nothing(schedules: Schedules, workflow: Workflow) -> None:
+def test_a_schedule_created_disabled_has_no_planned_runs(schedules: Schedules, workflow: Workflow) -> None:
     schedule_id = schedules.make(interval_seconds=3600, enabled=False, target_type="pipeline")
     shown = schedules.get(schedule_id)
     assert (shown["enabled"], shown["next_run_at"], shown["target_type"]) == (False, None, "PIPELINE")
     assert workflow.planned(schedule_id) == []
 
 
-def test_a_policy_without_a_number_means_one_at_a_time(schedules: Schedules) -> None:
+def test_an_overlap_policy_without_max_instances_means_one_run_at_a_time(schedules: Schedules) -> None:
     shown = schedules.get(schedules.make(overlap_policy="ENQUEUE"))
     assert (shown["max_instances"], shown["overlap_policy"]) == (1, "ENQUEUE")
 
@@ -113,7 +113,7 @@ WRONG: list[tuple[dict[str, Any], str, list[str]]] = [
 
 
 @pytest.mark.parametrize(("fields", "said", "where"), WRONG, ids=[str(next(iter(one[0].items()))) for one in WRONG])
-def test_a_wrong_value_is_400_names_it_and_changes_nothing(
+def test_an_invalid_value_is_400_with_its_location_and_changes_nothing(
     schedules: Schedules, stack: PrefectStack, fields: dict[str, Any], said: str, where: list[str]
 ) -> None:
     before = stack.post("/deployments/count", {})
@@ -142,14 +142,14 @@ def test_a_wrong_value_is_400_names_it_and_changes_nothing(
     ],
     ids=str,
 )
-def test_a_body_of_another_shape_is_422(schedules: Schedules, fields: dict[str, Any]) -> None:
-    # As escapes, because a lone surrogate has no bytes.
+def test_a_body_that_does_not_fit_the_schema_is_422(schedules: Schedules, fields: dict[str, Any]) -> None:
+    # As escapes, because a lone surrogate cannot be encoded.
     body = json.dumps(schedules.body(**fields))
     headers = {"Content-Type": "application/json"}
     assert schedules.api.client.post("/schedules", content=body, headers=headers).status_code == 422
 
 
-def test_a_flow_without_a_deployment_is_no_target(schedules: Schedules, stack: PrefectStack) -> None:
+def test_a_flow_without_a_deployment_is_an_invalid_target(schedules: Schedules, stack: PrefectStack) -> None:
     name = f"bare.{uuid4().hex[:8]}"
     stack.flow_id(name)
     response = schedules.post(target_name=name)
@@ -157,14 +157,14 @@ def test_a_flow_without_a_deployment_is_no_target(schedules: Schedules, stack: P
     assert "prefect.yaml" in response.json()["detail"]
 
 
-def test_a_flow_that_serves_itself_is_no_target(schedules: Schedules, workflow: Workflow) -> None:
+def test_a_served_flow_is_an_invalid_target(schedules: Schedules, workflow: Workflow) -> None:
     workflow.stack.patch(f"/deployments/{workflow.own['id']}", {"work_pool_name": None})
     response = schedules.post()
     assert response.status_code == 400
     assert "work pool" in response.json()["detail"]
 
 
-def test_a_name_that_is_taken_is_409_and_what_has_it_stays(schedules: Schedules, workflow: Workflow) -> None:
+def test_a_taken_name_is_409_and_its_owner_is_unchanged(schedules: Schedules, workflow: Workflow) -> None:
     name = f"taken-{uuid4().hex[:6]}"
     first = schedules.make(name=name)
     deployed = workflow.deploy(f"ci-{uuid4().hex[:6]}", tags=["from-ci"])
@@ -185,22 +185,22 @@ def race(schedules: Schedules, apis: list[Api], name: str) -> list[int]:
         return list(pool.map(create, range(20)))
 
 
-def test_of_twenty_at_once_exactly_one_is_made(schedules: Schedules, api: Api, workflow: Workflow) -> None:
+def test_of_twenty_requests_at_once_exactly_one_creates_the_schedule(
+    schedules: Schedules, api: Api, workflow: Workflow
+) -> None:
     name = f"raced-{uuid4().hex[:6]}"
     assert Counter(race(schedules, [api], name)) == {201: 1, 409: 19}
     assert schedules.get(name)["name"] == name
 
 
-def test_of_twenty_at_once_over_two_processes_exactly_one_is_made(
+def test_of_twenty_requests_to_two_processes_exactly_one_creates_the_schedule(
     schedules: Schedules, postgresql_api: Api, second_postgresql_api: Api
 ) -> None:
     name = f"raced-{uuid4().hex[:6]}"
     assert Counter(race(schedules, [postgresql_api, second_postgresql_api], name)) == {201: 1, 409: 19}
 
 
-def test_a_claim_holds_until_its_owner_is_surely_gone(
-    postgresql_api: Api, workflow: Workflow, postgresql_url: str
-) -> None:
+def test_a_claim_expires_after_its_owner_has_died(postgresql_api: Api, workflow: Workflow, postgresql_url: str) -> None:
     schedules = Schedules(postgresql_api, workflow)
     name = f"claimed-{uuid4().hex[:6]}"
 
@@ -224,7 +224,7 @@ def test_parameters_are_checked_with_the_defaults_of_the_workflows_own_deploymen
     assert set(PARAMETERS["properties"]) >= set(shown["target_params"])
 
 
-def test_reading_needs_read_and_making_needs_write(api: Api, schedules: Schedules) -> None:
+def test_a_request_without_a_valid_key_is_401(api: Api, schedules: Schedules) -> None:
     anonymous = api.as_key("not-a-key-at-all-really")
     assert anonymous.get("/schedules").status_code == 401
     assert anonymous.post("/schedules", json=schedules.body()).status_code == 401

@@ -15,10 +15,10 @@ CHANGES = [
     ("Europe/London", "2027-03-28T01:00:00+00:00"),
     ("Europe/London", "2027-10-31T01:00:00+00:00"),
 ]
-# Moments from which dates are asked, in minutes from the change. The clock shows the hour from -60 to 60 minutes oddly,
-# and there Prefect's classes give dates that are past, or leave one out, which they planned before.
+# Times from which dates are requested, in minutes from the change. From -60 to 60 minutes the clock skips or repeats an
+# hour, and Prefect's classes give past dates there, or leave out one that they planned before.
 MOMENTS = [-150, -59, -20, 0, 25, 59]
-# At 02:30 the clock shows a time that is skipped or comes twice in New York, at 01:30 in London.
+# 02:30 is skipped or repeated in New York, 01:30 in London.
 CRONS = ["30 2 * * *", "30 1 * * *", "0 * * * *", "*/20 * * * *", "30 2 * * SUN"]
 HOUR = 3600
 INTERVALS = [90, 1200, HOUR, 6 * HOUR]
@@ -39,20 +39,20 @@ def steady_schedules(zone: str) -> list[Schedule]:
 
 def deploy(workflow: Workflow, schedules: list[Schedule]) -> tuple[str, dict[str, Schedule]]:
     """A deployment; its id, and its schedules by the ids of their rows."""
-    # Were it paused, the watch over schedules would delete what is planned.
+    # If it were paused, the watcher would delete the planned runs.
     made = workflow.deploy("planned", schedules=[{"schedule": schedule, "active": True} for schedule in schedules])
     return made["id"], {row["id"]: row["schedule"] for row in made["schedules"]}
 
 
 def plan(workflow: Workflow, deployment_id: str, start: datetime, end: datetime, count: int) -> None:
-    """Let Prefect plan as its scheduler does at the moment `start`; it is the same code."""
+    """Let Prefect plan as its scheduler does at `start`, with the same code."""
     body = {"start_time": start.isoformat(), "end_time": end.isoformat(), "min_runs": count, "max_runs": count}
     workflow.stack.post(f"/deployments/{deployment_id}/schedule", body)
 
 
 def planned(workflow: Workflow, deployment_id: str, start: datetime) -> dict[str, list[datetime]]:
-    """The times of all runs that are planned from a time on, by the id of the schedule's row."""
-    # Pages in the order of time can overlap where many runs have one time.
+    """The times of all runs planned from `start` on, by the id of the schedule's row."""
+    # Pages in order of time can overlap if many runs have the same time.
     since = {"after_": start.isoformat()}
     of_deployment = {"deployment_id": {"any_": [deployment_id]}, "expected_start_time": since}
     wanted = {"flow_runs": of_deployment, "sort": "ID_DESC"}
@@ -86,12 +86,12 @@ async def test_dates_around_a_change_of_the_clock(workflow: Workflow, zone: str,
             if coming:
                 assert await timing_of(schedule).next_from(moment) == coming[0], (schedule, minutes)
         plan(workflow, deployment_id, moment, end, 3)
-    # What the scheduler comes upon at each of these moments is nothing but what it has planned already. Only of
-    # intervals of minutes it may have left out some dates in the hour that comes twice, and these it plans as it goes.
-    as_it_goes = {row_id for row_id, schedule in schedules.items() if schedule.get("interval", HOUR) < HOUR}
+    # At each of these times the scheduler finds only dates that it has planned already. Only for intervals of minutes
+    # may it have left out some dates in the repeated hour, which it plans when it reaches them.
+    planned_late = {row_id for row_id, schedule in schedules.items() if schedule.get("interval", HOUR) < HOUR}
     for row_id, times in planned(workflow, deployment_id, begin).items():
         later = [time for time in times if time not in expected[row_id]]
-        assert all(row_id in as_it_goes and at <= time < at + timedelta(hours=1) for time in later), schedules[row_id]
+        assert all(row_id in planned_late and at <= time < at + timedelta(hours=1) for time in later), schedules[row_id]
 
 
 OTHERS: list[tuple[str, Schedule, str]] = [
@@ -134,7 +134,7 @@ async def test_other_dates(workflow: Workflow, what: str, schedule: Schedule, st
     assert list(await timing_of(stored).dates_from(begin, 8))[: len(expected)] == expected
 
 
-async def test_the_next_date_moves_on_when_its_time_has_passed() -> None:
+async def test_the_next_date_advances_when_it_has_passed() -> None:
     timing = timing_of({"cron": "30 2 * * *", "timezone": "UTC"})
     noon = datetime(2027, 3, 1, 12, tzinfo=UTC)
     following = datetime(2027, 3, 2, 2, 30, tzinfo=UTC)
@@ -144,7 +144,7 @@ async def test_the_next_date_moves_on_when_its_time_has_passed() -> None:
     assert await timing.next_from(noon) == following
 
 
-async def test_a_date_that_never_comes_is_none() -> None:
+async def test_a_cron_expression_that_matches_no_date_has_no_next_date() -> None:
     timing = timing_of({"cron": "0 0 31 2 *", "timezone": "UTC"})
     now = datetime(2027, 3, 1, 12, tzinfo=UTC)
     assert await timing.next_from(now) is None

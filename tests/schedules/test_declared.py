@@ -1,4 +1,4 @@
-"""What `prefect.yaml` declares `active: true`, and files that say nothing."""
+"""Which schedules `prefect.yaml` declares `active: true`, and files that declare nothing."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ def declared(deployment: Deployment) -> set[int]:
     return {one.int for one in declared_active(deployment)}
 
 
-def test_one_schedule_is_the_one_in_the_file_whatever_its_timing(tmp_path: Path) -> None:
+def test_a_single_schedule_matches_the_single_one_in_the_file(tmp_path: Path) -> None:
     write(tmp_path, {"cron": "7 7 * * *", "active": True})
     assert declared(deployment(tmp_path, {})) == {0}
 
@@ -54,7 +54,7 @@ def test_only_a_literal_true_counts(tmp_path: Path, said: dict[str, Any]) -> Non
     assert declared(deployment(tmp_path, {})) == set()
 
 
-def test_several_are_told_apart_by_slug_timing_and_parameters(tmp_path: Path) -> None:
+def test_several_schedules_are_matched_by_slug_timing_and_parameters(tmp_path: Path) -> None:
     on = {"active": True}
     write(
         tmp_path,
@@ -77,7 +77,7 @@ def test_several_are_told_apart_by_slug_timing_and_parameters(tmp_path: Path) ->
     assert declared(deployment(tmp_path, *rows)) == {0, 2, 5, 6}
 
 
-def test_the_entry_must_be_of_this_deployment(tmp_path: Path) -> None:
+def test_only_the_entry_of_this_deployment_counts(tmp_path: Path) -> None:
     write(tmp_path, {"cron": "0 3 * * *", "active": True}, entrypoint="./flows.py:only")
     assert declared(deployment(tmp_path, {})) == {0}
     assert declared(deployment(tmp_path, {}, entrypoint="flows.py:other")) == set()
@@ -99,12 +99,12 @@ def test_the_entry_must_be_of_this_deployment(tmp_path: Path) -> None:
         b"[" * 100_000,
     ],
 )
-def test_a_file_that_cannot_be_understood_says_nothing(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_file_declares_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "prefect.yaml").write_bytes(content)
     assert declared(deployment(tmp_path, {})) == set()
 
 
-def test_a_file_that_cannot_be_read_says_nothing(tmp_path: Path) -> None:
+def test_an_unreadable_file_declares_nothing(tmp_path: Path) -> None:
     assert declared(deployment(tmp_path, {})) == set()
     assert declared(deployment("relative", {})) == set()
     assert declared(deployment("/nowhere\0", {})) == set()

@@ -17,7 +17,7 @@ def completed(api: Api, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_a_schedule_every_two_seconds_from_its_making_to_its_end(api: Api, stack: PrefectStack) -> None:
+def test_a_schedule_every_two_seconds_from_creation_to_deletion(api: Api, stack: PrefectStack) -> None:
     name = f"every-two-seconds-{uuid4().hex[:6]}"
     body = {
         "name": name,
@@ -38,8 +38,8 @@ def test_a_schedule_every_two_seconds_from_its_making_to_its_end(api: Api, stack
     def all_ended() -> bool:
         return all(api.get(f"/schedules/{name}/runs", status=one)["pagination"]["total"] == 0 for one in in_progress)
 
-    # What had been queued behind the limit is run before.
-    wait_until(all_ended, "what had begun to end", 180, every=0.5)
+    # Runs that were enqueued at the limit still run.
+    wait_until(all_ended, "the started runs to end", 180, every=0.5)
     before = api.get(f"/schedules/{name}/runs", limit=100)
     time.sleep(6)
     after = api.get(f"/schedules/{name}/runs", limit=100)
@@ -56,11 +56,11 @@ def test_a_schedule_every_two_seconds_from_its_making_to_its_end(api: Api, stack
     assert (run["trigger"], run["triggered_by"], run["schedule_id"]) == ("SCHEDULE", name, schedule_id)
     assert run["domain"] == "finra.otc_transparency"
     assert run["rows_processed"] > 0
-    _follow_prefect(api, stack, schedule_id)
+    _check_changes_in_prefect(api, stack, schedule_id)
 
 
-def _follow_prefect(api: Api, stack: PrefectStack, schedule_id: str) -> None:
-    """Change, pause and delete the schedule through Prefect's client; the API follows each."""
+def _check_changes_in_prefect(api: Api, stack: PrefectStack, schedule_id: str) -> None:
+    """Change, pause and delete the schedule through Prefect's client; the API shows each change."""
     path = f"/deployments/{schedule_id}"
     (row,) = stack.get(path)["schedules"]
     timing = {"schedule": {"cron": "0 3 1 1 *", "timezone": "Asia/Tokyo"}, "active": True}

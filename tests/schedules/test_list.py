@@ -1,4 +1,4 @@
-"""`GET /schedules`: which deployments are schedules, filters, pages, statistics, and what it costs."""
+"""`GET /schedules`: which deployments are schedules, filters, pages, statistics, and the number of Prefect calls."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,9 +19,7 @@ def names(schedules: Schedules, **query: object) -> list[str]:
     return [row["name"] for row in body["data"]]
 
 
-def test_deployments_with_a_schedule_are_listed_newest_first_and_others_are_not(
-    schedules: Schedules, workflow: Workflow
-) -> None:
+def test_only_deployments_with_a_schedule_are_listed_newest_first(schedules: Schedules, workflow: Workflow) -> None:
     assert names(schedules) == []
     workflow.deploy("from-ci", schedules=[ROW])
     schedules.make(name=(made := f"made-{uuid4().hex[:6]}"))
@@ -31,7 +29,7 @@ def test_deployments_with_a_schedule_are_listed_newest_first_and_others_are_not(
     assert (shown["created_by"], shown["target_type"], shown["enabled"]) == (None, "WORKFLOW", True)
 
 
-def test_what_gains_or_loses_its_schedule_in_prefect_comes_and_goes_at_once(
+def test_a_deployment_that_gains_or_loses_its_schedule_in_prefect_is_listed_accordingly(
     schedules: Schedules, workflow: Workflow
 ) -> None:
     path = f"/deployments/{workflow.own['id']}/schedules"
@@ -43,7 +41,7 @@ def test_what_gains_or_loses_its_schedule_in_prefect_comes_and_goes_at_once(
         assert names(schedules) == []
 
 
-def test_a_schedule_that_is_deleted_off_the_page_counts_no_more(schedules: Schedules, workflow: Workflow) -> None:
+def test_a_deleted_schedule_beyond_the_page_no_longer_counts(schedules: Schedules, workflow: Workflow) -> None:
     deployed = workflow.deploy("from-ci", schedules=[ROW])
     schedules.make(name=(kept := f"made-{uuid4().hex[:6]}"))
     query: dict[str, Any] = {"target_name": workflow.name, "limit": 1}
@@ -73,14 +71,14 @@ def test_pages_do_not_overlap(schedules: Schedules, query: dict[str, str]) -> No
     made = [schedules.make() for _ in range(5)]
     seen: list[str] = []
     for offset in range(0, 6, 2):
-        asked = {**query, "target_name": schedules.workflow.name, "offset": offset, "limit": 2}
-        body = schedules.api.get("/schedules", **asked)
+        query_of_page = {**query, "target_name": schedules.workflow.name, "offset": offset, "limit": 2}
+        body = schedules.api.get("/schedules", **query_of_page)
         assert body["pagination"] == {"offset": offset, "limit": 2, "total": 5, "has_more": offset < 4}
         seen += [row["id"] for row in body["data"]]
     assert seen == made[::-1]
 
 
-def test_a_schedule_is_found_by_id_and_by_name_and_nothing_else_is(schedules: Schedules, workflow: Workflow) -> None:
+def test_a_schedule_is_found_only_by_its_id_or_name(schedules: Schedules, workflow: Workflow) -> None:
     schedule_id = schedules.make(name=(name := f"with space {uuid4().hex[:6]}"))
     assert schedules.get(name) == schedules.get(schedule_id)
     for unknown in ("no-such", str(uuid4()), workflow.own["id"], workflow.name):
@@ -89,7 +87,7 @@ def test_a_schedule_is_found_by_id_and_by_name_and_nothing_else_is(schedules: Sc
         assert schedules.api.client.patch(f"/schedules/{unknown}", json={"tags": []}).status_code == 404
 
 
-def test_a_name_that_two_flows_have_asks_for_the_id(schedules: Schedules, stack: PrefectStack) -> None:
+def test_an_ambiguous_name_is_409_with_the_ids(schedules: Schedules, stack: PrefectStack) -> None:
     other = make_workflow(stack)
     try:
         ids = [flow.deploy("shared-name", schedules=[ROW])["id"] for flow in (schedules.workflow, other)]
@@ -146,7 +144,7 @@ def hundred(stack: PrefectStack) -> Iterator[Workflow]:
     stack.delete(f"/flows/{workflow.flow_id}")
 
 
-def test_a_page_of_100_costs_the_same_handful_of_calls_as_a_page_of_20(
+def test_a_page_of_100_takes_the_same_calls_of_prefect_as_a_page_of_20(
     proxied_api: Api, proxy: Proxy, hundred: Workflow
 ) -> None:
     def calls(limit: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""`GET /schedules/preview-next`: the times at which Prefect will run schedules."""
+"""`GET /schedules/preview-next`: when Prefect will run schedules."""
 
 import itertools
 from collections.abc import AsyncIterator
@@ -39,8 +39,8 @@ def hourly(first: datetime) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def door(stack: PrefectStack) -> AsyncIterator[Prefect]:
-    """Prefect as the services have it, to ask them at other moments than now."""
+async def connected(stack: PrefectStack) -> AsyncIterator[Prefect]:
+    """Prefect as the services have it, to call them for other times than now."""
     with temporary_settings({PREFECT_API_URL: stack.url}):
         async with Prefect.connect(9) as prefect:
             yield prefect
@@ -49,7 +49,7 @@ async def door(stack: PrefectStack) -> AsyncIterator[Prefect]:
 def test_one_schedule_shows_the_runs_that_the_scheduler_planned_and_those_after_them(
     schedules: Schedules, workflow: Workflow
 ) -> None:
-    # Made by Prefect's own hand: nobody but its running scheduler plans these.
+    # Only Prefect's running scheduler plans these.
     row = {"schedule": {"cron": "17 4 * * *", "timezone": "America/New_York"}, "active": True}
     deployment_id = workflow.deploy("planned", schedules=[row])["id"]
     wait_until(lambda: len(workflow.planned(deployment_id)) >= 3, "Prefect's scheduler", 30)
@@ -64,7 +64,7 @@ def test_one_schedule_shows_the_runs_that_the_scheduler_planned_and_those_after_
     assert shown == {(deployment_id, "planned", "17 4 * * *", None)}
 
 
-def test_the_soonest_over_all_schedules_in_order_of_time(schedules: Schedules) -> None:
+def test_the_next_runs_of_all_schedules_are_in_order_of_time(schedules: Schedules) -> None:
     often = schedules.make(interval_seconds=600)
     seldom = schedules.make(interval_seconds=1500)
     off = schedules.make(interval_seconds=60, enabled=False)
@@ -75,13 +75,13 @@ def test_the_soonest_over_all_schedules_in_order_of_time(schedules: Schedules) -
         coming = times([row for row in mine if row["schedule_id"] == schedule_id])
         gaps = {(later - earlier).total_seconds() for earlier, later in itertools.pairwise(coming)}
         assert gaps == {seconds}
-    # As long as the one runs, the other is not left out.
+    # Both schedules are shown up to the same time.
     last = {one: max(times([row for row in mine if row["schedule_id"] == one])) for one in (often, seldom)}
     assert abs((last[often] - last[seldom]).total_seconds()) <= 1500
     assert preview(schedules, 3) == preview(schedules, 100)[:3]
 
 
-def test_a_schedule_whose_planned_runs_end_early_is_continued_among_the_others(schedules: Schedules) -> None:
+def test_a_schedule_with_few_planned_runs_continues_among_the_others(schedules: Schedules) -> None:
     # Prefect plans the frequent one for an hour, the others for days: 100 times reach beyond that hour.
     often = schedules.make(interval_seconds=120)
     for hours in (2, 3):
@@ -94,7 +94,7 @@ def test_a_schedule_whose_planned_runs_end_early_is_continued_among_the_others(s
 
 
 @pytest.mark.parametrize("state", ["CANCELLED", "COMPLETED"])
-def test_a_planned_run_that_was_cancelled_or_began_early_is_left_out(
+def test_a_planned_run_that_was_cancelled_or_started_early_is_left_out(
     schedules: Schedules, workflow: Workflow, state: str
 ) -> None:
     schedule_id = schedules.make(interval_seconds=3600)
@@ -104,14 +104,14 @@ def test_a_planned_run_that_was_cancelled_or_began_early_is_left_out(
         rows = [row for row in preview(schedules, 5, **query) if row["schedule_id"] == schedule_id]
         assert rows[0]["next_run_at"] == second["expected_start_time"]
     assert schedules.get(schedule_id)["next_run_at"] == second["expected_start_time"]
-    # What will not happen is not history either, as long as its time has not come; what has happened is.
+    # A run that was cancelled before it was due is not listed until its due time; one that ran early is.
     listed = [run["id"] for run in schedules.api.get(f"/schedules/{schedule_id}/runs")["data"]]
     assert listed == ([first["id"]] if state == "COMPLETED" else [])
 
 
-def test_a_run_that_a_worker_fetched_early_is_still_to_come(schedules: Schedules, workflow: Workflow) -> None:
+def test_a_run_that_a_worker_fetched_early_is_still_shown(schedules: Schedules, workflow: Workflow) -> None:
     soon = deploy(workflow, "soon", hourly(now() + timedelta(minutes=2)))
-    # So many others that no later run of the first is among the soonest that are planned.
+    # So many others that no later run of the first is among the next planned runs.
     for minutes in (3, 4, 5):
         deploy(workflow, f"in-{minutes}", hourly(now() + timedelta(minutes=minutes)))
     first = workflow.planned(soon)[0]
@@ -121,7 +121,7 @@ def test_a_run_that_a_worker_fetched_early_is_still_to_come(schedules: Schedules
     assert schedules.get(soon)["next_run_at"] == first["expected_start_time"]
 
 
-def test_runs_that_wait_for_their_turn_are_not_taken_for_coming_ones(schedules: Schedules, workflow: Workflow) -> None:
+def test_enqueued_runs_that_are_due_are_not_shown(schedules: Schedules, workflow: Workflow) -> None:
     schedule_id = deploy(workflow, "waits", hourly(now() - timedelta(minutes=30)))
     past = {"start_time": (now() - timedelta(hours=6)).isoformat(), "end_time": now().isoformat()}
     workflow.stack.post(f"/deployments/{schedule_id}/schedule", past)
@@ -137,7 +137,7 @@ def test_runs_that_wait_for_their_turn_are_not_taken_for_coming_ones(schedules: 
     assert rows == preview(schedules, 100)[:3]
 
 
-def test_runs_at_the_same_time_are_in_order_of_name_also_where_the_count_cuts_between_them(
+def test_runs_at_the_same_time_are_in_order_of_name_whatever_the_count(
     schedules: Schedules, workflow: Workflow
 ) -> None:
     at = now() + timedelta(minutes=10)
@@ -148,7 +148,7 @@ def test_runs_at_the_same_time_are_in_order_of_name_also_where_the_count_cuts_be
     assert [row["schedule_name"] for row in preview(schedules, 6)] == ["a", "b", "c", "d", "a", "b"]
 
 
-def test_times_between_planned_ones_are_shown_too(schedules: Schedules, workflow: Workflow) -> None:
+def test_dates_between_planned_runs_are_shown(schedules: Schedules, workflow: Workflow) -> None:
     first = now() + timedelta(minutes=10)
     schedule_id = deploy(workflow, "gap", hourly(first))
     far = {"start_time": first + timedelta(hours=10), "end_time": first + timedelta(hours=13)}
@@ -157,7 +157,7 @@ def test_times_between_planned_ones_are_shown_too(schedules: Schedules, workflow
         assert times(preview(schedules, 16, **query)) == [first + timedelta(hours=hours) for hours in range(16)]
 
 
-def test_a_schedule_that_prefect_plans_nothing_of_yet_is_shown(schedules: Schedules) -> None:
+def test_a_schedule_without_planned_runs_is_shown(schedules: Schedules) -> None:
     # Prefect plans a hundred days ahead.
     month = (now().month + 6) % 12 + 1
     schedule_id = schedules.make(cron_expression=f"0 3 1 {month} *")
@@ -172,18 +172,18 @@ def test_a_schedule_that_prefect_plans_nothing_of_yet_is_shown(schedules: Schedu
 async def test_intervals_of_days_across_a_change_of_the_clock(
     workflow: Workflow, zone: str, change: str, days: int
 ) -> None:
-    """Prefect goes on at another hour after the change, and still runs what it had planned before at the old hour."""
+    """After the change Prefect continues at another hour, and still runs what it had planned before at the old hour."""
     at = datetime.fromisoformat(change)
     rule = {"interval": days * 86400, "anchor_date": "2026-01-04T06:30:13.250000Z", "timezone": zone}
     schedule_id = deploy(workflow, "by-days", rule)
     moments = [at + days * timedelta(hours=hours) for hours in (-40, -20, -0.5, 0.7, 8, 26, 30, 50)]
     hours_shown = set()
-    async with door(workflow.stack) as prefect:
+    async with connected(workflow.stack) as prefect:
         for moment in moments:
             deployment = await prefect.read_deployment(UUID(schedule_id))
             shown = [row.next_run_at for row in await preview_next(prefect, 3, schedule_id, moment)]
             following = (await next_runs(prefect, [deployment], moment))[deployment.id]
-            # What the scheduler plans when it comes by at this moment, beside what it planned before.
+            # What the scheduler plans at this time, in addition to what it planned before.
             workflow.stack.post(
                 f"/deployments/{schedule_id}/schedule",
                 {"start_time": moment.isoformat(), "min_runs": 3, "end_time": "2028-06-01T00:00:00Z"},
@@ -207,7 +207,7 @@ def test_each_of_several_timings_has_its_own_rows(schedules: Schedules, workflow
     assert [time.hour for time in times(shown)] in ([3, 15, 3, 15], [15, 3, 15, 3])
 
 
-def test_a_disabled_schedule_has_none_and_an_unknown_one_is_404(schedules: Schedules) -> None:
+def test_a_disabled_schedule_has_no_next_runs_and_an_unknown_one_is_404(schedules: Schedules) -> None:
     assert preview(schedules, 5, schedule_id=schedules.make(enabled=False)) == []
     assert len(preview(schedules, 5, schedule_id=schedules.make(cron_expression=FAR_AWAY))) == 5
     response = schedules.api.client.get("/schedules/preview-next", params={"schedule_id": "no-such"})
@@ -215,6 +215,6 @@ def test_a_disabled_schedule_has_none_and_an_unknown_one_is_404(schedules: Sched
 
 
 @pytest.mark.parametrize("count", [0, 101, "x"])
-def test_the_count_has_bounds(schedules: Schedules, count: object) -> None:
+def test_a_count_out_of_bounds_is_422(schedules: Schedules, count: object) -> None:
     response = schedules.api.client.get("/schedules/preview-next", params={"count": str(count)})
     assert response.status_code == 422

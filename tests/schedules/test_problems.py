@@ -1,4 +1,4 @@
-"""Parameters that the code does not take any more, told in one sentence."""
+"""Parameters that the code no longer accepts, in one sentence."""
 
 import time
 from typing import Any
@@ -10,7 +10,7 @@ from spine.schedules.problems import problem_of
 
 from tests.schedules.support import PARAMETERS, now
 
-SENTENCE = "The workflow's code does not take these parameters: "
+SENTENCE = "The workflow's code does not accept these parameters: "
 
 
 def deployment(*of_rows: dict[str, Any], schema: Any = PARAMETERS, **parameters: Any) -> Deployment:
@@ -42,7 +42,7 @@ def deployment(*of_rows: dict[str, Any], schema: Any = PARAMETERS, **parameters:
     ],
     ids=["own", "of the timing", "of each timing", "overridden", "evaluated", "no schema", "broken schema"],
 )
-def test_parameters_that_fit_or_cannot_be_judged_are_no_problem(fitting: Deployment) -> None:
+def test_parameters_that_fit_or_cannot_be_checked_are_no_problem(fitting: Deployment) -> None:
     assert problem_of(fitting) is None
 
 
@@ -58,7 +58,7 @@ def test_parameters_that_fit_or_cannot_be_judged_are_no_problem(fitting: Deploym
 )
 def test_each_parameter_that_does_not_fit_is_named(misfit: Deployment, named: str) -> None:
     assert problem_of(misfit) == SENTENCE + named
-    # The second time it comes from what was kept.
+    # The second time it comes from the cache.
     assert problem_of(misfit) == SENTENCE + named
 
 
@@ -71,14 +71,14 @@ def test_a_change_of_parameters_or_schema_is_seen_at_once() -> None:
     assert problem_of(misfit.model_copy(update={"parameter_openapi_schema": wider})) is None
 
 
-def test_long_values_and_many_problems_are_cut() -> None:
+def test_long_values_and_many_problems_are_shortened() -> None:
     problem = problem_of(deployment(**{f"unknown{number}": "x" for number in range(50)}, week=["y" * 10_000]))
     assert problem is not None
     assert len(problem) < 1_500
     assert problem.endswith("and 46 more.")
 
 
-def test_a_page_that_was_seen_before_costs_next_to_nothing() -> None:
+def test_checking_a_page_again_takes_no_time() -> None:
     page = [deployment(week="w", tier="T9") for _ in range(100)]
     spent = []
     for _ in range(6):

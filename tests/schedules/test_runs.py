@@ -1,4 +1,4 @@
-"""`GET /schedules/{id}/runs`: what is listed, in which words, and in which order."""
+"""`GET /schedules/{id}/runs`: which runs are listed, with which status, and in which order."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ STATUSES = {"PENDING", "RUNNING", "COMPLETED", "FAILED", "SKIPPED", "MISSED"}
 
 
 def store(workflow: Workflow, schedule_id: str, due: datetime, **state: Any) -> str:
-    """A run of the schedule that was or is due at `due`, put into a state past Prefect's rules."""
+    """Create a run of the schedule that is due at `due`, and force it into a state."""
     scheduled = {"type": "SCHEDULED", "state_details": {"scheduled_time": due.isoformat()}}
     body = {"flow_id": workflow.flow_id, "deployment_id": schedule_id, "state": scheduled}
     run_id = str(workflow.stack.post("/flow_runs/", body)["id"])
@@ -52,9 +52,9 @@ def test_each_state_has_one_status_and_is_found_by_it(
     assert run["skip_reason"] == (state["message"] if status == "SKIPPED" else None)
     assert (run["started_at"] is not None) == (state.get("type") in {"RUNNING", "COMPLETED", "FAILED", "CRASHED"})
     assert (run["completed_at"] is not None) == (status in {"COMPLETED", "FAILED", "SKIPPED"})
-    for asked in STATUSES:
-        page = schedules.api.get(f"/schedules/{name}/runs", status=asked.lower())
-        assert (len(page["data"]), page["pagination"]["total"]) == ((1, 1) if asked == status else (0, 0))
+    for wanted in STATUSES:
+        page = schedules.api.get(f"/schedules/{name}/runs", status=wanted.lower())
+        assert (len(page["data"]), page["pagination"]["total"]) == ((1, 1) if wanted == status else (0, 0))
 
 
 def test_a_run_that_was_cancelled_while_it_ran_shows_when_it_ran(schedules: Schedules, workflow: Workflow) -> None:
@@ -79,7 +79,7 @@ def test_the_error_of_a_run_is_the_message_of_its_exception(schedules: Schedules
     assert (run["error"], run["skip_reason"]) == ("no rows", None)
 
 
-def test_what_is_only_planned_is_not_listed_until_it_begins(schedules: Schedules, workflow: Workflow) -> None:
+def test_a_planned_run_is_not_listed_until_it_starts(schedules: Schedules, workflow: Workflow) -> None:
     schedule_id = schedules.make()
     later = now() + timedelta(hours=3)
     for state in ({}, {"type": "PENDING"}, {"type": "CANCELLED"}):
@@ -92,12 +92,10 @@ def test_what_is_only_planned_is_not_listed_until_it_begins(schedules: Schedules
     assert page["pagination"]["total"] == 2
 
 
-def test_runs_are_ordered_by_the_time_they_were_due_and_pages_do_not_overlap(
-    schedules: Schedules, workflow: Workflow
-) -> None:
+def test_runs_are_ordered_by_due_time_and_pages_do_not_overlap(schedules: Schedules, workflow: Workflow) -> None:
     schedule_id = schedules.make()
     base = now() - timedelta(hours=2)
-    # Groups of three share one due time; those due later were stored, and so started, earlier.
+    # Groups of three have the same due time; those due later were created, and so started, earlier.
     made = [
         store(workflow, schedule_id, base + timedelta(minutes=minute), type="COMPLETED")
         for minute in (3, 2, 1)
@@ -134,10 +132,10 @@ def test_a_run_that_the_overlap_policy_drops_is_skipped_with_the_reason(
     schedule_id = api.client.post("/schedules", json=body).json()["id"]
     first, second = (api.client.post(f"/schedules/{schedule_id}/run-now").json()["run_id"] for _ in range(2))
 
-    def one_was_skipped() -> bool:
+    def one_is_skipped() -> bool:
         return bool(api.get(f"/schedules/{schedule_id}/runs", status="SKIPPED")["data"])
 
-    wait_until(one_was_skipped, "the overlap policy", 60, every=0.3)
+    wait_until(one_is_skipped, "the overlap policy", 60, every=0.3)
     (skipped,) = api.get(f"/schedules/{schedule_id}/runs", status="SKIPPED")["data"]
     assert skipped["run_id"] in (first, second)
     assert "concurrency limit" in skipped["skip_reason"]

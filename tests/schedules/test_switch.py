@@ -1,4 +1,4 @@
-"""Enable and disable, over the API and in Prefect, each of which shows what the other did."""
+"""Enable and disable, over the API and in Prefect; each shows the changes of the other."""
 
 import itertools
 from datetime import datetime, timedelta
@@ -8,18 +8,16 @@ import pytest
 from tests.schedules.support import FAR_AWAY, Schedules, Workflow, now
 
 
-def past(workflow: Workflow, schedule_id: str) -> None:
-    """Let Prefect plan runs that have been due for hours, as those of an outage are."""
+def plan_past_runs(workflow: Workflow, schedule_id: str) -> None:
+    """Let Prefect plan runs that have been due for hours, as after an outage."""
     begin = now() - timedelta(hours=5)
     body = {"start_time": begin.isoformat(), "end_time": (begin + timedelta(hours=4)).isoformat()}
     workflow.stack.post(f"/deployments/{schedule_id}/schedule", body)
 
 
-def test_disabling_deletes_all_that_was_planned_and_late_and_can_be_repeated(
-    schedules: Schedules, workflow: Workflow
-) -> None:
+def test_disabling_deletes_planned_and_late_runs_and_is_idempotent(schedules: Schedules, workflow: Workflow) -> None:
     schedule_id = schedules.make(interval_seconds=600)
-    past(workflow, schedule_id)
+    plan_past_runs(workflow, schedule_id)
     assert workflow.planned(schedule_id)
     for _ in range(2):
         answer = schedules.act(schedule_id, "disable")
@@ -28,16 +26,16 @@ def test_disabling_deletes_all_that_was_planned_and_late_and_can_be_repeated(
         shown = schedules.get(schedule_id)
         assert (shown["enabled"], shown["next_run_at"]) == (False, None)
     deployment = workflow.read(schedule_id)
-    # Switched where Prefect's UI has the switch: at the schedule.
+    # The schedule is inactive, as after a click on its switch in Prefect's UI.
     assert (deployment["paused"], [row["active"] for row in deployment["schedules"]]) == (False, [False])
 
 
-def test_enabling_goes_on_with_the_next_due_time_and_makes_up_for_nothing(
+def test_enabling_starts_at_the_next_due_time_and_makes_up_no_missed_run(
     schedules: Schedules, workflow: Workflow
 ) -> None:
     schedule_id = schedules.make(interval_seconds=600, enabled=False)
     (row,) = workflow.read(schedule_id)["schedules"]
-    # As one that was made, and disabled, ten days ago.
+    # As if it had been created and disabled ten days ago.
     anchor = (now() - timedelta(days=10)).isoformat()
     changed = {"schedule": {"interval": 600, "anchor_date": anchor, "timezone": "UTC"}}
     workflow.stack.patch(f"/deployments/{schedule_id}/schedules/{row['id']}", changed)
@@ -53,7 +51,7 @@ def test_enabling_goes_on_with_the_next_due_time_and_makes_up_for_nothing(
         assert datetime.fromisoformat(shown["next_run_at"]) == planned[0]
 
 
-def test_switching_in_prefect_shows_here(schedules: Schedules, workflow: Workflow) -> None:
+def test_a_switch_in_prefect_shows_in_the_api(schedules: Schedules, workflow: Workflow) -> None:
     schedule_id = schedules.make()
     path = f"/deployments/{schedule_id}"
     (row,) = workflow.read(schedule_id)["schedules"]
@@ -73,7 +71,9 @@ def test_switching_in_prefect_shows_here(schedules: Schedules, workflow: Workflo
 
 
 @pytest.mark.parametrize("how", ["deployment", "schedule", "both"])
-def test_what_was_paused_in_prefect_is_enabled_here(schedules: Schedules, workflow: Workflow, how: str) -> None:
+def test_a_schedule_paused_in_prefect_can_be_enabled_over_the_api(
+    schedules: Schedules, workflow: Workflow, how: str
+) -> None:
     schedule_id = schedules.make()
     path = f"/deployments/{schedule_id}"
     (row,) = workflow.read(schedule_id)["schedules"]
@@ -87,7 +87,7 @@ def test_what_was_paused_in_prefect_is_enabled_here(schedules: Schedules, workfl
     assert workflow.planned(schedule_id)
 
 
-def test_a_deployment_with_several_schedules_comes_back_as_it_was(schedules: Schedules, workflow: Workflow) -> None:
+def test_enabling_restores_a_deployment_with_several_schedules(schedules: Schedules, workflow: Workflow) -> None:
     rows = [
         {"schedule": {"cron": FAR_AWAY, "timezone": "UTC"}, "active": True},
         {"schedule": {"cron": "0 4 1 1 *", "timezone": "UTC"}, "active": False},

@@ -1,4 +1,4 @@
-"""`PATCH /schedules/{id}`: only what is sent changes, and what was planned is planned anew."""
+"""`PATCH /schedules/{id}`: only the fields that are sent change, and planned runs are planned again."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from tests.support.processes import wait_until
 
 
 def unchanged(before: dict[str, Any], after: dict[str, Any], *but: str) -> None:
-    """All fields but these are as they were."""
+    """Assert that all fields but these are as before."""
     moving = {"updated_at", "next_run_at", "timings", *but}
     assert {field: after[field] for field in after if field not in moving} == {
         field: before[field] for field in before if field not in moving
@@ -49,12 +49,12 @@ def test_only_what_is_sent_changes(schedules: Schedules, sent: dict[str, Any], s
     assert schedules.get(schedule_id) == after
 
 
-def test_a_new_timing_replaces_what_was_planned_at_once(schedules: Schedules, workflow: Workflow) -> None:
+def test_a_new_timing_replaces_the_planned_runs_at_once(schedules: Schedules, workflow: Workflow) -> None:
     schedule_id = schedules.make(interval_seconds=3600)
     old = {run["id"] for run in workflow.planned(schedule_id)}
     assert old
     after = schedules.patch(schedule_id, cron_expression="15 4 * * *", timezone="America/New_York")
-    # Prefect's scheduler may just have been at work on the old timing.
+    # Prefect's scheduler may just have been planning the old timing.
     wait_until(lambda: {minute_of(run) for run in workflow.planned(schedule_id)} == {15}, "the new timing", 20)
     planned = workflow.planned(schedule_id)
     assert len(planned) >= 3
@@ -66,7 +66,9 @@ def minute_of(run: dict[str, Any]) -> int:
     return datetime.fromisoformat(run["expected_start_time"]).minute
 
 
-def test_what_the_scheduler_plans_too_late_for_an_old_timing_goes(schedules: Schedules, workflow: Workflow) -> None:
+def test_runs_that_the_scheduler_plans_late_for_an_old_timing_are_deleted(
+    schedules: Schedules, workflow: Workflow
+) -> None:
     schedule_id = schedules.make(interval_seconds=3600)
     schedules.patch(schedule_id, interval_seconds=7200)
     kept, *_, stray = workflow.planned(schedule_id)
@@ -80,7 +82,7 @@ def test_what_the_scheduler_plans_too_late_for_an_old_timing_goes(schedules: Sch
     assert kept in workflow.planned(schedule_id)
 
 
-def test_new_parameters_reach_the_runs_that_were_planned(schedules: Schedules, workflow: Workflow) -> None:
+def test_new_parameters_reach_the_planned_runs(schedules: Schedules, workflow: Workflow) -> None:
     schedule_id = schedules.make(interval_seconds=3600)
     schedules.patch(schedule_id, target_params={"week": "w2"})
     assert {run["parameters"]["week"] for run in workflow.planned(schedule_id)} == {"w2"}
@@ -114,7 +116,7 @@ def test_cron_and_interval_replace_each_other(schedules: Schedules, workflow: Wo
     ],
     ids=str,
 )
-def test_a_wrong_value_changes_nothing(
+def test_an_invalid_value_changes_nothing(
     schedules: Schedules, workflow: Workflow, sent: dict[str, Any], status: int
 ) -> None:
     schedule_id = schedules.make()
@@ -124,7 +126,7 @@ def test_a_wrong_value_changes_nothing(
     assert workflow.read(schedule_id) == before
 
 
-def test_two_changes_at_once_leave_one_of_the_two_states(schedules: Schedules, workflow: Workflow) -> None:
+def test_two_concurrent_changes_leave_one_of_the_two_states(schedules: Schedules, workflow: Workflow) -> None:
     schedule_id = schedules.make(interval_seconds=3600)
     states: list[dict[str, Any]] = [
         {"cron_expression": "5 5 * * *", "timezone": "Asia/Tokyo", "target_params": {"week": "a"}, "tags": ["a"]},
@@ -141,14 +143,14 @@ def test_two_changes_at_once_leave_one_of_the_two_states(schedules: Schedules, w
         assert planned[0]["expected_start_time"] == after["next_run_at"]
 
 
-def test_a_new_time_zone_leaves_the_rest_of_the_timing(schedules: Schedules, workflow: Workflow) -> None:
+def test_a_new_time_zone_keeps_the_rest_of_the_timing(schedules: Schedules, workflow: Workflow) -> None:
     timing = {"cron": "0 9 13 1 FRI", "timezone": "UTC", "day_or": False}
     deployed = workflow.deploy("friday-13th", schedules=[{"schedule": timing}], parameters={"week": "w"})["id"]
     schedules.patch(deployed, timezone="Europe/Berlin")
     assert workflow.read(deployed)["schedules"][0]["schedule"] == {**timing, "timezone": "Europe/Berlin"}
 
 
-def test_a_disabled_schedule_stays_disabled_through_a_change(schedules: Schedules, workflow: Workflow) -> None:
+def test_changing_a_disabled_schedule_keeps_it_disabled(schedules: Schedules, workflow: Workflow) -> None:
     schedule_id = schedules.make(enabled=False)
     after = schedules.patch(schedule_id, interval_seconds=3600)
     assert (after["enabled"], after["next_run_at"]) == (False, None)
@@ -158,9 +160,7 @@ def test_a_disabled_schedule_stays_disabled_through_a_change(schedules: Schedule
     assert workflow.planned(schedule_id)[0]["expected_start_time"] == after["next_run_at"]
 
 
-def test_a_schedule_that_ci_deployed_can_be_changed_until_it_deploys_again(
-    schedules: Schedules, workflow: Workflow
-) -> None:
+def test_a_schedule_deployed_by_ci_can_be_changed_and_deployed_again(schedules: Schedules, workflow: Workflow) -> None:
     row = {"schedule": {"cron": FAR_AWAY, "timezone": "UTC"}, "active": True, "parameters": {"week": "of the row"}}
     deployed = workflow.deploy("from-ci", parameters={"tier": "T1"}, schedules=[row])
     shown = schedules.get(deployed["id"])
@@ -169,7 +169,7 @@ def test_a_schedule_that_ci_deployed_can_be_changed_until_it_deploys_again(
     assert (after["cron_expression"], after["target_params"]) == ("0 5 1 1 *", shown["target_params"])
     after = schedules.patch(deployed["id"], target_params={"week": "sent"})
     assert after["target_params"]["week"] == "sent"
-    # A slug would keep the file, which has none, from being deployed again.
+    # With a slug, the file, which has none, could not be deployed again.
     assert [row["slug"] for row in workflow.read(deployed["id"])["schedules"]] == [None]
 
 

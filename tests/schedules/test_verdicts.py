@@ -1,4 +1,4 @@
-"""Which schedules a deploy switched on that were off, where it replaced several."""
+"""Which of the schedules that a deploy enabled were disabled before, if it replaced several."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from spine.prefect.client import Deployment
-from spine.schedules.deploy_guard.verdicts import deploy_shows, judge, rows_of
-from spine.tables.schedules import ScheduleHold
+from spine.schedules.deploy_guard.verdicts import judge, rows_of, was_deployed
+from spine.tables.schedules import DisabledDeployment
 
 from tests.schedules.support import now
 
@@ -25,14 +25,14 @@ def every(seconds: int, anchor: str, *, on: bool = True) -> dict[str, Any]:
 
 
 def deployment(rows: Sequence[dict[str, Any]], *, paused: bool = False, later: int = 0) -> Deployment:
-    """A deployment with new schedules, updated so many seconds after `THEN`."""
+    """A deployment with new schedules, updated `later` seconds after `THEN`."""
     updated = THEN + timedelta(seconds=later)
     made = [{"id": uuid4(), "updated": updated, **one} for one in rows]
     return Deployment(id=uuid4(), name="n", flow_id=FLOW, created=THEN, updated=updated, paused=paused, schedules=made)
 
 
-def hold(deployment: Deployment) -> ScheduleHold:
-    return ScheduleHold(
+def recorded(deployment: Deployment) -> DisabledDeployment:
+    return DisabledDeployment(
         deployment_id=deployment.id,
         paused=deployment.paused,
         schedules=rows_of(deployment),
@@ -59,69 +59,69 @@ A, B, C = "0 1 * * *", "0 2 * * *", "0 3 * * *"
         ([row(A, on=False, tier="x"), row(A, tier="y")], [row(A, tier="y"), row(A, tier="x")], [1]),
         ([row(A, on=False, tier="x"), row(A, tier="y")], [row(B, tier="y"), row(B, tier="x")], [1]),
         ([every(60, "a", on=False), every(90, "a")], [every(60, "b"), every(90, "b")], [0]),
-        # It is not clear which of them is which.
+        # It is unclear which new schedule replaces which.
         ([row(A, on=False), row(A)], [row(A), row(A)], [0, 1]),
         ([row(A, on=False), row(B)], [row(C), row("0 4 * * *")], [0, 1]),
     ],
 )
-def test_what_stands_in_place_of_a_schedule_that_was_off_goes_off(
+def test_a_new_schedule_that_replaces_a_disabled_one_is_disabled(
     before: list[dict[str, Any]], after: list[dict[str, Any]], off: list[int]
 ) -> None:
-    held, found = hold(deployment(before)), deployment(after, later=5)
-    assert deploy_shows(held, found)
-    verdict = judge(held, found, set(), resumed_by_deploy=False)
-    assert sorted(found.schedules.index(one) for one in verdict.off) == off
+    record, found = recorded(deployment(before)), deployment(after, later=5)
+    assert was_deployed(record, found)
+    verdict = judge(record, found, set(), resumed_by_deploy=False)
+    assert sorted(found.schedules.index(one) for one in verdict.deactivate) == off
     assert not verdict.pause
 
 
-@pytest.mark.parametrize(("switched_after", "is_off"), [(0.0001, True), (0.05, False), (60, False)])
-def test_a_new_schedule_that_was_switched_on_since_it_was_made_stays_on(switched_after: float, is_off: bool) -> None:
-    held, found = hold(deployment([row(A, on=False)])), deployment([row(A)], later=5)
+@pytest.mark.parametrize(("seconds_until_switched", "is_off"), [(0.0001, True), (0.05, False), (60, False)])
+def test_a_new_schedule_that_an_operator_enabled_stays_enabled(seconds_until_switched: float, is_off: bool) -> None:
+    record, found = recorded(deployment([row(A, on=False)])), deployment([row(A)], later=5)
     (made,) = found.schedules
     switched = made.model_copy(
-        update={"created": found.updated, "updated": found.updated + timedelta(seconds=switched_after)}
+        update={"created": found.updated, "updated": found.updated + timedelta(seconds=seconds_until_switched)}
     )
     found = found.model_copy(update={"schedules": [switched]})
-    assert bool(judge(held, found, set(), resumed_by_deploy=False)) is is_off
+    assert bool(judge(record, found, set(), resumed_by_deploy=False)) is is_off
 
 
-def test_what_the_file_wants_on_stays_on() -> None:
-    held, found = hold(deployment([row(A, on=False), row(B, on=False)])), deployment([row(A), row(B)], later=5)
-    verdict = judge(held, found, {found.schedules[0].id}, resumed_by_deploy=False)
-    assert [one.schedule["cron"] for one in verdict.off] == [B]
+def test_a_schedule_that_the_file_declares_active_stays_enabled() -> None:
+    record, found = recorded(deployment([row(A, on=False), row(B, on=False)])), deployment([row(A), row(B)], later=5)
+    verdict = judge(record, found, {found.schedules[0].id}, resumed_by_deploy=False)
+    assert [one.schedule["cron"] for one in verdict.deactivate] == [B]
 
 
-def test_a_deployment_that_was_paused_is_paused_again_and_its_schedules_stay_as_they_were() -> None:
-    held = hold(deployment([row(A), row(B, on=False)], paused=True))
+def test_a_paused_deployment_is_paused_again_and_its_disabled_schedule_disabled() -> None:
+    record = recorded(deployment([row(A), row(B, on=False)], paused=True))
     found = deployment([row(A), row(B)], later=5)
-    verdict = judge(held, found, set(), resumed_by_deploy=True)
+    verdict = judge(record, found, set(), resumed_by_deploy=True)
     assert verdict.pause
-    assert [one.schedule["cron"] for one in verdict.off] == [B]
+    assert [one.schedule["cron"] for one in verdict.deactivate] == [B]
 
 
-def test_a_schedule_that_a_deploy_changed_in_place_is_not_one_that_was_switched() -> None:
+def test_a_schedule_that_a_deploy_updated_in_place_does_not_count_as_switched() -> None:
     before = deployment([{**row(A, slug="a"), "created": THEN}], paused=True)
     found = changed(before, later=5, rows_later=5.08).model_copy(update={"paused": False})
-    assert judge(hold(before), found, set(), resumed_by_deploy=True).pause
+    assert judge(recorded(before), found, set(), resumed_by_deploy=True).pause
 
 
-def test_of_a_paused_deployment_only_what_the_file_wants_goes_on() -> None:
-    held, found = hold(deployment([row(A), row(B)], paused=True)), deployment([row(A), row(B)], later=5)
-    verdict = judge(held, found, {found.schedules[1].id}, resumed_by_deploy=True)
+def test_of_a_paused_deployment_only_declared_schedules_are_enabled() -> None:
+    record, found = recorded(deployment([row(A), row(B)], paused=True)), deployment([row(A), row(B)], later=5)
+    verdict = judge(record, found, {found.schedules[1].id}, resumed_by_deploy=True)
     assert not verdict.pause
-    assert [one.schedule["cron"] for one in verdict.off] == [A]
+    assert [one.schedule["cron"] for one in verdict.deactivate] == [A]
 
 
 def changed(before: Deployment, *, later: float, rows_later: float | None = None, **of_row: Any) -> Deployment:
-    """The same deployment with the same schedules some seconds later."""
+    """The same deployment with the same schedules, updated `later` seconds after `THEN`."""
     updated = {} if rows_later is None else {"updated": THEN + timedelta(seconds=rows_later)}
     rows = [one.model_copy(update={**updated, **of_row}) for one in before.schedules]
     return before.model_copy(update={"updated": THEN + timedelta(seconds=later), "schedules": rows})
 
 
-def test_a_deploy_shows_where_schedules_were_changed_along_with_their_deployment() -> None:
+def test_schedules_updated_with_their_deployment_show_a_deploy() -> None:
     before = deployment([row(A, slug="a")])
-    assert deploy_shows(hold(before), changed(before, later=5, rows_later=5.003))
+    assert was_deployed(recorded(before), changed(before, later=5, rows_later=5.003))
 
 
 @pytest.mark.parametrize(
@@ -141,16 +141,16 @@ def test_a_deploy_shows_where_schedules_were_changed_along_with_their_deployment
         "nothing",
     ],
 )
-def test_no_deploy_shows_where_an_operator_switched(after: dict[str, Any]) -> None:
+def test_the_switch_of_an_operator_does_not_look_like_a_deploy(after: dict[str, Any]) -> None:
     before = deployment([row(A, slug="a")])
-    assert not deploy_shows(hold(before), changed(before, **after))
+    assert not was_deployed(recorded(before), changed(before, **after))
 
 
-def test_schedules_that_were_added_in_the_ui_show_no_deploy() -> None:
-    assert not deploy_shows(hold(deployment([row(A, on=False)])), deployment([row(A)]))
+def test_schedules_added_in_the_ui_do_not_look_like_a_deploy() -> None:
+    assert not was_deployed(recorded(deployment([row(A, on=False)])), deployment([row(A)]))
 
 
-def test_the_switch_of_both_at_once_over_the_api_shows_no_deploy() -> None:
+def test_switching_both_over_the_api_does_not_look_like_a_deploy() -> None:
     before = deployment([row(A, on=False)], paused=True)
-    assert not deploy_shows(hold(before), changed(before, later=5, rows_later=4.98, active=True))
+    assert not was_deployed(recorded(before), changed(before, later=5, rows_later=4.98, active=True))
     assert isinstance(before.id, UUID)

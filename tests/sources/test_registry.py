@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine.prefect.client import Prefect
-from spine.schedules.listing import Catalogue
+from spine.schedules.listing import ScheduleListing
 from spine.sources.schedule import SourceSchedules
 from spine.sources.schemas import SourceCreate
 from spine.tables.sources import Source
@@ -151,7 +151,7 @@ async def test_a_source_is_not_there_when_making_its_schedule_was_broken_off(
     new = SourceCreate.model_validate(body(cron_expression="0 6 * * *"))
     with temporary_settings({PREFECT_API_URL: proxy.url}):
         async with Prefect.connect(60) as prefect:
-            schedules = SourceSchedules(prefect, desk.context.sessions, Catalogue(), CALLER)
+            schedules = SourceSchedules(prefect, desk.context.sessions, ScheduleListing(), CALLER)
             making = asyncio.create_task(replace(desk.registry, schedules=schedules).create(CALLER, new))
             await until(partial(is_any_source_of, desk), "its row", 30)
             with proxy.hanging():

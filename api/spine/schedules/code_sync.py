@@ -1,9 +1,9 @@
-"""Keep the schedules that the API made on the code of their workflow.
+"""Keep the schedules that the API created on the code of their workflow.
 
-`prefect deploy` changes the deployments that its file names and no others, so a schedule's deployment would run the old
-entrypoint, image and pull steps for ever. Whenever the workflow's own deployment has changed, its schedules get what
-differs, and their planned runs are planned anew; what is the schedule's own (name, parameters, timing, state,
-description, concurrency) stays.
+`prefect deploy` changes only the deployments in its file, so a schedule's deployment would run the old entrypoint,
+image and pull steps forever. Whenever the workflow's own deployment has changed, the differences are copied to its
+schedules, and their planned runs are planned again. A schedule keeps its own name, parameters, timing, state,
+description and concurrency.
 """
 
 from collections.abc import Collection, Iterable
@@ -14,28 +14,28 @@ from spine.errors import BadRequest, SpineError
 from spine.prefect.client import Deployment, Prefect
 from spine.prefect.filters import Json
 from spine.prefect.parameters import prefect_accepts
-from spine.schedules.deployments import INHERITED_TAGS_LABEL
-from spine.schedules.planning import one_change_at_a_time, plan_again
+from spine.schedules.deployments import inherited_at_creation
+from spine.schedules.planned_runs import change_lock, replan
 from spine.tables.base import utc_now
 
-# Tags by which runs are found and alerts are sent belong to the workflow, and so to its schedules.
+# These tags classify runs and alerts of a workflow, so its schedules inherit them.
 INHERITED_PREFIXES = ("domain:", "severity:", "alert:")
 
-# What Prefect stores for a flow without parameters, and for no schema at all.
+# What Prefect stores for a flow without parameters, or without a schema.
 NO_PARAMETERS: Json = {"type": "object", "properties": {}}
 
 log = structlog.get_logger("spine.schedules")
 
 
 def code_of(own: Deployment) -> Json:
-    """What of a deployment says which code runs where, in the words of Prefect's API."""
+    """The fields of a deployment that define which code runs where, as in Prefect's API."""
     return {
         "entrypoint": own.entrypoint,
         "path": own.path,
         "pull_steps": own.pull_steps,
         "job_variables": own.job_variables or {},
         "work_pool_name": own.work_pool_name,
-        # For a name without a pool Prefect would make a queue.
+        # Prefect would create a queue for a name without a pool.
         "work_queue_name": own.work_queue_name if own.work_pool_name else None,
         "parameter_openapi_schema": own.parameter_openapi_schema or NO_PARAMETERS,
         "enforce_parameter_schema": own.enforce_parameter_schema,
@@ -46,39 +46,39 @@ def code_of(own: Deployment) -> Json:
 
 
 def inherited_tags(own: Deployment) -> list[str]:
-    """The tags that a workflow's schedules have from it."""
+    """The tags that a workflow's schedules inherit."""
     return [tag for tag in own.tags if tag.startswith(INHERITED_PREFIXES)]
 
 
-async def follow(
+async def sync_code(
     prefect: Prefect, own: Deployment, schedules: Iterable[Deployment], tags_before: Collection[str] = ()
 ) -> None:
-    """Bring the schedules of a workflow in step with its own deployment.
+    """Copy the code of a workflow's own deployment to its schedules.
 
-    `tags_before` are the tags that the workflow had before, as far as they are known. A schedule that cannot be changed
-    is logged and does not stop the others.
+    `tags_before` are the workflow's previous tags, as far as they are known. A schedule that cannot be changed is
+    logged and does not stop the others.
     """
     for schedule in schedules:
-        changes = changes_to_follow(own, schedule, tags_before)
+        changes = code_changes(own, schedule, tags_before)
         if not changes:
             continue
         try:
             await _change(prefect, schedule, changes)
         except SpineError as reason:
-            log.warning("schedule_not_followed", schedule=schedule.name, id=str(schedule.id), reason=reason.detail)
+            log.warning("schedule_code_sync_failed", schedule=schedule.name, id=str(schedule.id), reason=reason.detail)
         else:
-            log.info("schedule_followed", schedule=schedule.name, id=str(schedule.id), changed=sorted(changes))
+            log.info("schedule_code_synced", schedule=schedule.name, id=str(schedule.id), changed=sorted(changes))
 
 
-def changes_to_follow(own: Deployment, schedule: Deployment, tags_before: Collection[str] = ()) -> Json:
-    """What of a schedule differs from what its workflow gives it, in the words of Prefect's API; empty in step."""
+def code_changes(own: Deployment, schedule: Deployment, tags_before: Collection[str] = ()) -> Json:
+    """The fields in which a schedule differs from its workflow, as in Prefect's API; empty if there are none."""
     wanted, present = code_of(own), code_of(schedule)
     if wanted != present and not prefect_accepts(wanted["parameter_openapi_schema"], schedule.parameters):
-        # Prefect would refuse the new schema. So the schedule follows all the same, and its runs fail, which shows.
+        # Prefect would refuse the new schema. Sync the code all the same; the schedule's `problem` says what is wrong.
         wanted["enforce_parameter_schema"] = False
     changes = {name: value for name, value in wanted.items() if value != present[name]}
     if {"work_pool_name", "work_queue_name"} & changes.keys():
-        # Prefect looks the queue up in the pool that comes with it.
+        # Prefect looks up the queue in the pool that is sent with it.
         changes |= {name: wanted[name] for name in ("work_pool_name", "work_queue_name")}
     tags = _tags(own, schedule, tags_before)
     return changes if tags == schedule.tags else {**changes, "tags": tags}
@@ -86,22 +86,21 @@ def changes_to_follow(own: Deployment, schedule: Deployment, tags_before: Collec
 
 def _tags(own: Deployment, schedule: Deployment, tags_before: Collection[str]) -> list[str]:
     now = inherited_tags(own)
-    at_first = str(schedule.labels.get(INHERITED_TAGS_LABEL, "")).split("\n")
     before = {tag for tag in tags_before if tag.startswith(INHERITED_PREFIXES)}
-    stale = {*at_first, *before} - set(now)
+    stale = {*inherited_at_creation(schedule), *before} - set(now)
     kept = [tag for tag in schedule.tags if tag not in stale]
     return kept + [tag for tag in now if tag not in kept]
 
 
 async def _change(prefect: Prefect, schedule: Deployment, changes: Json) -> None:
-    async with one_change_at_a_time(schedule.id):
+    async with change_lock(schedule.id):
         since = utc_now()
         try:
             await prefect.update_deployment(schedule.id, changes)
         except BadRequest:
             if not changes.get("enforce_parameter_schema", schedule.enforce_parameter_schema):
                 raise
-            # Its parameters were changed a moment ago, and Prefect looks at those that it has now.
+            # Its parameters were changed a moment ago, and Prefect checks the present ones.
             await prefect.update_deployment(schedule.id, {**changes, "enforce_parameter_schema": False})
-        # It may have been switched on or off meanwhile.
-        await plan_again(prefect, await prefect.read_deployment(schedule.id), since)
+        # It may have been enabled or disabled meanwhile.
+        await replan(prefect, await prefect.read_deployment(schedule.id), since)

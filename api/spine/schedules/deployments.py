@@ -1,18 +1,23 @@
-"""Which deployments are schedules, and what the marks on those that the API made mean.
+"""Schedules as Prefect stores them: which deployments are schedules, and what their fields and labels mean.
 
-A schedule is a deployment that has a schedule in Prefect, or that was made over the API as one and has lost it since.
+A schedule is a deployment that has a schedule in Prefect, or that was created over the API as one and then lost it.
 """
 
 from uuid import UUID
 
 from spine.errors import Conflict, NotFound
 from spine.prefect.client import Deployment, Flow, Prefect
+from spine.prefect.filters import Json
+from spine.schedules.schemas import OverlapPolicy, TargetType
 from spine.workflows.deployments import is_schedule as made_over_api
 
 TARGET_TYPE_LABEL = "spine.target_type"
 CREATED_BY_LABEL = "spine.created_by"
-# Tags that the schedule has from its workflow, joined by newlines; labels cannot be changed once a deployment exists.
+# The tags that the schedule inherits from its workflow, joined by newlines; labels cannot be changed after creation.
 INHERITED_TAGS_LABEL = "spine.inherited_tags"
+
+_STRATEGIES = {OverlapPolicy.ENQUEUE: "ENQUEUE", OverlapPolicy.SKIP: "CANCEL_NEW"}
+_POLICIES = {strategy: policy for policy, strategy in _STRATEGIES.items()}
 
 
 def has_schedule(deployment: Deployment) -> bool:
@@ -23,6 +28,39 @@ def has_schedule(deployment: Deployment) -> bool:
 def is_enabled(deployment: Deployment) -> bool:
     """Whether Prefect plans runs of a deployment."""
     return not deployment.paused and any(row.active for row in deployment.schedules)
+
+
+def target_type_of(deployment: Deployment) -> TargetType:
+    """The target type given when the schedule was created; deployments that CI made start workflows."""
+    pipeline = deployment.labels.get(TARGET_TYPE_LABEL) == TargetType.PIPELINE
+    return TargetType.PIPELINE if pipeline else TargetType.WORKFLOW
+
+
+def inherited_at_creation(deployment: Deployment) -> list[str]:
+    """The tags that a schedule inherited from its workflow when it was created."""
+    return str(deployment.labels.get(INHERITED_TAGS_LABEL, "")).split("\n")
+
+
+def concurrency(max_instances: int | None, overlap_policy: OverlapPolicy | None) -> Json:
+    """Prefect's concurrency fields for both; a policy without a number means one run at a time."""
+    if max_instances is None and overlap_policy is not None:
+        max_instances = 1
+    options = {"collision_strategy": _STRATEGIES[overlap_policy]} if overlap_policy else None
+    return {"concurrency_limit": max_instances, "concurrency_options": options}
+
+
+def max_instances_of(deployment: Deployment) -> int | None:
+    """How many runs of a schedule may be in progress at once; None for no limit."""
+    limit = deployment.global_concurrency_limit
+    return limit.limit if limit else None
+
+
+def overlap_policy_of(deployment: Deployment) -> OverlapPolicy | None:
+    """What happens to runs beyond that limit; None without a limit. Prefect enqueues by default."""
+    if deployment.global_concurrency_limit is None:
+        return None
+    options = deployment.concurrency_options
+    return _POLICIES.get(options.collision_strategy) if options else OverlapPolicy.ENQUEUE
 
 
 async def find_schedule(prefect: Prefect, id_or_name: str) -> Deployment:
@@ -42,7 +80,7 @@ async def find_schedule(prefect: Prefect, id_or_name: str) -> Deployment:
 
 
 async def flow_of(prefect: Prefect, deployment: Deployment) -> Flow:
-    """The flow of a schedule; `NotFound` when it was deleted a moment ago, and the schedule with it."""
+    """The flow of a schedule. Raises `NotFound` if it was deleted a moment ago, and the schedule with it."""
     flow = (await prefect.flows_by_id([deployment.flow_id])).get(deployment.flow_id)
     if flow is None:
         raise NotFound(f"The schedule {deployment.name!r} was deleted with its workflow.")
@@ -50,7 +88,7 @@ async def flow_of(prefect: Prefect, deployment: Deployment) -> Flow:
 
 
 async def _find_by_name(prefect: Prefect, name: str) -> Deployment:
-    # Names are printable; Prefect's database may not even take another one as a question.
+    # Names are printable; Prefect's database may not accept any other text in a query.
     wanted = {"deployments": {"name": {"any_": [name]}}}
     found = await prefect.deployments(wanted) if name.isprintable() else []
     schedules = [deployment for deployment in found if has_schedule(deployment)]

@@ -1,8 +1,8 @@
-"""When schedules will run next: what Prefect has planned already, and what its schedule classes say beyond that.
+"""When schedules will run next: the runs that Prefect has planned, and beyond them the dates of its schedule classes.
 
 Prefect plans each active schedule at least three runs and one hour ahead, but no further than a hundred days, and plans
-a new one within seconds. It plans each time of each schedule once: where a run was cancelled, or began before it was
-due, that time does not come again.
+a new schedule within seconds. It plans each date of each schedule once: if that run was cancelled, or started before it
+was due, the date is not planned again.
 """
 
 import asyncio
@@ -17,39 +17,39 @@ from spine.prefect.client import MOST_ROWS, Deployment, FlowRun, Prefect, Schedu
 from spine.prefect.filters import Json, RunFilter
 from spine.prefect.schedules import timing_of
 from spine.schedules.deployments import find_schedule, is_enabled
-from spine.schedules.planning import row_id
+from spine.schedules.planned_runs import planned_for
 from spine.schedules.schemas import NextRunPreview
 from spine.schedules.timing import describe
 from spine.tables.base import utc_now
 
-# Times of schedules, by the id of Prefect's row for each.
+# Dates of schedules, by the id of Prefect's row for each.
 Times = Mapping[UUID, set[datetime]]
 
-# A planned run that is fetched by a worker, which happens seconds before it is due, is PENDING.
+# A worker fetches a planned run seconds before it is due; the run is then PENDING.
 _WILL_RUN: Json = {"type": {"any_": ["SCHEDULED", "PENDING"]}}
 _WILL_NOT: Json = {"type": {"not_any_": ["SCHEDULED", "PENDING"]}}
 _NOT_PAUSED: Json = {"deployments": {"paused": {"eq_": False}}}
-# How many times of a schedule are computed at first; more where more are asked for.
-_PORTION = 2
+# How many dates of a schedule are computed at first; more are computed when needed.
+_FIRST_BATCH = 2
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What Prefect's runs tell of the time ahead: times at which schedules will run, and at which they will not."""
+    """What Prefect's runs show about the future: dates at which schedules will run, and dates when they will not."""
 
     planned: Times = field(default_factory=dict)
     dropped: Times = field(default_factory=dict)
 
-    def tells_of(self, row: ScheduleRow) -> bool:
-        """Whether the row's class alone does not have the answer."""
+    def has(self, row: ScheduleRow) -> bool:
+        """Whether a schedule has such runs, so that its class alone does not give its next date."""
         return row.id in self.planned or row.id in self.dropped
 
 
 async def next_runs(prefect: Prefect, deployments: Sequence[Deployment], now: datetime) -> dict[UUID, datetime | None]:
-    """When each of these runs next; None for one that is disabled or has no time left.
+    """When each of these runs next; None if it is disabled or has no date left.
 
-    That is one call of Prefect, and a second one where there are intervals of days in a time zone, whose planned runs
-    must be known.
+    This takes one call of Prefect, and a second one if there are intervals of days in a time zone, whose next date
+    depends on the planned runs.
     """
     enabled = [deployment for deployment in deployments if is_enabled(deployment)]
     by_days = [one for one in enabled if any(timing_of(row.schedule).depends_on_start for row in _active(one))]
@@ -67,7 +67,7 @@ async def next_runs(prefect: Prefect, deployments: Sequence[Deployment], now: da
 async def preview_next(
     prefect: Prefect, count: int, id_or_name: str | None, now: datetime | None = None
 ) -> list[NextRunPreview]:
-    """The soonest `count` runs from `now` on, over all enabled schedules or over one; in order of time, then name.
+    """The next `count` runs from `now` on, of all enabled schedules or of one; in order of time, then name.
 
     Raises `NotFound` for an unknown schedule.
     """
@@ -83,37 +83,37 @@ async def preview_next(
 
 
 async def _soonest(prefect: Prefect, count: int, now: datetime) -> tuple[Iterable[Deployment], Sequence[FlowRun]]:
-    """Deployments among which the soonest `count` runs are, and the soonest runs that Prefect has planned.
+    """The deployments that have the next `count` runs, and the next runs that Prefect has planned.
 
-    The planned runs are read in order of time, so `count` of them, of schedules that are on, all come to pass by the
-    time U of the last one. A schedule that is not among them has nothing planned before U, and Prefect plans each
-    schedule that is on from its next time on, without gaps: it cannot run before U, unless it was made so few seconds
-    ago that Prefect has not planned it yet. Of those that run at U itself, the first `count` by name are read where not
-    all can be among the planned runs. So the soonest runs are those of the deployments found here, whose own times are
-    merged as far as is needed, also past the last that is planned of each.
+    Planned runs are read in order of time. Let U be the time of the `count`-th planned run of active schedules: all of
+    these runs are due by U. A schedule that is not among them has nothing planned before U, and Prefect plans each
+    active schedule from its next date on, without gaps. So that schedule cannot run before U, unless it was created so
+    few seconds ago that Prefect has not planned it yet. If the planned runs may not include all schedules that run at U
+    itself, the first `count` of these by name are read. The next runs are therefore those of the deployments returned
+    here; their own dates are merged as far as needed, also beyond the last planned run of each.
 
-    Where fewer are planned, all deployments are read: there are few schedules then, or they run more than a hundred
-    days from now, or one was switched off between two calls.
+    If fewer than `count` runs are planned, all deployments are read: either there are few schedules, or they run more
+    than a hundred days from now, or one was disabled between two calls.
     """
     planned = await _planned(prefect, count + 1, now)
     found = await prefect.deployments_by_id(list({run.deployment_id for run in planned if run.deployment_id}))
-    on = {row.id for deployment in found.values() if is_enabled(deployment) for row in _active(deployment)}
-    planned = [run for run in planned if row_id(run) in on]
+    active = {row.id for deployment in found.values() if is_enabled(deployment) for row in _active(deployment)}
+    planned = [run for run in planned if planned_for(run) in active]
     if len(planned) < count:
         return await prefect.deployments(_NOT_PAUSED), planned
     last = planned[count - 1].expected_start_time
     if planned[-1].expected_start_time == last and last is not None:
         at_last = _by_schedules(_WILL_RUN, last).between("expected_start_time", until=last)
         wanted = {**_NOT_PAUSED, **at_last.to_json()}
-        at_once = await prefect.page_of_deployments(wanted, 0, count, "NAME_ASC")
-        found |= {deployment.id: deployment for deployment in at_once}
+        due_then = await prefect.page_of_deployments(wanted, 0, count, "NAME_ASC")
+        found |= {deployment.id: deployment for deployment in due_then}
     return found.values(), planned
 
 
 async def _planned(prefect: Prefect, count: int, now: datetime, deployment_id: UUID | None = None) -> list[FlowRun]:
-    """The soonest runs that schedules have planned.
+    """The next runs that Prefect has planned for schedules, by due time.
 
-    By the time when they are due: a run that waits for a retry or for its turn also has a scheduled time ahead.
+    Not by scheduled time, which is in the future also for a run that waits for a retry or for a concurrency slot.
     """
     wanted = _by_schedules(_WILL_RUN, now)
     if deployment_id is not None:
@@ -122,11 +122,11 @@ async def _planned(prefect: Prefect, count: int, now: datetime, deployment_id: U
 
 
 async def _times_of_runs(prefect: Prefect, deployments: Sequence[Deployment], state: Json, now: datetime) -> Times:
-    """The times ahead of all runs of these deployments' schedules whose state fits."""
+    """The future due times of all runs of these deployments' schedules in a matching state."""
     ids = [str(deployment.id) for deployment in deployments]
-    parts = [ids[start : start + MOST_ROWS] for start in range(0, len(ids), MOST_ROWS)]
+    batches = [ids[start : start + MOST_ROWS] for start in range(0, len(ids), MOST_ROWS)]
     wanted = _by_schedules(state, now)
-    found = await asyncio.gather(*(prefect.all_runs(wanted.where(deployment_id={"any_": part})) for part in parts))
+    found = await asyncio.gather(*(prefect.all_runs(wanted.where(deployment_id={"any_": batch})) for batch in batches))
     return _by_row(run for runs in found for run in runs)
 
 
@@ -138,9 +138,9 @@ def _by_schedules(state: Json, now: datetime) -> RunFilter:
 def _by_row(runs: Iterable[FlowRun]) -> Times:
     times: dict[UUID, set[datetime]] = defaultdict(set)
     for run in runs:
-        planned_for = row_id(run)
-        if planned_for is not None and run.expected_start_time is not None:
-            times[planned_for].add(run.expected_start_time)
+        row_id = planned_for(run)
+        if row_id is not None and run.expected_start_time is not None:
+            times[row_id].add(run.expected_start_time)
     return dict(times)
 
 
@@ -149,26 +149,26 @@ def _active(deployment: Deployment) -> list[ScheduleRow]:
 
 
 async def _first(row: ScheduleRow, known: _Known, now: datetime) -> datetime | None:
-    if known.tells_of(row):
+    if known.has(row):
         return await _TimesAhead(row, known, now).take()
     return await timing_of(row.schedule).next_from(now)
 
 
 class _TimesAhead:
-    """The times of one schedule from a moment on, in order: planned and computed ones, without those dropped."""
+    """The dates of one schedule from a time on, in order: planned and computed dates without the dropped ones."""
 
     def __init__(self, row: ScheduleRow, known: _Known, now: datetime) -> None:
         self._timing = timing_of(row.schedule)
         self._now = now
         self._planned = known.planned.get(row.id, set())
         self._dropped = known.dropped.get(row.id, set())
-        self._size = _PORTION + len(self._dropped)
+        self._size = _FIRST_BATCH + len(self._dropped)
         self._times: list[datetime] = []
         self._taken = 0
         self._ends = False
 
     async def take(self) -> datetime | None:
-        """The next of them, or None after the last."""
+        """The next date, or None after the last."""
         while self._taken == len(self._times):
             if self._ends:
                 return None
@@ -180,13 +180,13 @@ class _TimesAhead:
         computed = await self._timing.dates_from(self._now, self._size)
         self._ends = len(computed) < self._size
         times = sorted(self._planned.union(computed) - self._dropped)
-        # Before what is planned beyond the last computed one, the next portion may have others.
+        # The next batch may have dates before those that are planned beyond the last computed date.
         self._times = times if self._ends else [time for time in times if time <= computed[-1]]
         self._size *= 4
 
 
 async def _merge(deployments: Iterable[Deployment], known: _Known, count: int, now: datetime) -> list[NextRunPreview]:
-    """The soonest `count` times of these deployments; of each schedule little more is computed than is shown."""
+    """The next `count` dates of these deployments; for each schedule, few more are computed than are shown."""
     rows = [(deployment, row) for deployment in deployments for row in _active(deployment)]
     ahead = [_TimesAhead(row, known, now) for _, row in rows]
     heads: list[tuple[datetime, str, UUID, int]] = []

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from spine.http.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, SessionsDep
 from spine.http.openapi import errors
 from spine.pagination import Page
-from spine.schedules import create, delete, preview, run_now, runs, service, switch, update
-from spine.schedules.listing import Catalogue
+from spine.schedules import commands, preview, queries, runs, update
+from spine.schedules.listing import ScheduleListing
 from spine.schedules.schemas import (
     NextRunPreview,
     ScheduleCreate,
@@ -24,13 +24,13 @@ from spine.workflows.schemas import WorkflowTriggerResponse
 router = APIRouter(prefix="/schedules", tags=["schedules"])
 
 
-async def get_catalogue(request: Request) -> Catalogue:
-    """What this process knows about which deployments are schedules."""
-    catalogue: Catalogue = request.app.state.catalogue
-    return catalogue
+async def get_listing(request: Request) -> ScheduleListing:
+    """This process's listing of schedules."""
+    listing: ScheduleListing = request.app.state.schedule_listing
+    return listing
 
 
-CatalogueDep = Annotated[Catalogue, Depends(get_catalogue)]
+ListingDep = Annotated[ScheduleListing, Depends(get_listing)]
 
 
 @router.get("/", include_in_schema=False)
@@ -38,15 +38,15 @@ CatalogueDep = Annotated[Catalogue, Depends(get_catalogue)]
 async def list_schedules(
     prefect: PrefectDep,
     sessions: SessionsDep,
-    catalogue: CatalogueDep,
+    listing: ListingDep,
     page: PageDep,
     enabled: bool | None = None,
     target_type: TargetType | None = None,
     target_name: Annotated[str | None, Query(description="The workflow's name.")] = None,
 ) -> Page[ScheduleResponse]:
-    """List schedules, newest first: those made over the API, and those that were deployed."""
-    query = service.ScheduleQuery(enabled, target_type, target_name)
-    return await service.list_schedules(prefect, sessions, catalogue, query, page)
+    """List schedules, newest first: those created over the API and those deployed from `prefect.yaml`."""
+    query = queries.ScheduleQuery(enabled, target_type, target_name)
+    return await queries.list_schedules(prefect, sessions, listing, query, page)
 
 
 @router.post("/", status_code=201, include_in_schema=False)
@@ -54,52 +54,52 @@ async def list_schedules(
 async def create_schedule(
     prefect: PrefectDep, sessions: SessionsDep, caller: CallerDep, body: ScheduleCreate
 ) -> ActionResponse:
-    """Make a schedule: a Prefect deployment of the target's flow, with one cron or interval schedule."""
-    return await create.create_schedule(prefect, sessions, caller, body)
+    """Create a schedule: a Prefect deployment of the target's flow, with one cron or interval schedule."""
+    return await commands.create_schedule(prefect, sessions, caller, body)
 
 
 @router.get("/preview-next", operation_id="preview_next_runs", responses=errors(404, 409, 422))
 async def preview_next(
     prefect: PrefectDep,
-    count: Annotated[int, Query(ge=1, le=100, description="How many times to show.")] = 5,
+    count: Annotated[int, Query(ge=1, le=100, description="How many runs to show.")] = 5,
     schedule_id: Annotated[str | None, Query(description="Only this schedule, by id or name.")] = None,
 ) -> list[NextRunPreview]:
-    """Show the soonest runs over all enabled schedules, in order of time."""
+    """Show the next runs of all enabled schedules, in order of time."""
     return await preview.preview_next(prefect, count, schedule_id)
 
 
 @router.get("/{schedule_id}", operation_id="get_schedule", responses=errors(404, 409))
 async def get_schedule(
-    prefect: PrefectDep, sessions: SessionsDep, catalogue: CatalogueDep, schedule_id: str
+    prefect: PrefectDep, sessions: SessionsDep, listing: ListingDep, schedule_id: str
 ) -> ScheduleResponse:
     """Show one schedule, by id or name."""
-    return await service.read_schedule(prefect, sessions, catalogue, schedule_id)
+    return await queries.read_schedule(prefect, sessions, listing, schedule_id)
 
 
 @router.patch("/{schedule_id}", operation_id="update_schedule", responses=errors(400, 404, 409, 413, 415, 422))
 async def update_schedule(
-    prefect: PrefectDep, sessions: SessionsDep, catalogue: CatalogueDep, schedule_id: str, body: ScheduleUpdate
+    prefect: PrefectDep, sessions: SessionsDep, listing: ListingDep, schedule_id: str, body: ScheduleUpdate
 ) -> ScheduleResponse:
-    """Change what is sent; planned runs are planned anew."""
-    return await update.update_schedule(prefect, sessions, catalogue, schedule_id, body)
+    """Change the fields that are sent; planned runs are planned again."""
+    return await update.update_schedule(prefect, sessions, listing, schedule_id, body)
 
 
 @router.delete("/{schedule_id}", operation_id="delete_schedule", responses=errors(404, 409))
-async def delete_schedule(prefect: PrefectDep, catalogue: CatalogueDep, schedule_id: str) -> ActionResponse:
+async def delete_schedule(prefect: PrefectDep, listing: ListingDep, schedule_id: str) -> ActionResponse:
     """Stop all future runs; runs in progress and the history stay."""
-    return await delete.delete_schedule(prefect, catalogue, schedule_id)
+    return await commands.delete_schedule(prefect, listing, schedule_id)
 
 
 @router.post("/{schedule_id}/enable", operation_id="enable_schedule", responses=errors(404, 409))
 async def enable_schedule(prefect: PrefectDep, sessions: SessionsDep, schedule_id: str) -> ActionResponse:
-    """Let a schedule run, from its next due time on."""
-    return await switch.enable_schedule(prefect, sessions, schedule_id)
+    """Enable a schedule from its next due time on; missed runs are not made up."""
+    return await commands.enable_schedule(prefect, sessions, schedule_id)
 
 
 @router.post("/{schedule_id}/disable", operation_id="disable_schedule", responses=errors(404, 409))
 async def disable_schedule(prefect: PrefectDep, sessions: SessionsDep, schedule_id: str) -> ActionResponse:
-    """Stop a schedule; what was planned is deleted, what runs goes on."""
-    return await switch.disable_schedule(prefect, sessions, schedule_id)
+    """Disable a schedule: planned runs are deleted, runs in progress continue."""
+    return await commands.disable_schedule(prefect, sessions, schedule_id)
 
 
 @router.post(
@@ -110,8 +110,8 @@ async def disable_schedule(prefect: PrefectDep, sessions: SessionsDep, schedule_
     responses=errors(404, 409, 422),
 )
 async def run_schedule_now(prefect: PrefectDep, caller: CallerDep, once: IdempotentDep, schedule_id: str) -> Response:
-    """Start a run with the schedule's parameters, also while it is disabled."""
-    answer = await once.run(lambda operation_id: run_now.run_now(prefect, caller, schedule_id, operation_id))
+    """Start a run with the schedule's parameters, even if it is disabled."""
+    answer = await once.run(lambda operation_id: commands.run_now(prefect, caller, schedule_id, operation_id))
     return Response(answer, status_code=201, media_type="application/json")
 
 
@@ -119,5 +119,5 @@ async def run_schedule_now(prefect: PrefectDep, caller: CallerDep, once: Idempot
 async def list_schedule_runs(
     prefect: PrefectDep, page: PageDep, schedule_id: str, status: ScheduleRunStatus | None = None
 ) -> Page[ScheduleRunSummary]:
-    """List the runs of a schedule that are due or began, newest first."""
+    """List the runs of a schedule that are due or have started, newest due time first."""
     return await runs.list_schedule_runs(prefect, schedule_id, status, page)

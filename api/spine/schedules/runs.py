@@ -1,4 +1,4 @@
-"""The runs of a schedule: all runs of its deployment that are due or began, newest due time first."""
+"""The runs of a schedule: all runs of its deployment that are due or have started, newest due time first."""
 
 from datetime import datetime
 
@@ -22,8 +22,8 @@ _STATES: dict[ScheduleRunStatus, Json] = {
     ScheduleRunStatus.MISSED: {"type": {"any_": ["SCHEDULED"]}, "name": {"any_": [LATE]}},
 }
 
-# A run in one of these began, even if it was due later: someone started it early.
-_BEGAN = {"RUNNING", "CANCELLING", "PAUSED", "COMPLETED", "FAILED", "CRASHED"}
+# A run in one of these states has started, even if it is due later: it was started early.
+_STARTED = {"RUNNING", "CANCELLING", "PAUSED", "COMPLETED", "FAILED", "CRASHED"}
 
 
 async def list_schedule_runs(
@@ -37,7 +37,7 @@ async def list_schedule_runs(
 
 
 def status_of(run: FlowRun) -> ScheduleRunStatus:
-    """Where a run stands, in the words of a schedule."""
+    """The status of a run as a run of its schedule."""
     kind = run.state_type.value if run.state_type else "PENDING"
     if kind == "SCHEDULED" and run.state_name == LATE:
         return ScheduleRunStatus.MISSED
@@ -45,13 +45,13 @@ def status_of(run: FlowRun) -> ScheduleRunStatus:
 
 
 def _filters(deployment: Deployment, status: ScheduleRunStatus | None, now: datetime) -> list[RunFilter]:
-    """Filters without overlap that together hold the runs: those due, and those that began before they were due."""
+    """Filters that do not overlap: one for the runs that are due, one for runs that started before they were due."""
     of_schedule = RunFilter(runs={"deployment_id": {"any_": [str(deployment.id)]}})
     wanted = of_schedule if status is None else of_schedule.where(state=_STATES[status])
     parts = [wanted.between("expected_start_time", until=now)]
-    began = sorted(_BEGAN if status is None else _BEGAN & set(_STATES[status]["type"]["any_"]))
-    if began:
-        early = of_schedule.where(state={"type": {"any_": began}})
+    states = sorted(_STARTED if status is None else _STARTED & set(_STATES[status]["type"]["any_"]))
+    if states:
+        early = of_schedule.where(state={"type": {"any_": states}})
         # Prefect's times have microseconds, so nothing lies between the two parts.
         parts.append(early.between("expected_start_time", since=now + now.resolution))
     return parts
@@ -60,7 +60,7 @@ def _filters(deployment: Deployment, status: ScheduleRunStatus | None, now: date
 def _to_summary(run: FlowRun, deployment: Deployment, now: datetime) -> ScheduleRunSummary:
     status = status_of(run)
     skipped = status is ScheduleRunStatus.SKIPPED
-    # Prefect gives a run that is cancelled before it began a start, equal to its end.
+    # Prefect gives a run that is cancelled before it starts a start time, equal to its end time.
     started = None if skipped and run.run_count == 0 else run.start_time
     reason = run.state.message if run.state else None
     return ScheduleRunSummary(

@@ -1,4 +1,4 @@
-"""The models of `/api/v1/schedules`, as clients are typed against them."""
+"""The models of `/api/v1/schedules`; clients are typed against them."""
 
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from spine.schemas import CaseInsensitiveEnum, Text
 
-# Ten years: far more than any schedule needs, and far less than what overflows a date.
+# Ten years: far more than any schedule needs, and far less than would overflow a date.
 LONGEST_INTERVAL = 10 * 366 * 24 * 3600
 
 
 class TargetType(CaseInsensitiveEnum):
-    """What a schedule starts. Both are Prefect flows; the words are the clients'."""
+    """What a schedule starts. Both are Prefect flows; clients distinguish them."""
 
     WORKFLOW = "WORKFLOW"
     PIPELINE = "PIPELINE"
@@ -27,9 +27,9 @@ class OverlapPolicy(CaseInsensitiveEnum):
 
 
 class ScheduleRunStatus(CaseInsensitiveEnum):
-    """Where a run of a schedule stands.
+    """The status of a schedule's run.
 
-    SKIPPED was cancelled, by the overlap policy or by a person; MISSED is late: due, and no worker has taken it.
+    SKIPPED: cancelled by the overlap policy or by a person. MISSED: late, that is due but not taken by any worker.
     """
 
     PENDING = "PENDING"
@@ -52,7 +52,7 @@ MaxInstances = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True, description
 
 
 class ScheduleCreate(BaseModel):
-    """A schedule to make: a Prefect deployment of the target's flow, named after the schedule."""
+    """A schedule to create: a Prefect deployment of the target's flow, named after the schedule."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -91,7 +91,7 @@ class ScheduleCreate(BaseModel):
 
 
 class ScheduleUpdate(BaseModel):
-    """What to change of a schedule; what is not sent stays."""
+    """The fields of a schedule to change; fields that are not sent stay."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"cron_expression": "0 7 * * MON", "enabled": True}]}
@@ -108,7 +108,7 @@ class ScheduleUpdate(BaseModel):
     overlap_policy: OverlapPolicy | None = None
 
     @model_validator(mode="after")
-    def _null_only_where_it_means_something(self) -> Self:
+    def _refuse_null(self) -> Self:
         for name in ("timezone", "enabled"):
             if name in self.model_fields_set and getattr(self, name) is None:
                 raise ValueError(f"{name} cannot be null; leave it out to keep it")
@@ -116,24 +116,24 @@ class ScheduleUpdate(BaseModel):
 
 
 class ScheduleTiming(BaseModel):
-    """One of the times that a schedule has: exactly one of cron, interval and rrule is set."""
+    """One timing of a schedule: exactly one of cron, interval and rrule is set."""
 
     cron_expression: str | None
     interval_seconds: int | None
-    rrule: str | None = Field(description="Prefect also knows recurrence rules; the API shows them.")
+    rrule: str | None = Field(description="A recurrence rule, which can be set only in Prefect.")
     timezone: str
     enabled: bool
 
 
 class ScheduleResponse(BaseModel):
-    """A schedule: a Prefect deployment that runs by itself, made over the API or deployed from `prefect.yaml`."""
+    """A schedule: a Prefect deployment with a timing, created over the API or deployed from `prefect.yaml`."""
 
     id: UUID = Field(description="Prefect's deployment id.")
     name: str
     target_type: TargetType
     target_name: str
     target_params: dict[str, Any] | None
-    cron_expression: str | None = Field(description="Null for an interval, and where there are several timings.")
+    cron_expression: str | None = Field(description="Null for an interval, and with several timings.")
     interval_seconds: int | None
     timezone: str
     enabled: bool
@@ -143,19 +143,21 @@ class ScheduleResponse(BaseModel):
     overlap_policy: OverlapPolicy | None
     last_run_at: datetime | None = Field(description="When its newest run started.")
     next_run_at: datetime | None = Field(description="Null while disabled.")
-    run_count: int = Field(description="Runs that began, those in progress included.")
+    run_count: int = Field(description="Runs that have started, including those in progress.")
     success_count: int
     failure_count: int
-    consecutive_failures: int = Field(description="Failures since the last success, by the time they were due.")
+    consecutive_failures: int = Field(description="Failures since the last success, by due time.")
     created_at: datetime
     updated_at: datetime
-    created_by: str | None = Field(description="Name of the API key; null for one that was deployed.")
-    timings: list[ScheduleTiming] = Field(description="All its timings; one that CI deployed can have several.")
-    problem: str | None = Field(description="Why its runs will fail: parameters that the code does not take any more.")
+    created_by: str | None = Field(description="Name of the API key; null if it was deployed.")
+    timings: list[ScheduleTiming] = Field(description="All timings; one from `prefect.yaml` can have several.")
+    problem: str | None = Field(
+        description="Why runs will fail: parameters that the workflow's code no longer accepts."
+    )
 
 
 class ScheduleRunSummary(BaseModel):
-    """One run of a schedule that is due or began."""
+    """One run of a schedule that is due or has started."""
 
     id: UUID
     schedule_id: UUID

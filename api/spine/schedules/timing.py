@@ -1,4 +1,4 @@
-"""When a schedule runs: from the body of a request to Prefect's schedule, and back to what answers show."""
+"""When a schedule runs: from a request's fields to Prefect's schedule, and from there to a response's fields."""
 
 from datetime import datetime
 from difflib import get_close_matches
@@ -14,38 +14,38 @@ from spine.schedules.schemas import ScheduleTiming
 async def make_timing(
     cron_expression: str | None, interval_seconds: float | None, timezone: str, now: datetime
 ) -> Json:
-    """Prefect's schedule for exactly one of a cron expression and an interval, which counts from `now`.
+    """Prefect's schedule for a cron expression or for an interval, which counts from `now`.
 
-    Raises `BadRequest` naming the field for a value that Prefect does not take, an unknown time zone, and a time that
-    never comes.
+    Raises `BadRequest` with the field for both or neither, a value that Prefect refuses, an unknown time zone, and a
+    cron expression that matches no date.
     """
     if (cron_expression is None) == (interval_seconds is None):
-        told = "both" if cron_expression is not None else "neither"
+        given = "both" if cron_expression is not None else "neither"
         raise BadRequest(
-            f"A schedule has a cron_expression or interval_seconds; this has {told}.",
+            f"A schedule needs exactly one of cron_expression and interval_seconds; this request has {given}.",
             [FieldError(("body", "cron_expression"), "exactly one of cron_expression and interval_seconds")],
         )
     if timezone not in known_timezones():
         near = get_close_matches(timezone, known_timezones(), n=2)
         hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
-        raise _wrong("timezone", f"{timezone!r} is not the name of an IANA time zone.{hint}")
+        raise _invalid("timezone", f"{timezone!r} is not the name of an IANA time zone.{hint}")
     if cron_expression is None:
         return interval_schedule(interval_seconds or 0, timezone, now)
     try:
         schedule = cron_schedule(cron_expression, timezone)
     except ValueError as reason:
-        raise _wrong("cron_expression", f"{reason}.") from None
+        raise _invalid("cron_expression", f"{reason}.") from None
     if await timing_of(schedule).next_from(now) is None:
-        raise _wrong("cron_expression", f"{cron_expression!r} names a time that never comes.")
+        raise _invalid("cron_expression", f"{cron_expression!r} matches no date, so the schedule would never run.")
     return schedule
 
 
-def _wrong(field: str, sentence: str) -> BadRequest:
+def _invalid(field: str, sentence: str) -> BadRequest:
     return BadRequest(sentence, [FieldError(("body", field), sentence)])
 
 
 def describe(row: ScheduleRow) -> ScheduleTiming:
-    """One of Prefect's schedules as answers show it."""
+    """One of Prefect's schedules as a response shows it."""
     schedule = row.schedule
     return ScheduleTiming(
         cron_expression=schedule.get("cron"),
@@ -57,9 +57,9 @@ def describe(row: ScheduleRow) -> ScheduleTiming:
 
 
 def changed_timing(deployment: Deployment, changes: Json) -> tuple[str | None, float | None, str]:
-    """Cron expression, interval and time zone of a deployment with at most one schedule after `changes`.
+    """The cron expression, interval and time zone of a deployment with at most one schedule after `changes`.
 
-    Giving one of cron and interval clears the other.
+    Setting one of cron expression and interval clears the other.
     """
     now = describe(deployment.schedules[0]) if deployment.schedules else None
     cron = changes.get("cron_expression", now.cron_expression if now else None)
@@ -72,5 +72,5 @@ def changed_timing(deployment: Deployment, changes: Json) -> tuple[str | None, f
 
 
 def whole_seconds(interval: float | None) -> int | None:
-    """An interval as the contract has it; Prefect also knows fractions of a second, which are rounded up."""
+    """An interval in whole seconds, as the API has it; Prefect's fractions of a second are rounded up."""
     return None if interval is None else ceil(interval)

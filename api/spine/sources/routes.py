@@ -34,7 +34,7 @@ async def get_registry(
     request: Request, settings: SettingsDep, sessions: SessionsDep, prefect: PrefectDep, caller: CallerDep
 ) -> Registry:
     """The sources, as this caller may change them."""
-    schedules = SourceSchedules(prefect, sessions, request.app.state.catalogue, caller)
+    schedules = SourceSchedules(prefect, sessions, request.app.state.schedule_listing, caller)
     return Registry(sessions, SourceConfigs(settings), schedules)
 
 

@@ -14,13 +14,11 @@ from spine.database import SessionFactory, reading
 from spine.errors import NotFound
 from spine.names import looks_like_an_id
 from spine.prefect.client import Deployment, Prefect
-from spine.schedules.create import create_schedule
-from spine.schedules.delete import delete_schedule
-from spine.schedules.listing import Catalogue
+from spine.schedules.commands import create_schedule, delete_schedule, disable_schedule, enable_schedule
+from spine.schedules.listing import ScheduleListing
 from spine.schedules.names import refuse_taken
 from spine.schedules.preview import next_runs
 from spine.schedules.schemas import ScheduleCreate, ScheduleUpdate, TargetType
-from spine.schedules.switch import disable_schedule, enable_schedule
 from spine.schedules.timing import describe, make_timing
 from spine.schedules.update import update_schedule
 from spine.sources.fetch_requests import FETCH_FLOW, find_fetch_flow, source_tag
@@ -41,10 +39,10 @@ class FetchTimes:
 class SourceSchedules:
     """The schedules of sources, as Prefect has them."""
 
-    def __init__(self, prefect: Prefect, sessions: SessionFactory, catalogue: Catalogue, caller: Caller) -> None:
+    def __init__(self, prefect: Prefect, sessions: SessionFactory, listing: ScheduleListing, caller: Caller) -> None:
         self._prefect = prefect
         self._sessions = sessions
-        self._catalogue = catalogue
+        self._listing = listing
         self._caller = caller
 
     async def check(self, source_name: str, cron: str, *, is_new: bool) -> None:
@@ -87,7 +85,7 @@ class SourceSchedules:
         """Delete the schedule of a source, if it is still there."""
         present = await self.schedule_of(source)
         if present is not None:
-            await delete_schedule(self._prefect, self._catalogue, str(present.id))
+            await delete_schedule(self._prefect, self._listing, str(present.id))
 
     async def schedule_of(self, source: Source) -> Deployment | None:
         """The schedule of a source; None without one, or when it was deleted in Prefect."""
@@ -120,7 +118,7 @@ class SourceSchedules:
         return UUID(made.id)
 
     async def _change(self, schedule: Deployment, changes: ScheduleUpdate) -> None:
-        await update_schedule(self._prefect, self._sessions, self._catalogue, str(schedule.id), changes)
+        await update_schedule(self._prefect, self._sessions, self._listing, str(schedule.id), changes)
 
     async def _clear_up(self, fetch_flow_id: UUID, source_name: str) -> None:
         """Delete a schedule whose source was never made, as Prefect's answer did not come in time.
@@ -131,7 +129,7 @@ class SourceSchedules:
         for one in found:
             is_a_sources = made_over_api(one) and one.flow_id == fetch_flow_id and source_tag(source_name) in one.tags
             if is_a_sources and not await self._may_exist(one.parameters.get("source")):
-                await delete_schedule(self._prefect, self._catalogue, str(one.id))
+                await delete_schedule(self._prefect, self._listing, str(one.id))
 
     async def _may_exist(self, source_id: object) -> bool:
         """Whether a source has this id, or may have it as its name."""

@@ -8,7 +8,7 @@ from spine.tables.connections import DatabaseConnection
 from spine.tables.idempotency import IdempotentRequest
 from spine.tables.retries import RetryClaim
 from spine.tables.run_history import DeploymentStatistics, FollowerCursor, RunAlertClaim, RunOutcome
-from spine.tables.schedules import ScheduleHold, ScheduleNameClaim
+from spine.tables.schedules import DisabledDeployment, ScheduleNameClaim
 from spine.tables.sources import Fetch, Source, SourceUse
 
 __all__ = [
@@ -24,13 +24,13 @@ __all__ = [
     "CacheLease",
     "DatabaseConnection",
     "DeploymentStatistics",
+    "DisabledDeployment",
     "Fetch",
     "FollowerCursor",
     "IdempotentRequest",
     "RetryClaim",
     "RunAlertClaim",
     "RunOutcome",
-    "ScheduleHold",
     "ScheduleNameClaim",
     "Source",
     "SourceUse",

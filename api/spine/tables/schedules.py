@@ -1,4 +1,4 @@
-"""The few rows that schedules need beside Prefect's: who is making a name, and what operators switched off."""
+"""The rows that schedules need beside Prefect's: claims on names, and which deployments are disabled."""
 
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from spine.tables.base import Base, UtcDateTime, utc_now
 
 
 class ScheduleNameClaim(Base):
-    """The right to make a schedule of one name, held only while Prefect is asked to make it."""
+    """The right to create a schedule of one name, kept only while Prefect creates it."""
 
     __tablename__ = "schedule_name_claims"
 
@@ -20,17 +20,17 @@ class ScheduleNameClaim(Base):
     claimed_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
 
-class ScheduleHold(Base):
-    """That a deployment was seen switched off, wholly or in part, with its schedules as they were then.
+class DisabledDeployment(Base):
+    """A deployment that is disabled, wholly or in part, with its schedules as they were when it was last read.
 
-    `prefect deploy` switches it on again; comparing with this tells that from an operator who did.
+    `prefect deploy` enables it again; comparing with this row distinguishes that from an operator's change.
     """
 
     __tablename__ = "schedule_holds"
 
     deployment_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     paused: Mapped[bool]
-    # For each schedule of the deployment what `ScheduleRow` has of it.
+    # The fields of `ScheduleRow` for each schedule of the deployment.
     schedules: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     deployment_updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)

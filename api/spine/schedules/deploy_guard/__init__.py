@@ -1,1 +1,1 @@
-"""Keeps off what an operator has switched off, also when `prefect deploy` would resume it."""
+"""Keeps disabled what an operator has disabled, even if `prefect deploy` would enable it again."""

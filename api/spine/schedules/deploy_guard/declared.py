@@ -1,7 +1,7 @@
-"""Which schedules a project's `prefect.yaml` declares `active: true`, where this machine can read the file.
+"""Which schedules a project's `prefect.yaml` declares `active: true`, if this machine can read the file.
 
-`prefect deploy` makes schedules without a slug anew, switched on, and Prefect's server cannot tell whether the file
-said `active: true` or nothing. For a project on this machine the deployment's pull step tells where the file is.
+`prefect deploy` replaces schedules without a slug by new, active ones, and Prefect's server does not know whether the
+file says `active: true` or nothing. For a project on this machine, the deployment's pull step says where the file is.
 """
 
 import posixpath
@@ -25,7 +25,7 @@ Declared = dict[str, Any]
 def declared_active(deployment: Deployment) -> set[UUID]:
     """The schedules of this deployment for which the file literally says `active: true`.
 
-    A file that is out of reach, or that cannot be read as one, says nothing. Reads a file: call it in a thread.
+    A file that is missing or invalid declares none. This reads a file: call it in a thread.
     """
     directory = _directory(deployment)
     if directory is None:
@@ -50,7 +50,7 @@ def _directory(deployment: Deployment) -> Path | None:
 
 def _read(path: Path) -> Any:
     try:
-        # Opening a pipe or a device could wait for ever.
+        # Opening a pipe or a device could block forever.
         if not path.is_file() or path.stat().st_size > _MOST_BYTES:
             return None
         return yaml.safe_load(path.read_text())
@@ -59,7 +59,7 @@ def _read(path: Path) -> Any:
 
 
 def _entry(project: Any, deployment: Deployment) -> Declared:
-    """What the file says about this deployment; empty when nothing, or when it is not clear which entry is meant."""
+    """The file's entry for this deployment; empty if it has none or several."""
     entries = project.get("deployments") if isinstance(project, dict) else None
     named = [
         entry

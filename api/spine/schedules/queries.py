@@ -1,4 +1,4 @@
-"""Schedules as answers show them: the list, and one."""
+"""Read schedules: a page, and one."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,14 +12,15 @@ from spine.prefect.filters import Json
 from spine.run_history.statistics import Statistics, read_statistics
 from spine.schedules.deployments import (
     CREATED_BY_LABEL,
-    INHERITED_TAGS_LABEL,
-    TARGET_TYPE_LABEL,
     find_schedule,
     has_schedule,
+    inherited_at_creation,
     is_enabled,
+    max_instances_of,
+    overlap_policy_of,
+    target_type_of,
 )
-from spine.schedules.listing import Catalogue
-from spine.schedules.overlap import max_instances_of, overlap_policy_of
+from spine.schedules.listing import ScheduleListing
 from spine.schedules.preview import next_runs
 from spine.schedules.problems import problem_of
 from spine.schedules.schemas import ScheduleResponse, TargetType
@@ -29,7 +30,7 @@ from spine.tables.base import utc_now
 
 @dataclass(frozen=True)
 class ScheduleQuery:
-    """The filters of `GET /schedules`; all that are given must hold."""
+    """The filters of `GET /schedules`, combined with AND."""
 
     enabled: bool | None = None
     target_type: TargetType | None = None
@@ -37,38 +38,38 @@ class ScheduleQuery:
 
 
 async def list_schedules(
-    prefect: Prefect, sessions: SessionFactory, catalogue: Catalogue, query: ScheduleQuery, page: PageRequest
+    prefect: Prefect, sessions: SessionFactory, listing: ScheduleListing, query: ScheduleQuery, page: PageRequest
 ) -> Page[ScheduleResponse]:
     """A page of schedules, newest first."""
     flows: Json = {} if query.target_name is None else {"flows": {"name": {"any_": [query.target_name]}}}
     if query.enabled is None and query.target_type is None:
-        rows, total = await catalogue.page(prefect, flows, page)
+        rows, total = await listing.page(prefect, flows, page)
     else:
-        # Prefect cannot filter by these, so all that could fit are read.
+        # Prefect cannot filter by these, so all that could match are read.
         not_paused = {"deployments": {"paused": {"eq_": False}}} if query.enabled else {}
-        fitting = [one for one in await prefect.deployments({**flows, **not_paused}) if _fits(one, query)]
-        rows, total = fitting[page.offset : page.offset + page.limit], len(fitting)
-    return make_page(await present(prefect, sessions, catalogue, rows), total, page)
+        matching = [one for one in await prefect.deployments({**flows, **not_paused}) if _matches(one, query)]
+        rows, total = matching[page.offset : page.offset + page.limit], len(matching)
+    return make_page(await present(prefect, sessions, listing, rows), total, page)
 
 
 async def read_schedule(
-    prefect: Prefect, sessions: SessionFactory, catalogue: Catalogue, id_or_name: str
+    prefect: Prefect, sessions: SessionFactory, listing: ScheduleListing, id_or_name: str
 ) -> ScheduleResponse:
     """One schedule. Raises `NotFound`."""
-    (answer,) = await present(prefect, sessions, catalogue, [await find_schedule(prefect, id_or_name)])
+    (answer,) = await present(prefect, sessions, listing, [await find_schedule(prefect, id_or_name)])
     return answer
 
 
 async def present(
-    prefect: Prefect, sessions: SessionFactory, catalogue: Catalogue, rows: Sequence[Deployment]
+    prefect: Prefect, sessions: SessionFactory, listing: ScheduleListing, rows: Sequence[Deployment]
 ) -> list[ScheduleResponse]:
-    """Schedules with their statistics and next times; the number of calls does not depend on how many they are."""
+    """Schedules with their statistics and next run times; the number of calls does not depend on how many there are."""
     if not rows:
         return []
     statistics, following, names = await asyncio.gather(
         read_statistics(prefect, sessions, [row.id for row in rows]),
         next_runs(prefect, rows, utc_now()),
-        catalogue.flow_names(prefect, [row.flow_id for row in rows]),
+        listing.flow_names(prefect, [row.flow_id for row in rows]),
     )
     return [
         _to_response(row, names.get(row.flow_id, str(row.flow_id)), statistics[row.id], following[row.id])
@@ -76,13 +77,7 @@ async def present(
     ]
 
 
-def target_type_of(deployment: Deployment) -> TargetType:
-    """What a schedule says that it starts; deployments that CI made start workflows."""
-    pipeline = deployment.labels.get(TARGET_TYPE_LABEL) == TargetType.PIPELINE
-    return TargetType.PIPELINE if pipeline else TargetType.WORKFLOW
-
-
-def _fits(deployment: Deployment, query: ScheduleQuery) -> bool:
+def _matches(deployment: Deployment, query: ScheduleQuery) -> bool:
     return (
         has_schedule(deployment)
         and query.enabled in (None, is_enabled(deployment))
@@ -94,11 +89,11 @@ def _to_response(
     deployment: Deployment, flow_name: str, statistics: Statistics, next_run_at: datetime | None
 ) -> ScheduleResponse:
     timings = [describe(row) for row in deployment.schedules]
-    # With several there is no one answer; `timings` has them all.
+    # With several timings these fields are null, and `timings` has them all.
     only = timings[0] if len(timings) == 1 else None
     zones = {timing.timezone for timing in timings}
     of_row = deployment.schedules[0].parameters if only else {}
-    inherited = str(deployment.labels.get(INHERITED_TAGS_LABEL, "")).split("\n")
+    inherited = inherited_at_creation(deployment)
     changed = [row.updated for row in deployment.schedules if row.updated is not None]
     creator = deployment.labels.get(CREATED_BY_LABEL)
     return ScheduleResponse(

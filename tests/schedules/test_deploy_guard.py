@@ -1,6 +1,6 @@
-"""What an operator switched off stays off over the real `prefect deploy`, and what an operator switched on stays on.
+"""What an operator disabled stays disabled after a real `prefect deploy`, and what an operator enabled stays enabled.
 
-All cases are deployments of one project, so that they share its few deployments: each is switched as its name says.
+All cases are deployments of one project, so that they share its few deploys: each is switched as its name says.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spine.schedules.commands import switch_off, switch_on
 from spine.schedules.deploy_guard import guard
 from spine.schedules.deployments import is_enabled
-from spine.schedules.switch import switch_off, switch_on
 from spine.workflows.labels import SCHEDULE_LABEL
 
 from tests.schedules.project import Project, Watcher, project, watcher
@@ -42,7 +42,7 @@ def schedule(slug: str, **more: Any) -> dict[str, Any]:
     return {"cron": FAR_AWAY, "timezone": "America/New_York", **named, **more}
 
 
-# A file may name a deployment that the API has made before.
+# A file may contain a deployment that the API created before.
 MADE_OVER_THE_API = "off over the API, made there without slug"
 OFF = [*(f"off {how} {slug}" for how in HOW for slug in SLUGS), MADE_OVER_THE_API]
 ON_AGAIN = [f"on again {how} {slug}" for how in HOW for slug in SLUGS]
@@ -50,7 +50,7 @@ WANTED = [f"wanted {how} {slug}" for how in HOW[1:] for slug in SLUGS]
 
 
 def entries(**of_wanted: Any) -> list[dict[str, Any]]:
-    """All cases; `of_wanted` is what the file says about the schedules of those that CI wants on."""
+    """All cases; `of_wanted` is what the file says about the schedules that it declares active."""
     alone = [
         {"name": name, "schedules": [schedule("without slug" if "without" in name else "with slug", **more)]}
         for names, more in ((OFF, {}), (ON_AGAIN, {}), (WANTED, of_wanted))
@@ -70,7 +70,7 @@ def entries(**of_wanted: Any) -> list[dict[str, Any]]:
 
 @dataclass
 class Story:
-    """The project, its watch, and what Prefect had after each deployment."""
+    """The project, its watcher, and what Prefect had after each deploy."""
 
     ci: Project
     watching: Watcher
@@ -89,25 +89,25 @@ class Story:
             self.ci.switch(deployment["id"], on=on)
 
     async def record(self) -> None:
-        """Look until all that takes time is settled, and note how things stand."""
+        """Check until everything has settled, and record the result."""
         begun = time.monotonic()
         while time.monotonic() < begun + SECONDS_FOR_EVENTS:
-            await self.watching.look()
+            await self.watching.check()
             await asyncio.sleep(0.3)
         while not self._is_settled() and time.monotonic() < begun + SECONDS_FOR_PREFECT:
-            await self.watching.look()
+            await self.watching.check()
             await asyncio.sleep(0.3)
         self.after.append(self.ci.all_deployed())
         self.planned.append({name: self.ci.planned(one["id"]) for name, one in self.after[-1].items()})
 
     def _is_settled(self) -> bool:
-        """Whether exactly what is on has planned runs; Prefect's scheduler can be late with either."""
+        """Whether exactly the enabled deployments have planned runs; Prefect's scheduler can be late with either."""
         deployed = self.ci.all_deployed().values()
         on = {one["id"] for one in deployed if not one["paused"] and any(row["active"] for row in one["schedules"])}
         return {run["deployment_id"] for run in self.ci.planned(*(one["id"] for one in deployed))} == on
 
     async def is_on(self, name: str, turn: int) -> bool:
-        """Whether a deployment ran after a turn; it has planned runs exactly if so."""
+        """Whether a deployment was enabled after a turn; it has planned runs exactly if so."""
         seen = type(await self.watching.read(self.after[turn][name])).model_validate(self.after[turn][name])
         assert bool(self.planned[turn][name]) == is_enabled(seen)
         return is_enabled(seen)
@@ -115,8 +115,8 @@ class Story:
 
 @pytest.fixture(scope="module")
 async def story(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Story]:
-    """Deployed; switched; deployed again; deployed a third time while nobody watched, now with `active: true`."""
-    folder = tmp_path_factory.mktemp("holds")
+    """Deployed; switched; deployed again; deployed a third time without a watcher, now with `active: true`."""
+    folder = tmp_path_factory.mktemp("deploy-guard")
     with project(stack, folder) as ci, pytest.MonkeyPatch.context() as patched:
         patched.setattr(guard, "SECONDS_FOR_EVENTS_TO_ARRIVE", SECONDS_FOR_EVENTS)
         async with watcher(stack, folder) as watching:
@@ -126,7 +126,7 @@ async def story(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -
             ci.deploy(SOURCE, entries())
             bare = ci.deployed("nothing in the file")["id"]
             stack.post(f"/deployments/{bare}/schedules", [{"schedule": {"cron": FAR_AWAY}, "active": True}])
-            await watching.look()
+            await watching.check()
             await switch_everything(story)
             ci.deploy(SOURCE, entries())
             await story.record()
@@ -137,7 +137,7 @@ async def story(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -
 
 
 async def switch_everything(story: Story) -> None:
-    """Do what the names say, with a look in between: what is not seen off cannot be told from what was never off."""
+    """Switch as the names say, with checks in between: only what was seen disabled can be kept disabled."""
     for name in [*OFF, *ON_AGAIN, *WANTED]:
         await story.switch(name, on=False)
     for name in ("nothing in the file", "two paused, one wanted"):
@@ -146,38 +146,38 @@ async def switch_everything(story: Story) -> None:
         deployment = story.ci.deployed(name)
         rows = [row for row in deployment["schedules"] if row["schedule"].get("cron") in (None, FAR_AWAY)]
         story.ci.switch_row(deployment["id"], rows[0]["id"], on=False)
-    await story.watching.look()
+    await story.watching.check()
     for name in ON_AGAIN:
         await story.switch(name, on=True)
     replaced = story.ci.deployed("replaced in the UI")
     story.ci.replace_row(replaced["id"], replaced["schedules"][0]["id"], {"cron": FAR_AWAY})
-    await story.watching.look()
+    await story.watching.check()
 
 
-@pytest.mark.parametrize("turn", [0, 1], ids=["watched", "while nobody watched"])
+@pytest.mark.parametrize("turn", [0, 1], ids=["watched", "without a watcher"])
 @pytest.mark.parametrize("name", [*OFF, "nothing in the file"])
-async def test_what_was_switched_off_stays_off_and_has_no_planned_runs(story: Story, name: str, turn: int) -> None:
+async def test_what_was_disabled_stays_disabled_without_planned_runs(story: Story, name: str, turn: int) -> None:
     assert not await story.is_on(name, turn)
 
 
 @pytest.mark.parametrize("name", [*ON_AGAIN, "replaced in the UI", "untouched"])
 @pytest.mark.parametrize("turn", [0, 1])
-async def test_what_an_operator_switched_on_stays_on(story: Story, name: str, turn: int) -> None:
+async def test_what_an_operator_enabled_stays_enabled(story: Story, name: str, turn: int) -> None:
     assert await story.is_on(name, turn)
 
 
 @pytest.mark.parametrize("name", WANTED)
-async def test_active_true_in_the_file_switches_on(story: Story, name: str) -> None:
+async def test_active_true_in_the_file_enables(story: Story, name: str) -> None:
     assert [await story.is_on(name, turn) for turn in (0, 1)] == [False, True]
 
 
-async def test_nothing_runs_meanwhile_of_a_schedule_that_is_due_all_the_time(story: Story) -> None:
+async def test_a_disabled_schedule_that_is_due_every_minute_never_runs(story: Story) -> None:
     assert [await story.is_on("often", turn) for turn in (0, 1)] == [False, False]
     assert story.ci.planned(story.after[1]["often"]["id"]) == []
 
 
 @pytest.mark.parametrize("turn", [0, 1])
-async def test_one_of_two_stays_off_and_the_other_stays_planned(story: Story, turn: int) -> None:
+async def test_one_of_two_schedules_stays_disabled_and_the_other_stays_planned(story: Story, turn: int) -> None:
     assert await story.is_on("one of two", turn)
     rows = story.after[turn]["one of two"]["schedules"]
     assert {row["schedule"]["cron"]: row["active"] for row in rows} == {FAR_AWAY: False, "0 4 1 1 *": True}
@@ -185,30 +185,30 @@ async def test_one_of_two_stays_off_and_the_other_stays_planned(story: Story, tu
     assert {run["created_by"]["id"] for run in story.planned[turn]["one of two"]} == on
 
 
-async def test_of_a_paused_deployment_only_what_the_file_wants_runs(story: Story) -> None:
+async def test_only_the_schedules_of_a_paused_deployment_that_the_file_declares_active_run(story: Story) -> None:
     assert not await story.is_on("two paused, one wanted", 0)
     assert await story.is_on("two paused, one wanted", 1)
     rows = story.after[1]["two paused, one wanted"]["schedules"]
     assert {row["schedule"]["cron"]: row["active"] for row in rows} == {FAR_AWAY: False, "0 4 1 1 *": True}
 
 
-async def test_a_served_workflow_that_was_ended_and_started_again_runs(
+async def test_a_served_workflow_that_was_stopped_and_started_again_runs(
     stack: PrefectStack, workflow: Workflow, tmp_path: Path
 ) -> None:
     rows = [{"schedule": {"cron": FAR_AWAY}, "active": True}]
     served = workflow.deploy("served", work_pool_name=None, schedules=rows)["id"]
     async with watcher(stack, tmp_path) as watching:
-        await watching.look()
-        # What `flow.serve` does when it ends, and when it starts again.
+        await watching.check()
+        # What `flow.serve` does when it stops, and when it starts again.
         stack.post(f"/deployments/{served}/pause_deployment", None)
-        await watching.look()
+        await watching.check()
         workflow.deploy("served", work_pool_name=None, schedules=rows, paused=False)
-        await watching.look()
-        await watching.look()
+        await watching.check()
+        await watching.check()
         assert is_enabled(await watching.read(served))
 
 
-def test_an_api_process_watches_by_itself(
+def test_an_api_process_disables_again_by_itself(
     stack: PrefectStack, api: Api, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with project(stack, tmp_path_factory.mktemp("by-itself")) as ci:
@@ -221,10 +221,10 @@ def test_an_api_process_watches_by_itself(
         ci.deploy(SOURCE, cases)
         for name in names:
             assert ci.deployed(name)["updated"] > before[name]["updated"]
-            wait_until(lambda name=name: not ci.deployed(name)["schedules"][0]["active"], f"{name} to be off", 5)  # type: ignore[misc]
+            wait_until(lambda name=name: not ci.deployed(name)["schedules"][0]["active"], f"{name} to be disabled", 5)  # type: ignore[misc]
             assert ci.planned(before[name]["id"]) == []
         assert api.client.post(f"/schedules/{names[0]}/enable").status_code == 200
-        # The new timing is a new schedule in Prefect, made by the same request that switches it on.
+        # The new timing is a new schedule in Prefect, created by the same request that enables it.
         changed = {"cron_expression": "0 5 1 1 *", "enabled": True}
         assert api.client.patch(f"/schedules/{names[1]}", json=changed).status_code == 200
         time.sleep(3)

@@ -1,4 +1,4 @@
-"""API-made schedules run the code that CI deployed last, and keep what is theirs."""
+"""Schedules created over the API run the code that CI deployed last, and keep their own fields."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from spine.auth.callers import Caller, Scope
-from spine.schedules.create import create_schedule
+from spine.schedules.commands import create_schedule
 from spine.schedules.problems import problem_of
 from spine.schedules.schemas import ScheduleCreate
 
@@ -41,12 +41,12 @@ def entries(entrypoint: str, **of_only: Any) -> list[dict[str, Any]]:
 
 @dataclass
 class Story:
-    """What Prefect had after each deployment, once the watch had looked."""
+    """What Prefect had after each deploy, once the watcher had checked."""
 
     own: list[dict[str, Any]]
     schedules: list[dict[str, dict[str, Any]]]
     planned: list[dict[str, list[dict[str, Any]]]]
-    seen_again: list[dict[str, dict[str, Any]]]
+    checked_again: list[dict[str, dict[str, Any]]]
     watching: Watcher
 
     def before_and_after(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -55,9 +55,9 @@ class Story:
 
 @pytest.fixture(scope="module")
 async def story(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Story]:
-    """Two workflows with schedules, deployed three times; the second code of one takes other parameters."""
+    """Two workflows with schedules, deployed three times; the second code of one has other parameters."""
     ensure_pool(stack, "idle-too")
-    folder = tmp_path_factory.mktemp("follow")
+    folder = tmp_path_factory.mktemp("code-sync")
     with project(stack, folder) as ci:
         async with watcher(stack, folder) as watching:
             story = Story([], [], [], [], watching)
@@ -100,13 +100,13 @@ async def record(ci: Project, story: Story) -> None:
         flows = {"on": "only", "off": "only", "often": "only", "other": "other"}
         return {name: ci.deployed(f"{ci.prefix}-{name}", flow) for name, flow in flows.items()}
 
-    await story.watching.look()
+    await story.watching.check()
     story.own.append(ci.deployed("main"))
     story.schedules.append(read())
     story.planned.append({name: ci.planned(one["id"]) for name, one in story.schedules[-1].items()})
-    await story.watching.look()
-    await Watcher(story.watching.prefect, story.watching.sessions).look()
-    story.seen_again.append(read())
+    await story.watching.check()
+    await Watcher(story.watching.prefect, story.watching.sessions).check()
+    story.checked_again.append(read())
 
 
 CODE = [
@@ -122,36 +122,36 @@ CODE = [
 
 @pytest.mark.parametrize("name", ["on", "off", "often"])
 @pytest.mark.parametrize("field", CODE)
-def test_a_schedule_follows_what_was_deployed(story: Story, name: str, field: str) -> None:
+def test_a_schedule_gets_the_code_that_was_deployed(story: Story, name: str, field: str) -> None:
     first, second, third = story.own
     assert first[field] != second[field] or field == "version"
     assert [at[name][field] for at in story.schedules] == [first[field], second[field], third[field]]
 
 
 @pytest.mark.parametrize("name", ["on", "off", "often", "other"])
-def test_what_is_the_schedules_own_stays(story: Story, name: str) -> None:
+def test_a_schedule_keeps_its_own_fields(story: Story, name: str) -> None:
     own = ["name", "parameters", "schedules", "paused", "description", "global_concurrency_limit", "labels"]
     before, after = story.before_and_after(name)
     assert {field: after[field] for field in own} == {field: before[field] for field in own}
     assert before["schedules"]
 
 
-def test_deploying_leaves_the_schedules_parameters_and_not_the_workflows(story: Story) -> None:
+def test_a_deploy_keeps_the_parameters_of_a_schedule(story: Story) -> None:
     before, after = story.before_and_after("on")
     assert before["parameters"] == after["parameters"] == {"week": "2026-01-05", "tier": "T1"}
 
 
-def test_planned_runs_are_there_at_once_without_a_gap(story: Story) -> None:
+def test_runs_are_planned_again_at_once_without_a_gap(story: Story) -> None:
     assert all(story.planned[turn]["on"] and not story.planned[turn]["off"] for turn in range(3))
     first, second = ([one["expected_start_time"] for one in story.planned[turn]["often"]] for turn in (0, 1))
     due = [time for time in first if datetime.fromisoformat(time) > now()]
     assert due
     assert due[0] in second[:2]
-    # They were planned anew, as runs of the deployment as it is now.
+    # They were planned again, as runs of the changed deployment.
     assert {one["id"] for one in story.planned[0]["often"]}.isdisjoint(one["id"] for one in story.planned[1]["often"])
 
 
-def test_inherited_tags_follow_and_own_ones_stay(story: Story) -> None:
+def test_inherited_tags_are_updated_and_own_tags_stay(story: Story) -> None:
     assert [sorted(at["on"]["tags"]) for at in story.schedules] == [
         ["domain:a", "mine", "severity:HIGH", "severity:LOW"],
         ["alert:ops", "domain:b", "mine", "severity:LOW"],
@@ -164,7 +164,7 @@ def test_inherited_tags_follow_and_own_ones_stay(story: Story) -> None:
     ]
 
 
-async def test_parameters_that_no_longer_fit_are_a_visible_problem_and_nothing_else(story: Story) -> None:
+async def test_parameters_that_no_longer_fit_show_as_the_problem_of_the_schedule(story: Story) -> None:
     misfit = story.schedules[1]["other"]
     assert set(misfit["parameter_openapi_schema"]["properties"]) == {"week", "size"}
     assert misfit["enforce_parameter_schema"] is False
@@ -175,7 +175,7 @@ async def test_parameters_that_no_longer_fit_are_a_visible_problem_and_nothing_e
     )
     problem = problem_of(deployment)
     assert problem is not None
-    assert problem.startswith("The workflow's code does not take these parameters: ")
+    assert problem.startswith("The workflow's code does not accept these parameters: ")
     assert "week" in problem
     assert "size: is required" in problem
 
@@ -186,10 +186,10 @@ async def test_parameters_that_fit_again_are_checked_by_prefect_again(story: Sto
     assert problem_of(await story.watching.read(healed)) is None
 
 
-def test_looking_again_changes_nothing(story: Story) -> None:
-    for before, after in zip(story.schedules, story.seen_again, strict=True):
+def test_checking_again_changes_nothing(story: Story) -> None:
+    for before, after in zip(story.schedules, story.checked_again, strict=True):
         for name, deployment in after.items():
-            # Whether workers have asked for work lately is Prefect's to note, at any moment.
+            # Prefect may record at any time that workers polled for work.
             prefects = {"status", "last_polled"}
             if deployment["status"] != before[name]["status"]:
                 prefects.add("updated")

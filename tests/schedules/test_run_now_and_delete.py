@@ -1,11 +1,11 @@
-"""`POST /schedules/{id}/run-now` and `DELETE /schedules/{id}`, with what they leave in the history."""
+"""`POST /schedules/{id}/run-now` and `DELETE /schedules/{id}`, and their effect on the history."""
 
 from uuid import uuid4
 
 from tests.schedules.support import FAR_AWAY, Schedules, Workflow
 
 
-def test_run_now_starts_a_run_with_the_schedules_parameters_also_while_disabled(
+def test_run_now_starts_a_run_with_the_schedules_parameters_even_if_disabled(
     schedules: Schedules, workflow: Workflow
 ) -> None:
     schedule_id = schedules.make(enabled=False, tags=["nightly"])
@@ -32,9 +32,7 @@ def test_the_same_key_starts_one_run(schedules: Schedules) -> None:
     assert again.json()["run_id"] != answers[0].json()["run_id"]
 
 
-def test_one_that_ci_deployed_runs_with_the_parameters_of_its_schedule(
-    schedules: Schedules, workflow: Workflow
-) -> None:
+def test_a_schedule_deployed_by_ci_runs_with_its_own_parameters(schedules: Schedules, workflow: Workflow) -> None:
     row = {"schedule": {"cron": FAR_AWAY, "timezone": "UTC"}, "parameters": {"week": "of the row"}}
     deployed = workflow.deploy("from-ci", parameters={"tier": "T1"}, schedules=[row])["id"]
     run_id = schedules.api.client.post(f"/schedules/{deployed}/run-now").json()["run_id"]
@@ -43,7 +41,7 @@ def test_one_that_ci_deployed_runs_with_the_parameters_of_its_schedule(
     assert run["schedule_id"] == deployed
 
 
-def test_parameters_that_the_code_no_longer_takes_are_409(schedules: Schedules, workflow: Workflow) -> None:
+def test_parameters_that_the_code_no_longer_accepts_are_409(schedules: Schedules, workflow: Workflow) -> None:
     schedule_id = schedules.make()
     stricter = {"type": "object", "properties": {"week": {"type": "integer"}}, "required": ["week"]}
     changed = {"parameter_openapi_schema": stricter, "enforce_parameter_schema": False}
@@ -55,7 +53,7 @@ def test_parameters_that_the_code_no_longer_takes_are_409(schedules: Schedules, 
     assert "week" in response.json()["detail"]
 
 
-def test_deleting_ends_what_is_to_come_and_leaves_what_was(schedules: Schedules, workflow: Workflow) -> None:
+def test_deleting_stops_future_runs_and_keeps_the_history(schedules: Schedules, workflow: Workflow) -> None:
     name = f"gone-{uuid4().hex[:6]}"
     schedule_id = schedules.make(name=name, interval_seconds=3600)
     done = workflow.stack.make_run(
@@ -76,9 +74,7 @@ def test_deleting_ends_what_is_to_come_and_leaves_what_was(schedules: Schedules,
     assert schedules.make(name=name) != schedule_id
 
 
-def test_a_deployment_of_ci_keeps_its_workflow_and_loses_its_schedules(
-    schedules: Schedules, workflow: Workflow
-) -> None:
+def test_deleting_a_schedule_of_ci_keeps_the_deployment(schedules: Schedules, workflow: Workflow) -> None:
     row = {"schedule": {"cron": FAR_AWAY, "timezone": "UTC"}}
     workflow.deploy(workflow.name, schedules=[row, {"schedule": {"interval": 86400}}])
     assert schedules.api.client.delete(f"/schedules/{workflow.name}").status_code == 200
