@@ -103,7 +103,7 @@ def test_validate_can_run_again_after_the_staged_files_are_gone_and_compute_says
         checked = steps.validate.fn(source, "OTC", 0.01, str(folder))
         first = steps.compute.fn(checked, str(folder))
         staging.clear(folder)
-        with pytest.raises(staging.StagingLost, match=r"rows-00000\.parquet .* is gone .* from step 'validate'"):
+        with pytest.raises(staging.StagingLost, match=r"rows-00000\.parquet .* is missing .* from step 'validate'"):
             steps.compute.fn(checked, str(folder))
         checked = steps.validate.fn(source, "OTC", 0.01, str(folder))
         assert steps.compute.fn(checked, str(folder)) == first

@@ -1,4 +1,4 @@
-"""A workshop of fetches on one database, and what tests ask of it."""
+"""Registering and fetching sources on one database, without an API or a worker."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,11 @@ from spine.egress.fetch_failure import FetchFailure
 from spine.prefect.client import Prefect
 from spine.sources.configs import SourceConfigs
 from spine.sources.fetch_queries import read_fetch
-from spine.sources.fetch_state import Beginning, Begun, begin, claim_source, find_source
+from spine.sources.fetch_results import FetchResult
+from spine.sources.fetch_state import FetchRun, OpenFetch, claim_source, start_fetch
 from spine.sources.fetching.context import FetchContext
-from spine.sources.fetching.fetcher import Outcome, fetch, record_failure
+from spine.sources.fetching.fetcher import record_failure, run_fetch
+from spine.sources.queries import find_source
 from spine.sources.schedule import SourceSchedules
 from spine.sources.schemas import FetchDetail, FetchTrigger, SourceCreate, SourceUpdate
 from spine.sources.service import Registry
@@ -33,12 +35,12 @@ class Desk:
 
     @property
     def registry(self) -> Registry:
-        """Sources without a clock, for which Prefect is not asked."""
+        """The registry, for sources without a schedule: it does not reach Prefect."""
         schedules = SourceSchedules(self.context.prefect, self.context.sessions, cast(Any, None), CALLER)
         return Registry(self.context.sessions, SourceConfigs(self.context.settings), schedules)
 
     async def register(self, source_type: str, config: dict[str, Any], **fields: Any) -> str:
-        """Make a source and give its name."""
+        """Register a source and return its name."""
         name = f"source-{uuid4().hex[:10]}"
         body = {"name": name, "source_type": source_type, "config": config, **fields}
         await self.registry.create(CALLER, SourceCreate.model_validate(body))
@@ -55,31 +57,31 @@ class Desk:
         path.write_bytes(content)
         return path
 
-    async def begin(self, name: str, *, force: bool = False, run_id: UUID | None = None) -> Begun:
+    async def start(self, name: str, *, force: bool = False, run_id: UUID | None = None) -> OpenFetch:
         """Set a fetch to RUNNING."""
-        beginning = Beginning(run_id or uuid4(), FetchTrigger.MANUAL, "tests", force, "here:1")
-        return await begin(self.context.sessions, name, None, beginning)
+        run = FetchRun(run_id or uuid4(), FetchTrigger.MANUAL, "tests", force, "here:1")
+        return await start_fetch(self.context.sessions, name, None, run)
 
     async def fetch(self, name: str, *, force: bool = False) -> FetchDetail:
-        """Fetch once, and give the fetch as clients see it."""
-        begun = await self.begin(name, force=force)
+        """Fetch once, and return the fetch as clients see it."""
+        started = await self.start(name, force=force)
         try:
-            await self.go_on(begun, force=force)
+            await self.run(started)
         except FetchFailure as failure:
-            await self.fail(begun, failure)
-        return await self.read_fetch(begun.fetch_id)
+            await self.fail(started, failure)
+        return await self.read_fetch(started.fetch_id)
 
-    async def go_on(self, begun: Begun, *, force: bool = False) -> Outcome:
-        """What a run does after it has begun."""
-        return await fetch(self.context, begun, force=force, tell=lambda _: None)
+    async def run(self, fetch: OpenFetch) -> FetchResult:
+        """What a flow run does after it has started the fetch."""
+        return await run_fetch(self.context, fetch, lambda _: None)
 
-    async def fail(self, begun: Begun, failure: Exception) -> None:
-        """What a run does when it has failed for good."""
-        await record_failure(self.context, begun, failure)
+    async def fail(self, fetch: OpenFetch, failure: Exception) -> None:
+        """What a flow run does after its last attempt has failed."""
+        await record_failure(self.context, fetch, failure)
 
-    async def claim_source_of(self, begun: Begun) -> None:
-        """What a run has done when it is killed right after its turn has come."""
-        assert await claim_source(self.context.sessions, begun.source_id, begun.fetch_id) is None
+    async def claim_source_of(self, fetch: OpenFetch) -> None:
+        """What a flow run has done when it is killed right after it has claimed its source."""
+        assert await claim_source(self.context.sessions, fetch.source_id, fetch.fetch_id) is None
 
     async def read_fetch(self, fetch_id: str) -> FetchDetail:
         """A fetch as clients see it."""
@@ -92,13 +94,13 @@ class Desk:
             return await find_source(session, name)
 
     async def entries(self, name: str) -> list[NewEntry]:
-        """What the cache has of a source."""
+        """The entries of a source in the cache."""
         async with self.context.sessions() as session:
             source = await find_source(session, name)
             return [NewEntry.from_row(row) for row in await current_entries(session, source.id)]
 
     async def content(self, name: str) -> list[bytes]:
-        """The bytes that the cache has of a source."""
+        """The content of a source in the cache."""
         found = []
         for entry in await self.entries(name):
             with self.context.store.open(entry.content_hash) as blob:
@@ -111,7 +113,7 @@ class Desk:
             return list(await session.scalars(select(Alert).where(Alert.source == name).order_by(Alert.id)))
 
     def stray_files(self) -> list[Path]:
-        """Parts that nobody works on."""
+        """Staging files that were left behind."""
         return [path for path in (self.context.settings.home / "cache" / "parts").glob("*") if path.is_file()]
 
 

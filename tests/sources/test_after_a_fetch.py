@@ -10,9 +10,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine.cache.garbage_collection import delete_unreferenced
 from spine.errors import NotFound
 from spine.flows.fetch_source import _show
-from spine.sources.fetch_state import Begun
-from spine.sources.fetching.fetcher import Outcome
+from spine.sources.fetch_results import FetchResult
+from spine.sources.fetch_state import OpenFetch
 from spine.tables.base import new_id, utc_now
+from spine.tables.sources import RUNNING
 
 from tests.sources.readers.support import settle
 from tests.sources.support import Desk
@@ -52,8 +53,8 @@ async def test_a_fetch_whose_eviction_fails_has_ended_well(desk: Desk) -> None:
     blob.unlink()
     blob.mkdir()
     name = await desk.register("file", {"path": "b.csv"})
-    begun = await desk.begin(name)
-    assert (await limited(desk, 1).go_on(begun)).status == "SUCCESS"
+    begun = await desk.start(name)
+    assert (await limited(desk, 1).run(begun)).status == "SUCCESS"
     assert (await desk.read_fetch(begun.fetch_id)).status == "SUCCESS"
     assert blob.is_dir()
 
@@ -63,13 +64,13 @@ async def test_a_fetch_that_is_tried_again_after_it_was_written_down_reads_nothi
 ) -> None:
     with receiver() as site:
         site.always = refuse(200, ROWS)
-        begun = await desk.begin(await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"}))
-        first = await desk.go_on(begun)
+        begun = await desk.start(await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"}))
+        first = await desk.run(begun)
         # As Prefect does it when the answer to the commit was lost.
-        assert await desk.go_on(begun) == first
+        assert await desk.run(begun) == first
         assert len(site.requests) == 1
     source = await desk.source(begun.source_name)
-    assert (first.status, source.total_fetches, source.reader) == ("SUCCESS", 1, None)
+    assert (first.status, source.total_fetches, source.claimed_by) == ("SUCCESS", 1, None)
 
 
 async def test_the_success_of_a_source_that_was_renamed_resolves_what_was_told_under_its_old_name(desk: Desk) -> None:
@@ -118,11 +119,11 @@ async def test_a_source_is_deleted_also_while_the_storage_of_the_cache_is_away(d
 
 async def test_an_artifact_that_prefect_does_not_take_does_not_fail_the_run(stack: PrefectStack) -> None:
     # No name of a source has such a character, but it is one that cannot be sent.
-    begun = Begun(new_id(), new_id(), "desk \ud800", utc_now())
+    begun = OpenFetch(new_id(), new_id(), "desk \ud800", RUNNING, False, uuid4(), utc_now())
 
     @flow(name=f"fetching.{uuid4().hex[:10]}", persist_result=False)
     async def show() -> str:
-        await _show(begun, Outcome("SUCCESS", "0" * 64, True, 1, 1, 0, ()))
+        await _show(begun, FetchResult(content_hash="0" * 64, content_changed=True, bytes_fetched=1, rows_parsed=1))
         return "shown"
 
     with temporary_settings({PREFECT_API_URL: stack.url}):

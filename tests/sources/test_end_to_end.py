@@ -9,8 +9,7 @@ from uuid import uuid4
 
 import pytest
 from spine.database import make_engine, make_sessions
-from spine.sources.asking import ask
-from spine.sources.schemas import FetchTrigger
+from spine.sources.fetch_requests import record_request
 from spine.tables.base import new_id
 
 import flows.finra
@@ -147,7 +146,7 @@ def test_a_fetch_that_was_asked_for_and_never_started_is_started_by_who_asks_nex
 
     async def ask_and_die() -> str:
         engine = make_engine(api.settings.sqlalchemy_url)
-        asked = await ask(make_sessions(engine), name, new_id(), by="x", trigger=FetchTrigger.API, force=True)
+        asked = await record_request(make_sessions(engine), name, new_id(), by="x", force=True)
         await engine.dispose()
         return asked.fetch_id
 

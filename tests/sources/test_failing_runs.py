@@ -97,7 +97,7 @@ def test_a_fetch_that_is_cancelled_has_failed_without_an_alert(api: Api) -> None
         assert api.client.post(f"/workflows/runs/{run_id}/cancel").status_code == 200
         ended = wait_for(api, fetch_id, seconds=60)
         free.set()
-    assert (ended["status"], ended["error"]) == ("FAILED", "Its run was cancelled.")
+    assert (ended["status"], ended["error"]) == ("FAILED", "Its flow run was cancelled.")
     assert api.get("/alerts", source=name)["data"] == []
     assert api.get(f"/sources/{name}")["consecutive_failures"] == 0
 
@@ -126,7 +126,7 @@ def test_a_failure_that_may_pass_is_tried_again_by_prefect_which_learns_no_secre
     assert step["retry_count"] == 1
     known = known_to_prefect(stack, fetched["run_id"])
     # They are all there: parameters, logs of both tries, and the artifact.
-    for shown in (fetched["id"], "503", "Read http://", "1 rows were left out", fetched["content_hash"]):
+    for shown in (fetched["id"], "503", "Read http://", "Skipped 1 invalid rows", fetched["content_hash"]):
         assert shown in known
     assert [secret for secret in ("s3cr3t", login.split()[1]) if secret in known] == []
 
@@ -138,7 +138,7 @@ def known_to_prefect(stack: PrefectStack, run_id: str) -> str:
 
     def are_written() -> bool:
         logs[:] = stack.post("/logs/filter", {"logs": mine})
-        return any("rows were left out" in line["message"] for line in logs)
+        return any("invalid rows" in line["message"] for line in logs)
 
     wait_until(are_written, "the log of the run", 30)
     of_run = {"flow_runs": {"id": {"any_": [run_id]}}}

@@ -49,7 +49,7 @@ async def test_a_fetch_writes_down_hash_bytes_rows_and_what_it_was(desk: Desk) -
     source = await desk.source(name)
     assert (source.last_fetch_status, source.last_content_hash, source.total_fetches) == ("SUCCESS", sha256(ROWS), 1)
     assert source.last_fetch_at is not None
-    assert source.reader is None
+    assert source.claimed_by is None
 
 
 async def test_what_has_not_changed_is_not_read_again_unless_forced(desk: Desk) -> None:
@@ -209,8 +209,8 @@ async def test_the_time_of_a_source_is_kept_while_it_is_parsed(desk: Desk) -> No
 
 async def test_a_fetch_that_is_cancelled_while_it_parses_ends_soon(desk: Desk) -> None:
     settle(desk.file("trades.xml.gz", long_rows()))
-    begun = await desk.begin(await desk.register("file", {"path": "trades.xml.gz"}))
-    fetching = asyncio.create_task(desk.go_on(begun))
+    begun = await desk.start(await desk.register("file", {"path": "trades.xml.gz"}))
+    fetching = asyncio.create_task(desk.run(begun))
     await asyncio.sleep(0.7)
     began = time.monotonic()
     fetching.cancel()
@@ -224,9 +224,9 @@ async def test_a_disk_that_is_full_while_a_file_is_parsed_is_a_matter_of_storage
     expanded = io.BytesIO()
     pq.write_table(pa.table({"day": ["2026-01-05"] * 1_000_000}), expanded, compression="none", use_dictionary=False)
     settle(desk.file("trades.parquet.gz", gzip.compress(expanded.getvalue())))
-    begun = await desk.begin(await desk.register("file", {"path": "trades.parquet.gz"}))
+    begun = await desk.start(await desk.register("file", {"path": "trades.parquet.gz"}))
     with small_files(8_000_000), pytest.raises(FetchFailure) as failed:
-        await desk.go_on(begun)
+        await desk.run(begun)
     assert (failed.value.category, failed.value.transient) == (ErrorCategory.STORAGE, True)
     assert desk.stray_files() == []
 
@@ -270,7 +270,7 @@ async def test_a_disabled_source_is_not_fetched(desk: Desk) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv"}, enabled=False)
     with pytest.raises(Conflict, match="disabled"):
-        await desk.begin(name)
+        await desk.start(name)
     assert (await desk.source(name)).total_fetches == 0
 
 

@@ -30,12 +30,12 @@ from uuid import UUID
 from spine.cache.store import BlobStore
 from spine.database import make_engine, make_sessions
 from spine.settings import Settings
-from spine.sources.fetching.fetcher import fetch
+from spine.sources.fetching.fetcher import run_fetch
 from spine.sources.fetching.context import FetchContext
-from spine.sources.fetch_state import Beginning, begin
+from spine.sources.fetch_state import FetchRun, start_fetch
 from spine.sources.schemas import FetchTrigger
 
-def tell(_):
+def report(_):
     print("published", flush=True)
     sys.stdin.readline()
 
@@ -43,9 +43,10 @@ async def main(name, run_id):
     settings = Settings()
     sessions = make_sessions(make_engine(settings.sqlalchemy_url))
     context = FetchContext(settings, sessions, None, BlobStore.from_settings(settings))
-    begun = await begin(context.sessions, name, None, Beginning(UUID(run_id), FetchTrigger.MANUAL, None, False, None))
+    run = FetchRun(UUID(run_id), FetchTrigger.MANUAL, None, False, None)
+    fetch = await start_fetch(context.sessions, name, None, run)
     print("begun", flush=True)
-    await fetch(context, begun, force=False, tell=tell)
+    await run_fetch(context, fetch, report)
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -150,8 +151,8 @@ async def rows_of(desk: Desk, run_id: UUID) -> list[tuple[str, object, object]]:
 
 
 async def assert_retry_succeeds(desk: Desk, name: str, run_id: UUID) -> None:
-    begun = await desk.begin(name, run_id=run_id)
-    await desk.go_on(begun)
+    begun = await desk.start(name, run_id=run_id)
+    await desk.run(begun)
     fetched = await desk.read_fetch(begun.fetch_id)
     assert (fetched.status, fetched.rows_parsed, fetched.content_changed) == ("SUCCESS", NUMBER_OF_ROWS, True)
     (entry,) = await desk.entries(name)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from spine.egress.fetch_failure import FetchFailure, FetchLost
 from spine.errors import Conflict
-from spine.sources.asking import ask
-from spine.sources.fetch_results import Ending
-from spine.sources.fetch_state import end, renew_lease
+from spine.schemas import ErrorCategory
+from spine.sources.fetch_requests import record_request
+from spine.sources.fetch_results import FetchResult
+from spine.sources.fetch_state import finish_fetch, renew_lease
 from spine.sources.fetching import context
-from spine.sources.schemas import FetchTrigger
 from spine.tables.base import utc_now
 from spine.tables.sources import Fetch
 from sqlalchemy import select, text, update
@@ -52,13 +52,13 @@ async def asked(site: Receiver) -> None:
 
 async def kill(desk: Desk, fetch_id: str) -> None:
     """Let the promise and the last call of a fetch have run out, as if its process had been killed a while ago."""
-    await silence(desk, fetch_id, last_call=utc_now() - timedelta(seconds=1))
+    await silence(desk, fetch_id, grace_until=utc_now() - timedelta(seconds=1))
 
 
 async def silence(desk: Desk, fetch_id: str, **values: Any) -> None:
     """Let the promise of a fetch have run out, as if its process had not reached the database for a while."""
     async with desk.context.sessions.begin() as session:
-        silent = {"alive_until": utc_now() - timedelta(seconds=1), **values}
+        silent = {"lease_until": utc_now() - timedelta(seconds=1), **values}
         await session.execute(update(Fetch).where(Fetch.id == fetch_id).values(silent))
 
 
@@ -97,7 +97,7 @@ async def test_a_forced_fetch_that_waited_reads_for_itself(desk: Desk) -> None:
 async def test_the_source_of_a_fetch_whose_process_was_killed_is_free_again(desk: Desk) -> None:
     settle(desk.file("a.csv", ROWS))
     name = await desk.register("file", {"path": "a.csv"})
-    killed = await desk.begin(name)
+    killed = await desk.start(name)
     await desk.claim_source_of(killed)
     waiting = asyncio.create_task(desk.fetch(name))
     await asyncio.sleep(1.3)
@@ -111,8 +111,8 @@ async def test_who_was_silent_for_a_while_goes_on_with_its_source_while_another_
     with receiver() as site:
         site.always = when(free, ROWS)
         name = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"})
-        silent = await desk.begin(name)
-        going_on = asyncio.create_task(desk.go_on(silent))
+        silent = await desk.start(name)
+        going_on = asyncio.create_task(desk.run(silent))
         await asked(site)
         await silence(desk, silent.fetch_id)
         waiting = asyncio.create_task(desk.fetch(name))
@@ -132,17 +132,18 @@ async def test_a_fetch_that_is_given_up_while_it_reads_stops_reading(
     with receiver() as site:
         site.always = trickle
         name = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.bin"})
-        begun = await desk.begin(name)
+        begun = await desk.start(name)
 
         async def run() -> None:
             async with desk.context.leased(begun.fetch_id):
-                await desk.go_on(begun)
+                await desk.run(begun)
 
         running = asyncio.create_task(run())
         await asked(site)
         await asyncio.sleep(0.5)
         assert not running.done()
-        await end(desk.context.sessions, begun.fetch_id, Ending(error="It is gone.", error_category="ORCHESTRATION"))
+        gone = FetchResult(error="It is gone.", error_category=ErrorCategory.ORCHESTRATION)
+        await finish_fetch(desk.context.sessions, begun.fetch_id, gone)
         with pytest.raises(FetchLost):
             await asyncio.wait_for(running, 5)
     assert desk.stray_files() == []
@@ -153,9 +154,9 @@ async def test_a_fetch_that_has_ended_well_is_not_cancelled_in_what_it_does_last
 ) -> None:
     monkeypatch.setattr(context, "LEASE", timedelta(seconds=0.5))
     settle(desk.file("a.csv", ROWS))
-    begun = await desk.begin(await desk.register("file", {"path": "a.csv"}))
+    begun = await desk.start(await desk.register("file", {"path": "a.csv"}))
     async with desk.context.leased(begun.fetch_id):
-        await desk.go_on(begun)
+        await desk.run(begun)
         await asyncio.sleep(0.5)
 
 
@@ -164,7 +165,7 @@ async def test_a_promise_is_renewed_also_after_an_error_that_nobody_expects(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(context, "LEASE", timedelta(seconds=0.5))
-    begun = await desk.begin(await desk.register("file", {"path": "a.csv"}))
+    begun = await desk.start(await desk.register("file", {"path": "a.csv"}))
 
     async def rename(old: str, new: str) -> None:
         async with desk.context.sessions.begin() as session:
@@ -177,7 +178,7 @@ async def test_a_promise_is_renewed_also_after_an_error_that_nobody_expects(
         await silence(desk, begun.fetch_id)
         await asyncio.sleep(0.5)
         async with desk.context.sessions() as session:
-            promised = await session.scalar(select(Fetch.alive_until).where(Fetch.id == begun.fetch_id))
+            promised = await session.scalar(select(Fetch.lease_until).where(Fetch.id == begun.fetch_id))
     assert promised is not None
     assert promised > utc_now()
 
@@ -189,8 +190,8 @@ async def test_a_fetch_that_stood_still_for_too_long_does_not_write_over_the_nex
         site.always = when(threading.Event(), b"")
         url = f"http://127.0.0.1:{site.port}/a.csv"
         name = await desk.register("http", {"url": url})
-        stuck = await desk.begin(name)
-        going_on = asyncio.create_task(desk.go_on(stuck))
+        stuck = await desk.start(name)
+        going_on = asyncio.create_task(desk.run(stuck))
         await asked(site)
         await kill(desk, stuck.fetch_id)
         settle(desk.file("a.csv", ROWS))
@@ -208,13 +209,12 @@ async def test_a_fetch_that_stood_still_for_too_long_does_not_write_over_the_nex
 
 async def test_who_asks_for_what_is_under_way_is_given_that(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv"})
-    asking = partial(ask, desk.context.sessions, name, by="dashboard", trigger=FetchTrigger.API)
+    asking = partial(record_request, desk.context.sessions, name, by="dashboard")
     first = await asking("01J00000000000000000000001", force=False)
     again = await asking("01J00000000000000000000001", force=False)
     other = await asking("01J00000000000000000000002", force=False)
     forced = await asking("01J00000000000000000000003", force=True)
-    assert [first.joined, again.joined, other.joined, forced.joined] == [False, False, True, False]
-    assert first.fetch_id == again.fetch_id == other.fetch_id
+    assert [one.fetch_id for one in (first, again, other)] == ["01J00000000000000000000001"] * 3
     assert forced.fetch_id == "01J00000000000000000000003"
 
 
@@ -222,19 +222,19 @@ async def test_many_who_ask_at_once_start_one_fetch(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv"})
     ids = [f"01J000000000000000000000{number:02}" for number in range(10)]
     answers = await asyncio.gather(
-        *(ask(desk.context.sessions, name, one, by="dashboard", trigger=FetchTrigger.API, force=False) for one in ids)
+        *(record_request(desk.context.sessions, name, one, by="dashboard", force=False) for one in ids)
     )
     assert len({one.fetch_id for one in answers}) == 1
-    assert sum(not one.joined for one in answers) == 1
+    assert answers[0].fetch_id in ids
 
 
 async def test_who_asks_for_what_a_silent_fetch_may_never_bring_starts_another(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv"})
-    silent = await desk.begin(name)
+    silent = await desk.start(name)
     await silence(desk, silent.fetch_id)
     new = "01J00000000000000000000009"
-    answer = await ask(desk.context.sessions, name, new, by="tests", trigger=FetchTrigger.API, force=False)
-    assert (answer.fetch_id, answer.joined) == (new, False)
+    answer = await record_request(desk.context.sessions, name, new, by="tests", force=False)
+    assert answer.fetch_id == new
     # Whether it is dead is for others to find out.
     assert (await desk.read_fetch(silent.fetch_id)).status == "RUNNING"
 
@@ -242,9 +242,7 @@ async def test_who_asks_for_what_a_silent_fetch_may_never_bring_starts_another(d
 async def test_a_disabled_source_is_not_asked_for(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv"}, enabled=False)
     with pytest.raises(Conflict, match="disabled"):
-        await ask(
-            desk.context.sessions, name, "01J00000000000000000000001", by="x", trigger=FetchTrigger.API, force=False
-        )
+        await record_request(desk.context.sessions, name, "01J00000000000000000000001", by="x", force=False)
 
 
 async def test_the_second_fetch_reads_for_itself_when_the_first_has_failed(desk: Desk) -> None:
@@ -258,8 +256,8 @@ async def test_the_second_fetch_reads_for_itself_when_the_first_has_failed(desk:
         site.behaviours = [fail_then]
         site.always = lambda handler: handler.answer(200, ROWS)
         name = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"})
-        begun = await desk.begin(name)
-        first = asyncio.create_task(desk.go_on(begun))
+        begun = await desk.start(name)
+        first = asyncio.create_task(desk.run(begun))
         await asked(site)
         second = asyncio.create_task(desk.fetch(name))
         await asyncio.sleep(0.2)

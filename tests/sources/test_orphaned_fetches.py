@@ -13,10 +13,10 @@ from spine.cache.leases import acquire_lease
 from spine.errors import PrefectUnavailable
 from spine.prefect.client import Prefect
 from spine.sources import fetch_state, orphaned_fetches
-from spine.sources.asking import ask, record_run
-from spine.sources.fetch_state import Begun, renew_lease
+from spine.sources.fetch_requests import record_request, record_run
+from spine.sources.fetch_state import OpenFetch, renew_lease
 from spine.sources.orphaned_fetches import OrphanedFetches
-from spine.sources.schemas import FetchDetail, FetchTrigger
+from spine.sources.schemas import FetchDetail
 from spine.tables.base import utc_now
 from spine.tables.cache import CacheLease
 from spine.tables.sources import Fetch
@@ -46,18 +46,18 @@ class Office:
         settle(self.desk.file("a.csv", ROWS))
         return await self.desk.register("file", {"path": "a.csv"})
 
-    async def ask(self, name: str, state: str | None, details: Details | None = None) -> str:
+    async def request(self, name: str, state: str | None, details: Details | None = None) -> str:
         """A fetch that was asked for, with a run in this state, or without one."""
         fetch_id = uuid4().hex[:26].upper()
         sessions = self.desk.context.sessions
-        await ask(sessions, name, fetch_id, by="tests", trigger=FetchTrigger.API, force=False)
+        await record_request(sessions, name, fetch_id, by="tests", force=False)
         if state is not None:
             await record_run(sessions, fetch_id, self.run(state, details))
         return fetch_id
 
-    async def begin(self, name: str, state: str, details: Details | None = None) -> Begun:
+    async def start(self, name: str, state: str, details: Details | None = None) -> OpenFetch:
         """A fetch at work on its source, whose run is in this state."""
-        begun = await self.desk.begin(name, run_id=self.run(state, details))
+        begun = await self.desk.start(name, run_id=self.run(state, details))
         await self.desk.claim_source_of(begun)
         return begun
 
@@ -79,7 +79,7 @@ class Office:
 
     async def die(self, fetch_id: str) -> None:
         """Let a fetch have broken its promise, and not heard its last call."""
-        await self.change(fetch_id, alive_until=utc_now() - LONG_AGO, last_call=utc_now() - timedelta(seconds=1))
+        await self.change(fetch_id, lease_until=utc_now() - LONG_AGO, grace_until=utc_now() - timedelta(seconds=1))
 
     async def look(self) -> None:
         """Look for lost fetches once."""
@@ -112,21 +112,21 @@ def why(fetch: FetchDetail) -> tuple[str, str | None]:
 
 
 ENDED: list[tuple[str, Details, str]] = [
-    ("FAILED", {"message": "it fell over"}, "Its run ended as Failed before it did: it fell over"),
-    ("CRASHED", {"name": "Lost", "message": "exit code -9"}, "Its run ended as Lost before it did: exit code -9"),
-    ("COMPLETED", {}, "Its run ended as Completed before it did: Prefect keeps no reason"),
-    ("FAILED", {"message": "x" * 5_000}, f"Its run ended as Failed before it did: {'x' * 500}"),
+    ("FAILED", {"message": "it fell over"}, "Failed before the fetch was complete: it fell over"),
+    ("CRASHED", {"name": "Lost", "message": "exit code -9"}, "Lost before the fetch was complete: exit code -9"),
+    ("COMPLETED", {}, "Completed before the fetch was complete: Prefect gives no reason"),
+    ("FAILED", {"message": "x" * 5_000}, f"Failed before the fetch was complete: {'x' * 500}"),
 ]
 
 
 async def test_a_fetch_whose_run_ended_has_failed_and_raised_an_alert(office: Office) -> None:
-    for state, details, told in ENDED:
+    for state, details, reason in ENDED:
         name = await office.source()
-        begun = await office.begin(name, state, details)
+        begun = await office.start(name, state, details)
         office.woken.clear()
         await office.look()
         failed = await office.desk.read_fetch(begun.fetch_id)
-        assert (why(failed), failed.error) == (("FAILED", "ORCHESTRATION"), told)
+        assert (why(failed), failed.error) == (("FAILED", "ORCHESTRATION"), f"Its flow run ended as {reason}")
         assert failed.completed_at is not None
         assert await office.titles(name) == [f"The source {name} could not be fetched"]
         source = await office.desk.source(name)
@@ -138,12 +138,12 @@ async def test_a_lost_fetch_lets_go_of_its_source_and_of_the_cache_so_that_the_n
     office: Office,
 ) -> None:
     name = await office.source()
-    begun = await office.begin(name, "CRASHED")
+    begun = await office.start(name, "CRASHED")
     sessions = office.desk.context.sessions
     async with sessions.begin() as session:
         await acquire_lease(session, "0" * 64, begun.fetch_id, 600)
     await office.look()
-    assert (await office.desk.source(name)).reader is None
+    assert (await office.desk.source(name)).claimed_by is None
     async with sessions() as session:
         assert (await session.scalars(select(CacheLease))).all() == []
     assert (await office.desk.fetch(name)).status == "SUCCESS"
@@ -155,7 +155,7 @@ async def test_a_lost_fetch_lets_go_of_its_source_and_of_the_cache_so_that_the_n
 
 async def test_a_fetch_that_waits_for_a_worker_is_not_lost_however_long_it_waits(office: Office) -> None:
     for state in ("SCHEDULED", "PENDING"):
-        fetch_id = await office.ask(await office.source(), state)
+        fetch_id = await office.request(await office.source(), state)
         await office.grow_old(fetch_id)
         await office.look()
         assert await office.status(fetch_id) == "PENDING"
@@ -163,7 +163,7 @@ async def test_a_fetch_that_waits_for_a_worker_is_not_lost_however_long_it_waits
 
 
 async def test_a_fetch_whose_run_ended_before_it_began_is_lost(office: Office) -> None:
-    fetch_id = await office.ask(await office.source(), "CRASHED", {"message": "no such image"})
+    fetch_id = await office.request(await office.source(), "CRASHED", {"message": "no such image"})
     await office.look()
     lost = await office.desk.read_fetch(fetch_id)
     assert why(lost) == ("FAILED", "ORCHESTRATION")
@@ -172,25 +172,25 @@ async def test_a_fetch_whose_run_ended_before_it_began_is_lost(office: Office) -
 
 async def test_a_fetch_at_work_is_not_lost_while_its_process_keeps_its_promise(office: Office) -> None:
     name = await office.source()
-    begun = await office.begin(name, "RUNNING")
+    begun = await office.start(name, "RUNNING")
     await office.grow_old(begun.fetch_id)
     await office.look()
     assert await office.status(begun.fetch_id) == "RUNNING"
-    assert (await office.desk.source(name)).reader == begun.fetch_id
+    assert (await office.desk.source(name)).claimed_by == begun.fetch_id
 
     await office.die(begun.fetch_id)
     await office.look()
     lost = await office.desk.read_fetch(begun.fetch_id)
     assert why(lost) == ("FAILED", "ORCHESTRATION")
-    assert lost.error == "The process that fetched it is gone."
-    assert (await office.desk.source(name)).reader is None
+    assert lost.error == "The process that ran the fetch is gone."
+    assert (await office.desk.source(name)).claimed_by is None
     assert office.woken == [True]
 
 
 async def test_a_fetch_that_was_silent_while_the_database_was_away_is_not_lost_when_it_is_back(office: Office) -> None:
-    begun = await office.begin(await office.source(), "RUNNING")
+    begun = await office.start(await office.source(), "RUNNING")
     for _ in range(2):
-        await office.change(begun.fetch_id, alive_until=utc_now() - LONG_AGO)
+        await office.change(begun.fetch_id, lease_until=utc_now() - LONG_AGO)
         # It is looked at before it has renewed its promise, and it does so in time.
         await office.look()
         await office.look()
@@ -207,8 +207,8 @@ async def test_a_fetch_that_is_silent_and_does_not_hear_its_last_call_is_lost(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch_state, "GRACE_PERIOD", timedelta(seconds=0.5))
-    begun = await office.begin(await office.source(), "RUNNING")
-    await office.change(begun.fetch_id, alive_until=utc_now() - LONG_AGO)
+    begun = await office.start(await office.source(), "RUNNING")
+    await office.change(begun.fetch_id, lease_until=utc_now() - LONG_AGO)
     await office.look()
     await asyncio.sleep(0.6)
     assert await office.status(begun.fetch_id) == "RUNNING"
@@ -217,9 +217,9 @@ async def test_a_fetch_that_is_silent_and_does_not_hear_its_last_call_is_lost(
 
 
 async def test_what_a_person_has_cancelled_or_deleted_raises_no_alert(office: Office) -> None:
-    for state, told in (("CANCELLED", "Its run was cancelled."), (None, "Its run was deleted.")):
+    for state, told in (("CANCELLED", "Its flow run was cancelled."), (None, "Its flow run was deleted.")):
         name = await office.source()
-        begun = await office.begin(name, state or "RUNNING")
+        begun = await office.start(name, state or "RUNNING")
         if state is None:
             run_id = (await office.desk.read_fetch(begun.fetch_id)).run_id
             office.stack.delete(f"/flow_runs/{run_id}")
@@ -233,7 +233,7 @@ async def test_what_a_person_has_cancelled_or_deleted_raises_no_alert(office: Of
 
 
 async def test_a_run_that_prefect_does_not_show_yet_is_given_time(office: Office) -> None:
-    begun = await office.desk.begin(await office.source(), run_id=uuid4())
+    begun = await office.desk.start(await office.source(), run_id=uuid4())
     await office.look()
     assert await office.status(begun.fetch_id) == "RUNNING"
     await office.grow_old(begun.fetch_id)
@@ -243,20 +243,20 @@ async def test_a_run_that_prefect_does_not_show_yet_is_given_time(office: Office
 
 async def test_a_fetch_that_nobody_started_is_lost_once_its_request_must_have_been_answered(office: Office) -> None:
     name = await office.source()
-    fetch_id = await office.ask(name, None)
+    fetch_id = await office.request(name, None)
     await office.change(fetch_id, created_at=utc_now() - timedelta(seconds=30))
     await office.look()
     assert await office.status(fetch_id) == "PENDING"
     await office.change(fetch_id, created_at=utc_now() - timedelta(seconds=90))
     await office.look()
     lost = await office.desk.read_fetch(fetch_id)
-    assert (why(lost), lost.error) == (("FAILED", "ORCHESTRATION"), "It was never started.")
+    assert (why(lost), lost.error) == (("FAILED", "ORCHESTRATION"), "The fetch was never started.")
     assert len(await office.titles(name)) == 1
 
 
 async def test_each_of_many_open_fetches_is_judged_by_its_own_run(office: Office) -> None:
     states = ["RUNNING", "FAILED", "RUNNING", "CRASHED", "CANCELLED", "RUNNING"]
-    begun = [await office.begin(await office.source(), state) for state in states]
+    begun = [await office.start(await office.source(), state) for state in states]
     await office.look()
     found = [await office.status(one.fetch_id) for one in begun]
     assert found == ["RUNNING", "FAILED", "RUNNING", "FAILED", "FAILED", "RUNNING"]
@@ -269,8 +269,8 @@ async def test_many_fetches_that_wait_do_not_hide_those_that_are_lost(
 ) -> None:
     monkeypatch.setattr(orphaned_fetches, "MOST_AT_ONCE", 2)
     chore = OrphanedFetches(lambda: None)
-    waiting = [await office.ask(await office.source(), "SCHEDULED") for _ in range(4)]
-    lost = await office.begin(await office.source(), "CRASHED")
+    waiting = [await office.request(await office.source(), "SCHEDULED") for _ in range(4)]
+    lost = await office.start(await office.source(), "CRASHED")
     for _ in range(3):
         assert await office.status(lost.fetch_id) == "RUNNING"
         await chore.run(office.prefect, office.desk.context.sessions)
@@ -283,7 +283,7 @@ async def test_many_fetches_that_wait_do_not_hide_those_that_are_lost(
 
 
 async def test_while_prefect_is_out_of_reach_nothing_is_taken_for_lost(office: Office) -> None:
-    begun = await office.begin(await office.source(), "CRASHED")
+    begun = await office.start(await office.source(), "CRASHED")
     await office.die(begun.fetch_id)
     await office.grow_old(begun.fetch_id)
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):

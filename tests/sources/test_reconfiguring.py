@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from spine.sources.asking import Asked, ask
-from spine.sources.schemas import FetchTrigger
+from spine.sources.fetch_requests import record_request
+from spine.sources.fetch_state import OpenFetch
 from spine.sources.snapshot import Snapshot, find_fresh_snapshot
 
 from tests.sources.readers.support import settle
@@ -44,9 +44,8 @@ async def source_at(site: Receiver, desk: Desk) -> str:
     return await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"})
 
 
-async def request(desk: Desk, name: str, fetch_id: str) -> Asked:
-    sessions = desk.context.sessions
-    return await ask(sessions, name, fetch_id, by="tests", trigger=FetchTrigger.API, force=False)
+async def request(desk: Desk, name: str, fetch_id: str) -> OpenFetch:
+    return await record_request(desk.context.sessions, name, fetch_id, by="tests", force=False)
 
 
 async def current(desk: Desk, name: str, max_age: timedelta | None = None) -> Snapshot | None:
@@ -93,13 +92,12 @@ async def test_who_asks_after_a_change_does_not_join_what_began_before_it(desk: 
     assert (await request(desk, name, "01J00000000000000000000002")).fetch_id == waiting.fetch_id
 
     name = await desk.register("file", {"path": "a.csv"})
-    begun = await desk.begin(name)
+    begun = await desk.start(name)
     assert (await request(desk, name, "01J00000000000000000000003")).fetch_id == begun.fetch_id
     await desk.update(name, domain="desk.rates")
     assert (await request(desk, name, "01J00000000000000000000003")).fetch_id == begun.fetch_id
     await desk.update(name, parser_type="csv")
-    asked_anew = await request(desk, name, "01J00000000000000000000003")
-    assert (asked_anew.joined, asked_anew.fetch_id) == (False, "01J00000000000000000000003")
+    assert (await request(desk, name, "01J00000000000000000000003")).fetch_id == "01J00000000000000000000003"
 
 
 @pytest.mark.parametrize("max_age", [None, timedelta(hours=1)])

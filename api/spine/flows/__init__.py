@@ -1,1 +1,1 @@
-"""The flows that belong to Spine itself, deployed by module."""
+"""Spine's own flows, deployed by their module, and `read_source` for the flows of users."""

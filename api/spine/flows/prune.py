@@ -1,4 +1,4 @@
-"""`spine.prune`: delete what Spine keeps and nobody wants to read any more."""
+"""`spine.prune`: delete alerts that are older than the retention time."""
 
 from datetime import timedelta
 
@@ -20,7 +20,7 @@ async def prune(retention_days: int | None = None, dry_run: bool = True) -> dict
         ``{"alerts": int, "deliveries": int, "dry_run": bool, "rows_processed": int}``.
     """
     if retention_days is not None and retention_days < 1:
-        raise ValueError("retention_days is at least 1")
+        raise ValueError("retention_days must be at least 1")
     settings = Settings()
     before = utc_now() - timedelta(days=retention_days or settings.alert_retention_days)
     engine = make_engine(settings.sqlalchemy_url)
@@ -28,8 +28,9 @@ async def prune(retention_days: int | None = None, dry_run: bool = True) -> dict
         found = await prune_alerts(make_sessions(engine), before, dry_run=dry_run)
     finally:
         await engine.dispose()
-    verb = "would delete" if dry_run else "deleted"
-    get_run_logger().info("%s %d alerts of before %s and %d deliveries", verb, found.alerts, before, found.deliveries)
+    verb = "Would delete" if dry_run else "Deleted"
+    sentence = "%s %d alerts created before %s and their %d deliveries."
+    get_run_logger().info(sentence, verb, found.alerts, before, found.deliveries)
     return {
         "alerts": found.alerts,
         "deliveries": found.deliveries,

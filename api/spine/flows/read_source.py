@@ -1,4 +1,4 @@
-"""Registered sources for workflows: `read_source` gives a run the current content, fetched when it is stale."""
+"""`read_source` gives a flow run the current content of a registered source, and fetches it first when it is stale."""
 
 import asyncio
 import os
@@ -24,18 +24,18 @@ from spine.sources.fetching.content import ContentFile, Format
 from spine.sources.fetching.context import FetchContext, open_fetch_context
 from spine.sources.snapshot import Snapshot, count_hit, find_fresh_snapshot, read_snapshot, record_use
 
-# In bytes, of what file systems take.
+# In bytes: what file systems accept.
 _LONGEST_NAME = 255
 _LONGEST_ENDING = 32
 
 
 @dataclass(frozen=True)
 class SourceContent:
-    """The content of a source as a run works on it.
+    """The content of a source, as files of one flow run.
 
-    ``files`` are read-only, in the order of the source, and stay until the run removes its staged files, or else until
-    it has read no source for a week.
-    ``capture_id`` names the content, SHA-256 in hex; ``fetch_id`` is the fetch that brought or confirmed it.
+    ``files`` are read-only and in the order of the source. They exist until the run removes its staged files, or until
+    it has read no source for a week. ``capture_id`` identifies the content (SHA-256 in hex); ``fetch_id`` is the fetch
+    that brought or confirmed it.
     """
 
     source: str
@@ -46,92 +46,93 @@ class SourceContent:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files."""
+        """The paths of the files."""
         return tuple(file.path for file in self.files)
 
     @property
     def path(self) -> Path:
-        """The file. Raises `ValueError` for a source of several."""
+        """The path of the only file. Raises `ValueError` for a source with several files."""
         if len(self.paths) != 1:
             raise ValueError(f"The source {self.source} has {len(self.paths)} files; use `paths`.")
         return self.paths[0]
 
     def to_arrow(self) -> pa.Table:
-        """The good rows of all files, parsed as the fetch has parsed them. Raises `FetchFailure`."""
+        """The valid rows of all files, parsed as the fetch parsed them. Raises `FetchFailure`."""
         return self.format.to_arrow(self.files)
 
 
 def read_source(source: str, *, max_age: timedelta | None = None) -> SourceContent:
-    """The current content of a registered source, by id or name, for the run that asks; to be called in a flow or task.
+    """The current content of a registered source, by id or name. Call it in a flow or a task.
 
-    It is fetched first, in a run of `spine.fetch_source` below this one, when it is older than `max_age`, or without
-    that when the source's `cache_ttl_seconds` are over; a source without both is asked each time whether it has
-    changed. Which fetch this run used is recorded.
+    Stale content is fetched first, in a child run of `spine.fetch_source`. Content is stale when it is older than
+    `max_age` or, without `max_age`, when the source's `cache_ttl_seconds` are over. A source without both is checked
+    for changes at each call. Spine records which fetch this run used.
 
     Raises `NotFound` for an unknown source, `Conflict` for a stale one that is disabled, and `FetchFailure`.
     """
-    # A loop of its own: the caller may be in one.
+    # In another thread, because the thread of the caller may already run an event loop.
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(copy_context().run, asyncio.run, aread_source(source, max_age=max_age)).result()
 
 
 async def aread_source(source: str, *, max_age: timedelta | None = None) -> SourceContent:
-    """The same as `read_source`, for flows and tasks that are coroutines."""
+    """`read_source` for asynchronous flows and tasks."""
     run_id = UUID(runtime.flow_run.id)
     holder = f"{run_id.hex}-{uuid4().hex[:8]}"
     async with open_fetch_context() as context:
-        # Copying from a cache that is far away takes its time.
+        # Copying from a remote cache can take longer than a lease.
         lease = ReaderLease(context.sessions, holder)
         try:
-            current = await _current(context, source, holder, max_age)
-            files = await asyncio.to_thread(_staged, context, current, run_id)
-            await record_use(context.sessions, run_id, current)
+            snapshot = await _fresh_snapshot(context, source, holder, max_age)
+            files = await asyncio.to_thread(_staged, context, snapshot, run_id)
+            await record_use(context.sessions, run_id, snapshot)
         finally:
             await lease.end()
-    get_run_logger().info("Using fetch %s of the source %s.", current.fetch_id, current.source.name)
+    get_run_logger().info("Using fetch %s of the source %s.", snapshot.fetch_id, snapshot.source.name)
     return SourceContent(
-        source=current.source.name,
-        fetch_id=current.fetch_id,
-        capture_id=current.capture_id,
+        source=snapshot.source.name,
+        fetch_id=snapshot.fetch_id,
+        capture_id=snapshot.capture_id,
         files=files,
-        format=Format.of(current.source),
+        format=Format.of_source(snapshot.source),
     )
 
 
-async def _current(context: FetchContext, source: str, holder: str, max_age: timedelta | None) -> Snapshot:
-    """The content of a source, which is there and held, fetched when it is stale."""
-    current = await find_fresh_snapshot(context.sessions, source, holder=holder, seconds=LEASE_SECONDS, max_age=max_age)
-    if current is not None and await _is_there(context, current):
-        await count_hit(context.sessions)
-        return current
+async def _fresh_snapshot(context: FetchContext, source: str, holder: str, max_age: timedelta | None) -> Snapshot:
+    """The content of a source, leased and complete in the cache; fetched first when it is stale."""
+    sessions = context.sessions
+    snapshot = await find_fresh_snapshot(sessions, source, holder=holder, seconds=LEASE_SECONDS, max_age=max_age)
+    if snapshot is not None and await _is_in_cache(context, snapshot):
+        await count_hit(sessions)
+        return snapshot
     await fetch_source(source)
-    current = await read_snapshot(context.sessions, source, holder=holder, seconds=LEASE_SECONDS)
-    if current is None or not await _is_there(context, current):
-        raise _not_kept(source, context)
-    return current
+    snapshot = await read_snapshot(sessions, source, holder=holder, seconds=LEASE_SECONDS)
+    if snapshot is None or not await _is_in_cache(context, snapshot):
+        raise _evicted(source, context)
+    return snapshot
 
 
-def _not_kept(source: str, context: FetchContext) -> FetchFailure:
+def _evicted(source: str, context: FetchContext) -> FetchFailure:
     sentence = f"The content of the source {source} was removed from the cache before this run could read it."
     if context.settings.cache_max_bytes is not None:
-        sentence += f" SPINE_CACHE_MAX_BYTES, {context.settings.cache_max_bytes:,}, is less than runs need at once."
+        sentence += f" SPINE_CACHE_MAX_BYTES ({context.settings.cache_max_bytes:,}) is too small for concurrent runs."
     return FetchFailure(ErrorCategory.STORAGE, sentence)
 
 
-async def _is_there(context: FetchContext, current: Snapshot) -> bool:
+async def _is_in_cache(context: FetchContext, snapshot: Snapshot) -> bool:
     def check() -> bool:
-        return all(context.store.size(entry.content_hash) == entry.size_bytes for entry in current.entries)
+        return all(context.store.size(entry.content_hash) == entry.size_bytes for entry in snapshot.entries)
 
     return await asyncio.to_thread(check)
 
 
-def _staged(context: FetchContext, current: Snapshot, run_id: UUID) -> tuple[ContentFile, ...]:
-    """The content as files of this run, which nobody else deletes, nor another call in the same run."""
+def _staged(context: FetchContext, snapshot: Snapshot, run_id: UUID) -> tuple[ContentFile, ...]:
+    """The content as files of this call, which no other run or call deletes."""
     staged = context.settings.home.absolute() / "staging"
     staging.keep(staged / str(run_id))
     staging.remove_old(staged)
-    folder = staging.fresh(staged / str(run_id) / "sources" / current.source.id / uuid4().hex[:8])
-    return tuple(_stage(context.store, entry, folder / f"{number:05}") for number, entry in enumerate(current.entries))
+    folder = staging.fresh(staged / str(run_id) / "sources" / snapshot.source.id / uuid4().hex[:8])
+    return tuple(_stage(context.store, entry, folder / f"{number:05}") for number, entry in enumerate(snapshot.entries))
 
 
 def _stage(store: BlobStore, entry: NewEntry, folder: Path) -> ContentFile:
@@ -148,7 +149,7 @@ def _stage(store: BlobStore, entry: NewEntry, folder: Path) -> ContentFile:
 
 
 def _file_name(name: str) -> str:
-    """What a source calls its content, as a file may be called: the name may come from far away."""
+    """A safe file name from the name that a source gives its content, which may be hostile."""
     last = Path(name).name
     if last in ("", ".."):
         return "content"
@@ -160,7 +161,10 @@ def _file_name(name: str) -> str:
 
 
 def _linked(blob: Path, path: Path) -> bool:
-    """Give a blob another name, where its mode keeps whoever has that from writing to the blob."""
+    """Hard-link a blob; False where that is not possible.
+
+    Not as root, whom the file mode would not stop from writing to the blob.
+    """
     if os.geteuid() == 0:
         return False
     try:

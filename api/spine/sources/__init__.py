@@ -1,1 +1,1 @@
-"""Sources: where data comes from, every fetch of it, and what is kept of it."""
+"""Sources: where data comes from, the fetches of it, and their content in the cache."""

@@ -1,4 +1,4 @@
-"""What is in the cache, for clients: lists, figures, and clearing it."""
+"""The cache as clients see it: pages of entries, statistics, and clearing it."""
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -11,7 +11,7 @@ from spine.errors import Unavailable
 from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.schemas import ActionResponse
 from spine.sources.cache_schemas import CacheEntry, CacheStats
-from spine.sources.fetch_state import find_source
+from spine.sources.queries import find_source
 from spine.tables.base import utc_now
 from spine.tables.cache import HITS, MISSES, CacheBlob, CacheCounter
 from spine.tables.cache import CacheEntry as CacheEntryRow
@@ -44,7 +44,7 @@ def _present(entry: CacheEntryRow, source_name: str) -> CacheEntry:
 
 
 async def read_stats(session: AsyncSession) -> CacheStats:
-    """Figures over the whole cache."""
+    """Statistics of the whole cache."""
     counters = {row.name: row.value for row in await session.scalars(select(CacheCounter))}
     hits, misses = counters.get(HITS, 0), counters.get(MISSES, 0)
     reads = max(hits + misses, 1)
@@ -64,10 +64,10 @@ async def read_stats(session: AsyncSession) -> CacheStats:
 async def clear_cache(
     sessions: SessionFactory, store: BlobStore, source: str | None, expired_only: bool
 ) -> ActionResponse:
-    """Remove entries, of all sources or of the one with this id or name, and the content that nobody else needs.
+    """Remove entries, of all sources or of the one with this id or name, and content that is no longer needed.
 
-    Raises `NotFound`, and `Unavailable` when the storage cannot be reached; the entries are gone then, and their
-    content goes later.
+    Raises `NotFound`, and `Unavailable` when the storage cannot be reached; then the entries are removed, and
+    maintenance deletes their content later.
     """
     source_id = None
     if source is not None:

@@ -24,8 +24,8 @@ SourceFilter = Annotated[str | None, Query(description="Only entries of the sour
 _BYTES = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 _CONTENT: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole content.", **_BYTES},
-    206: {"description": "The bytes that `Range` names.", **_BYTES},
-    304: {"description": "The client has this content."},
+    206: {"description": "The bytes that `Range` selects.", **_BYTES},
+    304: {"description": "The client already has this content."},
 }
 
 
@@ -39,18 +39,18 @@ StoreDep = Annotated[BlobStore, Depends(get_store)]
 
 
 class ContentResponse(StreamingResponse):
-    """Streams bytes of content and lets go of it, whether or not the client has stayed."""
+    """Streams bytes of content and closes it, even when the client disconnects."""
 
     def __init__(self, content: Content, span: Span, status_code: int, headers: dict[str, str]) -> None:
         super().__init__(content.chunks(span.first, span.length), status_code, headers)
-        self._open = content
+        self._content = content
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
+        """Send the response."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            await self._open.close()
+            await self._content.close()
 
 
 @router.get("/", include_in_schema=False)
@@ -74,19 +74,19 @@ async def get_stats(session: SessionDep) -> CacheStats:
     responses={**_CONTENT, **errors(404, 416)},
 )
 async def get_content(request: Request, sessions: SessionsDep, store: StoreDep, entry_id: str) -> Response:
-    """Download the content of an entry, or the bytes of it that `Range` names."""
+    """Download the content of an entry, or the bytes that `Range` selects."""
     content = await open_content(sessions, store, entry_id)
     try:
-        answer = _answer(content, request)
+        response = _response(content, request)
     except BaseException:
         await content.close()
         raise
-    if not isinstance(answer, ContentResponse):
+    if not isinstance(response, ContentResponse):
         await content.close()
-    return answer
+    return response
 
 
-def _answer(content: Content, request: Request) -> Response:
+def _response(content: Content, request: Request) -> Response:
     entry, etag = content.entry, f'"{content.entry.content_hash}"'
     validators = {"ETag": etag, "Last-Modified": http_date(entry.cached_at), "Accept-Ranges": "bytes"}
     if is_unchanged(request.headers, etag, entry.cached_at):
@@ -103,7 +103,7 @@ def _answer(content: Content, request: Request) -> Response:
     try:
         span = wanted_span(request.headers, entry.size_bytes, etag, entry.cached_at)
     except Unsatisfiable:
-        detail = f"The range begins after the end of the content, which has {entry.size_bytes:,} bytes."
+        detail = f"The range starts after the end of the content, which has {entry.size_bytes:,} bytes."
         return envelope(416, detail, headers={**validators, "Content-Range": f"bytes */{entry.size_bytes}"})
     if span is None:
         return ContentResponse(content, Span(0, entry.size_bytes), 200, headers)
@@ -117,5 +117,5 @@ def _answer(content: Content, request: Request) -> Response:
 async def clear_cache(
     sessions: SessionsDep, store: StoreDep, source_id: SourceFilter = None, expired_only: bool = False
 ) -> ActionResponse:
-    """Remove entries, and the content that no other entry names and nobody is using."""
+    """Remove entries, and their content when no other entry has it and it is not in use."""
     return await cache_queries.clear_cache(sessions, store, source_id, expired_only)

@@ -1,4 +1,4 @@
-"""The configurations of sources, with their secrets sealed."""
+"""The stored configurations of sources, whose secrets are sealed."""
 
 from spine.secrets.configs import SealedConfigs
 from spine.secrets.keyring import Keyring
@@ -9,7 +9,7 @@ from spine.tables.sources import Source
 
 
 class SourceConfigs(SealedConfigs[SourceConfig]):
-    """What is stored of the configurations of sources, and how it is opened."""
+    """Checks and seals the configurations of sources to store them, and opens them again."""
 
     def __init__(self, settings: Settings) -> None:
         keyring = Keyring.from_settings(settings)

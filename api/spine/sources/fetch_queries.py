@@ -1,4 +1,4 @@
-"""Fetches as clients read them."""
+"""Fetches as clients read them: pages of a source's fetches, and one with its details."""
 
 from typing import Any
 

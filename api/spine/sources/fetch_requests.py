@@ -1,14 +1,21 @@
-"""Ask for a fetch: written down first, then started as a run of `spine.fetch_source`."""
+"""Requests for a fetch: recorded first, then started as a run of `spine.fetch_source`."""
+
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.callers import Caller
-from spine.database import SessionFactory
+from spine.database import SessionFactory, transaction
 from spine.errors import Conflict, NotFound, SpineError, Unavailable
 from spine.prefect.client import Deployment, Prefect
-from spine.sources.asking import Asked, ask, record_run
-from spine.sources.fetch_results import Ending
-from spine.sources.fetch_state import end
+from spine.schemas import ErrorCategory
+from spine.sources.fetch_results import FetchResult
+from spine.sources.fetch_state import OpenFetch, disabled, finish_fetch, lease_has_expired
+from spine.sources.queries import find_source
 from spine.sources.schemas import FetchStartStatus, FetchTrigger, FetchTriggerResponse
-from spine.tables.sources import RUNNING
+from spine.tables.base import utc_now
+from spine.tables.sources import OPEN, PENDING, RUNNING, Fetch, Source
 from spine.workflows.deployments import find_workflow
 from spine.workflows.labels import API_TAG, CALLER_LABEL
 
@@ -17,35 +24,83 @@ SOURCE_TAG_PREFIX = "source:"
 
 
 def source_tag(source_name: str) -> str:
-    """By this runs of a source are found in Prefect's UI."""
+    """The tag of all runs of a source, by which Prefect's UI can filter."""
     return SOURCE_TAG_PREFIX + source_name
 
 
 async def request_fetch(
     prefect: Prefect, sessions: SessionFactory, caller: Caller, id_or_name: str, *, force: bool, operation_id: str
 ) -> FetchTriggerResponse:
-    """Start a fetch, or join the one that is under way; safe to repeat with the same `operation_id`.
+    """Start a fetch, or join one that is in progress; safe to repeat with the same `operation_id`.
 
-    Raises `NotFound`, `Conflict` for a source that is disabled, and `Unavailable`; when it cannot be started, its row
-    says why.
+    Raises `NotFound`, `Conflict` for a source that is disabled, and `Unavailable`. A fetch that could not be started
+    has FAILED, and its row says why.
     """
-    asked = await ask(sessions, id_or_name, operation_id, by=caller.name, trigger=FetchTrigger.API, force=force)
-    if asked.joined:
-        if not asked.is_started:
-            # Whoever asked for it may be gone; if not, both start the same run.
-            await _start(prefect, sessions, caller, asked)
-        return _answer(asked, "A fetch of it was under way already; this is that one.")
+    fetch = await record_request(sessions, id_or_name, operation_id, by=caller.name, force=force)
+    if fetch.fetch_id != operation_id:
+        if fetch.run_id is None:
+            # The process that recorded it may be gone. If it is not, both create the same run, by its idempotency key.
+            await _create_run(prefect, sessions, caller, fetch)
+        return _response(fetch, "A fetch of this source is already in progress; this request joined it.")
     try:
-        run_name = await _start(prefect, sessions, caller, asked)
+        run_name = await _create_run(prefect, sessions, caller, fetch)
     except SpineError as reason:
-        failure = Ending(error=f"It could not be started: {reason.detail}", error_category="ORCHESTRATION")
-        await end(sessions, asked.fetch_id, failure)
+        error = f"The fetch could not be started: {reason.detail}"
+        await finish_fetch(
+            sessions, fetch.fetch_id, FetchResult(error=error, error_category=ErrorCategory.ORCHESTRATION)
+        )
         raise
-    return _answer(asked, f"Run {run_name!r} was created and waits for a worker.")
+    return _response(fetch, f"Run {run_name!r} was created and waits for a worker.")
+
+
+async def record_request(
+    sessions: SessionFactory,
+    id_or_name: str,
+    fetch_id: str,
+    *,
+    by: str,
+    force: bool,
+) -> OpenFetch:
+    """Record a PENDING fetch with this id, or find one in progress that serves the request; safe to repeat.
+
+    Raises `NotFound`, and `Conflict` for a source that is disabled.
+    """
+    async with transaction(sessions) as session:
+        source = await find_source(session, id_or_name, to_change=True)
+        if not source.enabled:
+            raise disabled(source)
+        fetch = await session.get(Fetch, fetch_id) or await _find_joinable(session, source, force)
+        if fetch is None:
+            api = FetchTrigger.API.value
+            fetch = Fetch(id=fetch_id, source_id=source.id, trigger=api, triggered_by=by, force=force, status=PENDING)
+            session.add(fetch)
+        elif fetch.id == fetch_id and fetch.run_id is None:
+            # An earlier attempt to start it has failed.
+            fetch.status, fetch.error, fetch.error_category = PENDING, None, None
+        return OpenFetch.from_rows(fetch, source)
+
+
+async def _find_joinable(session: AsyncSession, source: Source, force: bool) -> Fetch | None:
+    """A fetch in progress whose result serves this request.
+
+    Not one whose lease has expired, which may never end, and not one that started before the source was changed.
+    """
+    mine = select(Fetch).where(Fetch.source_id == source.id, Fetch.status.in_(OPEN)).order_by(Fetch.id)
+    now, versions = utc_now(), (None, source.config_version)
+    for fetch in (await session.scalars(mine.with_for_update())).all():
+        if not lease_has_expired(fetch, now) and (fetch.force or not force) and fetch.config_version in versions:
+            return fetch
+    return None
+
+
+async def record_run(sessions: SessionFactory, fetch_id: str, run_id: UUID) -> None:
+    """Record the flow run that was created for a fetch."""
+    async with transaction(sessions) as session:
+        await session.execute(update(Fetch).where(Fetch.id == fetch_id).values(run_id=run_id))
 
 
 async def find_fetch_flow(prefect: Prefect) -> Deployment:
-    """The deployment that fetches run on. Raises `Unavailable` when it was not deployed."""
+    """The deployment that fetches run on. Raises `Unavailable` when there is none."""
     try:
         return await find_workflow(prefect, FETCH_FLOW)
     except (NotFound, Conflict):
@@ -54,25 +109,24 @@ async def find_fetch_flow(prefect: Prefect) -> Deployment:
         ) from None
 
 
-async def _start(prefect: Prefect, sessions: SessionFactory, caller: Caller, asked: Asked) -> str:
+async def _create_run(prefect: Prefect, sessions: SessionFactory, caller: Caller, fetch: OpenFetch) -> str:
     deployment = await find_fetch_flow(prefect)
     run = await prefect.create_run(
         deployment.id,
-        parameters={"source": asked.source_id, "force": asked.force, "fetch_id": asked.fetch_id},
-        tags=[API_TAG, source_tag(asked.source_name)],
+        parameters={"source": fetch.source_id, "force": fetch.force, "fetch_id": fetch.fetch_id},
+        tags=[API_TAG, source_tag(fetch.source_name)],
         labels={CALLER_LABEL: caller.name},
-        idempotency_key=f"spine-{asked.fetch_id}",
+        idempotency_key=f"spine-{fetch.fetch_id}",
     )
-    await record_run(sessions, asked.fetch_id, run.id)
+    await record_run(sessions, fetch.fetch_id, run.id)
     return run.name
 
 
-def _answer(asked: Asked, message: str) -> FetchTriggerResponse:
-    status = FetchStartStatus.STARTED if asked.status == RUNNING else FetchStartStatus.PENDING
+def _response(fetch: OpenFetch, message: str) -> FetchTriggerResponse:
     return FetchTriggerResponse(
-        fetch_id=asked.fetch_id,
-        source_id=asked.source_id,
-        source_name=asked.source_name,
-        status=status,
+        fetch_id=fetch.fetch_id,
+        source_id=fetch.source_id,
+        source_name=fetch.source_name,
+        status=FetchStartStatus.STARTED if fetch.status == RUNNING else FetchStartStatus.PENDING,
         message=message,
     )

@@ -1,7 +1,7 @@
-"""How a fetch ended: its row, the statistics of its source, and the alert that goes with a failure or its end."""
+"""The result of a fetch: written to its row and its source's statistics, with the alert that a failure raises."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.alerts.outbox import AlertEvent, put_alert
 from spine.alerts.recovery import put_recovery_alert
+from spine.schemas import ErrorCategory
 from spine.severity import Severity
 from spine.tables.alerts import Alert
 from spine.tables.base import utc_now
@@ -19,77 +20,93 @@ LONGEST_ERROR = 2_000
 
 
 @dataclass(frozen=True)
-class Ending:
-    """What came of a fetch; `error` and its category belong to a failure."""
+class FetchResult:
+    """The result of a fetch: `error` and its category after a failure, all else after a success."""
 
     error: str | None = None
-    error_category: str | None = None
+    error_category: ErrorCategory | None = None
+    # False for a failure that a person caused on purpose.
+    raises_alert: bool = True
+    # SHA-256, hex.
     content_hash: str | None = None
+    # Whether the source's last successful fetch had other content; known once the result is recorded.
+    content_changed: bool = False
     etag: str | None = None
     last_modified: datetime | None = None
     bytes_fetched: int = 0
-    # How many contents that was, of which each may be empty.
+    # How many contents were downloaded. Each of them may be empty.
     downloads: int = 0
     rows_parsed: int | None = None
     bad_rows: int = 0
-    bad_row_examples: Sequence[dict[str, Any]] = field(default=())
-    # Set where another fetch of the same source did the work.
+    bad_row_examples: Sequence[Mapping[str, Any]] = ()
+    # The fetch that read the content, when this one waited for it.
     joined: str | None = None
-    # The version of the source's configuration that the content was read under.
+    # The version of the source's configuration that the content was read with.
     config_version: int | None = None
-    # Whether nobody is told of a failure, because a person wanted it so.
-    is_silent: bool = False
 
     @property
     def status(self) -> str:
-        """The status that says so."""
+        """SUCCESS, PARTIAL or FAILED."""
         if self.error is not None:
             return FAILED
         return PARTIAL if self.bad_rows else SUCCESS
 
-    def silent(self) -> "Ending":
-        """The same, of which nobody is told."""
-        return replace(self, is_silent=True)
+    @classmethod
+    def from_row(cls, fetch: Fetch) -> "FetchResult":
+        """The result that is recorded in the row of a fetch."""
+        return cls(
+            error=fetch.error,
+            error_category=ErrorCategory(fetch.error_category) if fetch.error_category else None,
+            content_hash=fetch.content_hash,
+            content_changed=fetch.content_changed,
+            etag=fetch.etag,
+            last_modified=fetch.last_modified,
+            bytes_fetched=fetch.bytes_fetched or 0,
+            rows_parsed=fetch.rows_parsed,
+            bad_rows=fetch.bad_rows or 0,
+            bad_row_examples=fetch.bad_row_examples or (),
+            joined=fetch.joined,
+            config_version=fetch.config_version,
+        )
 
 
-async def write_ending(session: AsyncSession, source: Source, fetch: Fetch, ending: Ending) -> None:
-    """Write down an ending in the caller's transaction, which holds both rows."""
+async def record_result(session: AsyncSession, source: Source, fetch: Fetch, result: FetchResult) -> None:
+    """Write a result in the caller's transaction, which has locked both rows."""
     now = utc_now()
-    fetch.status, fetch.completed_at = ending.status, now
+    fetch.status, fetch.completed_at = result.status, now
     fetch.duration_ms = int((now - (fetch.started_at or now)).total_seconds() * 1000)
-    fetch.error = ending.error[:LONGEST_ERROR] if ending.error else None
-    fetch.error_category = ending.error_category
-    fetch.joined = ending.joined
-    fetch.bytes_fetched = ending.bytes_fetched
+    fetch.error = result.error[:LONGEST_ERROR] if result.error else None
+    fetch.error_category = result.error_category.value if result.error_category else None
+    fetch.joined = result.joined
+    fetch.bytes_fetched = result.bytes_fetched
     source.last_fetch_at, source.last_fetch_status, source.last_fetch_error = now, fetch.status, fetch.error
     source.total_fetches += 1
-    if ending.error is None:
-        _write_content(source, fetch, ending)
-        await _tell_success(session, source)
-    else:
-        if not ending.is_silent:
-            source.consecutive_failures += 1
-            await put_alert(session, _alert(source, fetch, now))
+    if result.error is None:
+        _record_content(source, fetch, result)
+        await _alert_recovery(session, source)
+    elif result.raises_alert:
+        source.consecutive_failures += 1
+        await put_alert(session, _failure_alert(source, fetch, now))
 
 
-def _write_content(source: Source, fetch: Fetch, ending: Ending) -> None:
-    fetch.content_hash, fetch.etag, fetch.last_modified = ending.content_hash, ending.etag, ending.last_modified
-    fetch.rows_parsed, fetch.bad_rows = ending.rows_parsed, ending.bad_rows
-    fetch.bad_row_examples = list(ending.bad_row_examples) or None
-    fetch.config_version = ending.config_version
-    fetch.content_changed = ending.joined is None and ending.content_hash != source.last_content_hash
-    source.last_content_hash, source.last_etag = ending.content_hash, ending.etag
-    source.last_modified = ending.last_modified
+def _record_content(source: Source, fetch: Fetch, result: FetchResult) -> None:
+    fetch.content_hash, fetch.etag, fetch.last_modified = result.content_hash, result.etag, result.last_modified
+    fetch.rows_parsed, fetch.bad_rows = result.rows_parsed, result.bad_rows
+    fetch.bad_row_examples = [dict(example) for example in result.bad_row_examples] or None
+    fetch.config_version = result.config_version
+    fetch.content_changed = result.joined is None and result.content_hash != source.last_content_hash
+    source.last_content_hash, source.last_etag = result.content_hash, result.etag
+    source.last_modified = result.last_modified
     source.consecutive_failures = 0
     source.good_fetches += 1
     source.fetch_ms += fetch.duration_ms or 0
 
 
-def _key(source: Source) -> str:
+def _alert_key(source: Source) -> str:
     return f"source-failed:{source.id}"
 
 
-def _alert(source: Source, fetch: Fetch, now: datetime) -> AlertEvent:
+def _failure_alert(source: Source, fetch: Fetch, now: datetime) -> AlertEvent:
     return AlertEvent(
         severity=Severity.ERROR,
         title=f"The source {source.name} could not be fetched",
@@ -102,14 +119,14 @@ def _alert(source: Source, fetch: Fetch, now: datetime) -> AlertEvent:
         run_id=str(fetch.run_id) if fetch.run_id else None,
         execution_id=fetch.execution_id,
         error_category=fetch.error_category,
-        dedup_key=_key(source),
+        dedup_key=_alert_key(source),
     )
 
 
-async def _tell_success(session: AsyncSession, source: Source) -> None:
-    """Tell those who heard of failures that the source can be fetched again."""
-    # Not by the name: it may have been another one then.
-    mine = (Alert.dedup_key == _key(source), Alert.resolved_at.is_(None))
+async def _alert_recovery(session: AsyncSession, source: Source) -> None:
+    """Resolve the open alerts of a source, and alert the channels that received them."""
+    # Found by the source's id, because its name may have changed since.
+    mine = (Alert.dedup_key == _alert_key(source), Alert.resolved_at.is_(None))
     closing = update(Alert).where(*mine).values(resolved_at=utc_now()).returning(Alert)
     resolved = (await session.scalars(closing, execution_options={"synchronize_session": False})).all()
     if resolved:

@@ -1,12 +1,13 @@
-"""The life of a fetch, written down at each step: begun, alive, read by one process at a time, ended.
+"""The states of a fetch, each written to its row: PENDING, RUNNING under a lease, and ended with a result.
 
-A source is read by one fetch at a time, the one that its row names. Each fetch that is RUNNING renews a promise to be
-alive. When it no longer does, its process is gone, or cannot reach the database. So whoever sees that gives it a last
-call, which a renewal takes back; after that it is dead, and the source is free for the next one.
+One fetch at a time reads a source: the one that has the claim on it, which is written in the source's row. A fetch that
+is RUNNING renews its lease. When a lease expires, the process of its fetch is gone or cannot reach the database; the
+first to notice starts a grace period, which a renewal ends. A fetch that has not renewed its lease by the end of the
+grace period is abandoned: its claim is void, and another fetch may read the source.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -16,21 +17,22 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from spine.cache.entries import NewEntry, count_read, store_entries
 from spine.cache.leases import release_leases
 from spine.database import SessionFactory, keep_writers_out, reading, transaction
-from spine.errors import Conflict, NotFound
-from spine.sources.fetch_results import Ending, write_ending
+from spine.errors import Conflict
+from spine.schemas import ErrorCategory
+from spine.sources.fetch_results import FetchResult, record_result
+from spine.sources.queries import find_source
 from spine.sources.schemas import FetchTrigger
 from spine.tables.base import new_id, utc_now
 from spine.tables.sources import GOOD, OPEN, RUNNING, Fetch, Source
 
-# Who has not renewed the promise for this long may be gone.
 LEASE = timedelta(seconds=20)
-# Longer than a process takes to renew its promise once the database is back, however its last try went.
+# Longer than a process takes to renew its lease once the database is back, however its last attempt went.
 GRACE_PERIOD = timedelta(seconds=15)
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """What a flow run knows of itself when it begins to fetch."""
+class FetchRun:
+    """The flow run that executes a fetch."""
 
     run_id: UUID
     trigger: FetchTrigger
@@ -40,88 +42,82 @@ class Beginning:
 
 
 @dataclass(frozen=True)
-class Begun:
-    """A fetch that is under way."""
+class OpenFetch:
+    """A fetch that is PENDING or RUNNING, with the name of its source."""
 
     fetch_id: str
     source_id: str
     source_name: str
-    began_at: datetime
+    status: str
+    force: bool
+    # None until a run was created for it.
+    run_id: UUID | None
+    # None until the run has started.
+    started_at: datetime | None
+
+    @classmethod
+    def from_rows(cls, fetch: Fetch, source: Source) -> "OpenFetch":
+        """What the two rows say now."""
+        return cls(fetch.id, source.id, source.name, fetch.status, fetch.force, fetch.run_id, fetch.started_at)
 
 
-async def find_source(session: AsyncSession, id_or_name: str, *, to_change: bool = False) -> Source:
-    """The source with this id, or else this name; the first statement of a transaction that is `to_change` it.
-
-    Raises `NotFound`.
-    """
-    if to_change:
-        await keep_writers_out(session)
-    found: Source | None = None
-    if id_or_name.isprintable():
-        for mine in (Source.id == id_or_name.upper(), Source.name == id_or_name):
-            wanted = select(Source).where(mine)
-            found = found or await session.scalar(wanted.with_for_update() if to_change else wanted)
-    if found is None:
-        raise NotFound(f"No source has the id or name {id_or_name!r}.")
-    return found
+def disabled(source: Source) -> Conflict:
+    """The error for a fetch of a source that is disabled."""
+    return Conflict(f"The source {source.name!r} is disabled; enable it to fetch it.")
 
 
-async def begin(sessions: SessionFactory, id_or_name: str, fetch_id: str | None, beginning: Beginning) -> Begun:
-    """Set a fetch to RUNNING; one that nobody has asked the API for is written down now.
+async def start_fetch(sessions: SessionFactory, id_or_name: str, fetch_id: str | None, run: FetchRun) -> OpenFetch:
+    """Set a fetch to RUNNING. A run that no request was recorded for gets a new row.
 
-    Raises `NotFound` for a source that is gone, and `Conflict` for one that is disabled.
+    Raises `NotFound` for a source that was deleted, and `Conflict` for one that is disabled; the fetch has FAILED then.
     """
     now = utc_now()
     async with transaction(sessions) as session:
         source = await find_source(session, id_or_name, to_change=True)
-        fetch = await session.get(Fetch, fetch_id) if fetch_id else await _of_run(session, beginning.run_id)
-        # A copy of a run in Prefect's UI carries the id of the fetch that it is a copy of.
-        if fetch is not None and fetch.run_id not in (None, beginning.run_id):
+        fetch = await session.get(Fetch, fetch_id) if fetch_id else await _fetch_of_run(session, run.run_id)
+        # A copy of a run, made in Prefect's UI, has the `fetch_id` of the original in its parameters.
+        if fetch is not None and fetch.run_id not in (None, run.run_id):
             fetch = None
-        if not source.enabled:
-            if fetch is not None and fetch.status in OPEN:
-                refusal = Ending(error="The source was disabled before this began.", error_category="CONFIG")
-                await write_ending(session, source, fetch, refusal.silent())
-            refused = True
-        else:
-            fetch = fetch or _written_down(session, source, beginning)
-            _set_running(fetch, beginning, now)
-            fetch.config_version = source.config_version
-            refused = False
-    if refused or fetch is None:
-        raise Conflict(f"The source {source.name!r} is disabled; enable it to fetch it.")
-    return Begun(fetch.id, source.id, source.name, now)
+        if source.enabled:
+            fetch = fetch or _new_fetch(session, source, run)
+            _set_running(fetch, source, run, now)
+            return OpenFetch.from_rows(fetch, source)
+        if fetch is not None and fetch.status in OPEN:
+            error = "The source was disabled before the fetch started."
+            refusal = FetchResult(error=error, error_category=ErrorCategory.CONFIG, raises_alert=False)
+            await record_result(session, source, fetch, refusal)
+    raise disabled(source)
 
 
-def _written_down(session: AsyncSession, source: Source, beginning: Beginning) -> Fetch:
+def _new_fetch(session: AsyncSession, source: Source, run: FetchRun) -> Fetch:
     fetch = Fetch(
         id=new_id(),
         source_id=source.id,
-        trigger=beginning.trigger.value,
-        triggered_by=beginning.triggered_by,
-        force=beginning.force,
+        trigger=run.trigger.value,
+        triggered_by=run.triggered_by,
     )
     session.add(fetch)
     return fetch
 
 
-def _set_running(fetch: Fetch, beginning: Beginning, now: datetime) -> None:
+def _set_running(fetch: Fetch, source: Source, run: FetchRun, now: datetime) -> None:
     fetch.status, fetch.started_at, fetch.completed_at = RUNNING, now, None
-    fetch.run_id, fetch.execution_id = beginning.run_id, beginning.execution_id
+    fetch.run_id, fetch.execution_id, fetch.force = run.run_id, run.execution_id, run.force
     fetch.error, fetch.error_category, fetch.joined = None, None, None
-    fetch.alive_until, fetch.last_call = now + LEASE, None
+    fetch.lease_until, fetch.grace_until = now + LEASE, None
+    fetch.config_version = source.config_version
 
 
-async def _of_run(session: AsyncSession, run_id: UUID) -> Fetch | None:
+async def _fetch_of_run(session: AsyncSession, run_id: UUID) -> Fetch | None:
     """The fetch of a run that is retried."""
     mine = select(Fetch).where(Fetch.run_id == run_id).order_by(Fetch.id).limit(1)
     return (await session.scalars(mine)).first()
 
 
 async def renew_lease(sessions: SessionFactory, fetch_id: str) -> bool:
-    """Renew the promise of a fetch; False when it was given up meanwhile, and not when it has ended well."""
+    """Renew the lease of a fetch; False when another process has ended the fetch as failed or has deleted it."""
     mine = update(Fetch).where(Fetch.id == fetch_id, Fetch.status == RUNNING)
-    renewing = mine.values(alive_until=utc_now() + LEASE, last_call=None).returning(Fetch.id)
+    renewing = mine.values(lease_until=utc_now() + LEASE, grace_until=None).returning(Fetch.id)
     async with transaction(sessions) as session:
         if (await session.execute(renewing)).first() is not None:
             return True
@@ -129,104 +125,96 @@ async def renew_lease(sessions: SessionFactory, fetch_id: str) -> bool:
 
 
 def lease_has_expired(fetch: Fetch, now: datetime) -> bool:
-    """Whether the process that runs a fetch has broken its promise."""
-    return fetch.status == RUNNING and fetch.alive_until is not None and fetch.alive_until < now
+    """Whether a RUNNING fetch has not renewed its lease in time."""
+    return fetch.status == RUNNING and fetch.lease_until is not None and fetch.lease_until < now
 
 
 def is_abandoned(fetch: Fetch, now: datetime) -> bool:
-    """Whether the process that ran a fetch is gone without a word: it has not heard its last call either."""
-    return lease_has_expired(fetch, now) and fetch.last_call is not None and fetch.last_call < now
+    """Whether a RUNNING fetch has not renewed its lease in the grace period either: its process is gone."""
+    return lease_has_expired(fetch, now) and fetch.grace_until is not None and fetch.grace_until < now
 
 
 async def start_grace_period(session: AsyncSession, fetch_ids: Sequence[str]) -> None:
-    """Give those of these fetches that are silent their last call, if they have not had it."""
+    """Start the grace period of those of these fetches whose lease has expired, unless it has started before."""
     now = utc_now()
-    silent = (Fetch.status == RUNNING, Fetch.alive_until < now, Fetch.last_call.is_(None))
-    calling = update(Fetch).where(Fetch.id.in_(fetch_ids), *silent).values(last_call=now + GRACE_PERIOD)
-    await session.execute(calling)
+    expired = (Fetch.status == RUNNING, Fetch.lease_until < now, Fetch.grace_until.is_(None))
+    starting = update(Fetch).where(Fetch.id.in_(fetch_ids), *expired).values(grace_until=now + GRACE_PERIOD)
+    await session.execute(starting)
 
 
 async def claim_source(sessions: SessionFactory, source_id: str, fetch_id: str) -> str | None:
-    """Take the right to read a source, or keep it; None when it is this fetch's, else the fetch that has it."""
+    """Claim the right to read a source. None when this fetch has the claim, else the id of the fetch that has it."""
     now = utc_now()
-    is_alive = or_(Fetch.alive_until >= now, Fetch.last_call.is_(None), Fetch.last_call >= now)
-    its_reader = exists().where(Fetch.id == Source.reader, Fetch.status == RUNNING, is_alive)
-    free = or_(Source.reader.is_(None), Source.reader == fetch_id, ~its_reader)
-    taking = update(Source).where(Source.id == source_id, free).values(reader=fetch_id)
+    is_alive = or_(Fetch.lease_until >= now, Fetch.grace_until.is_(None), Fetch.grace_until >= now)
+    is_claimed = exists().where(Fetch.id == Source.claimed_by, Fetch.status == RUNNING, is_alive)
+    can_claim = or_(Source.claimed_by.is_(None), Source.claimed_by == fetch_id, ~is_claimed)
+    claiming = update(Source).where(Source.id == source_id, can_claim).values(claimed_by=fetch_id)
     async with transaction(sessions) as session:
-        if (await session.execute(taking.returning(Source.id))).first() is not None:
+        if (await session.execute(claiming.returning(Source.id))).first() is not None:
             return None
-        reader = await session.scalar(select(Source.reader).where(Source.id == source_id)) or ""
-        await start_grace_period(session, [reader])
-        return reader
+        claimant = await session.scalar(select(Source.claimed_by).where(Source.id == source_id)) or ""
+        await start_grace_period(session, [claimant])
+        return claimant
 
 
-async def end(
+async def finish_fetch(
     sessions: SessionFactory,
     fetch_id: str,
-    ending: Ending,
+    result: FetchResult,
     content: Sequence[NewEntry] | None = None,
     expires_at: datetime | None = None,
-) -> Fetch | None:
-    """Write down how a fetch ended, with its content, its source's statistics and whom to tell, in one transaction.
+) -> FetchResult | None:
+    """Record the result of a fetch, its content, its source's statistics and its alerts in one transaction.
 
-    None when it had ended before, or when content was read by one that had lost the right to.
+    None when the fetch had ended before, or when it has read content but has lost its claim on the source.
     """
     async with transaction(sessions) as session:
         await keep_writers_out(session)
-        # In the order in which everybody locks them.
-        source = await _locked_source(session, fetch_id)
+        # The source first, then the fetch: the lock order of all transactions that lock both.
+        source = await _lock_source_of(session, fetch_id)
         fetch = await session.scalar(select(Fetch).where(Fetch.id == fetch_id).with_for_update())
         if source is None or fetch is None or fetch.status not in OPEN:
             return None
         if content is not None:
-            if source.reader != fetch.id:
+            if source.claimed_by != fetch.id:
                 return None
-            if ending.config_version != source.config_version:
-                # It was changed meanwhile: the next fetch must not take what was read before for unchanged.
+            if result.config_version != source.config_version:
+                # The source was changed while it was read. Without validators the next fetch downloads it again.
                 content = [entry.with_validators({}) for entry in content]
             await store_entries(session, source.id, fetch.id, content, expires_at)
-        if source.reader == fetch.id:
-            source.reader = None
-        await write_ending(session, source, fetch, ending)
+        if source.claimed_by == fetch.id:
+            source.claimed_by = None
+        await record_result(session, source, fetch, result)
         await release_leases(session, fetch.id)
-        if ending.error is None:
-            await count_read(session, hit=ending.downloads == 0)
-        return fetch
+        if result.error is None:
+            await count_read(session, hit=result.downloads == 0)
+        return FetchResult.from_row(fetch)
 
 
-async def good_end(sessions: SessionFactory, fetch_id: str) -> Fetch | None:
-    """A fetch that has ended well; None while it has not."""
-    mine = select(Fetch).where(Fetch.id == fetch_id, Fetch.status.in_(GOOD))
-    async with reading(sessions) as session:
-        return (await session.scalars(mine)).one_or_none()
-
-
-async def _locked_source(session: AsyncSession, fetch_id: str) -> Source | None:
+async def _lock_source_of(session: AsyncSession, fetch_id: str) -> Source | None:
     of_fetch = select(Fetch.source_id).where(Fetch.id == fetch_id).scalar_subquery()
     mine = select(Source).where(Source.id == of_fetch).with_for_update()
     return (await session.scalars(mine)).first()
 
 
-async def joined_ending(sessions: SessionFactory, other_id: str, since: datetime) -> Ending | None:
-    """The ending of another fetch of the same source for one that waited for it.
-
-    None unless it brought content since then, as the source is configured now.
-    """
-    its_source = Source.id == Fetch.source_id, Source.config_version == Fetch.config_version
+async def recorded_result(sessions: SessionFactory, fetch_id: str) -> FetchResult | None:
+    """The result of a fetch that has succeeded; None for any other."""
+    mine = select(Fetch).where(Fetch.id == fetch_id, Fetch.status.in_(GOOD))
     async with reading(sessions) as session:
-        other = await session.scalar(select(Fetch).join(Source, and_(*its_source)).where(Fetch.id == other_id))
+        fetch = (await session.scalars(mine)).one_or_none()
+    return None if fetch is None else FetchResult.from_row(fetch)
+
+
+async def shared_result(sessions: SessionFactory, other_id: str, since: datetime | None) -> FetchResult | None:
+    """The result of another fetch of the same source, for one that started at `since` and waited for it.
+
+    None unless the other one has succeeded after that, with the configuration that the source has now.
+    """
+    its_source = and_(Source.id == Fetch.source_id, Source.config_version == Fetch.config_version)
+    async with reading(sessions) as session:
+        other = await session.scalar(select(Fetch).join(Source, its_source).where(Fetch.id == other_id))
     if other is None or other.status in OPEN or other.content_hash is None:
         return None
-    if other.completed_at is None or other.completed_at < since:
+    if since is None or other.completed_at is None or other.completed_at < since:
         return None
-    return Ending(
-        content_hash=other.content_hash,
-        etag=other.etag,
-        last_modified=other.last_modified,
-        rows_parsed=other.rows_parsed,
-        bad_rows=other.bad_rows or 0,
-        bad_row_examples=other.bad_row_examples or (),
-        joined=other.id,
-        config_version=other.config_version,
-    )
+    return replace(FetchResult.from_row(other), joined=other.id, bytes_fetched=0, content_changed=False)

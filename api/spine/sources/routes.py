@@ -8,11 +8,11 @@ from spine.http.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDe
 from spine.http.openapi import errors
 from spine.pagination import Page
 from spine.schemas import ActionResponse
-from spine.sources import fetch_queries, service
+from spine.sources import fetch_queries, queries
 from spine.sources.cache_routes import StoreDep
 from spine.sources.configs import SourceConfigs
 from spine.sources.fetch_requests import request_fetch
-from spine.sources.fetch_state import find_source
+from spine.sources.queries import SourceQuery, find_source
 from spine.sources.schedule import SourceSchedules
 from spine.sources.schemas import (
     FetchDetail,
@@ -25,7 +25,7 @@ from spine.sources.schemas import (
     SourceType,
     SourceUpdate,
 )
-from spine.sources.service import Registry, SourceQuery
+from spine.sources.service import Registry
 
 router = APIRouter(prefix="/sources", tags=["sources"])
 
@@ -33,12 +33,13 @@ router = APIRouter(prefix="/sources", tags=["sources"])
 async def get_registry(
     request: Request, settings: SettingsDep, sessions: SessionsDep, prefect: PrefectDep, caller: CallerDep
 ) -> Registry:
-    """The sources, as this caller may change them."""
+    """The registry of sources, which acts for this caller."""
     schedules = SourceSchedules(prefect, sessions, request.app.state.schedule_listing, caller)
     return Registry(sessions, SourceConfigs(settings), schedules)
 
 
 RegistryDep = Annotated[Registry, Depends(get_registry)]
+ForceQuery = Annotated[bool, Query(description="Download the content even if the source reports it as unchanged.")]
 
 
 @router.get("/", include_in_schema=False)
@@ -51,19 +52,19 @@ async def list_sources(
     enabled: bool | None = None,
 ) -> Page[SourceSummary]:
     """List sources, newest first."""
-    return await service.list_sources(session, SourceQuery(source_type, domain, enabled), page)
+    return await queries.list_sources(session, SourceQuery(source_type, domain, enabled), page)
 
 
 @router.post("/", status_code=201, include_in_schema=False)
 @router.post("", operation_id="create_source", status_code=201, responses=errors(400, 404, 409, 413, 415, 422))
 async def create_source(registry: RegistryDep, caller: CallerDep, body: SourceCreate) -> ActionResponse:
-    """Register where data comes from; nothing is read yet."""
+    """Register a source. Nothing is read yet."""
     return await registry.create(caller, body)
 
 
 @router.get("/fetches/{fetch_id}", operation_id="get_fetch", responses=errors(404))
 async def get_fetch(session: SessionDep, fetch_id: str) -> FetchDetail:
-    """Show one fetch with what came of it and the runs that used it."""
+    """Show one fetch with its result and the runs that used its content."""
     return await fetch_queries.read_fetch(session, fetch_id)
 
 
@@ -75,7 +76,7 @@ async def get_source(registry: RegistryDep, source_id: str) -> SourceDetail:
 
 @router.patch("/{source_id}", operation_id="update_source", responses=errors(400, 404, 409, 413, 415, 422))
 async def update_source(registry: RegistryDep, source_id: str, body: SourceUpdate) -> SourceDetail:
-    """Change what is sent; a secret that is sent as `***` stays. Disabling pauses the schedule."""
+    """Change the fields that are sent; a secret sent as `***` stays. Disabling a source pauses its schedule."""
     return await registry.update(source_id, body)
 
 
@@ -98,9 +99,9 @@ async def fetch_source(
     caller: CallerDep,
     once: IdempotentDep,
     source_id: str,
-    force: Annotated[bool, Query(description="Read it also when it says that nothing has changed.")] = False,
+    force: ForceQuery = False,
 ) -> Response:
-    """Fetch a source now, or join the fetch that is under way."""
+    """Fetch a source now, or join a fetch that is in progress."""
 
     async def work(operation_id: str) -> FetchTriggerResponse:
         return await request_fetch(prefect, sessions, caller, source_id, force=force, operation_id=operation_id)

@@ -1,7 +1,7 @@
-"""Fetching by the clock: a Prefect schedule of `spine.fetch_source` for each source that has a cron expression.
+"""Schedules of sources: for each source with a cron expression, a Prefect schedule of `spine.fetch_source`.
 
-Its timing is Prefect's alone, so that a change in Prefect's UI is a change of the source. The source's row only knows
-which schedule is its own.
+Only Prefect stores the timing, so that a change in Prefect's UI changes the source. The source's row stores which
+schedule is its own.
 """
 
 from dataclasses import dataclass
@@ -29,15 +29,15 @@ from spine.workflows.labels import DOMAIN_TAG_PREFIX
 
 
 @dataclass(frozen=True)
-class FetchTimes:
-    """When a source is fetched by the clock: nulls when it is not, or not now."""
+class FetchSchedule:
+    """When a source is fetched: no cron expression without a schedule, and no next fetch while it is paused."""
 
     cron_expression: str | None = None
     next_fetch_at: datetime | None = None
 
 
 class SourceSchedules:
-    """The schedules of sources, as Prefect has them."""
+    """Creates, changes and deletes the schedules of sources in Prefect."""
 
     def __init__(self, prefect: Prefect, sessions: SessionFactory, listing: ScheduleListing, caller: Caller) -> None:
         self._prefect = prefect
@@ -46,49 +46,49 @@ class SourceSchedules:
         self._caller = caller
 
     async def check(self, source_name: str, cron: str, *, is_new: bool) -> None:
-        """Refuse what could not be scheduled. Raises `BadRequest`, `Conflict`, and `Unavailable` without the flow."""
+        """Check a cron expression and, with `is_new`, the name that the schedule will have.
+
+        Raises `BadRequest`, `Conflict` for a name that is taken, and `Unavailable` when the flow is not deployed.
+        """
         await make_timing(cron, None, "UTC", utc_now())
         own = await find_fetch_flow(self._prefect)
         if is_new:
-            await self._clear_up(own.flow_id, source_name)
+            await self._delete_leftover(own.flow_id, source_name)
             await refuse_taken(self._prefect, schedule_name(source_name))
 
     async def set(self, source: Source, cron: str | None) -> UUID | None:
-        """Let a source be fetched by this cron expression in UTC, or not by the clock any more; its schedule's id.
-
-        Safe to repeat.
-        """
-        present = await self.schedule_of(source)
+        """Schedule a source by a cron expression in UTC, or remove its schedule; the schedule's id. Safe to repeat."""
         if cron is None:
             await self.remove(source)
             return None
-        if present is None:
+        schedule = await self.schedule_of(source)
+        if schedule is None:
             return await self._create(source, cron)
-        await self._change(present, ScheduleUpdate(cron_expression=cron, **_labels(source)))
-        return present.id
+        await self._change(schedule, ScheduleUpdate(cron_expression=cron, **_labels(source)))
+        return schedule.id
 
-    async def label(self, source: Source) -> None:
-        """Let the schedule of a source, if it has one, say how the source is called now and where it belongs."""
-        present = await self.schedule_of(source)
-        if present is not None:
-            await self._change(present, ScheduleUpdate(**_labels(source)))
+    async def update_labels(self, source: Source) -> None:
+        """Write the source's current name and domain to its schedule, if it has one."""
+        schedule = await self.schedule_of(source)
+        if schedule is not None:
+            await self._change(schedule, ScheduleUpdate(**_labels(source)))
 
     async def switch(self, source: Source) -> None:
-        """Pause the schedule of a disabled source, and let that of an enabled one go on."""
-        present = await self.schedule_of(source)
-        if present is None or not present.schedules:
+        """Pause the schedule of a source that is disabled, and resume that of one that is enabled."""
+        schedule = await self.schedule_of(source)
+        if schedule is None or not schedule.schedules:
             return
         switch = enable_schedule if source.enabled else disable_schedule
-        await switch(self._prefect, self._sessions, str(present.id))
+        await switch(self._prefect, self._sessions, str(schedule.id))
 
     async def remove(self, source: Source) -> None:
-        """Delete the schedule of a source, if it is still there."""
-        present = await self.schedule_of(source)
-        if present is not None:
-            await delete_schedule(self._prefect, self._listing, str(present.id))
+        """Delete the schedule of a source, if it has one."""
+        schedule = await self.schedule_of(source)
+        if schedule is not None:
+            await delete_schedule(self._prefect, self._listing, str(schedule.id))
 
     async def schedule_of(self, source: Source) -> Deployment | None:
-        """The schedule of a source; None without one, or when it was deleted in Prefect."""
+        """The schedule of a source; None when it has none, or when it was deleted in Prefect."""
         if source.schedule_id is None:
             return None
         try:
@@ -96,13 +96,13 @@ class SourceSchedules:
         except NotFound:
             return None
 
-    async def read(self, source: Source) -> FetchTimes:
-        """When a source is fetched, as Prefect has it now."""
+    async def read(self, source: Source) -> FetchSchedule:
+        """When a source is fetched, according to Prefect."""
         schedule = await self.schedule_of(source)
         if schedule is None or not schedule.schedules:
-            return FetchTimes()
+            return FetchSchedule()
         following = await next_runs(self._prefect, [schedule], utc_now())
-        return FetchTimes(describe(schedule.schedules[0]).cron_expression, following[schedule.id])
+        return FetchSchedule(describe(schedule.schedules[0]).cron_expression, following[schedule.id])
 
     async def _create(self, source: Source, cron: str) -> UUID:
         body = ScheduleCreate(
@@ -120,19 +120,19 @@ class SourceSchedules:
     async def _change(self, schedule: Deployment, changes: ScheduleUpdate) -> None:
         await update_schedule(self._prefect, self._sessions, self._listing, str(schedule.id), changes)
 
-    async def _clear_up(self, fetch_flow_id: UUID, source_name: str) -> None:
-        """Delete a schedule whose source was never made, as Prefect's answer did not come in time.
+    async def _delete_leftover(self, fetch_flow_id: UUID, source_name: str) -> None:
+        """Delete the schedule of a source that was never created, because Prefect's answer came too late.
 
-        Somebody else's schedule can have this name, too.
+        Schedules that were not made for a source stay, even when they have the same name.
         """
         found = await self._prefect.deployments({"deployments": {"name": {"any_": [schedule_name(source_name)]}}})
         for one in found:
-            is_a_sources = made_over_api(one) and one.flow_id == fetch_flow_id and source_tag(source_name) in one.tags
-            if is_a_sources and not await self._may_exist(one.parameters.get("source")):
+            is_of_source = made_over_api(one) and one.flow_id == fetch_flow_id and source_tag(source_name) in one.tags
+            if is_of_source and not await self._source_may_exist(one.parameters.get("source")):
                 await delete_schedule(self._prefect, self._listing, str(one.id))
 
-    async def _may_exist(self, source_id: object) -> bool:
-        """Whether a source has this id, or may have it as its name."""
+    async def _source_may_exist(self, source_id: object) -> bool:
+        """Whether there is a source with this id. True for a value that is not an id, as it may be a name."""
         if not isinstance(source_id, str) or not looks_like_an_id(source_id):
             return True
         async with reading(self._sessions) as session:
@@ -140,7 +140,7 @@ class SourceSchedules:
 
 
 def schedule_name(source_name: str) -> str:
-    """What the schedule of a source is called in Prefect; it keeps the name when the source gets another."""
+    """The name of a source's schedule in Prefect. It stays the same when the source is renamed."""
     return f"fetch-{source_name}"
 
 

@@ -1,4 +1,4 @@
-"""The models of `/api/v1/sources`, as clients are typed against them."""
+"""The models of `/api/v1/sources`. Clients are typed against them, so names and types are fixed."""
 
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -32,7 +32,7 @@ class ParserName(CaseInsensitiveEnum):
 
 
 class FetchStatus(CaseInsensitiveEnum):
-    """Where a fetch stands. PARTIAL is good but for rows that had to be left out."""
+    """The status of a fetch. PARTIAL is a success in which invalid rows were skipped."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -42,7 +42,7 @@ class FetchStatus(CaseInsensitiveEnum):
 
 
 class FetchTrigger(CaseInsensitiveEnum):
-    """What started a fetch: its clock, a person in Prefect's UI, this API, or a workflow that needed it."""
+    """What started a fetch: its schedule, a person in Prefect's UI, this API, or a workflow that reads the source."""
 
     SCHEDULE = "SCHEDULE"
     MANUAL = "MANUAL"
@@ -51,7 +51,7 @@ class FetchTrigger(CaseInsensitiveEnum):
 
 
 class FetchStartStatus(CaseInsensitiveEnum):
-    """Whether a fetch still waits for a worker."""
+    """Whether a fetch still waits for a worker or has started."""
 
     PENDING = "PENDING"
     STARTED = "STARTED"
@@ -59,7 +59,10 @@ class FetchStartStatus(CaseInsensitiveEnum):
 
 Name = Annotated[Text, Field(min_length=1, max_length=200, description="Unique over all sources.")]
 Domain = Annotated[Text, Field(min_length=1, max_length=255, examples=["finra.otc_transparency"])]
-Config = Annotated[dict[str, Any], Field(description="By type; secrets read `***`, and `***` keeps the stored value.")]
+Config = Annotated[
+    dict[str, Any],
+    Field(description="Depends on the type. Secrets are shown as `***`; sending `***` keeps the stored value."),
+]
 ParserConfigBody = Annotated[dict[str, Any], Field(description="How to read the content: `delimiter`, `encoding`, ...")]
 
 
@@ -88,26 +91,26 @@ class SourceCreate(BaseModel):
     config: Config
     domain: Domain | None = None
     cron_expression: CronExpression | None = None
-    parser_type: ParserName | None = Field(default=None, description="Absent: told from the file's name.")
+    parser_type: ParserName | None = Field(default=None, description="When absent, the file's name decides.")
     parser_config: ParserConfigBody | None = None
     enabled: bool = Field(default=True, strict=True)
 
 
 class SourceUpdate(BaseModel):
-    """What is to change in a source; what is not sent stays."""
+    """Changes to a source. Fields that are not sent stay as they are."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     name: Name | None = None
     config: Config | None = None
     domain: Domain | None = None
-    cron_expression: CronExpression | None = Field(default=None, description="null: no longer by the clock.")
+    cron_expression: CronExpression | None = Field(default=None, description="null removes the schedule.")
     parser_type: ParserName | None = None
     parser_config: ParserConfigBody | None = None
     enabled: bool | None = Field(default=None, strict=True)
 
     @model_validator(mode="after")
-    def _null_only_where_it_means_something(self) -> Self:
+    def _refuse_null_where_it_has_no_meaning(self) -> Self:
         for name in self.model_fields_set & {"name", "config", "enabled"}:
             if getattr(self, name) is None:
                 raise ValueError(f"{name} cannot be null; leave it out to keep it")
@@ -129,27 +132,27 @@ class SourceSummary(BaseModel):
 
 
 class SourceDetail(SourceSummary):
-    """A source with its configuration, without its secrets, and the statistics of its fetches."""
+    """A source with its configuration, in which secrets are masked, and the statistics of its fetches."""
 
     config: dict[str, Any]
     cron_expression: str | None
-    next_fetch_at: datetime | None = Field(description="As Prefect has planned it; null while disabled.")
+    next_fetch_at: datetime | None = Field(description="As planned by Prefect; null while disabled.")
     parser_type: ParserName | None
     parser_config: dict[str, Any] | None
     last_fetch_error: str | None
     total_fetches: int = Field(description="Fetches that have ended.")
-    success_rate: float = Field(description="The part of them that was SUCCESS or PARTIAL, 0 to 1; 0 before the first.")
-    avg_fetch_duration_ms: float | None = Field(description="Of those that were SUCCESS or PARTIAL.")
+    success_rate: float = Field(description="The share of them with SUCCESS or PARTIAL, 0 to 1; 0 before the first.")
+    avg_fetch_duration_ms: float | None = Field(description="The average over fetches with SUCCESS or PARTIAL.")
     last_content_hash: str | None
     last_etag: str | None
     last_modified: datetime | None
     updated_at: datetime
     created_by: str | None
-    schedule_id: str | None = Field(description="The Prefect deployment that fetches it by the clock.")
+    schedule_id: str | None = Field(description="The Prefect deployment that fetches it on its schedule.")
 
 
 class FetchTriggerResponse(BaseModel):
-    """A fetch that was asked for."""
+    """A fetch that was started or joined."""
 
     fetch_id: str
     source_id: str
@@ -173,7 +176,7 @@ class FetchSummary(BaseModel):
 
 
 class BadRowDetail(BaseModel):
-    """A row that was left out."""
+    """A row that was skipped because it is invalid."""
 
     file: str
     line: int
@@ -181,11 +184,13 @@ class BadRowDetail(BaseModel):
 
 
 class FetchDetail(FetchSummary):
-    """A fetch with what came of it and who used it."""
+    """A fetch with its result and the runs that used its content."""
 
     source_name: str
     trigger: FetchTrigger
-    content_hash: str | None = Field(description="SHA-256 of the content, hex; of the list of files for a glob.")
+    content_hash: str | None = Field(
+        description="SHA-256 of the content in hexadecimal digits; for a glob, of the list of files."
+    )
     etag: str | None
     last_modified: datetime | None
     error: str | None
@@ -194,8 +199,8 @@ class FetchDetail(FetchSummary):
     execution_id: str | None
     run_id: str | None = Field(description="The Prefect flow run.")
     capture_id: str | None = Field(
-        description="Names the content; runs that used it carry the same, unless their result has one of its own."
+        description="Identifies the content. A run that used it has the same, unless its result has one."
     )
     bad_rows: int | None
     bad_row_examples: list[BadRowDetail]
-    used_by_runs: list[str] = Field(description="Flow runs that worked on what it brought, newest first; at most 100.")
+    used_by_runs: list[str] = Field(description="Flow runs that used its content, newest first; at most 100.")

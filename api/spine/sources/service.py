@@ -1,7 +1,7 @@
-"""Sources: registered, read, changed and deleted.
+"""Registering, reading, changing and deleting sources.
 
-The row is written before Prefect is asked to fetch by the clock, so that a request which fails in between can be sent
-again and goes on from there.
+The source's row is written before its schedule is created in Prefect, so that a client can repeat a request that failed
+in between.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import select, update
+from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,23 +22,14 @@ from spine.database import SessionFactory, reading, transaction
 from spine.egress.fetch_failure import FetchFailure
 from spine.errors import BadRequest, Conflict, FieldError, NotFound, Unavailable
 from spine.names import check_name
-from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.schemas import ActionResponse
 from spine.secrets.configs import field_errors
 from spine.secrets.sealed import redact
 from spine.sources.configs import SourceConfigs
-from spine.sources.fetch_state import find_source
 from spine.sources.parsers import ParserConfig
-from spine.sources.schedule import FetchTimes, SourceSchedules
-from spine.sources.schemas import (
-    FetchStatus,
-    ParserName,
-    SourceCreate,
-    SourceDetail,
-    SourceSummary,
-    SourceType,
-    SourceUpdate,
-)
+from spine.sources.queries import find_source, summary_of
+from spine.sources.schedule import FetchSchedule, SourceSchedules
+from spine.sources.schemas import ParserName, SourceCreate, SourceDetail, SourceType, SourceUpdate
 from spine.sources.types.base import SourceConfig, refused
 from spine.sources.types.database import DatabaseConfig
 from spine.tables.base import new_id, utc_now
@@ -49,17 +40,8 @@ log = structlog.get_logger("spine.sources")
 
 
 @dataclass(frozen=True)
-class SourceQuery:
-    """The filters of `GET /sources`; all that are given must hold."""
-
-    source_type: SourceType | None = None
-    domain: str | None = None
-    enabled: bool | None = None
-
-
-@dataclass(frozen=True)
 class Registry:
-    """What registering and reading sources needs."""
+    """Registers, reads, changes and deletes sources."""
 
     sessions: SessionFactory
     configs: SourceConfigs
@@ -91,8 +73,8 @@ class Registry:
             try:
                 await self._set_schedule(source, body.cron_expression)
             except BaseException:
-                # The answer, if anybody still waits for one, will be that it was not made.
-                await asyncio.shield(self._forget(source.id))
+                # The request has failed, so no source may be left.
+                await asyncio.shield(self._delete_row(source.id))
                 raise
         return ActionResponse(id=source.id, status="created", message=f"The source {source.name!r} was registered.")
 
@@ -103,7 +85,7 @@ class Registry:
         return _detail(source, await self.schedules.read(source))
 
     async def update(self, id_or_name: str, body: SourceUpdate) -> SourceDetail:
-        """Change what was sent. Raises `NotFound`, `BadRequest` for a wrong value and `Conflict` for the name."""
+        """Change the fields that were sent. Raises `NotFound`, `BadRequest`, and `Conflict` for the name."""
         if body.name is not None:
             check_name(body.name)
         _check_parser(None, body.parser_type, body.parser_config)
@@ -116,22 +98,22 @@ class Registry:
         if "cron_expression" in body.model_fields_set:
             await self._set_schedule(source, body.cron_expression)
         elif body.model_fields_set & {"name", "domain"}:
-            await self.schedules.label(source)
+            await self.schedules.update_labels(source)
         if body.enabled is not None:
             await self.schedules.switch(source)
         return await self.read(source.id)
 
     async def delete(self, store: BlobStore, id_or_name: str) -> ActionResponse:
-        """Delete a source with its fetches and what the cache has of it; safe to repeat. Raises `NotFound`."""
+        """Delete a source with its schedule, fetches and cached content; safe to repeat. Raises `NotFound`."""
         async with reading(self.sessions) as session:
             source = await find_source(session, id_or_name)
-        # First, so that nothing is left that fetches what is not there.
+        # First, so that no schedule is left that fetches a deleted source.
         await self.schedules.remove(source)
-        await self._forget(source.id)
+        await self._delete_row(source.id)
         try:
             await delete_unreferenced(self.sessions, store)
         except (FetchFailure, Unavailable) as reason:
-            # The source is gone. What it had in the cache is removed when that is tidied up.
+            # The source is deleted. The cache's maintenance deletes its content later.
             log.warning("content_not_deleted", source=source.name, reason=str(reason))
         return ActionResponse(id=source.id, status="deleted", message=f"The source {source.name!r} was deleted.")
 
@@ -145,7 +127,7 @@ class Registry:
             source.config, config = self.configs.store(source.source_type, body.config, source.config)
             source.connection_id = await _connection_id(session, config)
         if sent & {"config", "parser_type", "parser_config"}:
-            # What is there, or is being read, may not be what would be read now, or would be counted otherwise.
+            # Content that was read before, or is being read now, may differ from what the next fetch reads or counts.
             source.config_version += 1
             await session.execute(update(CacheEntry).where(CacheEntry.source_id == source.id).values(validators={}))
         source.updated_at = utc_now()
@@ -156,47 +138,19 @@ class Registry:
             mine = update(Source).where(Source.id == source.id)
             await session.execute(mine.values(schedule_id=schedule_id))
 
-    async def _forget(self, source_id: str) -> None:
+    async def _delete_row(self, source_id: str) -> None:
         async with transaction(self.sessions) as session:
             source = await session.get(Source, source_id)
             if source is not None:
                 await session.delete(source)
 
 
-async def list_sources(session: AsyncSession, query: SourceQuery, page: PageRequest) -> Page[SourceSummary]:
-    """A page of sources, newest first."""
-    conditions = []
-    if query.source_type is not None:
-        conditions.append(Source.source_type == query.source_type.value)
-    if query.domain is not None:
-        conditions.append(Source.domain == query.domain)
-    if query.enabled is not None:
-        conditions.append(Source.enabled.is_(query.enabled))
-    wanted = select(Source).where(*conditions).order_by(Source.created_at.desc(), Source.id.desc())
-    rows, total = await paginate(session, wanted, page)
-    return make_page([SourceSummary(**_summary(row)) for (row,) in rows], total, page)
-
-
-def _summary(source: Source) -> dict[str, Any]:
-    return {
-        "id": source.id,
-        "name": source.name,
-        "source_type": SourceType(source.source_type),
-        "domain": source.domain,
-        "enabled": source.enabled,
-        "last_fetch_at": source.last_fetch_at,
-        "last_fetch_status": FetchStatus(source.last_fetch_status) if source.last_fetch_status else None,
-        "consecutive_failures": source.consecutive_failures,
-        "created_at": source.created_at,
-    }
-
-
-def _detail(source: Source, clock: FetchTimes) -> SourceDetail:
+def _detail(source: Source, schedule: FetchSchedule) -> SourceDetail:
     return SourceDetail(
-        **_summary(source),
+        **summary_of(source),
         config=redact(source.config),
-        cron_expression=clock.cron_expression,
-        next_fetch_at=clock.next_fetch_at,
+        cron_expression=schedule.cron_expression,
+        next_fetch_at=schedule.next_fetch_at,
         parser_type=ParserName(source.parser_type) if source.parser_type else None,
         parser_config=source.parser_config,
         last_fetch_error=source.last_fetch_error,
@@ -214,14 +168,14 @@ def _detail(source: Source, clock: FetchTimes) -> SourceDetail:
 
 def _check_parser(source_type: str | None, name: ParserName | None, sent: dict[str, Any] | None) -> None:
     if source_type == SourceType.DATABASE and name not in (None, ParserName.PARQUET):
-        reason = "a query's rows are kept as parquet"
-        raise BadRequest(f"This parser_type cannot be used: {reason}.", [FieldError(("body", "parser_type"), reason)])
+        reason = "the rows of a query are stored as parquet"
+        raise BadRequest(f"The parser_type is invalid: {reason}.", [FieldError(("body", "parser_type"), reason)])
     try:
         ParserConfig.model_validate(sent or {})
     except ValidationError as refusal:
         errors = field_errors(refusal, "parser_config")
-        told = "; ".join(f"{'.'.join(map(str, error.loc[1:]))}: {error.msg}" for error in errors)
-        raise BadRequest(f"This parser_config cannot be used: {told}.", errors) from None
+        problems = "; ".join(f"{'.'.join(map(str, error.loc[1:]))}: {error.msg}" for error in errors)
+        raise BadRequest(f"The parser_config is invalid: {problems}.", errors) from None
 
 
 async def _connection_id(session: AsyncSession, config: SourceConfig) -> str | None:
@@ -238,5 +192,5 @@ async def _flush(session: AsyncSession, name: str) -> None:
         await session.flush()
     except IntegrityError as error:
         if "foreign key" in str(error.orig).lower():
-            raise Conflict("The connection of this source was deleted meanwhile.") from None
-        raise Conflict(f"There is a source named {name!r} already.") from None
+            raise Conflict("The connection of this source was deleted during this request.") from None
+        raise Conflict(f"A source named {name!r} already exists.") from None

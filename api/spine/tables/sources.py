@@ -1,4 +1,4 @@
-"""The tables of sources: where data comes from, every fetch of it, and which runs used what."""
+"""The tables of sources: where data comes from, its fetches, and which runs used their content."""
 
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ GOOD = (SUCCESS, PARTIAL)
 
 
 class Source(Base):
-    """Where data comes from, how the last fetch went, and statistics over all fetches that ended."""
+    """Where data comes from, the result of the last fetch, and statistics over all fetches that have ended."""
 
     __tablename__ = "sources"
     __table_args__ = (Index("ix_sources_source_type", "source_type", "id"), Index("ix_sources_domain", "domain", "id"))
@@ -29,12 +29,12 @@ class Source(Base):
     domain: Mapped[str | None] = mapped_column(String(255))
     parser_type: Mapped[str | None] = mapped_column(String(20))
     parser_config: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    # Counts the changes of what is read and how it is parsed.
+    # Counts the changes of `config` and of how content is parsed.
     config_version: Mapped[int] = mapped_column(default=1)
     enabled: Mapped[bool]
     # The registered connection that a database source reads over.
     connection_id: Mapped[str | None] = mapped_column(ForeignKey("database_connections.id"), index=True)
-    # The Prefect deployment that fetches it by the clock; its timing is Prefect's.
+    # The Prefect deployment that fetches it on a schedule; Prefect stores the timing.
     schedule_id: Mapped[UUID | None] = mapped_column(Uuid)
     last_fetch_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_fetch_status: Mapped[str | None] = mapped_column(String(10))
@@ -45,17 +45,17 @@ class Source(Base):
     consecutive_failures: Mapped[int] = mapped_column(default=0)
     total_fetches: Mapped[int] = mapped_column(default=0)
     good_fetches: Mapped[int] = mapped_column(default=0)
-    # Of good fetches, to tell their average.
+    # The sum over successful fetches, for their average.
     fetch_ms: Mapped[int] = mapped_column(BigInteger, default=0)
-    # The fetch that may read it now, for as long as that is alive.
-    reader: Mapped[str | None] = mapped_column(ULID)
+    # The fetch that may read it now: a claim, void when that fetch is abandoned.
+    claimed_by: Mapped[str | None] = mapped_column("reader", ULID)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     created_by: Mapped[str | None] = mapped_column(String(255))
 
 
 class Fetch(Base):
-    """One reading of a source, from the request for it to its end. Ids are in the order of time."""
+    """One fetch of a source, from the request to the result. Ids are in the order of time."""
 
     __tablename__ = "fetches"
     __table_args__ = (
@@ -75,7 +75,7 @@ class Fetch(Base):
     trigger: Mapped[str] = mapped_column(String(20))
     triggered_by: Mapped[str | None] = mapped_column(String(255))
     force: Mapped[bool] = mapped_column(default=False)
-    # That of its source when it began, and once it has ended well the one that its content was read under.
+    # The version of its source when it started; after a success, the version that the content was read with.
     config_version: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -84,7 +84,7 @@ class Fetch(Base):
     content_changed: Mapped[bool] = mapped_column(default=False)
     bytes_fetched: Mapped[int | None] = mapped_column(BigInteger)
     rows_parsed: Mapped[int | None] = mapped_column(BigInteger)
-    # Rows that were left out, and what was wrong with the first of them.
+    # The number of invalid rows, which are skipped, and the reasons for the first of them.
     bad_rows: Mapped[int | None] = mapped_column(BigInteger)
     bad_row_examples: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
     content_hash: Mapped[str | None] = mapped_column(String(64))
@@ -94,16 +94,16 @@ class Fetch(Base):
     error_category: Mapped[str | None] = mapped_column(String(20))
     execution_id: Mapped[str | None] = mapped_column(String(255))
     run_id: Mapped[UUID | None] = mapped_column(Uuid, index=True)
-    # Until when its process has promised to be alive, while it is RUNNING.
-    alive_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    # Until when it may still renew a promise that somebody has seen broken.
-    last_call: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    # The fetch that read the content which this one waited for.
+    # When its lease expires, while it is RUNNING.
+    lease_until: Mapped[datetime | None] = mapped_column("alive_until", UtcDateTime)
+    # When the grace period ends in which it can still renew a lease that has expired.
+    grace_until: Mapped[datetime | None] = mapped_column("last_call", UtcDateTime)
+    # The fetch that read the content, when this one waited for it.
     joined: Mapped[str | None] = mapped_column(ULID)
 
 
 class SourceUse(Base):
-    """A flow run that worked on what a fetch had brought."""
+    """A flow run that used the content of a fetch."""
 
     __tablename__ = "source_uses"
 

@@ -1,1 +1,1 @@
-"""Fetching a source: read, hashed, parsed, kept in the cache, and written down."""
+"""Fetching a source: reading, hashing and parsing its content, and keeping it in the cache."""

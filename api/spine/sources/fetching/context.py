@@ -1,4 +1,4 @@
-"""What fetches work with in one process: the database, the cache, Prefect, and the promise to be alive."""
+"""What a process needs to run fetches: the settings, the database, Prefect, the cache, and the renewal of leases."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -24,7 +24,7 @@ CONTENT_LEASE_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class FetchContext:
-    """What a fetch works with."""
+    """What every fetch of this process uses."""
 
     settings: Settings
     sessions: SessionFactory
@@ -32,15 +32,15 @@ class FetchContext:
     store: BlobStore
 
     async def secrets(self, config: SourceConfig) -> dict[str, str]:
-        """The secrets that a configuration names. Raises `FetchFailure`."""
+        """The secrets that a configuration refers to, by the path of their field. Raises `FetchFailure`."""
         with as_fetch_failures():
             return {path: await resolve_ref(ref, self.prefect) for path, ref in config.secret_refs().items()}
 
     @asynccontextmanager
     async def leased(self, fetch_id: str) -> AsyncIterator[None]:
-        """Renew the promise of a fetch, and its holds on content, for as long as the block lasts.
+        """Renew the lease of a fetch, and its leases on content, while the block runs.
 
-        When the fetch is given up all the same, the block is cancelled. Raises `FetchLost` then.
+        Cancels the block and raises `FetchLost` when another process has given the fetch up.
         """
         try:
             async with asyncio.timeout(None) as until_lost:
@@ -56,7 +56,7 @@ class FetchContext:
             raise
 
     async def _renew(self, fetch_id: str, until_lost: asyncio.Timeout) -> None:
-        log_throttle = LogThrottle("fetch")
+        throttle = LogThrottle("fetch")
         while True:
             await asyncio.sleep(LEASE.total_seconds() / 5)
             try:
@@ -66,15 +66,15 @@ class FetchContext:
                 async with transaction(self.sessions) as session:
                     await renew_leases(session, fetch_id, CONTENT_LEASE_SECONDS)
             except Exception as error:
-                # While the database is away, nobody else can take the source.
-                log_throttle.failed("renewing", error)
+                # While the database is down, no other fetch can claim the source.
+                throttle.failed("renewing", error)
             else:
-                log_throttle.recovered("renewing")
+                throttle.recovered("renewing")
 
 
 @asynccontextmanager
 async def open_fetch_context() -> AsyncIterator[FetchContext]:
-    """The workshop of this process, from the environment."""
+    """The context of this process, from the settings in its environment."""
     settings = Settings()
     engine = make_engine(settings.sqlalchemy_url)
     try:
@@ -86,7 +86,7 @@ async def open_fetch_context() -> AsyncIterator[FetchContext]:
 
 @contextmanager
 def as_fetch_failures() -> Iterator[None]:
-    """Translate what stands in the way of opening a source; a keeper of secrets may be back in a moment."""
+    """Translate errors that prevent a source from being opened; an unreachable secret store may recover soon."""
     try:
         yield
     except DatabaseUnavailable:
