@@ -36,7 +36,7 @@ def plan_for(home: Path, external_prefect: str | None = None) -> Plan:
 def spine_up(*options: str, cwd: Path = PROJECT, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run a `spine up` that is expected to end by itself."""
     return subprocess.run(
-        [sys.executable, "-m", "spine.cli", "up", *options],
+        [sys.executable, "-P", "-m", "spine.cli", "up", *options],
         cwd=cwd,
         env={**CLEAN, **environment},
         capture_output=True,
@@ -59,16 +59,24 @@ class RunningUp:
     """A `spine up` in the background, with its output so far."""
 
     def __init__(
-        self, home: Path, output: Path, port: int, prefect_port: int, cwd: Path, environment: dict[str, str]
+        self,
+        home: Path,
+        output: Path,
+        port: int,
+        prefect_port: int,
+        cwd: Path,
+        environment: dict[str, str],
+        python: Path,
+        options: tuple[str, ...],
     ) -> None:
         self.home = home
         self.port = port
         self.prefect_port = prefect_port
         self._output = output
-        ports = ["--port", str(port), "--prefect-port", str(prefect_port)]
+        given = ["--port", str(port), "--prefect-port", str(prefect_port), *options]
         with output.open("wb") as file:
             self.process = psutil.Popen(
-                [sys.executable, "-m", "spine.cli", "up", "--home", str(home), *ports],
+                [str(python), "-P", "-m", "spine.cli", "up", "--home", str(home), *given],
                 cwd=cwd,
                 env={**CLEAN, **environment},
                 stdout=file,
@@ -110,10 +118,17 @@ class RunningUp:
 
 @contextmanager
 def running_up(
-    home: Path, output: Path, port: int, prefect_port: int, cwd: Path = PROJECT, **environment: str
+    home: Path,
+    output: Path,
+    port: int,
+    prefect_port: int,
+    cwd: Path = PROJECT,
+    python: Path = Path(sys.executable),
+    options: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
 ) -> Iterator[RunningUp]:
     """A `spine up` in the background; nothing of it is left afterwards, however the test ends."""
-    started = RunningUp(home, output, port, prefect_port, cwd, environment)
+    started = RunningUp(home, output, port, prefect_port, cwd, environment or {}, python, options)
     try:
         yield started
     finally:

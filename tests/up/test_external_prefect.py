@@ -50,9 +50,9 @@ def test_it_uses_the_named_prefect_and_stops_in_order_when_the_worker_dies(
         "SPINE_API_KEY": key,
         "SPINE_WORK_POOL": "beside",
     }
-    with running_up(home, tmp_path / "output.txt", free_port(), free_port(), cwd=project, **given) as started:
+    with running_up(home, tmp_path / "output.txt", free_port(), free_port(), cwd=project, environment=given) as started:
         started.wait_ready()
-        assert set(read_records(home)) == {"api", "deploy", "worker"}
+        assert set(read_records(home)) == {"api", "deploy", "spine-deploy", "worker"}
         answer = httpx.get(f"{started.api}/api/v1/workflows/runs", headers={"X-API-Key": key}, timeout=20)
         assert answer.status_code == 200
         assert key not in started.output
@@ -69,13 +69,22 @@ def test_it_uses_the_named_prefect_and_stops_in_order_when_the_worker_dies(
         assert httpx.get(f"{stack.url}/health").status_code == 200
 
 
-def test_a_failing_deploy_is_a_sentence_with_its_reason(stack: PrefectStack, project: Path, tmp_path: Path) -> None:
+def test_a_deployment_that_fails_is_named_and_everything_else_starts(
+    stack: PrefectStack, database: str, project: Path, tmp_path: Path
+) -> None:
     (project / "prefect.yaml").write_text(PREFECT_YAML.format(entrypoint="missing.py:nothing"))
-    home = tmp_path / "home"
-    given = {"PREFECT_API_URL": stack.url, "SPINE_WORK_POOL": "beside"}
-    done = spine_up("--home", str(home), "--port", str(free_port()), cwd=project, **given)
-    assert_one_sentence(done, "prefect deploy failed: FileNotFoundError", "missing.py", "deploy.log")
-    assert of_home(home) == []
+    given = {"PREFECT_API_URL": stack.url, "SPINE_DATABASE_URL": database, "SPINE_WORK_POOL": "beside"}
+    home, output = tmp_path / "home", tmp_path / "output.txt"
+    with running_up(home, output, free_port(), free_port(), cwd=project, environment=given) as started:
+        started.wait_ready()
+        assert "Spine's own, 0 from prefect.yaml" in started.output
+        assert "! Deployment nothing: FileNotFoundError" in started.output
+        ready = httpx.get(f"{started.api}/health/ready", timeout=20)
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert ready.json()["deployments"] == {
+            "state": "degraded",
+            "detail": "0 of 1 deployments of prefect.yaml were made; failed: nothing",
+        }
 
 
 def test_an_existing_work_pool_of_another_type_is_not_taken_over(

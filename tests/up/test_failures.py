@@ -43,10 +43,6 @@ def test_a_home_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     assert_one_sentence(spine_up("--home", str(tmp_path / "file" / "home")), "cannot be written", "--home")
 
 
-def test_a_folder_without_prefect_yaml_is_not_a_project(tmp_path: Path, home: Path) -> None:
-    assert_one_sentence(spine_up("--home", str(home), cwd=tmp_path), "no prefect.yaml in", str(tmp_path))
-
-
 def test_settings_that_do_not_fit_together_are_named(home: Path, ports: list[str]) -> None:
     done = spine_up("--home", str(home), *ports, SPINE_JWKS_URL="https://issuer.example/keys")
     assert_one_sentence(done, "SPINE_JWKS_URL", "belong together")

@@ -64,7 +64,7 @@ class Start:
 
     def _launch_server(self) -> None:
         where = ["--host", self.plan.prefect_host, "--port", str(self.plan.prefect_port)]
-        self._children.start(SERVER, ["prefect", "server", "start", *where], server_environment(self.plan))
+        self._children.start(SERVER, ["spine.prefect_server", *where], server_environment(self.plan))
 
     def _launch_api(self) -> None:
         where = ["--host", self.plan.host, "--port", str(self.plan.port)]
@@ -128,9 +128,9 @@ class Start:
 
     def _deploy(self) -> None:
         with self._console.step("Deployments") as step:
-            own = self._children.launch(
-                OWN_DEPLOY, ["spine.cli", "deploy", "--work-pool", self.settings.work_pool], self._deploy_environment()
-            )
+            # On a Prefect that others use, too, existing deployments stay on their pool.
+            pool = [] if self.plan.external_prefect else ["--work-pool", self.settings.work_pool]
+            own = self._children.launch(OWN_DEPLOY, ["spine.cli", "deploy", *pool], self._deploy_environment())
             report = self._deploy_project()
             if not self._ended(own):
                 raise UpError(f"spine deploy did not end within {SECONDS_FOR_A_DEPLOY:.0f} s; see {own.log}.")
