@@ -103,7 +103,7 @@ async def test_an_old_run_that_is_forced_into_another_state_while_spine_is_down(
         newest = line.make("COMPLETED")
 
         async def stored() -> bool:
-            return UUID(old) in await spine.prefect.runs_put_from_end_to_end(ago(minutes=2))
+            return UUID(old) in await spine.prefect.runs_with_new_final_state(ago(minutes=2))
 
         await until(stored, "Prefect to store the event")
     async with spine_on(database, stack.url) as spine:

@@ -50,7 +50,7 @@ def test_parameters_that_fit_or_cannot_be_checked_are_no_problem(fitting: Deploy
     ("misfit", "named"),
     [
         (deployment(), "week: is required."),
-        (deployment(week="w", gone=1), "gone: the flow has no such parameter; it takes week, tier."),
+        (deployment(week="w", gone=1), "gone: the flow has no such parameter; it accepts week, tier."),
         (deployment(week="w", tier="T9"), "tier: 'T9' is not one of ['OTC', 'T1']."),
         (deployment({"week": "w"}, {"week": 3}), "week: 3 is not of type 'string'."),
     ],

@@ -1,6 +1,6 @@
-"""The only door to Prefect: its REST API, in the words of Prefect's own models.
+"""The only client of Prefect's REST API; its models are Prefect's own.
 
-Filters are the JSON that Prefect's `/filter` routes take (see `filters`).
+Filters are the JSON of Prefect's `/filter` routes (see `filters`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,22 +31,22 @@ _WORKERS = TypeAdapter(list[Worker])
 
 
 class Prefect(DeploymentCalls):
-    """Prefect's API as Spine uses it; make one with `connect` and share it."""
+    """Prefect's API. Make one with `connect` and share it."""
 
     # Runs
 
     async def count_runs(self, run_filter: RunFilter) -> int:
-        """How many flow runs fit."""
+        """How many flow runs match."""
         return int((await self._request("POST", "/flow_runs/count", run_filter.to_json())).json())
 
     async def list_runs(
         self, run_filter: RunFilter, sort: str, offset: int = 0, limit: int = MOST_ROWS
     ) -> list[FlowRun]:
-        """Flow runs that fit, in Prefect's `sort`, which does not order equal times."""
+        """Flow runs that match, in Prefect's `sort`, which does not order equal times."""
         return await self._page("/flow_runs/filter", _FLOW_RUNS, run_filter.to_json(), sort, offset, limit)
 
     async def all_runs(self, run_filter: RunFilter) -> list[FlowRun]:
-        """Every flow run that fits, each once, also while some of them leave (up to half a page for each call)."""
+        """Every flow run that matches, once, also if up to half a page of rows stop matching between two requests."""
         found: dict[UUID, FlowRun] = {}
         offset = 0
         while True:
@@ -54,13 +54,13 @@ class Prefect(DeploymentCalls):
             found |= {run.id: run for run in page}
             if len(page) < MOST_ROWS:
                 return list(found.values())
-            # Rows that leave draw the following ones forward, so that each page begins in the middle of the last.
+            # Rows that stop matching move later rows forward, so each page overlaps half of the one before.
             offset += MOST_ROWS // 2
 
-    async def runs_put_from_end_to_end(self, since: datetime) -> set[UUID]:
-        """The runs that went from one final state into another since then; Prefect does not renew their end time.
+    async def runs_with_new_final_state(self, since: datetime) -> set[UUID]:
+        """The runs that changed from one final state to another since then; their end time stays the same in Prefect.
 
-        Prefect stores the events that tell of it after some seconds, and keeps them for a week by default.
+        Prefect stores the events of such changes some seconds later, and keeps them for a week by default.
         """
         runs: set[UUID] = set()
         wanted = {
@@ -75,7 +75,7 @@ class Prefect(DeploymentCalls):
             runs |= {event.run_id for event in events if event.ended_before}
             if len(events) < MOST_EVENTS:
                 return runs
-            # Newest first: the next page ends where this one does, or just before if that would be the same page.
+            # Newest first: the next page ends where this one begins, or just before if it would be the same page.
             oldest = events[-1].occurred
             until = oldest if oldest != until else oldest - timedelta(microseconds=1)
 
@@ -84,16 +84,16 @@ class Prefect(DeploymentCalls):
         return await self._object(f"/flow_runs/{run_id}", FlowRun)
 
     async def child_runs(self, parent_run_ids: Sequence[UUID]) -> list[FlowRun]:
-        """All flow runs that these runs started as their children."""
+        """All child flow runs of these runs."""
         of_parents = {"flow_runs": {"parent_flow_run_id": {"any_": texts(parent_run_ids)}}}
         return await self._all("/flow_runs/filter", _FLOW_RUNS, of_parents, "ID_DESC")
 
     async def create_run(
         self, deployment_id: UUID, *, parameters: Json, tags: list[str], labels: Mapping[str, str], idempotency_key: str
     ) -> FlowRun:
-        """Start a run of a deployment; a repeat with the same key gives the same run.
+        """Start a run of a deployment; repeating it with the same key returns the same run.
 
-        Raises `NotFound` when the deployment is gone and `BadRequest` when Prefect refuses the parameters.
+        Raises `NotFound` if the deployment does not exist and `BadRequest` if Prefect rejects the parameters.
         """
         async with self._translated(conflict=BadRequest), self._creating:
             return await self._client.create_flow_run_from_deployment(
@@ -105,7 +105,7 @@ class Prefect(DeploymentCalls):
             )
 
     async def set_run_state(self, run_id: UUID, state: State[Any], *, force: bool = False) -> OrchestrationResult[Any]:
-        """Propose a state under Prefect's own rules, unless it is forced, and tell what Prefect made of it."""
+        """Propose a state, which Prefect's rules may change or reject; `force` sets it regardless of the rules."""
         async with self._translated():
             return await self._client.set_flow_run_state(run_id, state, force=force)
 
@@ -116,7 +116,7 @@ class Prefect(DeploymentCalls):
         return sorted(states, key=lambda state: state.timestamp)
 
     async def delete_runs(self, run_ids: Sequence[UUID]) -> None:
-        """Delete runs; those that are gone already do not matter."""
+        """Delete runs; runs that no longer exist are ignored."""
         for start in range(0, len(run_ids), MOST_DELETED):
             some = {"id": {"any_": texts(run_ids[start : start + MOST_DELETED])}}
             await self._request("POST", "/flow_runs/bulk_delete", {"flow_runs": some})
@@ -124,12 +124,12 @@ class Prefect(DeploymentCalls):
     # Task runs and logs
 
     async def count_task_runs(self, run_ids: Sequence[UUID]) -> dict[UUID, int]:
-        """How many task runs each run has, without those that stand for a child flow run; at most 200 runs."""
+        """How many task runs each run has, without those that represent a child flow run; at most 200 runs."""
         response = await self._request("POST", "/ui/flow_runs/count-task-runs", {"flow_run_ids": texts(run_ids)})
         return {UUID(run_id): count for run_id, count in response.json().items()}
 
     async def task_runs(self, run_ids: Sequence[UUID], task_filter: Json | None = None) -> list[TaskRun]:
-        """All task runs of these runs, every attempt of each."""
+        """All task runs of these runs, of every attempt."""
         wanted: Json = {"flow_runs": {"id": {"any_": texts(run_ids)}}}
         if task_filter:
             wanted["task_runs"] = task_filter
@@ -140,7 +140,7 @@ class Prefect(DeploymentCalls):
         return await self._object(f"/task_runs/{task_run_id}", TaskRun)
 
     async def force_task_run_state(self, task_run_id: UUID, state: State[Any]) -> None:
-        """Put a task run into a state past Prefect's rules, which have no way back from COMPLETED."""
+        """Set the state of a task run regardless of Prefect's rules, which allow no change from COMPLETED."""
         body = {"state": to_state_create(state).model_dump(mode="json"), "force": True}
         await self._request("POST", f"/task_runs/{task_run_id}/set_state", body)
 
@@ -170,18 +170,18 @@ class Prefect(DeploymentCalls):
     # Infrastructure
 
     async def online_workers(self, work_pool: str) -> list[Worker]:
-        """The workers of a pool that Prefect has heard from lately. Raises `NotFound` without such a pool."""
+        """The workers of a pool that sent a heartbeat recently. Raises `NotFound` if there is no such pool."""
         response = await self._request("POST", f"/work_pools/{work_pool}/workers/filter", {})
         return [worker for worker in parse(_WORKERS, response) if worker.status == "ONLINE"]
 
     async def read_secret_block(self, name: str) -> Any:
-        """The value in a Secret block. Raises `NotFound`."""
+        """The value of a Secret block. Raises `NotFound`."""
         async with self._translated():
             block = await self._client.read_block_document_by_name(name, "secret", include_secrets=True)
         return block.data.get("value")
 
     async def read_block_document(self, block_id: UUID) -> Any:
-        """A block document with its secrets, to open the storage that it describes. Raises `NotFound`."""
+        """A block document with its secrets, for opening the storage that it describes. Raises `NotFound`."""
         async with self._translated():
             return await self._client.read_block_document(block_id, include_secrets=True)
 

@@ -1,7 +1,7 @@
-"""Deployments and their schedules: Prefect's rows as Spine reads them, and the calls that change them.
+"""Deployments and their schedules: models for reading them, and the requests that read and change them.
 
 The models leave the schedules as plain JSON: Prefect's own models check every time zone again on each read, which for
-a page of 100 takes longer than the rest of the request. `spine.prefect.schedules` turns them into Prefect's classes.
+a page of 100 takes longer than the rest of the request. `spine.prefect.schedules` converts them to Prefect's classes.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from spine.prefect.transport import MOST_ROWS, Transport, parse, texts
 
 
 class ScheduleRow(BaseModel):
-    """One schedule of a deployment: when it runs, and whether it does."""
+    """One schedule of a deployment."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,13 +38,13 @@ class ConcurrencyLimit(BaseModel):
 
 
 class ConcurrencyOptions(BaseModel):
-    """What happens to a run that finds the limit reached: `ENQUEUE` or `CANCEL_NEW`."""
+    """What happens to a run that starts when the limit is reached: `ENQUEUE` or `CANCEL_NEW`."""
 
     collision_strategy: str
 
 
 class Deployment(BaseModel):
-    """A deployment; names and meanings are Prefect's."""
+    """A deployment, with Prefect's field names."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -81,10 +81,10 @@ NEWEST_FIRST = "CREATED_DESC"
 
 
 class DeploymentCalls(Transport):
-    """What Spine asks of Prefect about deployments."""
+    """The requests about deployments."""
 
     async def deployments(self, wanted: Json) -> list[Deployment]:
-        """All deployments that fit `wanted` (`flows`, `deployments` as in Prefect's filter route), newest first."""
+        """All deployments that match `wanted` (`flows`, `deployments` as in Prefect's filter route), newest first."""
         return await self._all("/deployments/filter", _MANY, wanted, NEWEST_FIRST)
 
     async def deployments_by_id(self, deployment_ids: Sequence[UUID]) -> dict[UUID, Deployment]:
@@ -99,11 +99,11 @@ class DeploymentCalls(Transport):
     async def page_of_deployments(
         self, wanted: Json, offset: int, limit: int, sort: str = NEWEST_FIRST
     ) -> list[Deployment]:
-        """Some of the deployments that fit."""
+        """One page of the deployments that match."""
         return await self._page("/deployments/filter", _MANY, wanted, sort, offset, limit)
 
     async def count_deployments(self, wanted: Json) -> int:
-        """How many deployments fit."""
+        """How many deployments match."""
         return int((await self._request("POST", "/deployments/count", wanted)).json())
 
     async def read_deployment(self, deployment_id: UUID) -> Deployment:
@@ -111,57 +111,57 @@ class DeploymentCalls(Transport):
         return await self._object(f"/deployments/{deployment_id}", Deployment)
 
     async def create_deployment(self, deployment: Json) -> tuple[Deployment, bool]:
-        """Make a deployment, and tell whether it is new: Prefect overwrites one of the same flow and name.
+        """Create a deployment; the second value is false if Prefect overwrote one with the same flow and name.
 
-        Raises `BadRequest` when Prefect refuses it.
+        Raises `BadRequest` if Prefect rejects it.
         """
         async with self._translated(conflict=BadRequest), self._creating:
             response = await self._client.request("POST", "/deployments/", json=deployment)
         return parse(_ONE, response), response.status_code == httpx.codes.CREATED
 
     async def update_deployment(self, deployment_id: UUID, changes: Json) -> None:
-        """Change what is in `changes`, in one transaction of Prefect; runs that were planned are deleted.
+        """Change the fields in `changes`, in one transaction in Prefect; planned runs are deleted.
 
-        Raises `NotFound`, and `BadRequest` when Prefect refuses the change.
+        Raises `NotFound`, and `BadRequest` if Prefect rejects the change.
         """
         async with self._translated(conflict=BadRequest):
-            # Prefect types the paths that it documents as templates.
+            # Prefect types its paths as templates.
             await self._client.request("PATCH", f"/deployments/{deployment_id}", json=changes)  # type: ignore[arg-type]
 
     async def update_schedule(self, deployment_id: UUID, schedule_id: UUID, changes: Json) -> None:
-        """Change one schedule of a deployment; runs that were planned for the future are deleted. Raises `NotFound`."""
+        """Change one schedule of a deployment; its planned runs are deleted. Raises `NotFound`."""
         await self._request("PATCH", f"/deployments/{deployment_id}/schedules/{schedule_id}", changes)
 
     async def delete_schedule(self, deployment_id: UUID, schedule_id: UUID) -> None:
-        """Take one schedule from a deployment, with all runs that were planned. Raises `NotFound`."""
+        """Delete one schedule of a deployment and its planned runs. Raises `NotFound`."""
         await self._request("DELETE", f"/deployments/{deployment_id}/schedules/{schedule_id}")
 
     async def pause_deployment(self, deployment_id: UUID) -> None:
-        """Stop all schedules of a deployment and delete their runs that have not begun, late ones too.
+        """Stop all schedules of a deployment and delete their runs that have not started, including late ones.
 
         Raises `NotFound`.
         """
         await self._request("POST", f"/deployments/{deployment_id}/pause_deployment")
 
     async def resume_deployment(self, deployment_id: UUID) -> None:
-        """Let the active schedules of a deployment go on. Raises `NotFound`."""
+        """Resume the active schedules of a deployment. Raises `NotFound`."""
         await self._request("POST", f"/deployments/{deployment_id}/resume_deployment")
 
     async def delete_deployment(self, deployment_id: UUID) -> None:
-        """Delete a deployment; its runs stay, but for those that have not begun. Raises `NotFound`."""
+        """Delete a deployment and its runs that have not started; other runs stay. Raises `NotFound`."""
         await self._request("DELETE", f"/deployments/{deployment_id}")
 
     async def plan_runs(self, deployment_id: UUID, since: datetime) -> None:
-        """Let Prefect plan the runs of a deployment's active schedules from `since` on, without waiting for its loop.
+        """Make Prefect plan the runs of a deployment's active schedules from `since` on, before its scheduler does.
 
-        Repeating it is harmless: Prefect plans each time of each schedule once.
+        Safe to repeat: Prefect plans each time of each schedule once.
         """
         await self._request("POST", f"/deployments/{deployment_id}/schedule", {"start_time": since.isoformat()})
 
     async def deployment_changes(self, deployment_id: UUID, since: datetime) -> list[Json]:
-        """What Prefect's stored events tell of changes to a deployment: for each, its fields with `from` and `to`.
+        """The changes to a deployment in Prefect's stored events: for each, the changed fields with `from` and `to`.
 
-        Resuming and pausing it are no such changes, unless they came with others. At most the newest fifty.
+        Pausing and resuming do not count, unless other fields changed too. At most the newest fifty.
         """
         wanted = {
             "occurred": {"since": since.isoformat()},

@@ -1,4 +1,4 @@
-"""Prefect's events: the stream, from which who listens hears at once what would otherwise be found at the next look."""
+"""Prefect's event stream, which reports changes at once instead of at the next poll, and stored events."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ _DEPLOYMENT = ("prefect.deployment.created", "prefect.deployment.updated", "pref
 
 
 class EventsUnavailable(PrefectUnavailable):
-    """The stream is not there; what Prefect's other routes tell may still be."""
+    """The event stream is out of reach; Prefect's other routes may still work."""
 
 
 class StateEvent(BaseModel):
-    """The event that a flow run went into a state."""
+    """The event that a flow run entered a state."""
 
     occurred: datetime
     resource: dict[str, str]
@@ -34,58 +34,58 @@ class StateEvent(BaseModel):
 
     @property
     def run_id(self) -> UUID:
-        """The flow run."""
+        """The id of the flow run."""
         return UUID(self.resource["prefect.resource.id"].removeprefix(FLOW_RUN_PREFIX))
 
     @property
     def ended_before(self) -> bool:
-        """Whether the state that the run came from was a final one, too."""
+        """Whether the run was in a final state before."""
         return (self.payload.get("initial_state") or {}).get("type") in FINAL_STATES
 
 
 class EventPage(BaseModel):
-    """Some stored events, newest first."""
+    """Stored events, newest first."""
 
     events: list[StateEvent]
 
 
 class Kind(StrEnum):
-    """What an event tells, as far as Spine cares."""
+    """The kinds of events that Spine reacts to."""
 
-    OPENED = "the stream is open; what came before nobody told us"
-    RUN_ENDED = "a run reached a final state"
-    DEPLOYMENT_CHANGED = "a deployment was made, changed or deleted"
+    OPENED = "the stream is open; earlier events were missed"
+    RUN_ENDED = "a run entered a final state"
+    DEPLOYMENT_CHANGED = "a deployment was created, changed or deleted"
 
 
 @dataclass(frozen=True)
-class Happening:
-    """Something that happened in Prefect; `run_id` names a run that had ended before and was put into another end."""
+class PrefectEvent:
+    """An event in Prefect; `run_id` is set if a run changed from one final state to another."""
 
     kind: Kind
     run_id: UUID | None = None
 
 
-async def listen() -> AsyncGenerator[Happening, None]:
-    """What happens in Prefect, as it happens; an event can come just before the change that it tells can be read.
+async def listen() -> AsyncGenerator[PrefectEvent, None]:
+    """Prefect's events, as they happen. An event may arrive just before its change can be read.
 
-    Raises `EventsUnavailable` when the stream cannot be opened or breaks off.
+    Raises `EventsUnavailable` if the stream cannot be opened or is interrupted.
     """
     wanted = EventFilter(event=EventNameFilter(prefix=[FLOW_RUN_PREFIX, "prefect.deployment."]))
     try:
         async with get_events_subscriber(filter=wanted, reconnection_attempts=0) as stream:
-            yield Happening(Kind.OPENED)
+            yield PrefectEvent(Kind.OPENED)
             async for event in stream:
                 if event.event in _DEPLOYMENT:
-                    yield Happening(Kind.DEPLOYMENT_CHANGED)
+                    yield PrefectEvent(Kind.DEPLOYMENT_CHANGED)
                 elif event.resource.get("prefect.state-type") in FINAL_STATES:
-                    yield _ending(event.resource.model_dump(), event.payload, event.occurred)
+                    yield _run_ended(event.resource.model_dump(), event.payload, event.occurred)
     except Exception as error:
-        # The stream is made of a web socket, an HTTP client and Prefect's own code, each with errors of its own; the
-        # bare one means that the credentials were refused.
-        raise EventsUnavailable("Prefect's event stream is out of reach; Spine looks every few seconds.") from error
-    raise EventsUnavailable("Prefect's event stream was closed; Spine looks every few seconds.")
+        # The stream uses a web socket, an HTTP client and Prefect's own code, each with its own errors; a bare
+        # `Exception` means that Prefect rejected the credentials.
+        raise EventsUnavailable("Prefect's event stream is out of reach; Spine polls every few seconds.") from error
+    raise EventsUnavailable("Prefect closed its event stream; Spine polls every few seconds.")
 
 
-def _ending(resource: dict[str, str], payload: dict[str, Any], occurred: datetime) -> Happening:
+def _run_ended(resource: dict[str, str], payload: dict[str, Any], occurred: datetime) -> PrefectEvent:
     event = StateEvent(resource=resource, payload=payload, occurred=occurred)
-    return Happening(Kind.RUN_ENDED, event.run_id if event.ended_before else None)
+    return PrefectEvent(Kind.RUN_ENDED, event.run_id if event.ended_before else None)

@@ -1,4 +1,4 @@
-"""What Prefect's list routes take, for flow runs."""
+"""Filters of Prefect's list routes for flow runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunFilter:
-    """A filter of flow runs: by their own fields, by their flow, by their deployment. All three must hold."""
+    """A filter of flow runs by their own fields, their flow and their deployment, combined with AND."""
 
     runs: Json = field(default_factory=dict)
     flows: Json = field(default_factory=dict)
@@ -29,13 +29,13 @@ class RunFilter:
         return body
 
     def of_deployments(self, deployment_ids: Sequence[UUID]) -> "RunFilter":
-        """This filter for runs of these deployments only."""
+        """This filter, limited to runs of these deployments."""
         return replace(self, deployments={"id": {"any_": [str(one) for one in deployment_ids]}})
 
     def where(self, **conditions: Json) -> "RunFilter":
-        """This filter with further conditions on fields of the run.
+        """This filter with more conditions on fields of the run.
 
-        A condition on a field that already has one joins it, so that `start_time` can be bounded from two sides.
+        A field may have several conditions: `start_time`, for example, can have a lower and an upper bound.
         """
         runs = dict(self.runs)
         for name, condition in conditions.items():
@@ -43,14 +43,14 @@ class RunFilter:
         return replace(self, runs=runs)
 
     def started(self, *, since: datetime | None = None, until: datetime | None = None) -> "RunFilter":
-        """This filter with the start time bounded, both ends inclusive; the tighter bound wins.
+        """This filter with bounds on the start time, both inclusive; the tighter bound wins.
 
-        Prefect means the expected start time where a run has not started.
+        For a run that has not started, Prefect uses the expected start time.
         """
         return self.between("start_time", since=since, until=until)
 
     def between(self, field: str, *, since: datetime | None = None, until: datetime | None = None) -> "RunFilter":
-        """This filter with one of the run's times bounded, both ends inclusive; the tighter bound wins."""
+        """This filter with bounds on one of the run's times, both inclusive; the tighter bound wins."""
         bounds: Json = dict(self.runs.get(field, {}))
         if since is not None:
             bounds["after_"] = max(filter(None, [bounds.get("after_"), since.isoformat()]), key=datetime.fromisoformat)

@@ -1,7 +1,7 @@
-"""Parameters checked against a flow's schema, before anything is created.
+"""Checks parameters against a flow's schema before a run is created.
 
-Prefect checks JSON types but not formats, lets unknown names through, and evaluates values that carry
-`__prefect_kind`. Here all three are refused, so that a run that starts has parameters that its flow can take.
+Prefect checks JSON types but not formats, accepts unknown names, and evaluates values that contain `__prefect_kind`.
+These checks reject all three, so that a run starts only with parameters that its flow accepts.
 """
 
 from collections.abc import Iterator
@@ -23,10 +23,10 @@ from spine.prefect.filters import Json
 
 EVALUATED_KEY = "__prefect_kind"
 
-# From some 200 levels on, Prefect stores a run that neither its API nor ours can list any more.
+# From about 200 levels on, Prefect stores a run that neither its API nor ours can list.
 DEEPEST = 64
 
-# The same goes for whole numbers that do not fit into 64 bits.
+# The same happens with whole numbers that do not fit into 64 bits.
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
 
 _FORMATS: dict[str, TypeAdapter[Any]] = {
@@ -41,7 +41,7 @@ _FORMAT_CHECKER = FormatChecker(formats=())
 
 
 def _fits_format(adapter: TypeAdapter[Any], value: object) -> bool:
-    # Pydantic is asked because Prefect hands the value to Pydantic when the run starts.
+    # Checked with Pydantic because Prefect passes the value to Pydantic when the run starts.
     if isinstance(value, str):
         adapter.validate_python(value)
     return True
@@ -52,7 +52,7 @@ for _name, _adapter in _FORMATS.items():
 
 
 def check_parameters(schema: Json | None, defaults: Json, given: Json) -> list[FieldError]:
-    """What is wrong with the parameters `given` to a deployment with `defaults`; empty when nothing is.
+    """The errors in the parameters `given` to a deployment with `defaults`; empty if there are none.
 
     `schema` is the deployment's `parameter_openapi_schema`; the `loc` of each error begins with the parameter's name.
     """
@@ -63,12 +63,12 @@ def check_parameters(schema: Json | None, defaults: Json, given: Json) -> list[F
     defaults = {**defaults, **{str(error.loc[0]): None for error in refused}}
     known = schema.get("properties", {})
     unknown = [
-        FieldError((name,), f"the flow has no such parameter; it takes {', '.join(known) or 'none'}")
+        FieldError((name,), f"the flow has no such parameter; it accepts {', '.join(known) or 'none'}")
         for name in given
         if name not in known and not schema.get("additionalProperties")
     ]
     validator = Draft202012Validator(
-        # An empty registry: a reference to somewhere else is never fetched.
+        # An empty registry: references to other documents are never fetched.
         preprocess_schema(schema),
         format_checker=_FORMAT_CHECKER,
         registry=Registry(),
@@ -78,9 +78,9 @@ def check_parameters(schema: Json | None, defaults: Json, given: Json) -> list[F
 
 
 def prefect_accepts(schema: Json, parameters: Json) -> bool:
-    """Whether Prefect gives a deployment with these parameters this schema, when it is to enforce it.
+    """Whether Prefect accepts a deployment with these parameters and this schema, if it enforces the schema.
 
-    That is less than `check_parameters` wants: names may be unknown or missing. Without enforcing, Prefect takes any.
+    This is weaker than `check_parameters`: names may be unknown or missing.
     """
     try:
         validate(parameters, schema, raise_on_error=True, ignore_required=True)
@@ -90,7 +90,7 @@ def prefect_accepts(schema: Json, parameters: Json) -> bool:
 
 
 def _concerns(error: FieldError, given: Json, defaults: Json) -> bool:
-    # A default that breaks the schema (a Jinja template, say) is for the deployment's owner; Prefect resolves it.
+    # A default that does not match the schema (for example a Jinja template) is not an error of the caller.
     name = error.loc[0] if error.loc else None
     return name in given or name not in defaults
 
@@ -98,7 +98,7 @@ def _concerns(error: FieldError, given: Json, defaults: Json) -> bool:
 def _to_field_error(error: SchemaError) -> FieldError:
     path = tuple(error.absolute_path)
     if error.validator == "required":
-        # One error for each missing name, which only its message tells: "'tier' is a required property".
+        # One error for each missing name, which is only in the message: "'tier' is a required property".
         return FieldError((*path, error.message.rpartition(" is a required")[0].strip("'")), "is required")
     if error.validator == "format":
         return FieldError(path, f"{error.instance!r} is not a {error.validator_value}")
@@ -106,13 +106,13 @@ def _to_field_error(error: SchemaError) -> FieldError:
 
 
 def _refused_values(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """The values at any depth that are no plain data, each with the reason."""
+    """The path of each value, at any depth, that is not plain data, with the reason."""
     if len(path) > DEEPEST:
         yield path[:1], f"is nested more than {DEEPEST} levels deep"
         return
     if isinstance(value, dict):
         if EVALUATED_KEY in value:
-            yield path or (EVALUATED_KEY,), f"{EVALUATED_KEY!r} is not accepted: values are data, never evaluated"
+            yield path or (EVALUATED_KEY,), f"{EVALUATED_KEY!r} is not allowed: values are never evaluated"
         for key, inner in value.items():
             yield from _refused_values(key, path)
             yield from _refused_values(inner, (*path, key))

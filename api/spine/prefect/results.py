@@ -1,8 +1,8 @@
 """Persisted results, read as JSON and never unpickled.
 
-Prefect keeps a task's result as one record `{"metadata": {...}, "result": "<serialized>"}` and a flow's result as the
+Prefect stores a task's result as one record `{"metadata": {...}, "result": "<serialized>"}` and a flow's result as the
 serialized value alone, with the metadata in the state. Only results of the `json` serializer are read, with the plain
-JSON decoder: Prefect's own would import classes that the data names.
+JSON decoder: Prefect's decoder would import classes that are named in the data.
 
 Prefect 3.8: `prefect.results.ResultStore`.
 """
@@ -24,19 +24,19 @@ from pydantic import BaseModel
 from spine.errors import SpineError
 from spine.prefect.client import Prefect
 
-# A result larger than this is not worth the memory of an answer about a run.
+# Larger results are not read: they would only take memory in the answer to a request about a run.
 MOST_BYTES = 8 * 1024 * 1024
 
 EXPIRED = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ResultUnreadable(Exception):
-    """The result cannot be read from here; the message is the reason, to follow `because`."""
+    """The result cannot be read from here. The message is the reason, worded to follow "because"."""
 
 
 @dataclass(frozen=True)
 class ResultReference:
-    """Where a state says that its result is."""
+    """The place of a result, from the data of a state."""
 
     storage_key: str
     storage_block_id: UUID | None
@@ -44,7 +44,7 @@ class ResultReference:
 
     @classmethod
     def of(cls, state_data: Any) -> "ResultReference":
-        """The reference in a state's data. Raises `ResultUnreadable` when the state has no persisted result."""
+        """The reference in a state's data. Raises `ResultUnreadable` if the state has no persisted result."""
         data = state_data.model_dump(mode="json") if isinstance(state_data, BaseModel) else state_data
         if not isinstance(data, dict) or not data.get("storage_key"):
             raise ResultUnreadable("its result is not persisted (persist_result=True)")
@@ -54,7 +54,7 @@ class ResultReference:
 
 
 async def read_result(prefect: Prefect, state_data: Any) -> Any:
-    """The JSON value that a state's result is. Raises `ResultUnreadable`."""
+    """The JSON value of a state's result. Raises `ResultUnreadable`."""
     reference = ResultReference.of(state_data)
     content = _decode(await _read(prefect, reference), reference)
     if not _is_record(content):
@@ -65,10 +65,10 @@ async def read_result(prefect: Prefect, state_data: Any) -> Any:
 async def check_reusable(
     prefect: Prefect, state_data: Any, *, is_flow: bool = False, expired_too: bool = False
 ) -> None:
-    """Make sure that Prefect would find this result again at a retry. Raises `ResultUnreadable` when it would not.
+    """Check that Prefect would reuse this result in a retry. Raises `ResultUnreadable` if it would not.
 
-    A flow's result has no record around it, so `is_flow` asks only whether it is there; `expired_too` takes one that
-    has expired.
+    A flow's result has no metadata, so with `is_flow` only its existence is checked; `expired_too` accepts an expired
+    result.
     """
     reference = ResultReference.of(state_data)
     if is_flow:
@@ -83,7 +83,7 @@ async def check_reusable(
 async def expire_result(prefect: Prefect, state_data: Any) -> None:
     """Mark a task's result as expired, so that Prefect runs the task again; the value stays readable.
 
-    Safe to repeat. Raises `ResultUnreadable` when the record cannot be read or written from here.
+    Safe to repeat. Raises `ResultUnreadable` if the record cannot be read or written from here.
     """
     reference = ResultReference.of(state_data)
     record = await _read_record(prefect, reference)
@@ -98,7 +98,7 @@ async def expire_result(prefect: Prefect, state_data: Any) -> None:
 async def _read_record(prefect: Prefect, reference: ResultReference) -> dict[str, Any]:
     record = json.loads(await _read(prefect, reference))
     if not _is_record(record):
-        raise ResultUnreadable("its result is stored apart from its metadata")
+        raise ResultUnreadable("its result is stored without metadata")
     return dict(record)
 
 
@@ -110,7 +110,7 @@ def _is_record(content: Any) -> bool:
 
 def _decode(content: bytes, reference: ResultReference) -> Any:
     if reference.serializer != "json":
-        raise ResultUnreadable(f"its result is kept as {reference.serializer}, not json (result_serializer='json')")
+        raise ResultUnreadable(f"its result is stored as {reference.serializer}, not json (result_serializer='json')")
     try:
         return json.loads(content)
     except ValueError as error:
@@ -122,16 +122,16 @@ async def _read(prefect: Prefect, reference: ResultReference) -> bytes:
         return await asyncio.to_thread(_read_file, _local_path(reference.storage_key))
     content = await _call_block(prefect, reference, "read_path")
     if not isinstance(content, bytes):
-        raise ResultUnreadable("its storage block gave no bytes back")
+        raise ResultUnreadable("its storage block did not return bytes")
     return content
 
 
 def _local_path(storage_key: str) -> Path:
-    """The file of a key; a key that leads out of Prefect's result storage is not followed."""
+    """The file of a key. Raises `ResultUnreadable` if it is outside Prefect's result storage."""
     base = get_current_settings().results.local_storage_path.expanduser().resolve()
     path = (base / storage_key).resolve()
     if not path.is_relative_to(base):
-        raise ResultUnreadable("its result lies outside the result storage that the API can reach")
+        raise ResultUnreadable("its result is outside the result storage that the API can read")
     return path
 
 
@@ -141,7 +141,7 @@ def _read_file(path: Path) -> bytes:
             raise ResultUnreadable(f"its result is larger than {MOST_BYTES:,} bytes")
         return path.read_bytes()
     except OSError as error:
-        raise ResultUnreadable("its persisted result is not where the API can reach it") from error
+        raise ResultUnreadable("the API cannot read its persisted result") from error
 
 
 def _replace_file(path: Path, content: bytes) -> None:
@@ -150,12 +150,12 @@ def _replace_file(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        raise ResultUnreadable("its persisted result cannot be written from the API") from error
+        raise ResultUnreadable("the API cannot write its persisted result") from error
 
 
 async def _call_block(prefect: Prefect, reference: ResultReference, method: str, *arguments: Any) -> Any:
     if reference.storage_block_id is None:
-        raise ResultUnreadable("its result names no storage block")
+        raise ResultUnreadable("its result has no storage block")
     try:
         document = await prefect.read_block_document(reference.storage_block_id)
         block = Block._from_block_document(document)
@@ -165,5 +165,5 @@ async def _call_block(prefect: Prefect, reference: ResultReference, method: str,
     except SpineError:
         raise
     except Exception as error:
-        # A storage block is anyone's code over any cloud's client: whatever it raises means that it is out of reach.
-        raise ResultUnreadable("its result storage block cannot be reached from the API") from error
+        # A storage block runs third-party code on any cloud's client: any error means that it cannot be reached.
+        raise ResultUnreadable("the API cannot reach its result storage block") from error

@@ -1,15 +1,16 @@
-"""When schedules run: Prefect's own schedule classes, asked for validation and for dates.
+"""When schedules run: Prefect's own schedule classes, used for validation and for dates.
 
-These are the classes of Prefect's server, the ones that its scheduler plans runs with. A schedule is their JSON, as a
-deployment's row carries it: `{"cron", "timezone", "day_or"}`, `{"interval", "anchor_date", "timezone"}` or
+These are the classes with which the scheduler of Prefect's server plans runs. A schedule is their JSON, as in a
+deployment's row: `{"cron", "timezone", "day_or"}`, `{"interval", "anchor_date", "timezone"}` or
 `{"rrule", "timezone"}`.
 
-Near a change of the clock those classes depend on the moment from which they are asked: inside the hours that the clock
-skips or shows twice they give dates that are past, and leave out some that Prefect has planned before. What Prefect
-runs then is what it planned ahead (it plans each date once), so they are asked from some hours before. Two things can
-be known only from its planned runs. An interval of a day or more goes on at another hour once the clock has changed,
-and for some days Prefect runs it at both (`Timing.depends_on_start`). In the hour that comes twice, an interval of an
-hour runs once, and one of minutes at some of its dates of the second time, depending on when the scheduler came by.
+Near a change of the clock, the dates of those classes depend on the start from which they are computed: within the
+hours that the clock skips or repeats they include past dates and omit dates that Prefect has already planned. What
+Prefect then runs is what it planned earlier (it plans each date once), so dates are computed from some hours earlier.
+Two cases can be known only from Prefect's planned runs. An interval of a day or more moves to another hour after the
+clock has changed, and for some days Prefect runs it at both (`Timing.depends_on_start`). In the hour that the clock
+repeats, an interval of one hour runs once, and an interval of minutes runs at some of its dates in the second pass,
+depending on when the scheduler runs.
 """
 
 import json
@@ -27,12 +28,12 @@ from spine.prefect.filters import Json
 _SCHEDULE: TypeAdapter[SCHEDULE_TYPES] = TypeAdapter(SCHEDULE_TYPES)
 
 _DAY = timedelta(days=1)
-# This far from a change of the clock, the moment from which Prefect's classes are asked does not matter.
+# At this distance from a change of the clock, dates no longer depend on the start of the computation.
 _AROUND_A_CHANGE = timedelta(hours=3)
 
 
 class Timing:
-    """One schedule as its class knows it; make it with `timing_of`, which keeps those made before."""
+    """The dates of one schedule; make it with `timing_of`, which caches them."""
 
     def __init__(self, schedule: SCHEDULE_TYPES) -> None:
         self._schedule = schedule
@@ -41,19 +42,19 @@ class Timing:
         # A cron of five fields has at most one date for each minute; so have nearly all recurrence rules.
         self._most_passed = ceil(_AROUND_A_CHANGE / (interval or timedelta(minutes=1)))
         self.depends_on_start = interval is not None and interval >= _DAY and schedule.timezone != "UTC"
-        """Whether what is planned already can be at another hour than what is computed from a later moment."""
-        self._asked: datetime | None = None
-        self._answer: datetime | None = None
+        """Whether planned runs can be at another hour than dates that are computed from a later start."""
+        self._cached_start: datetime | None = None
+        self._cached_next: datetime | None = None
 
     async def next_from(self, start: datetime) -> datetime | None:
-        """The first date at or after `start`; None when there is none."""
-        if self._asked is None or not self._still_holds(start):
+        """The first date at or after `start`; None if there is none."""
+        if not self._cache_covers(start):
             dates = await self.dates_from(start, 1)
-            self._asked, self._answer = start, dates[0] if dates else None
-        return self._answer
+            self._cached_start, self._cached_next = start, dates[0] if dates else None
+        return self._cached_next
 
     async def dates_from(self, start: datetime, count: int) -> Sequence[datetime]:
-        """The first `count` dates from `start` on, in UTC and in order; fewer when there are no more."""
+        """The first `count` dates from `start` on, in UTC and in order; fewer if there are no more."""
         if not self._clock_changes_near(start):
             return await self._dates(start, count)
         earlier = timedelta(0) if self.depends_on_start else _AROUND_A_CHANGE
@@ -66,20 +67,22 @@ class Timing:
 
     async def _dates(self, start: datetime, count: int) -> list[datetime]:
         try:
-            # Only the class for recurrence rules has a type that forgot None.
+            # Only the class for recurrence rules has a type without None.
             dates = await self._schedule.get_dates(n=count, start=start, end=None)  # type: ignore[arg-type]
         except ValueError:
-            # The cron expression names a day that never comes, such as the 31st of February.
+            # The cron expression has a day that never occurs, such as the 31st of February.
             return []
         return sorted(date.astimezone(UTC) for date in dates)
 
-    def _still_holds(self, start: datetime) -> bool:
-        # No date lies between the moment asked for before and its answer.
-        return self._asked is not None and self._asked <= start and (self._answer is None or start <= self._answer)
+    def _cache_covers(self, start: datetime) -> bool:
+        # There is no date between the cached start and the cached next date.
+        if self._cached_start is None or start < self._cached_start:
+            return False
+        return self._cached_next is None or start <= self._cached_next
 
 
 def timing_of(schedule: Json) -> Timing:
-    """What tells when a schedule of a deployment runs. Raises `ValueError` for one that Prefect does not take."""
+    """The dates of a deployment's schedule. Raises `ValueError` for a schedule that Prefect rejects."""
     return _timing(json.dumps(schedule, sort_keys=True))
 
 
@@ -89,9 +92,9 @@ def _timing(schedule: str) -> Timing:
 
 
 def cron_schedule(expression: str, timezone: str) -> Json:
-    """A schedule by cron expression of five fields, in the time of `timezone`.
+    """A schedule with a cron expression of five fields, in the time of `timezone`.
 
-    Raises `ValueError` with a sentence for people when Prefect's class does not take it.
+    Raises `ValueError` with a sentence for users if Prefect's class rejects it.
     """
     fields = expression.split()
     if len(fields) != 5 and not expression.startswith("@"):
@@ -106,9 +109,9 @@ def cron_schedule(expression: str, timezone: str) -> Json:
 
 
 def interval_schedule(seconds: float, timezone: str, anchor: datetime) -> Json:
-    """A schedule that runs every so many seconds, counted from `anchor`.
+    """A schedule that runs every `seconds`, counted from `anchor`.
 
-    Intervals of a day and more keep their hour over changes of the clock in `timezone`.
+    Intervals of a day or more stay at the same hour when the clock changes in `timezone`.
     """
     return IntervalSchedule(interval=timedelta(seconds=seconds), anchor_date=anchor, timezone=timezone).model_dump(
         mode="json"

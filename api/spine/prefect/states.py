@@ -1,4 +1,4 @@
-"""The states that Spine proposes to Prefect, made by Prefect's own functions, and what Prefect makes of them."""
+"""The states that Spine proposes to Prefect, made by Prefect's own functions, and Prefect's reasons for a rejection."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from spine.prefect.client import FlowRun, OrchestrationResult
 
 
 def is_final(run: FlowRun) -> bool:
-    """Whether a run has ended, one way or the other."""
+    """Whether a run has ended."""
     return run.state is not None and run.state.is_final()
 
 
-def refusal_of(result: OrchestrationResult[Any]) -> str:
-    """Why Prefect did not accept a proposed state."""
+def rejection_of(result: OrchestrationResult[Any]) -> str:
+    """Prefect's reason for rejecting a proposed state."""
     return getattr(result.details, "reason", None) or "no reason given"
 
 
-__all__ = ["AwaitingRetry", "Cancelled", "Cancelling", "Failed", "is_final", "refusal_of"]
+__all__ = ["AwaitingRetry", "Cancelled", "Cancelling", "Failed", "is_final", "rejection_of"]

@@ -1,7 +1,7 @@
-"""One shared client for Prefect's REST API, with Prefect's errors translated and every wait bounded.
+"""One shared client for Prefect's REST API, which translates Prefect's errors and bounds every wait.
 
-Every call may be repeated after a dropped connection, which Prefect's client does by itself within the deadline:
-creations carry an idempotency key or are upserts, the rest sets what it sets.
+Prefect's client repeats a request after a dropped connection, within the deadline. All requests are safe to repeat:
+those that create something have an idempotency key or are upserts, and the others are idempotent.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from pydantic import TypeAdapter, ValidationError
 from spine.errors import BadRequest, Conflict, NotFound, PrefectUnavailable, SpineError
 from spine.prefect.filters import Json
 
-# Prefect's list routes return at most this many rows for one call.
+# Prefect's list routes return at most this many rows for one request.
 MOST_ROWS = 200
 
-UNKNOWN_SHAPE = "Prefect's API answered in a shape that Spine does not know; is it a version that Spine supports?"
+UNKNOWN_SHAPE = "The answer of Prefect's API has an unknown format; check that Spine supports this version of Prefect."
 
 
 class Identified(Protocol):
@@ -40,51 +40,51 @@ Object = TypeVar("Object", bound=Identified)
 
 
 class Transport:
-    """The way to Prefect's API; the calls themselves are in the classes built on this one."""
+    """The connection to Prefect's API; subclasses define the requests."""
 
     def __init__(self, client: PrefectClient, deadline_seconds: float) -> None:
         self._client = client
         self._deadline_seconds = deadline_seconds
         self._ends_at: float | None = None
-        # Prefect on SQLite answers creations that come at once with "database is locked", and its client then waits
-        # for seconds: ten at once took 7 s, ten in turn 0.7 s.
+        # Prefect on SQLite answers simultaneous creations with "database is locked", and its client then waits for
+        # seconds: ten at once took 7 s, ten in turn 0.7 s.
         self._creating = asyncio.Lock()
 
     @classmethod
     @asynccontextmanager
     async def connect(cls, deadline_seconds: float) -> AsyncIterator[Self]:
-        """A door to the API that `PREFECT_API_URL` names; entering makes no call yet.
+        """A connection to the API at `PREFECT_API_URL`; the first request comes later.
 
-        Raises `ValueError` when the variable is not set: Prefect would start a server of its own otherwise.
+        Raises `ValueError` if the variable is not set: Prefect's client would start its own server.
         """
         if get_current_settings().api.url is None:
-            raise ValueError("PREFECT_API_URL is not set; it names the Prefect API that Spine speaks to")
+            raise ValueError("PREFECT_API_URL is not set; set it to the URL of the Prefect API that Spine should use")
         async with get_client() as client:
             yield cls(client, deadline_seconds)
 
     def for_one_request(self) -> Self:
-        """This door with one deadline over all calls that follow, so that several slow ones do not add up."""
-        door = copy(self)
-        door._ends_at = asyncio.get_running_loop().time() + self._deadline_seconds
-        return door
+        """This connection with one deadline for all its requests together, so that several slow ones do not add up."""
+        connection = copy(self)
+        connection._ends_at = asyncio.get_running_loop().time() + self._deadline_seconds
+        return connection
 
     @property
     def ui_url(self) -> str | None:
-        """Where people open Prefect's UI, without a slash at the end."""
+        """The URL of Prefect's UI, without a slash at the end."""
         url = get_current_settings().ui_url
         return url.rstrip("/") if url else None
 
     async def check(self) -> None:
-        """Ask Prefect whether it is up. Raises `PrefectUnavailable`."""
+        """Check that Prefect's API answers. Raises `PrefectUnavailable`."""
         await self._request("GET", "/health")
 
     async def _all(self, path: str, adapter: TypeAdapter[list[Object]], wanted: Json, sort: str) -> list[Object]:
-        """Every row of a list route, page by page; `sort` must leave no ties, or pages could overlap."""
+        """Every row of a list route, read page by page; `sort` must leave no ties, or pages could overlap."""
         rows: dict[UUID, Object] = {}
         offset = 0
         while True:
             page = await self._page(path, adapter, wanted, sort, offset, MOST_ROWS)
-            # Rows that are added meanwhile push others onto the next page, where they are met once more.
+            # Rows that are added meanwhile move others to the next page, where they are read a second time.
             rows |= {row.id: row for row in page}
             if len(page) < MOST_ROWS:
                 return list(rows.values())
@@ -104,12 +104,12 @@ class Transport:
         self, method: Literal["GET", "POST", "PATCH", "DELETE"], path: str, body: Json | None = None
     ) -> httpx.Response:
         async with self._translated():
-            # Prefect types the paths that it documents; the routes of its UI are not among them.
+            # Prefect types the paths that it documents, which do not include the routes of its UI.
             return await self._client.request(method, path, json=_without_nul(body))  # type: ignore[arg-type]
 
     @asynccontextmanager
     async def _translated(self, conflict: type[SpineError] = Conflict) -> AsyncIterator[None]:
-        """Bound the wait and translate what Prefect's client raises into Spine's errors."""
+        """Bound the wait and translate the errors of Prefect's client into Spine's."""
         try:
             now = asyncio.get_running_loop().time()
             async with asyncio.timeout_at(self._ends_at or now + self._deadline_seconds):
@@ -125,7 +125,7 @@ class Transport:
 
 
 def _without_nul(value: Any) -> Any:
-    """A body that Prefect can look for on PostgreSQL, which takes no NUL even in a question; no name has one."""
+    """The body without NUL, which PostgreSQL rejects even in a query; no name contains one, so none is missed."""
     match value:
         case str():
             return value.replace("\x00", "\ufffd")
@@ -137,7 +137,7 @@ def _without_nul(value: Any) -> Any:
 
 
 def parse(adapter: TypeAdapter[Model], response: httpx.Response) -> Model:
-    """The object in an answer of Prefect. Raises `PrefectUnavailable` for one of another shape."""
+    """The object in Prefect's answer. Raises `PrefectUnavailable` if the answer has another format."""
     try:
         return adapter.validate_json(response.content)
     except ValidationError as error:
@@ -151,9 +151,9 @@ def _translate_status(error: PrefectHTTPStatusError, conflict: type[SpineError])
     if status == httpx.codes.CONFLICT:
         return conflict(_reason(error.response))
     if status in (httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY):
-        return BadRequest(f"Prefect refuses this: {_reason(error.response)}")
+        return BadRequest(f"Prefect rejected the request: {_reason(error.response)}")
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        return PrefectUnavailable("Prefect's API refuses the credentials that Spine was given.")
+        return PrefectUnavailable("Prefect's API rejected Spine's credentials.")
     return PrefectUnavailable(f"Prefect's API answered with status {status}; try again in a few seconds.")
 
 
@@ -166,11 +166,11 @@ def _reason(response: httpx.Response) -> str:
         return f"status {response.status_code}"
     problems = answer.get("exception_detail")
     if isinstance(problems, list):
-        # Each problem also carries the offending input, which may be large or a secret.
+        # Each problem also contains the invalid input, which may be large or a secret.
         return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problems)[:500]
     return str(answer.get("detail") or answer.get("exception_message") or f"status {response.status_code}")[:500]
 
 
 def texts(ids: Collection[UUID]) -> list[str]:
-    """Ids as JSON has them."""
+    """Ids as strings, for JSON."""
     return [str(one) for one in ids]

@@ -37,7 +37,7 @@ async def catch_up(prefect: Prefect, sessions: SessionFactory, after_page: After
     """
     cursor = await read_cursor(sessions)
     if cursor is not None:
-        changed = await prefect.runs_put_from_end_to_end(cursor - OVERLAP)
+        changed = await prefect.runs_with_new_final_state(cursor - OVERLAP)
         await refresh_outcomes(prefect, sessions, changed)
     await ingest_new(prefect, sessions, after_page, OVERLAP)
 

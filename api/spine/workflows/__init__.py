@@ -1,1 +1,1 @@
-"""Workflows are Prefect flows; their runs are Prefect flow runs. Nothing of either is stored here."""
+"""Workflows are Prefect flows and their runs are Prefect flow runs. Spine stores neither."""

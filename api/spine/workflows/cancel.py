@@ -1,9 +1,9 @@
 """Cancel a run.
 
-A run that no worker has taken is CANCELLED at once. One that runs, or is about to, is CANCELLING: its worker stops the
-process and reports CANCELLED. When no worker is left to do that, Prefect's own service puts it into CANCELLED after
-`PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS` (`spine up` sets 30), and does the same for
-children that ran inside the cancelled process.
+A run that no worker has picked up becomes CANCELLED at once. A run that is running or starting becomes CANCELLING: its
+worker stops the process and reports CANCELLED. If no worker is left, Prefect's own clean-up service sets CANCELLED
+after `PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS` (`spine up` sets 30), also for child
+runs inside the cancelled process.
 """
 
 import asyncio
@@ -14,15 +14,15 @@ from typing import Any
 from spine.auth.callers import Caller
 from spine.errors import Conflict
 from spine.prefect.client import FlowRun, Prefect, SetStateStatus, State
-from spine.prefect.states import Cancelled, Cancelling, is_final, refusal_of
+from spine.prefect.states import Cancelled, Cancelling, is_final, rejection_of
 from spine.schemas import ActionResponse
 from spine.workflows.run_detail import find_run
 
 
 async def cancel_run(prefect: Prefect, caller: Caller, run_id: str) -> ActionResponse:
-    """Cancel a run and the child runs that have a process of their own; repeating it is harmless.
+    """Cancel a run and the child runs that have their own process. Safe to repeat.
 
-    Raises `NotFound`, and `Conflict` when the run has ended.
+    Raises `NotFound`, and `Conflict` if the run has ended.
     """
     run = await find_run(prefect, run_id)
     if is_final(run):
@@ -30,8 +30,8 @@ async def cancel_run(prefect: Prefect, caller: Caller, run_id: str) -> ActionRes
     message = f"Cancelled over the API by {caller.name}."
     at_once = await _cancel(prefect, run, message)
     await _cancel_children(prefect, run, message)
-    told = "is cancelled" if at_once else "is being stopped by its worker"
-    return ActionResponse(id=str(run.id), status="cancelled", message=f"Run {run.name!r} {told}.")
+    outcome = "is cancelled" if at_once else "is being stopped by its worker"
+    return ActionResponse(id=str(run.id), status="cancelled", message=f"Run {run.name!r} {outcome}.")
 
 
 async def _cancel_children(prefect: Prefect, parent: FlowRun, message: str) -> None:
@@ -43,27 +43,27 @@ async def _cancel_children(prefect: Prefect, parent: FlowRun, message: str) -> N
 
 
 async def _cancel_child(prefect: Prefect, child: FlowRun, message: str) -> None:
-    # A child that ends by itself meanwhile needs no cancelling.
+    # A child that has ended in the meantime needs no cancelling.
     with suppress(Conflict):
         await _cancel(prefect, child, message)
 
 
 async def _cancel(prefect: Prefect, run: FlowRun, message: str) -> bool:
-    """Propose the state that stops `run` and tell whether it is cancelled already."""
+    """Propose the state that stops `run`; return whether it is cancelled already."""
     if run.state is not None and run.state.is_cancelling():
         return False
     if _has_process(run) or not await _propose(prefect, run, Cancelled(message=message)):
         return await _propose(prefect, run, Cancelling(message=message))
-    if await _goes_on(prefect, run):
+    if await _starts_anyway(prefect, run):
         await prefect.set_run_state(run.id, Cancelling(message=message), force=True)
         return False
     return True
 
 
 async def _propose(prefect: Prefect, run: FlowRun, state: State[Any]) -> bool:
-    """Propose `state` and tell whether the run is CANCELLED now; Prefect may answer with another state than proposed.
+    """Propose `state`; return whether the run is CANCELLED now. Prefect may set another state than the proposed one.
 
-    Raises `Conflict` when the run has ended otherwise, or when Prefect refuses CANCELLING.
+    Raises `Conflict` if the run has ended in another way, or if Prefect rejects CANCELLING.
     """
     result = await prefect.set_run_state(run.id, state)
     if result.status is SetStateStatus.ACCEPT:
@@ -72,21 +72,21 @@ async def _propose(prefect: Prefect, run: FlowRun, state: State[Any]) -> bool:
     if now.state is not None and now.state.is_cancelled():
         return True
     if is_final(now):
-        raise Conflict(f"Run {run.id} has meanwhile ended as {now.state_name}.")
+        raise Conflict(f"Run {run.id} ended as {now.state_name} before it could be cancelled.")
     if state.is_cancelling():
-        raise Conflict(f"Prefect does not let run {run.id} be cancelled: {refusal_of(result)}")
+        raise Conflict(f"Prefect rejected the cancellation of run {run.id}: {rejection_of(result)}")
     return False
 
 
 def _has_process(run: FlowRun) -> bool:
-    """Whether a worker starts, or has started, a process for this run; it waits in it for its next try."""
+    """Whether the run has a process or is getting one; the process stays while the run waits for its next attempt."""
     if run.state is None or not run.state.is_scheduled():
         return True
     return run.run_count > 0 and run.empirical_policy.retry_type == "in_process"
 
 
-async def _goes_on(prefect: Prefect, run: FlowRun) -> bool:
-    """Whether a worker took a run just before it was CANCELLED: Prefect lets it begin nevertheless."""
+async def _starts_anyway(prefect: Prefect, run: FlowRun) -> bool:
+    """Whether a worker picked up the run just before it was CANCELLED: Prefect then lets it start."""
     states = await prefect.run_states(run.id)
-    taken = any(one.is_pending() and then.is_cancelled() for one, then in pairwise(states))
-    return taken and (states[-1].is_cancelled() or not states[-1].is_final())
+    picked_up = any(one.is_pending() and then.is_cancelled() for one, then in pairwise(states))
+    return picked_up and (states[-1].is_cancelled() or not states[-1].is_final())

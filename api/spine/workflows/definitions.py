@@ -1,4 +1,4 @@
-"""Workflows that can be triggered: Prefect flows with a deployment of their own."""
+"""Workflows that can be triggered: Prefect flows that have a deployment."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ COMPLETED = {"type": {"any_": ["COMPLETED"]}}
 
 
 async def list_definitions(prefect: Prefect, domain: str | None, page: PageRequest) -> Page[WorkflowDefinition]:
-    """A page of workflows, by name."""
+    """A page of workflows, ordered by name."""
     flows = await prefect.all_flows()
     own = await own_deployments(prefect, flows)
-    fitting = [flow for flow in flows if flow.id in own and domain in (None, domain_of(own[flow.id].tags))]
-    shown = sorted(fitting, key=lambda flow: flow.name)[page.offset : page.offset + page.limit]
+    matching = [flow for flow in flows if flow.id in own and domain in (None, domain_of(own[flow.id].tags))]
+    shown = sorted(matching, key=lambda flow: flow.name)[page.offset : page.offset + page.limit]
     steps = await _step_counts(prefect, [flow.id for flow in shown])
     rows = [_to_definition(flow.name, own[flow.id], steps[flow.id]) for flow in shown]
-    return make_page(rows, len(fitting), page)
+    return make_page(rows, len(matching), page)
 
 
 async def read_definition(prefect: Prefect, workflow_name: str) -> WorkflowDefinition:
@@ -36,7 +36,7 @@ async def read_definition(prefect: Prefect, workflow_name: str) -> WorkflowDefin
 
 
 async def _step_counts(prefect: Prefect, flow_ids: Sequence[UUID]) -> dict[UUID, int]:
-    """The number of steps of each flow's newest completed run; Prefect knows a flow's steps only from its runs."""
+    """The number of steps of each flow's newest completed run: Prefect knows a flow's steps only from its runs."""
     newest: list[list[FlowRun]] = await asyncio.gather(*(_newest_completed(prefect, flow_id) for flow_id in flow_ids))
     runs = [run for found in newest for run in found]
     counts = await count_steps(prefect, runs)
@@ -53,7 +53,7 @@ def _to_definition(name: str, deployment: Deployment, step_count: int) -> Workfl
     return WorkflowDefinition(
         name=name,
         domain=domain_of(deployment.tags),
-        # `prefect deploy` stores the word None for a flow without a docstring.
+        # For a flow without a docstring, `prefect deploy` stores the text "None".
         description="" if deployment.description in (None, "None") else deployment.description,
         step_count=step_count,
         parameters=describe_parameters(deployment.parameter_openapi_schema or {}, deployment.parameters),
@@ -62,7 +62,7 @@ def _to_definition(name: str, deployment: Deployment, step_count: int) -> Workfl
 
 
 def describe_parameters(schema: Json, defaults: Json) -> list[WorkflowParameter]:
-    """The parameters of a flow's schema in their order; a deployment's own value counts as the default."""
+    """The parameters of a flow's schema, in order; a value of the deployment replaces the flow's default."""
     required = set(schema.get("required", []))
     definitions = schema.get("definitions", {})
     properties = sorted(schema.get("properties", {}).items(), key=lambda item: item[1].get("position", 0))
@@ -84,7 +84,7 @@ def _describe(name: str, prop: Json, definitions: Json, required: bool, defaults
 
 
 def _only_alternative(prop: Json) -> Json:
-    """What a value is when it is not null, where there is just one such alternative."""
+    """The schema of the only alternative that is not null, if there is exactly one; else the schema itself."""
     others = [one for one in prop.get("anyOf", []) if one.get("type") != "null"]
     return others[0] if len(others) == 1 else prop
 

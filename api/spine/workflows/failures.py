@@ -1,8 +1,8 @@
-"""What went wrong, in the exception's own words, and what kind of thing it was.
+"""The message and the category of a failure.
 
-Prefect keeps of an exception its message in the state, and its traceback in the log; the exception itself is a pickle,
-which is never loaded. The kind therefore comes from the names of the exception's classes: its own first, and where
-that says little (`RuntimeError`), those of its causes, as the traceback lists them.
+Prefect stores an exception's message in the state and its traceback in the log. It stores the exception itself only as
+a pickle, which is never loaded. So the category comes from the names of exception classes: that of the exception
+itself first and, if it says little (`RuntimeError`), those of its causes, as the traceback lists them.
 """
 
 import re
@@ -71,7 +71,7 @@ _BY_MODULE: dict[str, Category] = {
     "prefect": Category.ORCHESTRATION,
 }
 
-# Looked for in the class's own name when its module says nothing, in this order.
+# Searched in this order in the class's own name, if its module is not listed above.
 _BY_WORD: list[tuple[str, Category]] = [
     (r"auth|credential|forbidden|permission|denied", Category.AUTH),
     (r"connect|network|timeout|timedout|socket|ssl|dns|unreachable", Category.NETWORK),
@@ -83,7 +83,7 @@ _BY_WORD: list[tuple[str, Category]] = [
     (r"notfound|missing.*source|source", Category.SOURCE),
 ]
 
-# What these say of the kind of failure is so little that a known cause says more.
+# These classes say so little that the category of a known cause comes first.
 _VAGUE: dict[str, Category] = {
     "ValueError": Category.VALIDATION,
     "TypeError": Category.VALIDATION,
@@ -91,7 +91,7 @@ _VAGUE: dict[str, Category] = {
 
 
 def message_of(state: State | None) -> str | None:
-    """The exception's own message out of a failed state's; the state's message where no exception is in it."""
+    """The exception's message, from the message of a failed state; the state's message if it has no exception."""
     if state is None or not state.message:
         return None
     match = _STATE_MESSAGE.match(state.message)
@@ -101,7 +101,7 @@ def message_of(state: State | None) -> str | None:
 
 
 def exception_of(state: State | None) -> str | None:
-    """The class and the message of the exception that ended a run; the state's message where no exception is in it."""
+    """The class and message of the exception that ended a run; the state's message if it has no exception."""
     if state is None or not state.message:
         return None
     match = _STATE_MESSAGE.match(state.message)
@@ -111,12 +111,12 @@ def exception_of(state: State | None) -> str | None:
 
 
 def is_exception(state: State | None) -> bool:
-    """Whether a state's message tells of an exception, of a crash or a time-out, and not only that steps failed."""
+    """Whether a state's message is about an exception, a crash or a time-out, not only a count of failed steps."""
     return state is None or re.match(r"\d+/\d+ states ", state.message or "") is None
 
 
 def category_of(state: State | None, logs: Sequence[Log], task_run_id: UUID | None = None) -> Category | None:
-    """The kind of failure of a run, or of one of its task runs; None where the state is no failure."""
+    """The category of the failure of a run or of one of its task runs; None if the state is not a failure."""
     if state is None or state.type.value not in ("FAILED", "CRASHED"):
         return None
     match = _STATE_MESSAGE.match(state.message or "")
@@ -127,7 +127,7 @@ def category_of(state: State | None, logs: Sequence[Log], task_run_id: UUID | No
 
 
 def category_of_chain(names: Iterable[str]) -> Category:
-    """The kind that a chain of exception classes tells, from the exception itself down to its root cause."""
+    """The category for a chain of exception classes, from the exception itself to its root cause."""
     vague = None
     for name in names:
         own = name.rpartition(".")[2]
@@ -149,7 +149,7 @@ def _known(name: str) -> Category | None:
 
 
 def _chain_from(logs: Sequence[Log], name: str, task_run_id: UUID | None) -> list[str]:
-    """The classes in the newest traceback of this run or task run that ends in `name`, the exception's own first."""
+    """The classes in the newest traceback of this run or task run that ends in `name`; that class comes first."""
     for log in logs:
         if log.task_run_id != task_run_id or "Traceback (most recent call last)" not in log.message:
             continue
@@ -161,7 +161,7 @@ def _chain_from(logs: Sequence[Log], name: str, task_run_id: UUID | None) -> lis
 
 
 def _after_frames(block: str) -> str:
-    """The line of a traceback that names the exception: the first unindented one after the last frame."""
+    """The line of a traceback with the exception: the first line without indentation after the last frame."""
     frames, _, rest = block.rpartition('\n  File "')
     if not frames:
         return ""

@@ -1,7 +1,7 @@
-"""Where a run came from and what it belongs to, read from what Prefect keeps on it.
+"""What started a run and what it belongs to, from the tags and labels that Prefect stores with it.
 
-Spine marks the runs that it starts: a tag, because Prefect filters by tags, and a label with the name of the caller,
-because labels are out of people's way in the UI.
+Spine marks the runs that it starts with a tag, because Prefect can filter by tags, and with a label that has the name
+of the caller, because labels do not clutter the UI.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from spine.workflows.schemas import RunTrigger
 
 API_TAG = "spine:api"
 CALLER_LABEL = "spine.triggered_by"
-# On deployments that were made over the API as schedules, with the name; their runs inherit it.
+# On deployments that the API made for schedules, with the schedule's name; their runs inherit it.
 SCHEDULE_LABEL = "spine.schedule"
 DOMAIN_TAG_PREFIX = "domain:"
 SEVERITY_TAG_PREFIX = "severity:"
@@ -23,20 +23,20 @@ SILENCING_TAG = "alert:off"
 
 
 def domain_of(tags: Iterable[str]) -> str | None:
-    """The domain that a `domain:` tag names; the first in alphabetical order where there are several."""
+    """The domain in a `domain:` tag; the first in alphabetical order if there are several."""
     domains = sorted(tag.removeprefix(DOMAIN_TAG_PREFIX) for tag in tags if tag.startswith(DOMAIN_TAG_PREFIX))
     return domains[0] if domains else None
 
 
 def severity_of(tags: Iterable[str]) -> Severity:
-    """How bad a failure is, as a `severity:` tag says; ERROR without one, the worst of several."""
+    """The severity of a failure, from a `severity:` tag: ERROR without one, the worst if there are several."""
     named = [tag.removeprefix(SEVERITY_TAG_PREFIX).upper() for tag in tags if tag.startswith(SEVERITY_TAG_PREFIX)]
     known = [Severity(name) for name in named if name in Severity.__members__]
     return max(known, key=lambda severity: severity.rank, default=Severity.ERROR)
 
 
 def trigger_of(run: FlowRun) -> RunTrigger:
-    """How a run came about."""
+    """What started a run."""
     creator = run.created_by.type if run.created_by else None
     if run.parent_task_run_id is not None or creator == "AUTOMATION":
         return RunTrigger.DEPENDENCY
@@ -46,19 +46,19 @@ def trigger_of(run: FlowRun) -> RunTrigger:
 
 
 def schedule_of(run: FlowRun) -> UUID | None:
-    """The schedule that a run belongs to: Prefect's deployment, which is what a schedule is.
+    """The schedule that a run belongs to, which is a Prefect deployment.
 
-    Runs inherit the label of deployments that were made as schedules and keep it when those are deleted.
+    Runs inherit the label of a deployment that was made for a schedule, and keep it when the deployment is deleted.
     """
     by_schedule = SCHEDULE_LABEL in run.labels or trigger_of(run) is RunTrigger.SCHEDULE
     return run.deployment_id if by_schedule else None
 
 
 def with_trigger(run_filter: RunFilter, trigger: RunTrigger) -> list[RunFilter]:
-    """Filters without overlap that together hold the runs with this trigger, out of those that fit `run_filter`.
+    """Filters without overlap that together match the runs with this trigger, of those that match `run_filter`.
 
-    For MANUAL they also hold the runs that the API started, because Prefect cannot filter by a tag's absence: the
-    caller leaves those out.
+    For MANUAL they also match the runs that the API started, because Prefect cannot filter by the absence of a tag:
+    the caller must leave those out.
     """
     no_parent = run_filter.where(parent_task_run_id={"is_null_": True})
     nobody = no_parent.where(created_by={"is_null_": True})

@@ -34,7 +34,7 @@ async def list_runs(
     until: Annotated[QueryTime | None, Query(description="Only runs that started at or before this time.")] = None,
     trigger: RunTrigger | None = None,
 ) -> Page[WorkflowRunSummary]:
-    """List runs, newest start first. Runs that a schedule has only planned are not listed."""
+    """List runs, newest start first. Runs that a schedule has planned for the future are not listed."""
     query = RunQuery(status, workflow_name, domain, since, until, trigger)
     return await run_list.list_runs(prefect, query, page)
 
@@ -59,7 +59,7 @@ async def trigger_workflow(
     workflow_name: str,
     body: WorkflowTriggerRequest | None = None,
 ) -> Response:
-    """Start a run of a workflow with parameters that its flow takes."""
+    """Start a run of a workflow. The parameters are checked against the flow's schema first."""
     params = body.params if body else {}
     answer = await once.run(
         lambda operation_id: trigger.trigger_workflow(prefect, caller, workflow_name, params, operation_id)
@@ -69,7 +69,7 @@ async def trigger_workflow(
 
 @router.post("/runs/{run_id}/cancel", operation_id="cancel_run", responses=errors(404, 409))
 async def cancel_run(prefect: PrefectDep, caller: CallerDep, run_id: str) -> ActionResponse:
-    """Cancel a run that has not ended, with its children."""
+    """Cancel a run that has not ended, and its child runs."""
     return await cancel.cancel_run(prefect, caller, run_id)
 
 
@@ -81,10 +81,10 @@ async def retry_run(
     run_id: str,
     from_step: Annotated[
         str | None,
-        Query(min_length=1, description="Run this step and all after it again, even those that had completed."),
+        Query(min_length=1, description="Run this step and all later steps again, also those that completed."),
     ] = None,
 ) -> WorkflowTriggerResponse:
-    """Let a failed or cancelled run go on; steps that completed are not executed again."""
+    """Continue a failed or cancelled run. Steps that completed are not executed again."""
     return await retry.retry_run(prefect, sessions, caller, run_id, from_step)
 
 

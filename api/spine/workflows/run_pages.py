@@ -1,7 +1,7 @@
-"""Pages of runs, newest first by one of their times, in an order that is the same every time.
+"""Pages of runs, newest first by one of their times, in an order that is the same for every request.
 
-Prefect sorts by that time and leaves equal times in any order, which may differ from call to call. So the runs that
-share their time with a neighbour across the edge of a page are read again by that time, ordered by id.
+Prefect sorts by that time but orders equal times arbitrarily, and may order them differently in each request. So the
+runs that have the same time as a neighbour on the next page are read again by that time, ordered by id.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from spine.workflows.labels import API_TAG, with_api_tag
 
 @dataclass(frozen=True)
 class RunOrder:
-    """By which time runs are ordered: Prefect's name for the sort, its filter field, and the time of a run."""
+    """The time by which runs are ordered: Prefect's name for the sort, its filter field, and the time of a run."""
 
     sort: str
     field: str
@@ -28,11 +28,11 @@ class RunOrder:
         """The time that Prefect sorts a run by."""
         time = self.time_of(run) or run.created
         if time is None:
-            raise ValueError(f"flow run {run.id} carries no time at all")
+            raise ValueError(f"flow run {run.id} has no time at all")
         return time
 
     def key(self, run: FlowRun) -> tuple[float, int]:
-        """Newest first, equal times by id."""
+        """Sorts the newest first, and equal times by id."""
         return -self.time(run).timestamp(), -run.id.int
 
     def bounded(self, part: RunFilter, *, since: datetime, until: datetime | None = None) -> RunFilter:
@@ -40,7 +40,7 @@ class RunOrder:
         return part.between(self.field, since=since, until=until)
 
 
-# When a run started, or is expected to.
+# When a run started or is expected to start.
 BY_START = RunOrder("START_TIME_DESC", "start_time", lambda run: run.start_time or run.expected_start_time)
 # When a run was due.
 BY_DUE_TIME = RunOrder("EXPECTED_START_TIME_DESC", "expected_start_time", lambda run: run.expected_start_time)
@@ -54,7 +54,7 @@ async def read_page(
     order: RunOrder = BY_START,
     leave_out_api_runs: bool = False,
 ) -> tuple[list[FlowRun], int]:
-    """The wanted runs and the exact count of all, over filters that do not overlap."""
+    """One page of the runs that match any of `filters`, and the exact count of all. The filters must not overlap."""
     if not filters:
         return [], 0
     if leave_out_api_runs:
@@ -62,7 +62,7 @@ async def read_page(
             _count(prefect, [with_api_tag(part) for part in filters]), _count(prefect, filters)
         )
         return await _walk(prefect, filters, page, order, leave_out_api_runs=True), total - tagged
-    # The first filter holds nearly all runs: its page is read along with the counts, in case it is the whole answer.
+    # The first filter matches nearly all runs: its page is read together with the counts, as it is often the answer.
     runs, counts = await asyncio.gather(
         _slice(prefect, filters[0], order, page.offset, page.limit),
         asyncio.gather(*(prefect.count_runs(part) for part in filters)),
@@ -78,7 +78,7 @@ async def _count(prefect: Prefect, filters: Sequence[RunFilter]) -> int:
 
 async def _slice(prefect: Prefect, part: RunFilter, order: RunOrder, offset: int, limit: int) -> list[FlowRun]:
     """Rows `offset` to `offset + limit` of one filter, in order."""
-    # One row more on both sides shows whether a group of equal times reaches over an edge.
+    # One more row on each side shows whether a group of equal times crosses the edge of the page.
     before = 1 if offset else 0
     rows = await prefect.list_runs(part, order.sort, offset - before, limit + before + 1)
     runs = sorted(rows[before : before + limit], key=order.key)
@@ -100,7 +100,7 @@ async def _slice(prefect: Prefect, part: RunFilter, order: RunOrder, offset: int
 async def _tied(
     prefect: Prefect, part: RunFilter, order: RunOrder, time: datetime, offset: int, limit: int
 ) -> list[FlowRun]:
-    """Those runs whose time is `time` and which lie in the page, by id."""
+    """The runs of the page whose time is `time`, by id."""
     later = order.bounded(part, since=time)
     at_once = order.bounded(part, since=time, until=time)
     not_older, equal = await asyncio.gather(prefect.count_runs(later), prefect.count_runs(at_once))
@@ -114,9 +114,9 @@ async def _tied(
 async def _walk(
     prefect: Prefect, filters: Sequence[RunFilter], page: PageRequest, order: RunOrder, *, leave_out_api_runs: bool
 ) -> list[FlowRun]:
-    """The page out of several filters merged, or out of one with runs to leave out, read from the newest run on.
+    """One page of several filters merged, or of one filter with runs to leave out, read from the newest run on.
 
-    It costs one call for each 200 runs up to the page's end, so it serves only what no single filter can.
+    It costs one request for each 200 runs up to the end of the page, so it is used only if one filter is not enough.
     """
     wanted: list[FlowRun] = []
     position = 0
@@ -132,7 +132,7 @@ async def _walk(
 
 
 async def _stream(prefect: Prefect, part: RunFilter, order: RunOrder) -> AsyncIterator[FlowRun]:
-    """All runs of one filter in order, read in slices as they are asked for."""
+    """All runs of one filter in order, read in slices when needed."""
     size = MOST_ROWS - 2
     offset = 0
     while True:

@@ -1,4 +1,4 @@
-"""The models of `/api/v1/workflows`, as clients are typed against them."""
+"""The models of `/api/v1/workflows`. Clients are typed against them: names and types do not change."""
 
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from spine.schemas import CaseInsensitiveEnum, ErrorCategory
 
 
 class RunStatus(CaseInsensitiveEnum):
-    """Where a run stands."""
+    """The status of a run."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -20,7 +20,7 @@ class RunStatus(CaseInsensitiveEnum):
 
 
 class StepStatus(CaseInsensitiveEnum):
-    """Where a step stands."""
+    """The status of a step."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -30,7 +30,7 @@ class StepStatus(CaseInsensitiveEnum):
 
 
 class RunTrigger(CaseInsensitiveEnum):
-    """How a run came about. A retry goes on with the same run, which keeps the trigger that it began with."""
+    """What started a run. A retry continues the same run, which keeps its trigger."""
 
     SCHEDULE = "SCHEDULE"
     MANUAL = "MANUAL"
@@ -40,7 +40,7 @@ class RunTrigger(CaseInsensitiveEnum):
 
 
 class TriggerStatus(CaseInsensitiveEnum):
-    """Where a run stands right after it was asked for."""
+    """The status of a run right after the request that started it."""
 
     PENDING = "PENDING"
     STARTED = "STARTED"
@@ -57,54 +57,56 @@ class WorkflowRunSummary(BaseModel):
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
-    duration_seconds: float | None = Field(description="From start to end, or to now while it runs.")
-    step_count: int = Field(description="Steps that began, each once however often it was tried.")
+    duration_seconds: float | None = Field(description="From start to end; to now while the run is in progress.")
+    step_count: int = Field(description="Steps that have begun, each counted once, also after retries.")
     completed_step_count: int
     failed_step_count: int
-    error: str | None = Field(description="The exception's own message.")
+    error: str | None = Field(description="The message of the exception that ended the run.")
     schedule_id: UUID | None = Field(description="The schedule (a Prefect deployment) that started the run.")
 
 
 class WorkflowStepDetail(BaseModel):
     """One step of a run: a Prefect task run or child flow run with all its attempts."""
 
-    step_id: UUID = Field(description="Prefect's id of the newest attempt's task run.")
+    step_id: UUID = Field(description="Prefect's id of the task run of the newest attempt.")
     run_id: UUID
     step_name: str = Field(examples=["validate"])
-    step_index: int = Field(description="0-based, in the order in which steps first started.")
+    step_index: int = Field(description="From 0, in the order in which the steps first started.")
     status: StepStatus
     started_at: datetime | None
     completed_at: datetime | None
     duration_ms: int | None
     inputs: dict[str, Any] | None = Field(
-        description="Which earlier steps each argument came from; Prefect keeps no values of other arguments."
+        description="The earlier steps that each argument came from; Prefect does not store the values of others."
     )
-    outputs: dict[str, Any] | None = Field(description="The persisted JSON result; large ones are cut with a marker.")
+    outputs: dict[str, Any] | None = Field(
+        description="The persisted JSON result; a large one is replaced by a preview with `truncated: true`."
+    )
     error: str | None
     error_category: ErrorCategory | None
-    retry_count: int = Field(description="Times that the step was executed again.")
+    retry_count: int = Field(description="How often the step was executed again.")
 
 
 class WorkflowRunDetail(WorkflowRunSummary):
     """One run with its steps."""
 
     input_params: dict[str, Any] | None
-    execution_id: str | None = Field(description="The infrastructure that ran it: a process id, container or job.")
+    execution_id: str | None = Field(description="What ran it: a process id, a container or a job.")
     error_category: ErrorCategory | None
-    rows_processed: int | None = Field(description="From the flow's result, where it has this key.")
+    rows_processed: int | None = Field(description="`rows_processed` of the flow's result, if it has one.")
     steps: list[WorkflowStepDetail]
     triggered_by: str | None = Field(description="The name of the API key, schedule, automation or parent run.")
     parent_run_id: UUID | None
     capture_id: str | None = Field(
-        description="From the flow's result, where it has this key; else the content of a source that the run used, "
-        "of several the last."
+        description="`capture_id` of the flow's result, if it has one; else the content of the source that the run "
+        "used last."
     )
-    attempt: int = Field(description="1 for the first try.")
+    attempt: int = Field(description="1 for the first attempt.")
     prefect_url: str | None = Field(description="The run in the Prefect UI.")
 
 
 class WorkflowTriggerRequest(BaseModel):
-    """What to start a run with."""
+    """The parameters of a new run."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -121,7 +123,9 @@ class WorkflowTriggerRequest(BaseModel):
         },
     )
 
-    params: dict[str, Any] = Field(default_factory=dict, description="Parameters by name; the flow's defaults apply.")
+    params: dict[str, Any] = Field(
+        default_factory=dict, description="Values by name; the flow's defaults apply to the others."
+    )
 
 
 class WorkflowTriggerResponse(BaseModel):
@@ -137,11 +141,11 @@ class WorkflowParameter(BaseModel):
     """One parameter of a flow."""
 
     name: str
-    type: str = Field(description="JSON Schema type name; alternatives are joined by `|`.", examples=["string|null"])
+    type: str = Field(description="JSON Schema type; alternatives are separated by `|`.", examples=["string|null"])
     required: bool
-    default: Any = Field(default=None, description="Absent where there is none.")
-    format: str | None = Field(default=None, description="JSON Schema format, such as `date`.")
-    enum: list[Any] | None = Field(default=None, description="The values it can take, where they are listed.")
+    default: Any = Field(default=None, description="Absent if the parameter has no default.")
+    format: str | None = Field(default=None, description="JSON Schema format, for example `date`.")
+    enum: list[Any] | None = Field(default=None, description="The allowed values, if the schema lists them.")
     description: str | None = None
 
 
@@ -151,6 +155,6 @@ class WorkflowDefinition(BaseModel):
     name: str
     domain: str | None
     description: str = Field(description="The flow's docstring.")
-    step_count: int = Field(description="Steps of its newest completed run; 0 before there is one.")
+    step_count: int = Field(description="Steps of its newest completed run; 0 if no run has completed.")
     parameters: list[WorkflowParameter]
     tags: list[str]

@@ -1,4 +1,4 @@
-"""One step as the detail of a run shows it: its inputs, outputs and error."""
+"""The details of one step of a run: its inputs, outputs and error."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,18 +12,18 @@ from spine.workflows.failures import category_of, message_of
 from spine.workflows.schemas import RunStatus, StepStatus, WorkflowStepDetail
 from spine.workflows.steps import Step
 
-# Larger outputs are cut: an answer about a run is no way to move data.
+# Larger outputs are truncated: the API describes runs, it does not transfer their data.
 MOST_OUTPUT_CHARACTERS = 16_384
 PREVIEW_CHARACTERS = 1_000
 
-# Keys of Prefect's task inputs that are no arguments.
-_NO_ARGUMENTS = {"__parents__", "wait_for"}
+# Keys of Prefect's task inputs that are not arguments.
+_NOT_ARGUMENTS = {"__parents__", "wait_for"}
 
 
 async def to_step_detail(
     prefect: Prefect, step: Step, index: int, names: Mapping[UUID, str], logs: Sequence[Log]
 ) -> WorkflowStepDetail:
-    """The step at `index`; `names` are the step names by task run id, `logs` the error records of the run."""
+    """The details of the step at `index`; `names` has step names by task run id, `logs` the error logs of the run."""
     error, category = _error_of(step, logs)
     started, completed = step.started_at, step.completed_at
     return WorkflowStepDetail(
@@ -53,18 +53,18 @@ def _error_of(step: Step, logs: Sequence[Log]) -> tuple[str | None, ErrorCategor
 
 
 def _inputs_of(step: Step, names: Mapping[UUID, str]) -> dict[str, Any] | None:
-    """Arguments that came from other steps, as `{"argument": {"from_steps": [{"step_name", "step_id"}]}}`."""
+    """The arguments that are results of other steps: `{"argument": {"from_steps": [{"step_name", "step_id"}]}}`."""
     inputs: dict[str, Any] = {}
     for argument, sources in step.executed.task_inputs.items():
         ids = [source.id for source in sources if isinstance(source, TaskRunResult)]
         known = [{"step_name": names[one], "step_id": str(one)} for one in ids if one in names]
-        if known and argument not in _NO_ARGUMENTS:
+        if known and argument not in _NOT_ARGUMENTS:
             inputs[argument] = {"from_steps": known}
     return inputs or None
 
 
 async def _outputs_of(prefect: Prefect, step: Step) -> dict[str, Any] | None:
-    """The persisted result: an object as it is, any other value as `{"result": value}`."""
+    """The persisted result: a JSON object unchanged, any other value as `{"result": value}`."""
     if step.status is not StepStatus.COMPLETED:
         return None
     try:

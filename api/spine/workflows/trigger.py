@@ -14,9 +14,9 @@ from spine.workflows.schemas import TriggerStatus, WorkflowTriggerResponse
 async def trigger_workflow(
     prefect: Prefect, caller: Caller, workflow_name: str, params: dict[str, Any], operation_id: str
 ) -> WorkflowTriggerResponse:
-    """Start a run on the workflow's own deployment; safe to repeat with the same `operation_id`.
+    """Start a run on the workflow's deployment. Safe to repeat with the same `operation_id`.
 
-    Raises `NotFound`, `Conflict` without a deployment, and `BadRequest` naming each parameter that the flow refuses.
+    Raises `NotFound`, `Conflict` without a deployment, and `BadRequest` that lists each invalid parameter.
     """
     deployment = await find_workflow(prefect, workflow_name)
     refuse_invalid_parameters(workflow_name, deployment, params, "params")
@@ -31,17 +31,17 @@ async def trigger_workflow(
         run_id=run.id,
         workflow_name=workflow_name,
         status=TriggerStatus.PENDING,
-        message=f"Run {run.name!r} was created and waits for a worker.",
+        message=f"Run {run.name!r} was created and is waiting for a worker.",
     )
 
 
 def refuse_invalid_parameters(workflow_name: str, deployment: Deployment, given: dict[str, Any], field: str) -> None:
-    """Check the parameters `given` in the body's `field` against what `deployment` takes beside its own.
+    """Check the parameters `given` in the body's `field` together with the deployment's own.
 
-    Raises `BadRequest` naming each wrong parameter.
+    Raises `BadRequest` that lists each invalid parameter.
     """
     problems = check_parameters(deployment.parameter_openapi_schema, deployment.parameters, given)
     if problems:
         named = "; ".join(f"{'.'.join(map(str, problem.loc)) or field}: {problem.msg}" for problem in problems)
         located = [FieldError(("body", field, *problem.loc), problem.msg) for problem in problems]
-        raise BadRequest(f"The workflow {workflow_name!r} does not take these parameters: {named}.", located)
+        raise BadRequest(f"Some parameters of the workflow {workflow_name!r} are invalid: {named}.", located)
