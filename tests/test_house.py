@@ -89,8 +89,7 @@ NOT_REWRITTEN = (
     *("api/spine/cache/*", "api/spine/connections/*", "api/spine/egress/*", "api/spine/flows/*"),
     *("api/spine/migrations/*", "api/spine/run_history/*", "api/spine/schedules/*", "api/spine/secrets/*"),
     *("api/spine/sources/*", "api/spine/tables/*", "api/spine/up/*", "deployments/*"),
-    *("api/spine/workflows/*", "api/spine/prefect/*", "api/spine/http/*", "api/spine/auth/*", "api/spine/*.py"),
-    *("flows/*",),
+    *("flows/*", "api/spine/__init__.py"),
 )
 
 INSTALLED = ("api/spine", "deployments/spine_worker")

@@ -1,4 +1,4 @@
-"""Background work of a process: repeated until it is cancelled, whatever it raises."""
+"""Background work, repeated until it is cancelled; an error does not stop it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from spine.log_throttle import LogThrottle
 async def repeat(
     work: Callable[[], Awaitable[None]], log_throttle: LogThrottle, seconds_after_an_error: float
 ) -> Never:
-    """Do `work` again and again, with a pause after each error; the log gets one line for each kind of error."""
+    """Repeat `work`, with a pause after each error. The log has one line for each class of error."""
     while True:
         try:
             await work()

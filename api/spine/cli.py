@@ -22,7 +22,7 @@ from spine.up.command import deploy, up
 Answer = TypeVar("Answer")
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="A control plane for Prefect pipelines.")
-keys = typer.Typer(no_args_is_help=True, help="API keys: who may call, and what.")
+keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
 app.command("up")(up)
 app.command("deploy")(deploy)
 app.add_typer(keys, name="keys")
@@ -30,39 +30,39 @@ app.add_typer(keys, name="keys")
 
 @keys.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="Who the key is for; people read it in `triggered_by`.")],
-    scope: Annotated[list[Scope] | None, typer.Option(help="May be given more than once; write includes read.")] = None,
+    name: Annotated[str, typer.Argument(help="Who or what the key is for; runs show it in `triggered_by`.")],
+    scope: Annotated[list[Scope] | None, typer.Option(help="Each includes those before it; read by default.")] = None,
 ) -> None:
-    """Make a key and show it, this once."""
+    """Create an API key. The key is shown only once."""
     row, key = _in_database(lambda session: create_key(session, name, scope or [Scope.READ]))
-    typer.echo(f"{row.name} ({', '.join(row.scopes)}), id {row.id}; the key is shown only now:", err=True)
+    typer.echo(f"{row.name} ({', '.join(row.scopes)}), id {row.id}. The key is shown only once:", err=True)
     typer.echo(key)
 
 
 @keys.command("list")
 def list_() -> None:
-    """Show all keys, without their secrets."""
+    """List all API keys, without the keys themselves."""
     for row in _in_database(list_keys):
         state = f"revoked {row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else "active"
         typer.echo(f"{row.id}  {row.name:24}  {','.join(row.scopes):18}  {row.created_at:%Y-%m-%d %H:%M}  {state}")
 
 
 @keys.command("revoke")
-def revoke(id_or_name: Annotated[str, typer.Argument(help="The id or the name of an active key.")]) -> None:
-    """Revoke a key; it holds from the next request on."""
+def revoke(id_or_name: Annotated[str, typer.Argument(help="The id or name of an active key.")]) -> None:
+    """Revoke an API key. The next request with it is refused."""
     row = _in_database(lambda session: revoke_key(session, id_or_name))
     typer.echo(f"{row.name} ({row.id}) is revoked.")
 
 
 @keys.command("rotate-secret")
 def rotate_secret() -> None:
-    """Encrypt all stored secrets with a new key."""
+    """Make a new encryption key and encrypt all stored secrets with it."""
     count = _with_sessions(lambda sessions: rotate(sessions, get_settings()))
     typer.echo(f"{count} {'secret is' if count == 1 else 'secrets are'} encrypted with the new key.")
 
 
 def _in_database(work: Callable[[AsyncSession], Awaitable[Answer]]) -> Answer:
-    """Run `work` in one transaction on a migrated database; an error is one sentence and exit code 1."""
+    """Run `work` in one transaction on a migrated database; on an error, print one sentence and exit with 1."""
 
     async def in_one_transaction(sessions: SessionFactory) -> Answer:
         async with transaction(sessions) as session:
@@ -72,7 +72,7 @@ def _in_database(work: Callable[[AsyncSession], Awaitable[Answer]]) -> Answer:
 
 
 def _with_sessions(work: Callable[[SessionFactory], Awaitable[Answer]]) -> Answer:
-    """Run `work` on a migrated database; an error is one sentence and exit code 1."""
+    """Run `work` on a migrated database; on an error, print one sentence and exit with 1."""
 
     async def run(url: URL) -> Answer:
         engine = make_engine(url)
@@ -87,7 +87,7 @@ def _with_sessions(work: Callable[[SessionFactory], Awaitable[Answer]]) -> Answe
         upgrade(url)
         return asyncio.run(run(url))
     except (SpineError, ValueError, ArgumentError) as error:
-        typer.echo(error.detail if isinstance(error, SpineError) else f"The settings cannot be used: {error}", err=True)
+        typer.echo(error.detail if isinstance(error, SpineError) else f"The settings are invalid: {error}", err=True)
         sys.exit(1)
 
 

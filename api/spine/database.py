@@ -1,4 +1,4 @@
-"""Engines and sessions: the one place that knows how each database is opened."""
+"""Engines, sessions and transactions; the only module that knows how each database is opened."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,7 +18,7 @@ SessionFactory = async_sessionmaker[AsyncSession]
 
 
 def make_engine(url: URL) -> AsyncEngine:
-    """An engine whose waits are all bounded, so that a database that is down is a 503 within seconds."""
+    """An engine with a limit for every wait, so that requests return 503 within seconds if the database is down."""
     if url.get_backend_name() == "sqlite":
         engine = create_async_engine(url, connect_args={"timeout": SECONDS_TO_WAIT_FOR_A_LOCK})
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
@@ -34,12 +34,12 @@ def make_engine(url: URL) -> AsyncEngine:
 
 
 def make_sessions(engine: AsyncEngine) -> SessionFactory:
-    """Sessions whose objects stay readable after the commit."""
+    """A factory of sessions whose objects stay readable after the commit."""
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
 def _prepare_sqlite(connection: SqliteConnection, _record: Any) -> None:
-    # Write-ahead logging lets readers and the one writer work side by side.
+    # Write-ahead logging lets readers work while the one writer writes.
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
@@ -47,11 +47,11 @@ def _prepare_sqlite(connection: SqliteConnection, _record: Any) -> None:
     cursor.close()
 
 
-async def keep_writers_out(session: AsyncSession) -> None:
-    """Let nobody else write until this transaction ends, on SQLite; the first statement of a transaction.
+async def lock_out_writers(session: AsyncSession) -> None:
+    """On SQLite, block all other writers until this transaction ends. Must be the first statement of the transaction.
 
-    SQLite has no FOR UPDATE and begins its transaction with the first write, so that what was read before could have
-    changed by then. PostgreSQL locks the rows that are read to be changed.
+    SQLite has no FOR UPDATE and starts its transaction with the first write, so rows that were read before could have
+    changed by then. On PostgreSQL, FOR UPDATE locks those rows.
     """
     if session.get_bind().dialect.name == "sqlite":
         await session.execute(text("BEGIN IMMEDIATE"))
@@ -59,9 +59,9 @@ async def keep_writers_out(session: AsyncSession) -> None:
 
 @contextmanager
 def database_errors() -> Iterator[None]:
-    """Translate what the drivers raise when the database is out of reach.
+    """Translate the drivers' errors into `DatabaseUnavailable` if the database is out of reach.
 
-    Errors of the statement itself (a broken constraint, say) pass through: they are for the caller, or a defect.
+    Errors of the statement itself, such as a violated constraint, are not translated.
     """
     try:
         yield
@@ -75,7 +75,7 @@ def database_errors() -> Iterator[None]:
 
 @asynccontextmanager
 async def transaction(sessions: SessionFactory) -> AsyncIterator[AsyncSession]:
-    """A session whose transaction is committed when the block ends, and rolled back when it raises.
+    """A session whose transaction is committed at the end of the block, or rolled back if the block raises.
 
     Raises `DatabaseUnavailable`.
     """
@@ -86,7 +86,7 @@ async def transaction(sessions: SessionFactory) -> AsyncIterator[AsyncSession]:
 
 @asynccontextmanager
 async def reading(sessions: SessionFactory) -> AsyncIterator[AsyncSession]:
-    """A session that only reads. Raises `DatabaseUnavailable`."""
+    """A session for reading; nothing is committed. Raises `DatabaseUnavailable`."""
     with database_errors():
         async with sessions() as session:
             yield session

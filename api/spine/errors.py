@@ -1,16 +1,16 @@
-"""The one family of errors that services raise.
+"""The errors that services raise.
 
     SpineError
-    ├── BadRequest          400  right shape, wrong value
-    ├── Unauthorized        401  no or bad credential
+    ├── BadRequest          400  matches the schema but has an invalid value
+    ├── Unauthorized        401  missing or invalid credential
     ├── Forbidden           403  credential without the scope
-    ├── NotFound            404  no such resource
-    ├── Conflict            409  duplicate, or a transition that the state forbids
-    └── Unavailable         503  a dependency is out of reach; carries Retry-After
+    ├── NotFound            404  the resource was not found
+    ├── Conflict            409  duplicate, or not allowed in the current state
+    └── Unavailable         503  a dependency is out of reach; has Retry-After
         ├── PrefectUnavailable
         └── DatabaseUnavailable
 
-`spine.http.errors` turns them into the error envelope; nothing here knows HTTP beyond the status code.
+`spine.http.errors` turns them into the error envelope; of HTTP, this module knows only the status codes.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class FieldError:
-    """One wrong value: where it is (path of keys and indexes from the body) and what is wrong with it."""
+    """One invalid value: its path from the body (keys and indexes) and why it is invalid."""
 
     loc: tuple[str | int, ...]
     msg: str
@@ -26,7 +26,7 @@ class FieldError:
 
 @dataclass
 class SpineError(Exception):
-    """Base of all errors with an answer of their own; `detail` is one sentence a person can act on."""
+    """Base of all errors that a client sees; `detail` is one sentence that says what to do."""
 
     detail: str
     errors: list[FieldError] = field(default_factory=list)
@@ -38,19 +38,19 @@ class SpineError(Exception):
 
 
 class BadRequest(SpineError):
-    """The body has the right shape but a wrong value."""
+    """The body matches the schema but has an invalid value."""
 
     status_code = 400
 
 
 class Unauthorized(SpineError):
-    """No credential, or one that is not valid."""
+    """The credential is missing or invalid."""
 
     status_code = 401
 
 
 class Forbidden(SpineError):
-    """A valid credential without the scope that the route needs."""
+    """The credential does not have the scope that the route requires."""
 
     status_code = 403
 
@@ -62,13 +62,13 @@ class NotFound(SpineError):
 
 
 class Conflict(SpineError):
-    """A duplicate name, or a transition that the present state forbids."""
+    """A duplicate name, or a request that the current state does not allow."""
 
     status_code = 409
 
 
 class Unavailable(SpineError):
-    """A dependency is out of reach; the same request can succeed after `retry_after_seconds`."""
+    """A dependency is out of reach; the same request may succeed after `retry_after_seconds`."""
 
     status_code = 503
     retry_after_seconds = 5

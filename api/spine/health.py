@@ -22,20 +22,20 @@ SECONDS_FOR_A_CHECK = 3
 
 
 class ComponentHealth(BaseModel):
-    """One thing that Spine needs."""
+    """The health of one component."""
 
-    state: Literal["up", "degraded", "down"] = Field(description="Degraded: at work, and somebody should look.")
+    state: Literal["up", "degraded", "down"] = Field(description="Degraded: it works, but needs attention.")
     detail: str = Field(examples=["1 worker online in pool 'spine'"])
 
 
 class Liveness(BaseModel):
-    """The process answers."""
+    """The process is running."""
 
     status: Literal["alive"] = "alive"
 
 
 class Readiness(BaseModel):
-    """Whether work that is sent here can be done."""
+    """Whether this process can serve requests."""
 
     status: Literal["ready", "degraded", "not_ready"] = Field(description="Degraded: at work, a part needs attention.")
     prefect: ComponentHealth
@@ -47,13 +47,13 @@ class Readiness(BaseModel):
 
 @router.get("/live", operation_id="health_live")
 async def live() -> Liveness:
-    """Tell that the process is up; it asks nobody else."""
+    """Report that the process is up, without checking anything else."""
     return Liveness()
 
 
 @router.get("/ready", operation_id="health_ready", responses={503: {"model": Readiness}})
 async def ready(response: Response, prefect: PrefectDep, sessions: SessionsDep, settings: SettingsDep) -> Readiness:
-    """Tell what is up: Prefect, the database, a worker. 503 unless all are; failing alert channels are only told."""
+    """Report the health of Prefect, the database, the worker and the alerts. 503 if one is down, not if degraded."""
     components = await asyncio.gather(
         _bounded(_check_prefect(prefect)),
         _bounded(_check_database(sessions)),

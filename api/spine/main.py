@@ -32,18 +32,18 @@ from spine.sources.routes import router as sources
 from spine.workflows.routes import router as workflows
 
 DESCRIPTION = """
-One stable API over Prefect: runs of workflows (Prefect flows) and schedules (Prefect deployments), with credentials,
-exact pages and clear errors.
+A stable API over Prefect: workflows (Prefect flows) and their runs, schedules (Prefect deployments), alerts and data
+sources, with credentials, exact pages and clear errors.
 
-Send an API key as `X-API-Key`, or as `Authorization: Bearer`. `spine keys create` makes one.
+Send an API key as `X-API-Key` or `Authorization: Bearer`. Make one with `spine keys create`.
 """
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The API with all its routes; nothing is connected before it starts."""
+    """The API with all its routes; connections are opened when it starts."""
     settings = settings or get_settings()
     configure_logging(settings.log_level)
-    # The docs page brings its own scripts: FastAPI's would fetch them from a public network.
+    # FastAPI's own docs page would load its scripts from a public network.
     app = FastAPIOffline(
         title="Spine",
         version=version("prefect-spine"),
@@ -66,12 +66,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _api_v1() -> APIRouter:
-    """Every route of the contract, all behind one credential check."""
+    """All routes of the contract, behind one credential check."""
     router = APIRouter(prefix="/api/v1", dependencies=[Depends(get_caller)])
     router.include_router(workflows)
     router.include_router(schedules)
     router.include_router(alerts)
-    # Before the sources, whose names stand in the same place of a path.
+    # These come before the sources, because `/sources/{source_id}` would match their paths.
     router.include_router(cache)
     router.include_router(connections)
     router.include_router(sources)
@@ -80,7 +80,7 @@ def _api_v1() -> APIRouter:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open the database and the door to Prefect, which may both be down: requests then answer 503."""
+    """Open the database and the client of Prefect. Both may be down: requests then return 503."""
     settings: Settings = app.state.settings
     engine = make_engine(settings.sqlalchemy_url)
     app.state.sessions = make_sessions(engine)

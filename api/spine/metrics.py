@@ -20,7 +20,7 @@ class _Alerts(Collector):
         self._health = health
 
     def collect(self) -> Iterator[Metric]:
-        """Every gauge."""
+        """All gauges."""
         health = self._health
         yield GaugeMetricFamily("spine_alert_deliveries_pending", "Deliveries that are pending.", health.pending)
         yield GaugeMetricFamily(
@@ -29,7 +29,9 @@ class _Alerts(Collector):
             health.oldest_pending_seconds,
         )
         yield GaugeMetricFamily(
-            "spine_alert_deliveries_given_up_last_hour", "Deliveries that were abandoned.", health.abandoned
+            "spine_alert_deliveries_given_up_last_hour",
+            "Deliveries that were abandoned in the last hour.",
+            health.abandoned,
         )
         failures = GaugeMetricFamily(
             "spine_alert_channel_consecutive_failures", "Consecutive failed attempts.", labels=["channel"]

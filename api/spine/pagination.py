@@ -1,4 +1,4 @@
-"""The one shape of lists: `{"data": [...], "pagination": {...}}`."""
+"""The format of all lists: `{"data": [...], "pagination": {...}}`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ Columns = TypeVar("Columns", bound=tuple[Any, ...])
 
 @dataclass(frozen=True)
 class PageRequest:
-    """Which rows of a list are wanted."""
+    """The rows of a list that a request selects."""
 
     offset: int
     limit: int
 
 
 class Pagination(BaseModel):
-    """Where a page lies in its list."""
+    """The position of a page in its list."""
 
     offset: int = Field(examples=[0])
     limit: int = Field(examples=[20])
-    total: int = Field(description="Exact count of the rows that fit the filters.", examples=[137])
+    total: int = Field(description="Exact count of the rows that match the filters.", examples=[137])
     has_more: bool = Field(examples=[True])
 
 
@@ -38,7 +38,7 @@ class Page(BaseModel, Generic[Model]):
 
 
 def make_page(rows: Sequence[Model], total: int, request: PageRequest) -> Page[Model]:
-    """The page of `rows`, which begin at the request's offset in a list of `total`."""
+    """The page with these rows, which start at the request's offset in a list of `total` rows."""
     return Page(
         data=list(rows),
         pagination=Pagination(

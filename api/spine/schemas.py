@@ -1,4 +1,4 @@
-"""Models that all nouns of the API share."""
+"""Models that several parts of the API share."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -12,12 +12,12 @@ def _refuse_unstorable(text: str) -> str:
     return text
 
 
-# Text that every database and JSON can carry.
+# Text that every database and JSON can store.
 Text = Annotated[str, AfterValidator(_refuse_unstorable)]
 
 
 class CaseInsensitiveEnum(StrEnum):
-    """An enumeration that is written in one case and read in any."""
+    """An enumeration whose values are written in one case and accepted in any."""
 
     @classmethod
     def _missing_(cls, value: object) -> "CaseInsensitiveEnum | None":
@@ -26,7 +26,7 @@ class CaseInsensitiveEnum(StrEnum):
 
 
 class ErrorCategory(CaseInsensitiveEnum):
-    """What kind of thing went wrong."""
+    """The category of a failure."""
 
     NETWORK = "NETWORK"
     DATABASE = "DATABASE"
@@ -43,7 +43,7 @@ class ErrorCategory(CaseInsensitiveEnum):
 
 
 class ActionResponse(BaseModel):
-    """What a change did."""
+    """The result of a change."""
 
     id: str
     status: str = Field(examples=["cancelled"])

@@ -1,11 +1,11 @@
-"""Text from outside, made fit to be stored and shown."""
+"""Makes text from outside fit for storage and display."""
 
 
 def storable(text: str) -> str:
-    """The text, with replacements for what a database refuses: PostgreSQL takes no NUL, UTF-8 no lone surrogates."""
+    """The text without characters that a database rejects: NUL (PostgreSQL) and lone surrogates (UTF-8)."""
     return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
 
 
 def shortened(text: str, longest: int) -> str:
-    """The text, cut to `longest` characters; the last one is then an ellipsis."""
+    """The text, cut to `longest` characters; if it was cut, the last one is an ellipsis."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

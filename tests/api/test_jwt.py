@@ -287,5 +287,5 @@ def test_a_token_is_no_key_where_tokens_are_not_set_up(api: Api) -> None:
 
 @pytest.mark.parametrize("given", ["jwks_url", "jwt_issuer", "jwt_audience"])
 def test_settings_with_one_of_the_three_variables_are_refused_in_a_sentence(given: str) -> None:
-    with pytest.raises(ValidationError, match="belong together: set all or none"):
+    with pytest.raises(ValidationError, match="must be set together or not at all"):
         Settings.model_validate({given: "https://issuer.example"})

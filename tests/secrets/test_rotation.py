@@ -222,5 +222,5 @@ def test_the_command_says_what_it_did(tmp_path: Path) -> None:
     environment["SPINE_SECRET_KEY"] = "s3cret-that-is-no-key"
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("The settings cannot be used")
+    assert done.stderr.startswith("The settings are invalid")
     assert "s3cret" not in done.stderr

@@ -1,1 +1,1 @@
-"""Who calls: API keys with names and scopes, and JWT bearer tokens."""
+"""Authentication: API keys with names and scopes, and JWT bearer tokens."""

@@ -1,4 +1,4 @@
-"""The first key: without it nobody could call the API that a fresh `spine up` starts."""
+"""The admin key that `spine up` makes, so that its API can be called."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ ADMIN = "admin"
 
 @dataclass(frozen=True)
 class AdminKey:
-    """Where the admin key is; `secret_to_show` is set only when it was made just now."""
+    """Where the admin key is; `secret_to_show` is set only if the key is new."""
 
     path: Path | None
     secret_to_show: str | None
@@ -28,27 +28,27 @@ class AdminKey:
 
 
 def ensure_admin_key(settings: Settings) -> AdminKey:
-    """Make the admin key work: the one in `SPINE_API_KEY`, else the one in `<home>/api-key`, else a new one.
+    """Activate the admin key: the one in `SPINE_API_KEY`, else the one in `<home>/api-key`, else a new one.
 
-    Safe to repeat. A key that an operator revoked stays revoked. Raises `DatabaseUnavailable`, and `OSError` when
-    the key file cannot be written.
+    Safe to repeat. A key that an operator revoked stays revoked. Raises `DatabaseUnavailable`, and `OSError` if the key
+    file cannot be written.
     """
     if settings.api_key is not None:
         works = asyncio.run(_store(settings, settings.api_key.get_secret_value()))
-        told = "the one in SPINE_API_KEY" if works else "the key in SPINE_API_KEY was revoked; give it another"
-        return AdminKey(path=None, secret_to_show=None, note=told)
+        note = "from SPINE_API_KEY" if works else "the key in SPINE_API_KEY is revoked; set another one"
+        return AdminKey(path=None, secret_to_show=None, note=note)
     path = settings.home.absolute() / "api-key"
     made = None
     if not path.exists():
         made = generate_key()
         _write_private(path, made)
     works = asyncio.run(_store(settings, path.read_text().strip()))
-    note = f"in {path}" if works else f"the key in {path} was revoked; make another with `spine keys create`"
+    note = f"in {path}" if works else f"the key in {path} is revoked; make another one with `spine keys create`"
     return AdminKey(path=path, secret_to_show=made, note=note)
 
 
 def _write_private(path: Path, key: str) -> None:
-    # The file is made beside its place and moved there, so that a crash never leaves an empty key file behind.
+    # Written to a temporary file and then renamed, so that a crash never leaves an empty key file.
     temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -58,7 +58,7 @@ def _write_private(path: Path, key: str) -> None:
 
 
 async def _store(settings: Settings, key: str) -> bool:
-    """Make `key` the active admin key and tell whether it works; it does not when it was revoked."""
+    """Make `key` the active admin key; return false if it is revoked."""
     engine = make_engine(settings.sqlalchemy_url)
     try:
         async with transaction(make_sessions(engine)) as session:
@@ -70,7 +70,7 @@ async def _store(settings: Settings, key: str) -> bool:
 async def _store_in(session: AsyncSession, digest: str) -> bool:
     known = await session.scalar(select(ApiKey).where(ApiKey.key_hash == digest))
     if known is not None:
-        # Whoever sets the variable runs the server: a key that they name becomes an admin key.
+        # Only an operator of the server can set the variable, so the key in it becomes an admin key.
         known.scopes = [Scope.ADMIN.value]
         return known.revoked_at is None
     replaced = await session.scalar(select(ApiKey).where(ApiKey.name == ADMIN, ApiKey.revoked_at.is_(None)))

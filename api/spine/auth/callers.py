@@ -1,11 +1,11 @@
-"""The caller of a request and what it may do."""
+"""The caller of a request and its scopes."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """What a credential allows; each scope includes the ones before it."""
+    """What a credential allows; each scope includes those before it."""
 
     READ = "read"
     WRITE = "write"
@@ -14,7 +14,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True)
 class Caller:
-    """A checked credential: `id` is stable and unique, `name` is what people read in `triggered_by`."""
+    """An authenticated caller: `id` is stable and unique, `name` is shown in `triggered_by`."""
 
     id: str
     name: str

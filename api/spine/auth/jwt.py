@@ -1,4 +1,4 @@
-"""JWT bearer tokens, checked against the keys that `SPINE_JWKS_URL` publishes."""
+"""JWT bearer tokens, verified with the keys published at `SPINE_JWKS_URL`."""
 
 import asyncio
 import time
@@ -28,9 +28,9 @@ class JwtVerifier:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def check(self, token: str) -> Caller:
-        """The caller that the token's `sub` names, with the scopes that its `scope` (or `scp`) lists.
+        """The caller in the token's `sub` claim, with the scopes in its `scope` (or `scp`) claim.
 
-        Raises `Unauthorized` for a token that does not hold, `Unavailable` when the keys cannot be fetched.
+        Raises `Unauthorized` for an invalid token and `Unavailable` if the keys cannot be fetched.
         """
         try:
             header = jwt.get_unverified_header(token)
@@ -46,10 +46,10 @@ class JwtVerifier:
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
         except jwt.InvalidTokenError as error:
-            raise Unauthorized(f"The bearer token does not hold: {error}.") from error
+            raise Unauthorized(f"The bearer token is invalid: {error}.") from error
         granted = claims.get("scope", claims.get("scp", ""))
         listed = granted.split() if isinstance(granted, str) else granted
-        # A scope of any other type than the two that issuers use grants nothing.
+        # Issuers use a string or a list; a claim of any other type grants nothing.
         words = [str(word) for word in listed] if isinstance(listed, list) else []
         scopes = frozenset(Scope(word) for word in words if word in set(Scope))
         return Caller(id=f"jwt:{claims['sub']}", name=str(claims["sub"]), scopes=scopes)
@@ -57,7 +57,7 @@ class JwtVerifier:
     async def _key(self, key_id: str | None) -> jwt.PyJWK:
         async with self._lock:
             age = time.monotonic() - self._fetched_at
-            # An unknown key id may be a rotation, so it is worth one more fetch, but not one for each bad token.
+            # An unknown key id may be a new key, so the keys are fetched again, but not for each invalid token.
             if age > SECONDS_KEYS_STAY_FRESH or (key_id not in self._keys and age > SECONDS_BETWEEN_FETCHES):
                 await self._fetch()
         if key_id is None and len(self._keys) == 1:
@@ -65,7 +65,7 @@ class JwtVerifier:
         try:
             return self._keys[key_id]
         except KeyError:
-            raise Unauthorized("The bearer token is signed with a key that the issuer does not publish.") from None
+            raise Unauthorized("The bearer token is signed with a key that its issuer does not publish.") from None
 
     async def _fetch(self) -> None:
         try:
@@ -74,7 +74,7 @@ class JwtVerifier:
                 keys = jwt.PyJWKSet.from_dict(response.json()).keys
         except (httpx.HTTPError, ValueError, TypeError, AttributeError, jwt.PyJWKError, jwt.PyJWKSetError) as error:
             raise Unavailable(
-                "The keys that sign bearer tokens are out of reach; try again in a few seconds."
+                "The public keys for bearer tokens are out of reach; try again in a few seconds."
             ) from error
         self._keys = {key.key_id: key for key in keys}
         self._fetched_at = time.monotonic()

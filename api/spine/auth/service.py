@@ -1,4 +1,4 @@
-"""API keys: make, list, revoke, check."""
+"""API keys: create, list, revoke and check them."""
 
 import hashlib
 import hmac
@@ -15,22 +15,22 @@ from spine.tables.base import utc_now
 
 
 def hash_key(key: str) -> str:
-    """SHA-256 of a key, hex. Keys are 256 random bits, so a slow password hash would add nothing but time."""
+    """SHA-256 of a key, hex. Keys are 256 random bits, so a slow password hash would not make them safer."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def generate_key() -> str:
-    """A fresh random key, recognisable in logs and secret scanners by its prefix."""
+    """A new random key, with a prefix that secret scanners can recognise."""
     return f"spine_{secrets.token_urlsafe(32)}"
 
 
 async def create_key(session: AsyncSession, name: str, scopes: list[Scope]) -> tuple[ApiKey, str]:
-    """Store a new key and give it back once, with its row.
+    """Store a new key; return its row and the key itself, which cannot be read again later.
 
-    Raises `BadRequest` for a name that does not fit its column, `Conflict` when an active key has this name.
+    Raises `BadRequest` for an empty or too long name, and `Conflict` if an active key has this name.
     """
     if not 1 <= len(name) <= LONGEST_NAME:
-        raise BadRequest(f"The name of an API key has 1 to {LONGEST_NAME} characters, not {len(name)}.")
+        raise BadRequest(f"The name of an API key must have 1 to {LONGEST_NAME} characters; this one has {len(name)}.")
     key = generate_key()
     row = ApiKey(name=name, key_hash=hash_key(key), scopes=[scope.value for scope in scopes])
     session.add(row)
@@ -44,14 +44,14 @@ async def create_key(session: AsyncSession, name: str, scopes: list[Scope]) -> t
 
 
 async def list_keys(session: AsyncSession) -> list[ApiKey]:
-    """All keys, newest first, the revoked ones too."""
+    """All keys, newest first, including revoked ones."""
     return list(await session.scalars(select(ApiKey).order_by(ApiKey.created_at.desc(), ApiKey.id.desc())))
 
 
 async def revoke_key(session: AsyncSession, id_or_name: str) -> ApiKey:
-    """Revoke a key from the next request on.
+    """Revoke a key, effective from the next request.
 
-    Raises `NotFound` when no active key has this id or name.
+    Raises `NotFound` if no active key has this id or name.
     """
     active = select(ApiKey).where(ApiKey.revoked_at.is_(None))
     row = await session.scalar(active.where((ApiKey.id == id_or_name) | (ApiKey.name == id_or_name)))
@@ -63,7 +63,7 @@ async def revoke_key(session: AsyncSession, id_or_name: str) -> ApiKey:
 
 
 async def check_key(session: AsyncSession, key: str) -> Caller:
-    """The caller that `key` stands for. It is read from the database each time, so a revocation holds at once.
+    """The caller of `key`. Read from the database each time, so that a revocation takes effect at once.
 
     Raises `Unauthorized` for an unknown or revoked key.
     """

@@ -16,7 +16,7 @@ from spine.connections.schemas import (
     SslMode,
 )
 from spine.connections.usage import open_sessions
-from spine.database import SessionFactory, keep_writers_out, reading, transaction
+from spine.database import SessionFactory, lock_out_writers, reading, transaction
 from spine.egress.addresses import literal_refusal
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.paths import absolute_path
@@ -78,7 +78,7 @@ async def find_connection(session: AsyncSession, id_or_name: str, *, to_change: 
     Raises `NotFound`.
     """
     if to_change:
-        await keep_writers_out(session)
+        await lock_out_writers(session)
     found: DatabaseConnection | None = None
     if id_or_name.isprintable():
         for mine in (DatabaseConnection.id == id_or_name.upper(), DatabaseConnection.name == id_or_name):

@@ -1,1 +1,1 @@
-"""What every request and answer has in common: ids, limits, the error envelope, the OpenAPI document."""
+"""What all routes share: dependencies, request ids, limits, the error envelope, the OpenAPI document."""

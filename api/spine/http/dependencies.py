@@ -1,4 +1,4 @@
-"""What a route may ask for, all made here: who calls, a database session, Prefect, a page."""
+"""The dependencies of routes: the caller, a database session, Prefect, a page."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -23,8 +23,10 @@ SettingsDep = Annotated[Settings, Depends(get_settings)]
 
 READING_METHODS = {"GET", "HEAD", "OPTIONS"}
 
-api_key_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key of `spine keys create`.")
-bearer_header = HTTPBearer(auto_error=False, description="An API key, or a JWT where the server is set up for them.")
+api_key_header = APIKeyHeader(
+    name="X-API-Key", auto_error=False, description="An API key, made with `spine keys create`."
+)
+bearer_header = HTTPBearer(auto_error=False, description="An API key, or a JWT if the server accepts them.")
 
 
 async def get_sessions(request: Request) -> SessionFactory:
@@ -34,7 +36,7 @@ async def get_sessions(request: Request) -> SessionFactory:
 
 
 async def get_prefect(request: Request) -> Prefect:
-    """The application's one door to Prefect, with this request's deadline."""
+    """The application's client of Prefect, with this request's deadline."""
     prefect: Prefect = request.app.state.prefect
     return prefect.for_one_request()
 
@@ -44,7 +46,7 @@ PrefectDep = Annotated[Prefect, Depends(get_prefect)]
 
 
 async def get_session(sessions: SessionsDep) -> AsyncIterator[AsyncSession]:
-    """A session whose transaction is committed when the route has returned, before the answer is sent."""
+    """A session whose transaction is committed after the route has returned and before the answer is sent."""
     async with transaction(sessions) as session:
         yield session
 
@@ -58,14 +60,14 @@ async def get_caller(
     api_key: Annotated[str | None, Security(api_key_header)],
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(bearer_header)],
 ) -> Caller:
-    """The checked caller, who must have the scope that the method needs: `read` to read, `write` for the rest.
+    """The authenticated caller, who needs the scope `read` for methods that read and `write` for all others.
 
-    The router of `/api/v1` depends on this, so that no route below it can be without a credential.
+    The router of `/api/v1` depends on this, so every route below it needs a credential.
     """
     caller = await _identify(request, sessions, api_key, bearer.credentials if bearer else None)
     needed = Scope.READ if request.method in READING_METHODS else Scope.WRITE
     if not caller.may(needed):
-        raise Forbidden(f"This credential has no {needed.value!r} scope, which {request.method} needs here.")
+        raise Forbidden(f"This credential does not have the scope {needed.value!r}, which {request.method} requires.")
     return caller
 
 
@@ -89,10 +91,10 @@ async def get_idempotent_call(
     caller: CallerDep,
     idempotency_key: Annotated[
         str | None,
-        Header(min_length=1, max_length=255, description="Makes a repeat of this request safe for 24 hours."),
+        Header(min_length=1, max_length=255, description="Makes it safe to repeat this request for 24 hours."),
     ] = None,
 ) -> IdempotentCall:
-    """The request as far as idempotency goes; its route is the path, so that each workflow has keys of its own."""
+    """The request's idempotency key and what it applies to; each path has its own keys."""
     return IdempotentCall(
         sessions=sessions,
         owner=caller.id,
@@ -106,10 +108,10 @@ IdempotentDep = Annotated[IdempotentCall, Depends(get_idempotent_call)]
 
 
 async def get_page(
-    offset: Annotated[int, Query(ge=0, le=2**31 - 1, description="How many rows to leave out.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=100, description="How many rows to return at the most.")] = 20,
+    offset: Annotated[int, Query(ge=0, le=2**31 - 1, description="How many rows to skip.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=100, description="The maximum number of rows to return.")] = 20,
 ) -> PageRequest:
-    """The page that the query asks for."""
+    """The page that the query selects."""
     return PageRequest(offset=offset, limit=limit)
 
 
@@ -120,7 +122,7 @@ def _as_utc(time: datetime) -> datetime:
     try:
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except OverflowError:
-        raise ValueError("in UTC the time lies outside the years 1 to 9999") from None
+        raise ValueError("the time in UTC is outside the years 1 to 9999") from None
 
 
 # A naive time in a query means UTC.

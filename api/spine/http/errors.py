@@ -15,24 +15,24 @@ from spine.errors import DatabaseUnavailable, SpineError, Unauthorized, Unavaila
 
 
 class FieldProblem(BaseModel):
-    """One wrong field."""
+    """One invalid field."""
 
     loc: list[str | int] = Field(examples=[["body", "params", "week_ending"]])
     msg: str = Field(examples=["'2025-13-01' is not a date"])
 
 
 class ErrorResponse(BaseModel):
-    """Every error of the API."""
+    """The body of every error."""
 
-    detail: str = Field(description="One sentence a person can act on.", examples=["No workflow is named 'x'."])
-    errors: list[FieldProblem] | None = Field(default=None, description="The wrong fields, where there are some.")
+    detail: str = Field(description="One sentence that says what to do.", examples=["No workflow is named 'x'."])
+    errors: list[FieldProblem] | None = Field(default=None, description="The invalid fields, if any.")
 
 
-# What FastAPI and Starlette say by themselves is no sentence that a person can act on.
-_PLAIN_WORDS = {
+# Replaces the details of FastAPI and Starlette, which do not say what to do.
+_DETAILS = {
     400: "The body cannot be read as JSON.",
-    404: "Nothing has this path; /docs lists what there is.",
-    405: "This path does not take this method; the header Allow names those that it takes.",
+    404: "This path does not exist; /docs lists all routes.",
+    405: "This path does not support this method; the header Allow lists the methods that it supports.",
 }
 
 
@@ -42,7 +42,7 @@ def envelope(
     errors: Sequence[dict[str, Any]] | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
-    """An error answer in the API's only shape."""
+    """An error in the one format of the API."""
     content: dict[str, Any] = {"detail": detail}
     if errors:
         content["errors"] = list(errors)
@@ -72,21 +72,21 @@ async def _answer_spine_error(_request: Request, error: Exception) -> JSONRespon
 async def _answer_validation_error(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
-    # The offending input itself is left out: it may be a secret in the wrong place.
+    # The invalid input itself is left out: it may be a secret in the wrong place.
     problems = [{"loc": list(problem["loc"]), "msg": problem["msg"]} for problem in error.errors()]
     named = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
-    return envelope(422, f"The request does not fit the schema: {named}.", problems)
+    return envelope(422, f"The request does not match the schema: {named}.", problems)
 
 
 async def _answer_http_error(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
-    detail = _PLAIN_WORDS.get(error.status_code, str(error.detail))
+    detail = _DETAILS.get(error.status_code, str(error.detail))
     return envelope(error.status_code, detail, headers=dict(error.headers or {}))
 
 
 async def _answer_database_error(request: Request, error: Exception) -> JSONResponse:
-    """Answer 503 when the database is out of reach; any other database error is a defect and stays one."""
+    """Answer 503 if the database is out of reach; any other database error is a defect and is raised again."""
     if isinstance(error, DBAPIError | SQLAlchemyError):
         try:
             with database_errors():

@@ -1,4 +1,4 @@
-"""Structured JSON logs, one object a line, each with the id of the request it belongs to."""
+"""Structured JSON logs: one object per line, with the id of the request that it belongs to."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ import structlog
 
 
 def configure_logging(level: str) -> None:
-    """Send everything that Spine and its libraries log to standard output as JSON.
+    """Write all log records of Spine and its libraries to standard output as JSON.
 
     Fields: `event`, `level`, `logger`, `timestamp` (ISO 8601, UTC), `request_id` inside a request, `exception`.
     """
@@ -37,15 +37,15 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # These log whole URLs of outgoing calls at INFO, which may carry what is not ours to write down.
+    # At INFO these log the full URLs of outgoing requests, which may contain secrets.
     for noisy in ("httpx", "httpcore", "aiosqlite"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    for theirs in ("prefect", "uvicorn", "uvicorn.error"):
-        logger = logging.getLogger(theirs)
+    for name in ("prefect", "uvicorn", "uvicorn.error"):
+        logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger whose lines take keyword arguments as fields."""
+    """A logger that writes keyword arguments as fields."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger

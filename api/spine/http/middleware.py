@@ -1,6 +1,6 @@
 """Middleware in plain ASGI: request ids and the access log, the body limit, the media type.
 
-Plain ASGI because a client that hangs up must not cancel work that was accepted, and because answers may be streams.
+Plain ASGI, because a client that disconnects must not cancel accepted work, and because answers may be streams.
 """
 
 import re
@@ -21,13 +21,13 @@ BODY_METHODS = {"POST", "PUT", "PATCH", "DELETE"}
 
 
 class RequestIdMiddleware:
-    """Give every request an id (the caller's own `X-Request-ID` if it is harmless), log it, answer for crashes."""
+    """Give every request an id (the caller's `X-Request-ID` if it is safe), log it, and answer 500 on a crash."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the request with its id in the context of the log."""
+        """Handle the request, with its id in every log record."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -50,27 +50,27 @@ class RequestIdMiddleware:
                 log.exception("request crashed", method=scope["method"], path=scope["path"])
                 if status:
                     raise
-                answer = envelope(500, "Spine made a mistake; the log holds the details under this request id.")
-                await answer(scope, receive, send_with_id)
+                detail = f"Internal error. The server log has the details under request id {request_id}."
+                await envelope(500, detail)(scope, receive, send_with_id)
             finally:
                 duration_ms = round((time.perf_counter() - started) * 1000, 1)
                 log.info("request", method=scope["method"], path=scope["path"], status=status, duration_ms=duration_ms)
 
 
 class BodyMiddleware:
-    """Refuse bodies that are larger than the limit (413) or not JSON (415) before any of it is parsed."""
+    """Reject bodies that are larger than the limit (413) or not JSON (415) before they are parsed."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self.app = app
         self.max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the body up to the limit, then hand it on as one message."""
+        """Read the body up to the limit and pass it on as one message."""
         if scope["type"] != "http" or scope["method"] not in BODY_METHODS:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        too_large = envelope(413, f"The body is larger than the {self.max_bytes:,} bytes that are accepted.")
+        too_large = envelope(413, f"The body is larger than the limit of {self.max_bytes:,} bytes.")
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > self.max_bytes:
             await too_large(scope, receive, send)

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: complete enough to generate typed clients from."""
+"""The OpenAPI 3.1 document, complete enough to generate typed clients."""
 
 from typing import Any
 
@@ -8,46 +8,49 @@ from fastapi.openapi.utils import get_openapi
 from spine.http.errors import ErrorResponse
 
 _EXAMPLES: dict[int, str] = {
-    400: "The workflow 'finra.weekly_refresh' does not take these parameters: tier: 'X' is not one of ['OTC', 'T1'].",
+    400: "Some parameters of the workflow 'finra.weekly_refresh' are invalid: tier: 'X' is not one of ['OTC', 'T1'].",
     401: "The API key is unknown or was revoked.",
-    403: "This credential has no 'write' scope, which POST needs here.",
+    403: "This credential does not have the scope 'write', which POST requires.",
     404: "No workflow is named 'finra.weekly_refersh'. Did you mean 'finra.weekly_refresh'?",
     409: "Run 0b7c8a52-6f0e-4f2e-9a3f-0a5f3f0d8a11 has already ended as Completed.",
-    413: "The body is larger than the 1,048,576 bytes that are accepted.",
+    413: "The body is larger than the limit of 1,048,576 bytes.",
     415: "Send the body as application/json.",
     416: "The range begins after the end of the content, which has 5,120 bytes.",
-    422: "The request does not fit the schema: query.limit: Input should be less than or equal to 100.",
+    422: "The request does not match the schema: query.limit: Input should be less than or equal to 100.",
     503: "Prefect's API is out of reach; try again in a few seconds.",
 }
 
 _MEANINGS: dict[int, str] = {
-    400: "The body has the right shape but a wrong value.",
-    401: "No credential, or one that is not valid.",
-    403: "The credential lacks the scope.",
-    404: "No such resource.",
-    409: "A duplicate, or a transition that the state forbids.",
-    413: "The body is too large.",
+    400: "The body matches the schema but has an invalid value.",
+    401: "The credential is missing or invalid.",
+    403: "The credential does not have the required scope.",
+    404: "The resource was not found.",
+    409: "The name exists already, or the current state does not allow the request.",
+    413: "The body is larger than the limit.",
     415: "The body is not JSON.",
     416: "The range begins after the end of the content.",
-    422: "The body or the query does not fit the schema.",
+    422: "The body or the query does not match the schema.",
     503: "Prefect's API or the database is out of reach.",
 }
 
-# Every route of the API can answer with these.
+# Every route of the API can return these.
 ALWAYS = (401, 403, 503)
 
-REQUEST_ID = {"description": "Names this request in the log.", "schema": {"type": "string"}}
+REQUEST_ID = {"description": "Identifies this request in the server log.", "schema": {"type": "string"}}
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of a route: the errors named here, and those that every route can answer with."""
+    """The `responses=` of a route: these errors and those that every route can return."""
     return {status: _error(status) for status in sorted({*statuses, *ALWAYS})}
 
 
 def _error(status: int) -> dict[str, Any]:
     headers: dict[str, Any] = {"X-Request-ID": REQUEST_ID}
     if status == 503:
-        headers["Retry-After"] = {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+        headers["Retry-After"] = {
+            "description": "Seconds to wait before the next request.",
+            "schema": {"type": "integer"},
+        }
     return {
         "model": ErrorResponse,
         "description": _MEANINGS[status],
@@ -57,7 +60,7 @@ def _error(status: int) -> dict[str, Any]:
 
 
 def install_openapi(app: FastAPI) -> None:
-    """Make `app` serve its document, made once."""
+    """Make `app` serve its document, which is built once."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -76,7 +79,7 @@ def install_openapi(app: FastAPI) -> None:
 
 
 def _finish(schema: dict[str, Any]) -> dict[str, Any]:
-    """Say that answers carry their request id, and leave out the validation errors that FastAPI adds by itself."""
+    """Add the request id to every answer and replace FastAPI's validation errors with the envelope."""
     for path in schema["paths"].values():
         for operation in path.values():
             for status, response in list(operation["responses"].items()):

@@ -1,1 +1,1 @@
-"""`Idempotency-Key`: the same request sent twice does its work once."""
+"""`Idempotency-Key`: a request that is sent twice does its work once."""

@@ -1,9 +1,9 @@
-"""Do the work of a request once, however often the request arrives.
+"""Does the work of a request once, however often the request arrives.
 
-The row is committed before the work starts and its id is handed to the work, which uses it as the idempotency key
-towards Prefect. A repeat therefore needs no lock: while no answer is stored it does the work again under the same id,
-which finds the first result, and whichever try stores its answer first answers for all. That holds for two requests
-at once, for a crash in between, and for a client that stopped waiting.
+A row is committed before the work starts, and the work uses the row's id as its idempotency key in Prefect. So a
+repeated request needs no lock: if no answer is stored yet, it does the work again under the same id, which returns the
+first result. The answer that is stored first is returned to all. This works for simultaneous requests, for a crash
+between the steps, and for a client that stopped waiting.
 """
 
 import json
@@ -29,7 +29,7 @@ Work = Callable[[str], Awaitable[BaseModel]]
 
 @dataclass(frozen=True)
 class IdempotentCall:
-    """One request as far as idempotency goes: who sent what where, and under which key, if any."""
+    """What identifies a request: the caller, the route, the key (if any) and the hash of the body."""
 
     sessions: SessionFactory
     owner: str
@@ -38,16 +38,16 @@ class IdempotentCall:
     body_hash: str
 
     async def run(self, work: Work) -> bytes:
-        """The answer's JSON: of `work` done now, or the very bytes of the first answer to this key.
+        """The answer as JSON: from `work`, or the same bytes as the first answer to this key.
 
-        `work` gets the operation's id. Refusals (4xx) are not kept: they changed nothing, and the same key can be
-        used once their reason is gone. Raises `Conflict` when the key came with another body before.
+        `work` receives the operation's id. Rejections (4xx) are not stored: they changed nothing, and the key can be
+        used again when their reason is gone. Raises `Conflict` if the key was used with another body.
         """
         if self.key is None:
             return _to_json(await work(new_id()))
         row = await self._open(self.key)
         if row.body_hash != self.body_hash:
-            raise Conflict("This Idempotency-Key was used with another body; a new request needs a new key.")
+            raise Conflict("This Idempotency-Key was already used with another body; use a new key for a new request.")
         if row.answer is not None:
             return row.answer
         try:
@@ -95,7 +95,7 @@ class IdempotentCall:
 
 
 def hash_body(body: bytes) -> str:
-    """SHA-256 of a request body, hex; JSON that differs only in white space or order of keys hashes the same."""
+    """SHA-256 of a request body, hex; JSON that differs only in white space or in the order of keys hashes the same."""
     with suppress(ValueError, RecursionError):
         body = json.dumps(json.loads(body), sort_keys=True).encode()
     return sha256(body).hexdigest()

@@ -7,7 +7,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from spine.database import SessionFactory, keep_writers_out
+from spine.database import SessionFactory, lock_out_writers
 from spine.errors import Conflict
 from spine.secrets.keyring import (
     KEY_FILE,
@@ -59,7 +59,7 @@ async def _reseal_all(sessions: SessionFactory, keyring: Keyring, columns: Itera
     count = 0
     async with sessions.begin() as session:
         # A row that somebody changes while it is encrypted anew would be put back as it was.
-        await keep_writers_out(session)
+        await lock_out_writers(session)
         for column in columns:
             for row in await session.scalars(select(column.class_).with_for_update()):
                 tree = getattr(row, column.key)

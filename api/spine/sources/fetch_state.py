@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.cache.entries import NewEntry, count_read, store_entries
 from spine.cache.leases import release_leases
-from spine.database import SessionFactory, keep_writers_out, reading, transaction
+from spine.database import SessionFactory, lock_out_writers, reading, transaction
 from spine.errors import Conflict
 from spine.schemas import ErrorCategory
 from spine.sources.fetch_results import FetchResult, record_result
@@ -169,7 +169,7 @@ async def finish_fetch(
     None when the fetch had ended before, or when it has read content but has lost its claim on the source.
     """
     async with transaction(sessions) as session:
-        await keep_writers_out(session)
+        await lock_out_writers(session)
         # The source first, then the fetch: the lock order of all transactions that lock both.
         source = await _lock_source_of(session, fetch_id)
         fetch = await session.scalar(select(Fetch).where(Fetch.id == fetch_id).with_for_update())

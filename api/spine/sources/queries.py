@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.database import keep_writers_out
+from spine.database import lock_out_writers
 from spine.errors import NotFound
 from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.sources.schemas import FetchStatus, SourceSummary, SourceType
@@ -28,7 +28,7 @@ async def find_source(session: AsyncSession, id_or_name: str, *, to_change: bool
     With `to_change` its row is locked, and this must be the first statement of the transaction. Raises `NotFound`.
     """
     if to_change:
-        await keep_writers_out(session)
+        await lock_out_writers(session)
     found: Source | None = None
     if id_or_name.isprintable():
         for condition in (Source.id == id_or_name.upper(), Source.name == id_or_name):
