@@ -17,6 +17,7 @@ from spine.errors import SpineError
 from spine.migrations.migrate import upgrade
 from spine.secrets.rotation import rotate
 from spine.settings import get_settings
+from spine.tables import SEALED_COLUMNS
 from spine.up.command import deploy, up
 
 Answer = TypeVar("Answer")
@@ -57,7 +58,7 @@ def revoke(id_or_name: Annotated[str, typer.Argument(help="The id or name of an 
 @keys.command("rotate-secret")
 def rotate_secret() -> None:
     """Make a new encryption key and encrypt all stored secrets with it."""
-    count = _with_sessions(lambda sessions: rotate(sessions, get_settings()))
+    count = _with_sessions(lambda sessions: rotate(sessions, get_settings(), SEALED_COLUMNS))
     typer.echo(f"{count} {'secret is' if count == 1 else 'secrets are'} encrypted with the new key.")
 
 

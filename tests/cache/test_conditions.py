@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 
 import pytest
-from spine.cache.conditions import Span, Unsatisfiable, http_date, is_unchanged, wanted_span
-from spine.cache.content_headers import disposition, media_type
+from spine.cache.conditions import ByteRange, RangeNotSatisfiable, http_date, is_unchanged, requested_range
+from spine.cache.content_headers import content_disposition, media_type
 
 ETAG = f'"{"a" * 64}"'
 MOMENT = datetime(2025, 12, 15, 9, 30, 1, 999_999, tzinfo=UTC)
@@ -12,18 +12,18 @@ DATE = "Mon, 15 Dec 2025 09:30:01 GMT"
 
 
 @pytest.mark.parametrize(
-    ("header", "span"),
+    ("header", "expected"),
     [
-        ("bytes=0-0", Span(0, 1)),
-        ("bytes=2-5", Span(2, 4)),
-        ("bytes=2-", Span(2, 98)),
-        ("bytes=99-", Span(99, 1)),
-        ("bytes=90-1000", Span(90, 10)),
-        ("bytes=-1", Span(99, 1)),
-        ("bytes=-1000", Span(0, 100)),
-        ("Bytes=0-9", Span(0, 10)),
-        ("bytes=0-" + "9" * 5000, Span(0, 100)),
-        ("bytes=" + "0" * 5000 + "1-2", Span(1, 2)),
+        ("bytes=0-0", ByteRange(0, 1)),
+        ("bytes=2-5", ByteRange(2, 4)),
+        ("bytes=2-", ByteRange(2, 98)),
+        ("bytes=99-", ByteRange(99, 1)),
+        ("bytes=90-1000", ByteRange(90, 10)),
+        ("bytes=-1", ByteRange(99, 1)),
+        ("bytes=-1000", ByteRange(0, 100)),
+        ("Bytes=0-9", ByteRange(0, 10)),
+        ("bytes=0-" + "9" * 5000, ByteRange(0, 100)),
+        ("bytes=" + "0" * 5000 + "1-2", ByteRange(1, 2)),
         ("bytes=0-1,3-4", None),
         ("bytes=5-2", None),
         ("bytes=-", None),
@@ -36,8 +36,8 @@ DATE = "Mon, 15 Dec 2025 09:30:01 GMT"
         ("", None),
     ],
 )
-def test_a_range_of_a_hundred_bytes(header: str, span: Span | None) -> None:
-    assert wanted_span({"range": header}, 100, ETAG, MOMENT) == span
+def test_a_range_of_a_hundred_bytes(header: str, expected: ByteRange | None) -> None:
+    assert requested_range({"range": header}, 100, ETAG, MOMENT) == expected
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_a_range_of_a_hundred_bytes(header: str, span: Span | None) -> None:
     ],
 )
 def test_a_range_after_the_end_is_unsatisfiable(header: str, size: int) -> None:
-    with pytest.raises(Unsatisfiable):
-        wanted_span({"range": header}, size, ETAG, MOMENT)
+    with pytest.raises(RangeNotSatisfiable):
+        requested_range({"range": header}, size, ETAG, MOMENT)
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_a_range_after_the_end_is_unsatisfiable(header: str, size: int) -> None:
     ],
 )
 def test_a_range_is_sent_only_for_the_content_of_if_range(condition: str, matches: bool) -> None:
-    found = wanted_span({"range": "bytes=0-9", "if-range": condition}, 100, ETAG, MOMENT)
-    assert found == (Span(0, 10) if matches else None)
+    found = requested_range({"range": "bytes=0-9", "if-range": condition}, 100, ETAG, MOMENT)
+    assert found == (ByteRange(0, 10) if matches else None)
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def test_only_harmless_types_are_passed_on(content_type: str | None, encoding: s
     ],
 )
 def test_a_file_name_is_safe_in_a_header(name: str, plain: str, exact: str) -> None:
-    assert disposition(name) == f"attachment; filename=\"{plain}\"; filename*=UTF-8''{exact}"
+    assert content_disposition(name) == f"attachment; filename=\"{plain}\"; filename*=UTF-8''{exact}"
 
 
 def test_a_long_name_keeps_its_extension() -> None:
-    assert disposition("x" * 5000 + ".csv").endswith("x.csv")
-    assert len(disposition("x" * 5000 + ".csv")) < 500
+    assert content_disposition("x" * 5000 + ".csv").endswith("x.csv")
+    assert len(content_disposition("x" * 5000 + ".csv")) < 500

@@ -1,4 +1,4 @@
-"""References to secrets that others keep."""
+"""References to secrets that other systems store."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ async def prefect(stack: PrefectStack) -> AsyncIterator[Prefect]:
 
 @pytest.fixture
 def vault(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    """An HTTP server that answers as Vault's KV v2 does."""
+    """An HTTP server that responds as KV v2 of Vault does."""
 
     def answer(handler: Handler) -> None:
         if handler.headers["X-Vault-Token"] != "root":
@@ -70,7 +70,7 @@ async def test_files(prefect: Prefect, tmp_path: Path, monkeypatch: pytest.Monke
     get_settings.cache_clear()
 
 
-async def test_what_is_no_stored_file_holds_no_secret(
+async def test_secrets_are_read_only_from_regular_files(
     prefect: Prefect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPINE_HOME", str(tmp_path / "home"))
@@ -104,7 +104,7 @@ async def test_blocks_of_prefect(prefect: Prefect, stack: PrefectStack) -> None:
                 await resolve_ref(f"prefect:{name}", nowhere)
 
 
-async def test_blocks_whose_value_is_no_text_are_given_as_json(prefect: Prefect, stack: PrefectStack) -> None:
+async def test_blocks_whose_value_is_not_text_are_returned_as_json(prefect: Prefect, stack: PrefectStack) -> None:
     name = f"desk-{uuid4().hex[:8]}"
     kind = stack.get("/block_types/slug/secret")["id"]
     schemas = stack.post("/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}})
@@ -134,7 +134,7 @@ async def test_vault(prefect: Prefect, vault: Receiver, monkeypatch: pytest.Monk
             await resolve_ref("vault:secret/team/db", prefect)
 
 
-async def test_vault_has_five_seconds_for_the_whole_answer(
+async def test_vault_has_five_seconds_for_the_whole_response(
     prefect: Prefect, vault: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refs, "SECONDS_FOR_VAULT", 0.5)
@@ -150,6 +150,6 @@ async def test_vault_has_five_seconds_for_the_whole_answer(
         *("prefect:../../s3cret", "prefect:a?b", "vault:s3cret", "vault:secret/../sys/x", "vault:secret//x"),
     ],
 )
-def test_what_is_no_reference_is_refused_without_being_shown(ref: str) -> None:
+def test_an_invalid_reference_is_refused_and_not_shown(ref: str) -> None:
     with pytest.raises(ValueError, match=r"^(?!.*s3cret)"):
         check_ref(ref)

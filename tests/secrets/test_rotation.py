@@ -1,4 +1,4 @@
-"""A new key for all secrets: on both databases, broken off anywhere, and beside others who write."""
+"""Key rotation: on both databases, interrupted at any point, and beside concurrent writers."""
 
 import asyncio
 import os
@@ -15,10 +15,11 @@ from spine.database import make_engine, make_sessions
 from spine.errors import Conflict
 from spine.migrations.migrate import upgrade
 from spine.secrets import rotation
-from spine.secrets.keyring import KEY_FILE, Keyring, SecretUnreadable, only_rotation, read_key_file
+from spine.secrets.keyring import KEY_FILE, Keyring, SecretUnreadable, read_key_file, rotation_lock
 from spine.secrets.rotation import rotate
 from spine.secrets.sealed import reseal, seal, unseal
 from spine.settings import Settings
+from spine.tables import SEALED_COLUMNS
 from spine.tables.alerts import AlertChannel
 from sqlalchemy import URL, create_engine, delete, select, update
 from sqlalchemy.exc import OperationalError
@@ -70,7 +71,7 @@ async def stored_configs(url: URL) -> list[Any]:
 async def rotate_in(settings: Settings) -> int:
     engine = make_engine(settings.sqlalchemy_url)
     try:
-        return await rotate(make_sessions(engine), settings)
+        return await rotate(make_sessions(engine), settings, SEALED_COLUMNS)
     finally:
         await engine.dispose()
 
@@ -85,7 +86,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
     }
 
 
-async def test_a_rotation_encrypts_everything_anew(database: Settings) -> None:
+async def test_a_rotation_encrypts_every_secret_again(database: Settings) -> None:
     await store_two_channels(database)
     running = Keyring.from_settings(database)
     before = await stored_configs(database.sqlalchemy_url)
@@ -102,7 +103,7 @@ async def test_a_rotation_encrypts_everything_anew(database: Settings) -> None:
     assert read_key_file(path)[1:] == [newest]
 
 
-# The command, which dies instead of making the n-th call of a function of the rotation.
+# The command, which dies at the n-th call of a function of the rotation.
 DYING = """
 import os, sys
 from spine.cli import app
@@ -124,7 +125,7 @@ app(["keys", "rotate-secret"])
     [("replace_key_file", 1), ("reseal", 1), ("reseal", 2), ("replace_key_file", 2)],
     ids=["before the new key", "before the first row", "between two rows", "after the commit"],
 )
-async def test_a_rotation_may_die_anywhere(database: Settings, died_at: tuple[str, int]) -> None:
+async def test_a_rotation_may_be_killed_at_any_point(database: Settings, died_at: tuple[str, int]) -> None:
     await store_two_channels(database)
     running = Keyring.from_settings(database)
     command = [sys.executable, "-c", DYING, died_at[0], str(died_at[1])]
@@ -150,7 +151,7 @@ async def test_a_rotation_may_die_anywhere(database: Settings, died_at: tuple[st
     assert [unseal(one, Keyring(keys[:1])) for one in after] == [PLAIN] * 2
 
 
-async def test_one_secret_that_cannot_be_read_leaves_all_as_they_were(database: Settings) -> None:
+async def test_one_unreadable_secret_leaves_all_secrets_unchanged(database: Settings) -> None:
     await store_two_channels(database)
     stranger = seal(TREE, Keyring([Fernet.generate_key().decode()]))
     engine = make_engine(database.sqlalchemy_url)
@@ -164,7 +165,7 @@ async def test_one_secret_that_cannot_be_read_leaves_all_as_they_were(database: 
     assert unseal(before[0], Keyring.from_settings(database)) == PLAIN
 
 
-async def test_nobody_changes_a_row_between_its_reading_and_writing(
+async def test_no_row_changes_between_its_reading_and_writing(
     database: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store_two_channels(database)
@@ -189,19 +190,19 @@ async def test_nobody_changes_a_row_between_its_reading_and_writing(
     other.dispose()
 
 
-async def test_two_rotations_do_not_overwrite_the_keys_of_each_other(tmp_path: Path) -> None:
+async def test_concurrent_rotations_do_not_overwrite_each_others_keys(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     upgrade(settings.sqlalchemy_url)
     await store_two_channels(settings)
     path = tmp_path / KEY_FILE
     before = path.read_text()
-    with only_rotation(path), pytest.raises(Conflict):
+    with rotation_lock(path), pytest.raises(Conflict):
         await rotate_in(settings)
     assert path.read_text() == before
     assert await rotate_in(settings) == 6
 
 
-async def test_the_setting_is_rotated_under_its_first_key(database: Settings) -> None:
+async def test_the_setting_rotates_to_its_first_key(database: Settings) -> None:
     await store_two_channels(database)
     path = database.home / KEY_FILE
     new, [old] = Fernet.generate_key().decode(), read_key_file(path)
@@ -210,11 +211,11 @@ async def test_the_setting_is_rotated_under_its_first_key(database: Settings) ->
     after = await stored_configs(database.sqlalchemy_url)
     assert [unseal(one, Keyring([new])) for one in after] == [PLAIN] * 2
     assert read_key_file(path) == [old]
-    with pytest.raises(Conflict, match="a new key and the present one"):
+    with pytest.raises(Conflict, match="a new key and the current one"):
         await rotate_in(Settings.model_validate({**fields, "secret_key": new}))
 
 
-def test_the_command_says_what_it_did(tmp_path: Path) -> None:
+def test_the_command_reports_its_result(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "spine.cli", "keys", "rotate-secret"]
     environment = environment_of(settings_in(tmp_path))
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""A new key for the secrets of sources, along with those of alert channels: all of them or none."""
+"""Key rotation for the secrets of sources and alert channels together: all of them or none."""
 
 import json
 from collections.abc import AsyncIterator
@@ -12,11 +12,12 @@ from spine.cache.store import BlobStore
 from spine.database import make_engine, make_sessions
 from spine.migrations.migrate import upgrade
 from spine.secrets.keyring import KEY_FILE, Keyring, SecretUnreadable, read_key_file
-from spine.secrets.rotation import SEALED_COLUMNS, rotate
+from spine.secrets.rotation import rotate
 from spine.secrets.sealed import SEALED, seal, unseal
 from spine.settings import Settings
 from spine.sources.configs import SourceConfigs
 from spine.sources.fetching.context import FetchContext
+from spine.tables import SEALED_COLUMNS
 from spine.tables.alerts import AlertChannel
 from spine.tables.base import Base
 from sqlalchemy import select, update
@@ -59,11 +60,11 @@ async def register(desk: Desk, site: Receiver) -> str:
 
 
 async def rotate_in(desk: Desk) -> int:
-    return await rotate(desk.context.sessions, desk.context.settings)
+    return await rotate(desk.context.sessions, desk.context.settings, SEALED_COLUMNS)
 
 
 async def stored(desk: Desk) -> list[Any]:
-    """Every configuration that can hold secrets."""
+    """Every configuration that can contain secrets."""
     async with desk.context.sessions() as session:
         return [
             config
@@ -76,7 +77,7 @@ def keys_of(desk: Desk) -> list[str]:
     return read_key_file(desk.context.settings.home / KEY_FILE)
 
 
-async def test_the_secrets_of_sources_are_encrypted_anew_and_stay_readable(desk: Desk) -> None:
+async def test_the_secrets_of_sources_are_encrypted_again_and_stay_readable(desk: Desk) -> None:
     with receiver() as site:
         name = await register(desk, site)
         running = SourceConfigs(desk.context.settings)
@@ -91,7 +92,7 @@ async def test_the_secrets_of_sources_are_encrypted_anew_and_stay_readable(desk:
         assert [unseal(config, Keyring([newest])) for config in after] == [
             unseal(config, Keyring([previous])) for config in before
         ]
-        # Also by who began before the rotation, of rows that were read before it.
+        # Also for a process that started before the rotation, and for rows that were read before it.
         assert [running.of_source(one) for one in (row, rotated)] == [plain, plain]
         assert await desk.registry.read(name) == shown
         assert "s3cr3t" not in shown.model_dump_json()
@@ -103,12 +104,12 @@ async def test_the_secrets_of_sources_are_encrypted_anew_and_stay_readable(desk:
 
 
 def tokens(config: dict[str, Any]) -> dict[str, str]:
-    """What stands for each secret."""
+    """The encrypted token of each secret."""
     sealed = {**config["headers"], "query": config["query"]}
     return {name: value[SEALED] for name, value in sealed.items()}
 
 
-async def test_stars_keep_a_secret_over_rotations(desk: Desk) -> None:
+async def test_a_mask_keeps_its_secret_over_rotations(desk: Desk) -> None:
     with receiver() as site:
         name = await register(desk, site)
         for _ in range(3):
@@ -121,7 +122,7 @@ async def test_stars_keep_a_secret_over_rotations(desk: Desk) -> None:
         assert site.requests[0].headers["X-Desk"] == HEADERS["X-Desk"]
 
 
-async def test_a_source_without_secrets_stays_as_it_was(desk: Desk) -> None:
+async def test_a_source_without_secrets_is_unchanged(desk: Desk) -> None:
     name = await desk.register("file", FILE)
     before = await desk.source(name)
     assert await rotate_in(desk) == 1
@@ -129,7 +130,7 @@ async def test_a_source_without_secrets_stays_as_it_was(desk: Desk) -> None:
     assert (after.config, after.updated_at) == (FILE, before.updated_at)
 
 
-async def test_a_secret_of_a_source_that_cannot_be_read_leaves_the_channels_too(desk: Desk) -> None:
+async def test_an_unreadable_secret_of_a_source_leaves_the_channels_unchanged_too(desk: Desk) -> None:
     with receiver() as site:
         name = await register(desk, site)
     stranger = seal(
@@ -146,7 +147,7 @@ async def test_a_secret_of_a_source_that_cannot_be_read_leaves_the_channels_too(
     assert hook == {"url": "https://hooks.example.com/s3cr3t"}
 
 
-async def test_every_column_with_secrets_is_one_that_a_rotation_knows(desk: Desk) -> None:
+async def test_every_column_with_secrets_is_rotated(desk: Desk) -> None:
     with receiver() as site:
         name = await register(desk, site)
         await desk.fetch(name)

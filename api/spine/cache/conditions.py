@@ -13,14 +13,14 @@ _MOST_DIGITS = 18
 
 
 @dataclass(frozen=True)
-class Span:
+class ByteRange:
     """`length` bytes, starting at `first`."""
 
     first: int
     length: int
 
 
-class Unsatisfiable(Exception):
+class RangeNotSatisfiable(Exception):
     """The range begins after the end of the content."""
 
 
@@ -38,8 +38,8 @@ def is_unchanged(headers: Mapping[str, str], etag: str, last_modified: datetime)
     return since is not None and last_modified.replace(microsecond=0) <= since
 
 
-def wanted_span(headers: Mapping[str, str], size: int, etag: str, last_modified: datetime) -> Span | None:
-    """The requested range; None for the whole content. Raises `Unsatisfiable`.
+def requested_range(headers: Mapping[str, str], size: int, etag: str, last_modified: datetime) -> ByteRange | None:
+    """The requested range; None for the whole content. Raises `RangeNotSatisfiable`.
 
     The whole content also answers several ranges, another unit, an invalid range, and a range whose `If-Range` names
     other content.
@@ -53,14 +53,14 @@ def wanted_span(headers: Mapping[str, str], size: int, etag: str, last_modified:
     if last is not None and last < first:
         return None
     if first >= size:
-        raise Unsatisfiable
-    return Span(first, (size if last is None else min(last + 1, size)) - first)
+        raise RangeNotSatisfiable
+    return ByteRange(first, (size if last is None else min(last + 1, size)) - first)
 
 
-def _suffix(length: int, size: int) -> Span:
+def _suffix(length: int, size: int) -> ByteRange:
     if not min(length, size):
-        raise Unsatisfiable
-    return Span(size - min(length, size), min(length, size))
+        raise RangeNotSatisfiable
+    return ByteRange(size - min(length, size), min(length, size))
 
 
 def _number(digits: str) -> int | None:

@@ -42,7 +42,7 @@ class Content:
             wanted = min(length, _CHUNK)
             chunk = await self._in_thread(partial(self._file.read, wanted))
             if not chunk:
-                # The response ends early, which tells the client.
+                # The client notices that the response ends early.
                 raise BlobMissing(self.entry.content_hash)
             length -= len(chunk)
             yield chunk

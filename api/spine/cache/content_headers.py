@@ -23,7 +23,7 @@ def media_type(content_type: str | None, encoding: str | None) -> str:
     return f"{kind}; charset={encoding}" if has_charset else kind
 
 
-def disposition(name: str) -> str:
+def content_disposition(name: str) -> str:
     """The `Content-Disposition` that saves content under a name of any characters (RFC 6266)."""
     base = re.split(r"[/\\]", name)[-1]
     safe = "".join(char if char.isprintable() else "_" for char in base)[-_LONGEST_NAME:].lstrip(". ") or "content"

@@ -1,4 +1,4 @@
-"""Leases on content: while a fetch or a reader has one, nobody deletes that content.
+"""Leases on content: while a fetch or a reader has one, the content is not deleted.
 
 The lock order. The row of a blob is the lock of its content, and exists for as long as the file may exist:
 `acquire_lease` inserts it before anything is published, and `spine.cache.garbage_collection` deletes it only together

@@ -1,1 +1,1 @@
-"""Secrets: encrypted where Spine keeps them, named where somebody else does."""
+"""Secrets: encrypted if Spine stores them, referenced if another system does."""

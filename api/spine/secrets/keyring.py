@@ -1,4 +1,4 @@
-"""The keys that stored secrets are encrypted with: from `SPINE_SECRET_KEY`, or from a generated file in the home."""
+"""The keys that encrypt stored secrets: from `SPINE_SECRET_KEY`, or from a generated file in Spine's home."""
 
 import fcntl
 import os
@@ -16,23 +16,23 @@ KEY_FILE = "secret-key"
 
 
 class SecretUnreadable(Unavailable):
-    """A stored secret was encrypted with a key that is not here."""
+    """A stored secret was encrypted with a key that is not available, or the key file is unusable."""
 
 
 class Keyring:
-    """Encrypts with the newest key and decrypts with any."""
+    """Encrypts with the newest key and decrypts with any key."""
 
     def __init__(self, keys: list[str], path: Path | None = None) -> None:
         self._path = path
-        # Not yet seen: the file may have changed since `keys` were read, so the first use reads it once more.
-        self._seen: tuple[int, int] | None = None
+        # None: the file may have changed since `keys` were read, so the first use reads it again.
+        self._version: tuple[int, int] | None = None
         self._fernet = _fernet(keys)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Keyring":
-        """The keys of `SPINE_SECRET_KEY`, or those of the key file, which is made if it is not there.
+        """The keys of `SPINE_SECRET_KEY`, or of the key file, which is created if it does not exist.
 
-        Raises `SecretUnreadable` for a key file that cannot be used.
+        Raises `SecretUnreadable` if the key file is unusable.
         """
         if settings.secret_key is not None:
             return cls(split_keys(settings.secret_key.get_secret_value()))
@@ -41,56 +41,56 @@ class Keyring:
         return cls(read_key_file(path), path)
 
     def encrypt(self, text: str) -> str:
-        """The token to store for a secret."""
-        self._read_again_if_changed()
+        """The encrypted token of a secret, for storage."""
+        self._reload_if_changed()
         return self._fernet.encrypt(text.encode()).decode()
 
     def decrypt(self, token: str) -> str:
-        """The secret that a token stands for. Raises `SecretUnreadable`."""
-        self._read_again_if_changed()
+        """The secret of an encrypted token. Raises `SecretUnreadable`."""
+        self._reload_if_changed()
         with suppress(InvalidToken):
             return self._fernet.decrypt(token.encode()).decode()
         try:
-            # A file that was written over in place may look unchanged.
-            self._read_again()
+            # A file that was overwritten in place may look unchanged.
+            self._reload()
             return self._fernet.decrypt(token.encode()).decode()
         except InvalidToken:
             raise SecretUnreadable(
-                "A stored secret cannot be read with the present SPINE_SECRET_KEY or key file; "
-                "restore the key it was made with."
+                "A stored secret cannot be decrypted with the current SPINE_SECRET_KEY or key file; "
+                "restore the key that it was encrypted with."
             ) from None
 
-    def _read_again_if_changed(self) -> None:
-        """A rotation reaches processes that are running: they look whether the file is another one."""
-        if self._path is not None and _stamp(self._path) not in (None, self._seen):
-            self._read_again()
+    def _reload_if_changed(self) -> None:
+        """Check for a rotation by another process, and read the new keys."""
+        if self._path is not None and _version_of(self._path) not in (None, self._version):
+            self._reload()
 
-    def _read_again(self) -> None:
+    def _reload(self) -> None:
         if self._path is not None:
-            # Taken before the content: a file that changes in between is read once more the next time.
-            stamp = _stamp(self._path)
-            self._fernet, self._seen = _fernet(read_key_file(self._path)), stamp
+            # Read before the content, so that a file which changes in between is read again the next time.
+            version = _version_of(self._path)
+            self._fernet, self._version = _fernet(read_key_file(self._path)), version
 
 
 def split_keys(text: str) -> list[str]:
-    """Fernet keys that are separated by commas or lines, newest first. Raises `ValueError`, without showing them."""
+    """Fernet keys, separated by commas or newlines, newest first. Raises `ValueError`, which does not contain them."""
     keys = [key.strip() for key in text.replace("\n", ",").split(",") if key.strip()]
     if not keys:
-        raise ValueError("no secret key is given")
+        raise ValueError("it contains no key")
     _fernet(keys)
     return keys
 
 
 def ensure_key_file(path: Path) -> None:
-    """Make the key file, unless it is there; of several processes that do this at once, one makes it."""
+    """Create the key file if it does not exist; if several processes do this at once, one of them creates it."""
     with _file_errors():
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _written_beside(path, [Fernet.generate_key().decode()]) as written, suppress(FileExistsError):
-            # A link is made only where nothing is yet, and shows the whole file at once.
+        with _temporary_key_file(path, [Fernet.generate_key().decode()]) as written, suppress(FileExistsError):
+            # A link never overwrites a file, and shows the complete file at once.
             os.link(written, path)
-        _make_durable(path.parent)
+        _sync_folder(path.parent)
 
 
 def read_key_file(path: Path) -> list[str]:
@@ -99,31 +99,31 @@ def read_key_file(path: Path) -> list[str]:
         try:
             return split_keys(path.read_text())
         except ValueError as reason:
-            raise SecretUnreadable(f"The key file cannot be used: {reason}; restore it.") from None
+            raise SecretUnreadable(f"The key file is invalid ({reason}); restore it.") from None
 
 
 def replace_key_file(path: Path, keys: list[str]) -> None:
-    """Put other keys into the file, all at once, and so that a power cut does not bring the old ones back."""
+    """Replace the keys in the file atomically and durably: a power cut does not restore the old ones."""
     with _file_errors():
-        with _written_beside(path, keys) as written:
+        with _temporary_key_file(path, keys) as written:
             written.replace(path)
-        _make_durable(path.parent)
+        _sync_folder(path.parent)
 
 
 @contextmanager
-def only_rotation(path: Path) -> Iterator[None]:
-    """Be the only one that changes the key file; a key that another rotation overwrites would take secrets with it.
+def rotation_lock(path: Path) -> Iterator[None]:
+    """Exclude other rotations, which could overwrite a key that secrets are already encrypted with.
 
-    The kernel lets go of it however the process ends. Raises `Conflict` while another process holds it.
+    The kernel releases the lock however the process ends. Raises `Conflict` while another process has it.
     """
     with _file_errors():
-        # Beside the key file, which a rotation replaces.
+        # A file of its own, because a rotation replaces the key file.
         descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Conflict("Another rotation is going on; wait until it has ended.") from None
+            raise Conflict("Another key rotation is running; wait until it has finished.") from None
         yield
     finally:
         os.close(descriptor)
@@ -135,15 +135,15 @@ def _file_errors() -> Iterator[None]:
         yield
     except OSError as error:
         reason = (error.strerror or "unknown reason").lower()
-        raise SecretUnreadable(f"The key file in Spine's home cannot be read or written ({reason}).") from error
+        raise SecretUnreadable(f"The key file in SPINE_HOME cannot be read or written ({reason}).") from error
 
 
 @contextmanager
-def _written_beside(path: Path, keys: list[str]) -> Iterator[Path]:
+def _temporary_key_file(path: Path, keys: list[str]) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "w") as file:
-            # Only the owner may read it: that is how `mkstemp` makes files.
+            # `mkstemp` creates files that only the owner may read.
             file.write("\n".join(keys) + "\n")
             file.flush()
             os.fsync(handle)
@@ -152,7 +152,7 @@ def _written_beside(path: Path, keys: list[str]) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def _make_durable(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -164,12 +164,10 @@ def _fernet(keys: list[str]) -> MultiFernet:
     try:
         return MultiFernet([Fernet(key) for key in keys])
     except ValueError:
-        raise ValueError(
-            "a secret key is 32 random bytes in URL-safe base64, as Fernet.generate_key() makes them"
-        ) from None
+        raise ValueError("a key must be 32 random bytes in URL-safe base64, as Fernet.generate_key() returns") from None
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _version_of(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
     except OSError:

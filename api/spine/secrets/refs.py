@@ -1,6 +1,6 @@
-"""References to secrets that others keep: `env:NAME`, `file:/path`, `prefect:block`, `vault:path#field`.
+"""References to secrets that other systems store: `env:NAME`, `file:/path`, `prefect:block`, `vault:path#field`.
 
-They are looked up at the moment of use, so that a secret which is changed where it is kept is changed everywhere.
+A reference is resolved each time it is used, so that a changed secret takes effect at once.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from spine.prefect.client import Prefect
 from spine.settings import get_settings
 
 SCHEMES = ("env", "file", "prefect", "vault")
-# With these a channel could send Spine's own secrets to whoever may make channels.
+# Through these, anyone who may create channels could have Spine send them its own secrets.
 PROTECTED_VARIABLES = ("SPINE_", "PREFECT_", "VAULT_")
 _BLOCK_NAME = re.compile("[A-Za-z0-9_-]+")
 LARGEST_SECRET = 64 * 1024
@@ -26,28 +26,28 @@ DEFAULT_FIELD = "password"
 
 
 class SecretMissing(SpineError):
-    """A reference names a secret that is not there or cannot be read."""
+    """The secret of a reference does not exist or cannot be read."""
 
     status_code = 400
 
 
 def check_ref(ref: str) -> str:
-    """The reference, if it has the form of one; raises `ValueError`, which does not show it: it may be a secret."""
+    """The reference, if it is valid. Raises `ValueError`, which does not contain it: it may be a secret."""
     scheme, colon, name = ref.partition(":")
     if scheme not in SCHEMES or not colon or not name.partition("#")[0].strip() or not ref.isprintable():
         raise ValueError(
-            "it names a secret and never holds it: "
+            "it must be a reference to a secret, not the secret itself: "
             "env:NAME, file:/run/secrets/x, prefect:block-name or vault:path#field"
         )
     if scheme == "env" and name.upper().startswith(PROTECTED_VARIABLES):
-        raise ValueError("variables of Spine, Prefect and Vault themselves cannot be used")
+        raise ValueError("environment variables of Spine, Prefect and Vault are not allowed")
     if scheme == "file" and not name.startswith("/"):
-        raise ValueError("a file is named by its absolute path")
-    # What is more than a name would lead to other routes of Prefect and Vault, under Spine's own credentials.
+        raise ValueError("file: takes an absolute path")
+    # Anything but a name could reach other routes of Prefect and Vault with Spine's own credentials.
     if scheme == "prefect" and not _BLOCK_NAME.fullmatch(name):
-        raise ValueError("the name of a Prefect block has letters, digits, - and _ only")
+        raise ValueError("the name of a Prefect block may only contain letters, digits, - and _")
     if scheme == "vault" and not _is_vault_path(name.partition("#")[0].strip("/").split("/")):
-        raise ValueError("a secret of Vault is named by mount/path#field")
+        raise ValueError("vault: takes mount/path#field")
     return ref
 
 
@@ -56,14 +56,15 @@ def _is_vault_path(segments: list[str]) -> bool:
 
 
 async def resolve_ref(ref: str, prefect: Prefect | None) -> str:
-    """The secret that a reference names; without `prefect` its blocks are out of reach.
+    """The secret of a reference; without `prefect`, blocks are unavailable.
 
-    Raises `BadRequest` for what is no reference, `SecretMissing`, and `Unavailable` when its keeper is out of reach.
+    Raises `BadRequest` if the reference is invalid, `SecretMissing`, and `Unavailable` if Prefect or Vault is
+    unreachable.
     """
     try:
         scheme, _, name = check_ref(ref).partition(":")
     except ValueError as reason:
-        raise BadRequest(f"The reference to a secret cannot be used: {reason}.") from None
+        raise BadRequest(f"The reference to a secret is invalid: {reason}.") from None
     if scheme == "env":
         return _from_environment(name)
     if scheme == "file":
@@ -76,7 +77,7 @@ async def resolve_ref(ref: str, prefect: Prefect | None) -> str:
 def _from_environment(name: str) -> str:
     value = os.environ.get(name)
     if value is None:
-        raise SecretMissing(f"The environment has no variable {name}, which env:{name} names.")
+        raise SecretMissing(f"env:{name} was not found: Spine has no environment variable {name}.")
     return value
 
 
@@ -85,9 +86,9 @@ def _from_file(name: str) -> str:
     try:
         real = path.resolve(strict=True)
         if real.is_relative_to(get_settings().home.resolve()) or not real.is_file():
-            raise SecretMissing(f"file:{name} is not a file that secrets may be read from.")
+            raise SecretMissing(f"file:{name} must be a regular file outside SPINE_HOME.")
         with real.open("rb") as file:
-            # What the kernel makes up has no size: /proc/self/environ, say, which holds all that `env:` refuses.
+            # Files of the kernel have size 0; /proc/self/environ, for one, contains all that `env:` refuses.
             size = os.fstat(file.fileno()).st_size
             content = file.read(min(size, LARGEST_SECRET)).decode()
     # A loop of links is a RuntimeError up to Python 3.12.
@@ -100,11 +101,11 @@ def _from_file(name: str) -> str:
 
 async def _from_prefect(prefect: Prefect | None, name: str) -> str:
     if prefect is None:
-        raise Unavailable(f"Spine is not connected to Prefect here, which keeps prefect:{name}.")
+        raise Unavailable(f"prefect:{name} cannot be read, because this process is not connected to Prefect.")
     try:
         value = await prefect.read_secret_block(name)
     except NotFound:
-        raise SecretMissing(f"Prefect has no Secret block named {name}.") from None
+        raise SecretMissing(f"prefect:{name} was not found: Prefect has no Secret block named {name}.") from None
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -113,7 +114,7 @@ async def _from_vault(name: str) -> str:
     field = field or DEFAULT_FIELD
     address, token = os.environ.get("VAULT_ADDR"), os.environ.get("VAULT_TOKEN")
     if not address or not token:
-        raise SecretMissing(f"vault:{name} needs VAULT_ADDR and VAULT_TOKEN in Spine's environment.")
+        raise SecretMissing(f"vault:{name} requires VAULT_ADDR and VAULT_TOKEN in Spine's environment.")
     mount, _, rest = quote(path.strip("/")).partition("/")
     headers = {"X-Vault-Token": token}
     if namespace := os.environ.get("VAULT_NAMESPACE"):
@@ -123,13 +124,13 @@ async def _from_vault(name: str) -> str:
             url = f"{address.rstrip('/')}/v1/{mount}/data/{rest.removeprefix('data/')}"
             response = await client.get(url, headers=headers)
     except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, UnicodeError):
-        raise Unavailable(f"Vault, which keeps vault:{name}, is out of reach; try again in a few seconds.") from None
+        raise Unavailable(f"vault:{name} cannot be read: Vault is unreachable; try again in a few seconds.") from None
     if response.status_code >= 500 or response.status_code == 429:
-        raise Unavailable(f"Vault answers {response.status_code} for vault:{name}; try again in a few seconds.")
+        raise Unavailable(f"Vault responded {response.status_code} to vault:{name}; try again in a few seconds.")
     if response.status_code != 200:
-        raise SecretMissing(f"Vault does not give vault:{name} (it answers {response.status_code}).")
+        raise SecretMissing(f"vault:{name} cannot be read: Vault responded {response.status_code}.")
     try:
         value = response.json()["data"]["data"][field]
     except (ValueError, KeyError, TypeError):
-        raise SecretMissing(f"The secret that vault:{name} names has no field {field}.") from None
+        raise SecretMissing(f"vault:{name} has no field {field}.") from None
     return value if isinstance(value, str) else json.dumps(value)

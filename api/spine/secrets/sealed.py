@@ -1,4 +1,4 @@
-"""Secrets inside JSON: stored as `{"$sealed": "<token>"}`, shown as `***`."""
+"""Secrets inside JSON: stored as `{"$sealed": "<token>"}`, shown to clients as `***`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ def is_sealed(value: object) -> bool:
 
 
 def seal(tree: Any, keyring: Keyring) -> Any:
-    """A tree to store: each `SecretStr` in it is encrypted."""
+    """The tree for storage, with each `SecretStr` encrypted."""
     return _map(tree, lambda leaf: _sealed(leaf.get_secret_value(), keyring) if isinstance(leaf, SecretStr) else leaf)
 
 
@@ -28,17 +28,17 @@ def unseal(tree: Any, keyring: Keyring) -> Any:
 
 
 def reseal(tree: Any, keyring: Keyring) -> Any:
-    """A stored tree with its secrets encrypted anew, with the newest key. Raises `SecretUnreadable`."""
+    """A stored tree with its secrets encrypted again, with the newest key. Raises `SecretUnreadable`."""
     return _map(tree, lambda leaf: _sealed(keyring.decrypt(leaf[SEALED]), keyring) if is_sealed(leaf) else leaf)
 
 
 def redact(tree: Any) -> Any:
-    """A stored tree as clients see it."""
+    """A stored tree for clients, with `***` in place of each secret."""
     return _map(tree, lambda leaf: MASK if is_sealed(leaf) else leaf)
 
 
 def count_sealed(tree: Any) -> int:
-    """How many secrets a stored tree has."""
+    """The number of secrets in a stored tree."""
     return len(_tokens(tree))
 
 
@@ -47,26 +47,26 @@ def secret_values(tree: Any, keyring: Keyring) -> list[str]:
     return [keyring.decrypt(token) for token in _tokens(tree)]
 
 
-def keep_stored(sent: Any, stored: Any, path: tuple[str | int, ...] = ("body", "config")) -> Any:
-    """What a client sent, with the stored secret in place of each `***`.
+def restore_masked(sent: Any, stored: Any, path: tuple[str | int, ...] = ("body", "config")) -> Any:
+    """The tree that a client sent, with the stored secret in place of each `***`.
 
-    Raises `BadRequest` for a `***` that stands for nothing, and for what looks like a stored secret.
+    Raises `BadRequest` for a `***` without a stored secret, and for a value in the form of a stored secret.
     """
     if is_sealed(sent):
-        raise _refused(path, f"an object with the key {SEALED!r} cannot be stored")
+        raise _refused(path, f"an object with the key {SEALED!r} is not allowed")
     if isinstance(sent, dict):
-        of = stored if isinstance(stored, dict) and not is_sealed(stored) else {}
-        return {name: keep_stored(value, of.get(name), (*path, name)) for name, value in sent.items()}
+        known = stored if isinstance(stored, dict) and not is_sealed(stored) else {}
+        return {name: restore_masked(value, known.get(name), (*path, name)) for name, value in sent.items()}
     if isinstance(sent, list):
-        known = stored if isinstance(stored, list) else []
+        stored_items = stored if isinstance(stored, list) else []
         return [
-            keep_stored(value, known[index] if index < len(known) else None, (*path, index))
+            restore_masked(value, stored_items[index] if index < len(stored_items) else None, (*path, index))
             for index, value in enumerate(sent)
         ]
     if sent != MASK:
         return sent
     if not is_sealed(stored):
-        raise _refused(path, f"{MASK!r} keeps a stored secret, and none is stored here")
+        raise _refused(path, f"{MASK!r} keeps the stored secret, but no secret is stored here")
     return stored
 
 

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from spine.cache.conditions import Span, Unsatisfiable, http_date, is_unchanged, wanted_span
+from spine.cache.conditions import ByteRange, RangeNotSatisfiable, http_date, is_unchanged, requested_range
 from spine.cache.content import Content, open_content
-from spine.cache.content_headers import disposition, media_type
+from spine.cache.content_headers import content_disposition, media_type
 from spine.cache.store import BlobStore
 from spine.http.dependencies import PageDep, SessionDep, SessionsDep
 from spine.http.errors import envelope
@@ -41,7 +41,7 @@ StoreDep = Annotated[BlobStore, Depends(get_store)]
 class ContentResponse(StreamingResponse):
     """Streams bytes of content and closes it, even when the client disconnects."""
 
-    def __init__(self, content: Content, span: Span, status_code: int, headers: dict[str, str]) -> None:
+    def __init__(self, content: Content, span: ByteRange, status_code: int, headers: dict[str, str]) -> None:
         super().__init__(content.chunks(span.first, span.length), status_code, headers)
         self._content = content
 
@@ -94,19 +94,19 @@ def _response(content: Content, request: Request) -> Response:
     headers = {
         **validators,
         "Content-Type": media_type(entry.content_type, entry.encoding),
-        "Content-Disposition": disposition(entry.name),
+        "Content-Disposition": content_disposition(entry.name),
         "X-Content-Type-Options": "nosniff",
         "Content-Length": str(entry.size_bytes),
     }
     if request.method == "HEAD":
         return Response(headers=headers)
     try:
-        span = wanted_span(request.headers, entry.size_bytes, etag, entry.cached_at)
-    except Unsatisfiable:
+        span = requested_range(request.headers, entry.size_bytes, etag, entry.cached_at)
+    except RangeNotSatisfiable:
         detail = f"The range starts after the end of the content, which has {entry.size_bytes:,} bytes."
         return envelope(416, detail, headers={**validators, "Content-Range": f"bytes */{entry.size_bytes}"})
     if span is None:
-        return ContentResponse(content, Span(0, entry.size_bytes), 200, headers)
+        return ContentResponse(content, ByteRange(0, entry.size_bytes), 200, headers)
     headers["Content-Length"] = str(span.length)
     headers["Content-Range"] = f"bytes {span.first}-{span.first + span.length - 1}/{entry.size_bytes}"
     return ContentResponse(content, span, 206, headers)

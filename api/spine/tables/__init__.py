@@ -1,4 +1,8 @@
-"""Every table of Spine, imported for its side effect on `Base.metadata`, which migrations are compared with."""
+"""All tables of Spine; importing them fills `Base.metadata`, which the migrations are compared with."""
+
+from typing import Any
+
+from sqlalchemy.orm import InstrumentedAttribute
 
 from spine.tables.alerts import Alert, AlertChannel, AlertDelivery, AlertThrottle
 from spine.tables.api_keys import ApiKey
@@ -11,7 +15,11 @@ from spine.tables.run_history import DeploymentStatistics, FollowerCursor, RunAl
 from spine.tables.schedules import DisabledDeployment, ScheduleNameClaim
 from spine.tables.sources import Fetch, Source, SourceUse
 
+# Every column that contains sealed secrets. A key rotation encrypts these again.
+SEALED_COLUMNS: tuple[InstrumentedAttribute[Any], ...] = (AlertChannel.config, Source.config)
+
 __all__ = [
+    "SEALED_COLUMNS",
     "Alert",
     "AlertChannel",
     "AlertDelivery",

@@ -9,7 +9,7 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr, ValidationError
 from spine.errors import BadRequest
 from spine.secrets.keyring import Keyring
-from spine.secrets.sealed import keep_stored, redact, seal, unseal
+from spine.secrets.sealed import redact, restore_masked, seal, unseal
 from spine.settings import Settings
 
 from tests.sources.readers.support import CLOSED, OPEN, config_of
@@ -137,7 +137,7 @@ def test_what_is_secret_is_sealed_masked_and_kept() -> None:
         "method": "GET",
         "headers": {"X-Key": "***"},
     }
-    assert config_of("http", **unseal(keep_stored(shown, stored), keyring)) == config
+    assert config_of("http", **unseal(restore_masked(shown, stored), keyring)) == config
 
 
 def test_the_references_are_named_by_their_paths() -> None:

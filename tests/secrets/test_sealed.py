@@ -1,4 +1,4 @@
-"""Secrets at rest: keys and masks."""
+"""Stored secrets: keys, sealing and masks."""
 
 import os
 import stat
@@ -14,7 +14,7 @@ from pydantic import SecretStr, ValidationError
 from spine.errors import BadRequest, FieldError
 from spine.secrets import keyring as keyring_module
 from spine.secrets.keyring import KEY_FILE, Keyring, SecretUnreadable, ensure_key_file, read_key_file, replace_key_file
-from spine.secrets.sealed import keep_stored, redact, seal, secret_values, unseal
+from spine.secrets.sealed import redact, restore_masked, seal, secret_values, unseal
 from spine.settings import Settings
 
 TREE = {
@@ -40,7 +40,7 @@ print(path.read_text(), end="")
 """
 
 
-def test_a_key_file_is_made_once_by_many_processes_and_only_for_its_owner(tmp_path: Path) -> None:
+def test_many_processes_create_one_key_file_which_only_its_owner_may_read(tmp_path: Path) -> None:
     path = tmp_path / "home" / KEY_FILE
     command = [sys.executable, "-c", MAKE_AND_SHOW, str(path)]
     makers = [subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) for _ in range(4)]
@@ -57,9 +57,7 @@ def test_a_key_file_is_made_once_by_many_processes_and_only_for_its_owner(tmp_pa
     assert [one.name for one in path.parent.iterdir()] == [KEY_FILE]
 
 
-def test_who_makes_the_key_file_last_takes_the_key_that_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_late_process_uses_the_existing_key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / KEY_FILE
     ensure_key_file(path)
     before = path.read_text()
@@ -75,23 +73,23 @@ def test_secrets_are_stored_sealed_and_shown_masked(tmp_path: Path) -> None:
     assert "t0psecret" not in str(stored)
     assert redact(stored) == {"url": "***", "headers": {"X-A": "***", "X-B": "***"}, "n": [1, None]}
     assert unseal(stored, keyring)["url"] == "https://h/t0psecret"
-    kept = keep_stored({"url": "***", "headers": {"X-A": "new", "X-B": "***"}}, stored)
+    kept = restore_masked({"url": "***", "headers": {"X-A": "new", "X-B": "***"}}, stored)
     assert unseal(kept, keyring) == {"url": "https://h/t0psecret", "headers": {"X-A": "new", "X-B": "2"}}
     for forged in ({"n": "***"}, {"url": stored["url"]}, {"headers": {"X-C": "***"}}):
         with pytest.raises(BadRequest):
-            keep_stored(forged, stored)
+            restore_masked(forged, stored)
 
 
-def test_a_mask_is_refused_where_it_stands(tmp_path: Path) -> None:
+def test_a_mask_without_a_secret_is_refused_with_its_location(tmp_path: Path) -> None:
     stored = seal({"hooks": [SecretStr("1")]}, Keyring.from_settings(settings_in(tmp_path)))
-    assert keep_stored({"hooks": ["***"]}, stored) == stored
+    assert restore_masked({"hooks": ["***"]}, stored) == stored
     with pytest.raises(BadRequest) as refused:
-        keep_stored({"hooks": ["***", "***"]}, stored)
+        restore_masked({"hooks": ["***", "***"]}, stored)
     assert [error.loc for error in refused.value.errors] == [("body", "config", "hooks", 1)]
     assert isinstance(refused.value.errors[0], FieldError)
 
 
-def test_what_is_sealed_already_stays_as_it_is(tmp_path: Path) -> None:
+def test_sealed_values_are_not_sealed_again(tmp_path: Path) -> None:
     keyring = Keyring.from_settings(settings_in(tmp_path))
     stored = seal(TREE, keyring)
     mixed = seal({**stored, "more": SecretStr("3")}, keyring)
@@ -99,13 +97,13 @@ def test_what_is_sealed_already_stays_as_it_is(tmp_path: Path) -> None:
     assert secret_values(mixed, keyring) == ["https://h/t0psecret", "1", "2", "3"]
 
 
-def test_without_its_key_a_secret_cannot_be_read(tmp_path: Path) -> None:
+def test_a_secret_cannot_be_read_without_its_key(tmp_path: Path) -> None:
     stored = seal(TREE, Keyring.from_settings(settings_in(tmp_path / "one")))
     with pytest.raises(SecretUnreadable):
         unseal(stored, Keyring.from_settings(settings_in(tmp_path / "two")))
 
 
-def test_the_setting_takes_several_keys_and_never_shows_them(tmp_path: Path) -> None:
+def test_the_setting_may_contain_several_keys_and_is_never_shown(tmp_path: Path) -> None:
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     stored = seal(TREE, Keyring.from_settings(settings_in(tmp_path, secret_key=old)))
     both = Keyring.from_settings(settings_in(tmp_path, secret_key=f"{new},{old}"))
@@ -116,7 +114,7 @@ def test_the_setting_takes_several_keys_and_never_shows_them(tmp_path: Path) -> 
     assert "s3cret-that" not in str(refused.value)
 
 
-def test_a_running_process_finds_the_new_key(tmp_path: Path) -> None:
+def test_a_running_process_loads_the_new_key(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     running = Keyring.from_settings(settings)
     before = running.encrypt("x")
@@ -126,7 +124,7 @@ def test_a_running_process_finds_the_new_key(tmp_path: Path) -> None:
     assert running.decrypt(before) == "x"
 
 
-def test_a_key_that_comes_while_the_file_is_read_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_written_while_the_file_is_read_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / KEY_FILE
     ensure_key_file(path)
     newer = Fernet.generate_key().decode()
@@ -142,7 +140,7 @@ def test_a_key_that_comes_while_the_file_is_read_is_found(tmp_path: Path, monkey
     assert Keyring([newer]).decrypt(running.encrypt("x")) == "x"
 
 
-def test_a_key_file_that_was_written_over_in_place_is_read_again(tmp_path: Path) -> None:
+def test_a_key_file_that_was_overwritten_in_place_is_read_again(tmp_path: Path) -> None:
     running = Keyring.from_settings(settings_in(tmp_path))
     running.encrypt("x")
     path = tmp_path / KEY_FILE
@@ -153,7 +151,7 @@ def test_a_key_file_that_was_written_over_in_place_is_read_again(tmp_path: Path)
     assert running.decrypt(Keyring([other]).encrypt("y")) == "y"
 
 
-def test_a_key_file_that_cannot_be_used_is_told_without_its_content(tmp_path: Path) -> None:
+def test_an_unusable_key_file_is_reported_without_its_content(tmp_path: Path) -> None:
     running = Keyring.from_settings(settings_in(tmp_path))
     (tmp_path / KEY_FILE).write_text("s3cret-that-is-no-key\n")
     with pytest.raises(SecretUnreadable, match=r"^The key file (?!.*s3cret)"):
