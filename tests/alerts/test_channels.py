@@ -133,7 +133,7 @@ def test_what_does_not_fit_the_schema_is_422(sqlite_alerts: Alerts, change: dict
     assert "t0psecret" not in response.text
 
 
-def test_a_name_is_taken_once(alerts: Alerts) -> None:
+def test_a_name_can_be_used_once(alerts: Alerts) -> None:
     taken = alerts.channel()
     other = alerts.channel()
     body = {"name": taken["name"], "channel_type": "webhook", "config": WEBHOOK}

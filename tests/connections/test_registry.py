@@ -139,7 +139,7 @@ async def test_a_new_connection_has_every_field_of_the_contract_and_no_reference
     assert not [answer for answer in registry.answers if "DESK_PASSWORD" in answer]
 
 
-async def test_a_name_is_taken_once(registry: Registry) -> None:
+async def test_a_name_can_be_used_once(registry: Registry) -> None:
     made = await registry.make(name="taken")
     assert "'taken'" in await registry.refuse(409, name="taken", port=1)
     assert await registry.show("taken") == made
@@ -158,7 +158,7 @@ async def test_lists_are_newest_first_and_filtered(registry: Registry) -> None:
     await registry.send("GET", PATH, 422, params={"db_type": "dbase"})
 
 
-async def test_what_is_not_there_is_404(registry: Registry) -> None:
+async def test_an_unknown_source_or_fetch_is_404(registry: Registry) -> None:
     for name in ("nobody", "01J00000000000000000000001", "%00"):
         for method, path in (("GET", name), ("DELETE", name), ("POST", f"{name}/test")):
             await registry.send(method, f"{PATH}/{path}", 404)

@@ -46,10 +46,10 @@ def staged(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A server of its own: a client's threads wait for minutes at their end when theirs is gone before them."""
+    """A server for this module: the threads of a client wait for minutes when their server ends before them."""
     settings = {
         PREFECT_LOCAL_STORAGE_PATH: tmp_path_factory.mktemp("results"),
-        # Else each run ends by waiting up to a second for the thread that says that it is alive.
+        # Otherwise each run waits up to a second at its end for the heartbeat thread.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
     }
     with prefect_test_harness(server_startup_timeout=120), temporary_settings(settings):
@@ -58,7 +58,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def home(prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a worker finds in its environment."""
+    """The environment of a worker."""
     for name in [name for name in os.environ if name.startswith("SPINE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SPINE_HOME", str(tmp_path / "home"))

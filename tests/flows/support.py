@@ -1,4 +1,4 @@
-"""What the tests of `read_source` share: a flow that uses a source, and what it left on record."""
+"""What the tests of `read_source` share: a flow that uses a source, and queries for what it recorded."""
 
 import hashlib
 from collections.abc import AsyncIterator

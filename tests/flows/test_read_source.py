@@ -1,4 +1,4 @@
-"""`read_source` in real flow runs: the right bytes, fetched when they are stale, and a record of who used them."""
+"""`read_source` in real flow runs: the right bytes, fetched when they are stale, and a record of their use."""
 
 import gzip
 import stat
@@ -35,7 +35,7 @@ from tests.support.processes import free_port
 from tests.support.receivers import Receiver, refuse
 
 
-async def test_a_run_gets_the_content_its_hash_and_is_on_record_as_its_user(desk: Desk) -> None:
+async def test_a_run_gets_the_content_and_its_hash_and_its_use_is_recorded(desk: Desk) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv"})
     run_id, content = use(name)
@@ -49,7 +49,7 @@ async def test_a_run_gets_the_content_its_hash_and_is_on_record_as_its_user(desk
     assert await holds(desk) == []
 
 
-async def test_a_source_is_found_by_its_id_in_a_task_and_in_a_coroutine_too(desk: Desk) -> None:
+async def test_read_source_works_by_id_in_a_task_and_in_a_coroutine(desk: Desk) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv", "cache_ttl_seconds": 600})
     source_id = (await desk.source(name)).id
@@ -86,17 +86,17 @@ async def test_a_source_is_fetched_again_when_its_time_to_live_is_over(desk: Des
     site.behaviours = [refuse(200, MORE_ROWS, ETag='"v2"')]
     async with desk.context.sessions.begin() as session:
         await session.execute(update(CacheEntry).values(expires_at=utc_now() - timedelta(seconds=1)))
-    # A run that is content with what is older takes it as it is.
+    # A run that accepts older content uses it without a fetch.
     assert use(name, timedelta(hours=1))[1].capture_id == sha256(ROWS)
     assert len(site.requests) == 1
     assert use(name)[1].capture_id == sha256(MORE_ROWS)
     assert len(site.requests) == 2
-    # It lives anew.
+    # It is fresh again.
     assert use(name)[1].capture_id == sha256(MORE_ROWS)
     assert len(site.requests) == 2
 
 
-async def test_a_source_without_time_to_live_is_asked_each_time_and_not_downloaded_again(
+async def test_a_source_without_a_time_to_live_is_checked_each_time_and_not_downloaded_again(
     desk: Desk, site: Receiver
 ) -> None:
     name = await desk.register("http", {"url": url_of(site)})
@@ -110,7 +110,7 @@ async def test_a_source_without_time_to_live_is_asked_each_time_and_not_download
     assert asked.used_by_runs == [run_id]
 
 
-async def test_content_that_the_cache_has_lost_is_fetched_although_it_is_fresh(desk: Desk, site: Receiver) -> None:
+async def test_content_that_is_missing_in_the_cache_is_fetched_although_it_is_fresh(desk: Desk, site: Receiver) -> None:
     name = await desk.register("http", {"url": url_of(site), "cache_ttl_seconds": 600})
     use(name)
     desk.context.store.delete(sha256(ROWS))
@@ -118,7 +118,7 @@ async def test_content_that_the_cache_has_lost_is_fetched_although_it_is_fresh(d
     assert len(site.requests) == 2
 
 
-async def test_the_good_rows_come_as_a_table_under_the_sources_parser_config(desk: Desk) -> None:
+async def test_the_valid_rows_are_a_table_parsed_with_the_sources_parser_config(desk: Desk) -> None:
     settle(desk.file("trades.csv", BAD_ROWS))
     name = await desk.register("file", {"path": "trades.csv"}, parser_config={"columns": {"shares": "integer"}})
     table = use(name)[1].to_arrow()
@@ -127,7 +127,7 @@ async def test_the_good_rows_come_as_a_table_under_the_sources_parser_config(des
     assert table["shares"].to_pylist() == [1, 2, 5]
 
 
-async def test_a_table_is_read_in_the_charset_that_the_source_told(desk: Desk, site: Receiver) -> None:
+async def test_a_table_is_read_in_the_charset_that_the_source_reported(desk: Desk, site: Receiver) -> None:
     site.always = refuse(200, "id,city\n1,Zürich\n".encode("latin-1"), Content_Type="text/csv; charset=latin-1")
     name = await desk.register("http", {"url": url_of(site)})
     assert use(name)[1].to_arrow().to_pydict() == {"id": [1], "city": ["Zürich"]}
@@ -156,7 +156,7 @@ async def test_a_pattern_gives_all_files_in_the_order_of_the_source(desk: Desk) 
         _ = content.path
 
 
-async def test_a_source_that_nobody_knows_is_not_found(desk: Desk) -> None:
+async def test_an_unknown_source_is_not_found(desk: Desk) -> None:
     with pytest.raises(NotFound, match="no-such-source"):
         use("no-such-source")
 
@@ -172,7 +172,7 @@ async def test_a_disabled_source_can_be_used_while_it_is_fresh_and_not_afterward
     assert len(await fetches(desk, name)) == 1
 
 
-async def test_a_source_that_cannot_be_fetched_fails_the_run_and_stale_content_is_not_handed_out(desk: Desk) -> None:
+async def test_a_source_that_cannot_be_fetched_fails_the_run_instead_of_returning_stale_content(desk: Desk) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv"})
     use(name)
@@ -183,7 +183,7 @@ async def test_a_source_that_cannot_be_fetched_fails_the_run_and_stale_content_i
     assert (fetched.status, fetched.error, fetched.used_by_runs) == ("FAILED", failed.value.sentence, [])
 
 
-async def test_what_a_run_does_with_its_files_is_nothing_to_the_cache_nor_the_other_way_round(desk: Desk) -> None:
+async def test_the_files_of_a_run_and_the_cache_are_independent(desk: Desk) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv", "cache_ttl_seconds": 600})
     (run_id, mine), (_, others) = use(name), use(name)

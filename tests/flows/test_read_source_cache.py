@@ -1,4 +1,4 @@
-"""`read_source` beside a cache that gives content up: all of a source or nothing, and never half of it."""
+"""`read_source` beside a cache that evicts content: a run gets all files of a source, never a part."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ from tests.sources.support import Desk
 from tests.support.receivers import Receiver, refuse
 
 
-async def test_a_pattern_of_which_the_cache_gave_up_one_file_is_fetched_although_it_is_fresh(desk: Desk) -> None:
+async def test_a_pattern_with_an_evicted_file_is_fetched_although_it_is_fresh(desk: Desk) -> None:
     settle(desk.file("a.csv", ROWS), desk.file("b.csv", MORE_ROWS))
     name = await desk.register("file", {"path": "*.csv", "cache_ttl_seconds": 600})
     whole = use(name)[1]
@@ -44,11 +44,11 @@ async def test_a_pattern_of_which_the_cache_gave_up_one_file_is_fetched_although
     again = use(name)[1]
     assert [path.read_bytes() for path in again.paths] == [ROWS, MORE_ROWS]
     assert again.capture_id == whole.capture_id
-    # Only what was given up was read.
+    # Only the evicted file was read.
     assert [one.bytes_fetched for one in await fetches(desk, name)] == [len(ROWS + MORE_ROWS), len(ROWS)]
 
 
-async def test_content_larger_than_the_cache_can_be_read_by_the_run_that_has_it_fetched(
+async def test_content_larger_than_the_cache_can_be_read_by_the_run_that_fetches_it(
     desk: Desk, site: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPINE_CACHE_MAX_BYTES", str(len(ROWS) - 1))
@@ -56,11 +56,11 @@ async def test_content_larger_than_the_cache_can_be_read_by_the_run_that_has_it_
     for requests in (1, 2):
         assert use(name)[1].path.read_bytes() == ROWS
         assert len(site.requests) == requests
-        # The next one who tidies up takes it.
+        # The next eviction removes it.
         assert await evict(desk.context.sessions, desk.context.store, len(ROWS) - 1) == len(ROWS)
 
 
-async def test_steps_that_read_a_source_at_once_do_not_take_each_others_files(desk: Desk) -> None:
+async def test_steps_that_read_a_source_at_the_same_time_get_their_own_files(desk: Desk) -> None:
     settle(desk.file("trades.csv", ROWS * 1000))
     name = await desk.register("file", {"path": "trades.csv", "cache_ttl_seconds": 600})
     await desk.fetch(name)
@@ -76,9 +76,7 @@ async def test_steps_that_read_a_source_at_once_do_not_take_each_others_files(de
     assert len(fetched.used_by_runs) == 1
 
 
-async def test_what_a_run_was_given_stays_when_it_reads_the_source_again_and_that_has_changed(
-    desk: Desk, site: Receiver
-) -> None:
+async def test_the_files_of_a_call_stay_when_the_run_reads_the_changed_source_again(desk: Desk, site: Receiver) -> None:
     name = await desk.register("http", {"url": url_of(site)})
 
     @flow(persist_result=False)
@@ -92,20 +90,18 @@ async def test_what_a_run_was_given_stays_when_it_reads_the_source_again_and_tha
     assert [content.capture_id for content in contents] == [sha256(ROWS), sha256(MORE_ROWS)]
 
 
-async def test_who_writes_to_a_file_in_place_does_not_change_the_cache(desk: Desk) -> None:
+async def test_writing_to_a_file_of_a_run_does_not_change_the_cache(desk: Desk) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv", "cache_ttl_seconds": 600})
     mine = use(name)[1]
-    # The mode keeps all but root from it.
+    # The file mode protects it from everyone but root.
     with suppress(PermissionError):
         mine.path.write_bytes(MORE_ROWS)
     assert await desk.content(name) == [ROWS]
     assert use(name)[1].path.read_bytes() == ROWS
 
 
-async def test_files_of_runs_of_long_ago_are_removed_and_those_of_a_run_that_goes_on_are_not(
-    desk: Desk, home: Path
-) -> None:
+async def test_files_of_old_runs_are_removed_and_those_of_a_run_in_progress_are_not(desk: Desk, home: Path) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv", "cache_ttl_seconds": 600})
     old, lately = use(name)[1], use(name)[1]
@@ -124,12 +120,12 @@ async def test_files_of_runs_of_long_ago_are_removed_and_those_of_a_run_that_goe
 
 
 def _folder_of(content: SourceContent, home: Path) -> Path:
-    """The folder of the run that was given this."""
+    """The staging folder of the run that got this content."""
     staged = home / "staging"
     return staged / content.path.relative_to(staged).parts[0]
 
 
-async def test_content_is_held_while_it_is_copied_and_let_go_of_when_that_fails(
+async def test_content_is_leased_while_it_is_copied_and_released_when_that_fails(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settle(desk.file("trades.csv", ROWS))
@@ -156,7 +152,7 @@ async def test_content_is_held_while_it_is_copied_and_let_go_of_when_that_fails(
     assert await holds(desk) == []
 
 
-async def test_a_file_is_called_as_its_source_calls_it_as_far_as_a_file_system_takes_that(desk: Desk) -> None:
+async def test_a_file_keeps_the_name_of_its_source_as_far_as_the_file_system_allows(desk: Desk) -> None:
     names = {
         "..": "content",
         ".": "content",
@@ -169,16 +165,16 @@ async def test_a_file_is_called_as_its_source_calls_it_as_far_as_a_file_system_t
     name = await desk.register("file", {"path": "*.csv", "cache_ttl_seconds": 600})
     await desk.fetch(name)
     async with desk.context.sessions.begin() as session:
-        for position, told in enumerate(names):
-            await session.execute(update(CacheEntry).where(CacheEntry.position == position).values(name=told))
+        for position, file_name in enumerate(names):
+            await session.execute(update(CacheEntry).where(CacheEntry.position == position).values(name=file_name))
     content = use(name)[1]
     assert [path.name for path in content.paths] == list(names.values())
     assert [path.read_bytes() for path in content.paths] == [ROWS] * len(names)
-    # Their formats are still told from the names that they have at their source.
+    # Their formats still follow from the names at their source.
     assert [file.name for file in content.files] == list(names)
 
 
-async def test_a_reading_is_a_hit_when_it_needs_no_download_and_a_miss_when_it_does(desk: Desk, site: Receiver) -> None:
+async def test_a_read_without_a_download_is_a_hit_and_one_with_a_download_a_miss(desk: Desk, site: Receiver) -> None:
     name = await desk.register("http", {"url": url_of(site), "cache_ttl_seconds": 600})
     counted = []
 
@@ -192,7 +188,7 @@ async def test_a_reading_is_a_hit_when_it_needs_no_download_and_a_miss_when_it_d
     await read()
     site.behaviours = [refuse(304)]
     await read(AT_ONCE)
-    # Fresh, but gone.
+    # It is fresh, but missing in the cache.
     desk.context.store.delete(sha256(ROWS))
     await read()
     assert counted == [(0, 1), (1, 1), (2, 1), (2, 2)]

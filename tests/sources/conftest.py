@@ -1,4 +1,4 @@
-"""Workshops on both databases, with a folder that sources may read."""
+"""A migrated database of each kind, with a folder that sources may read."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

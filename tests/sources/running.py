@@ -19,7 +19,7 @@ def api_beside_worker(stack: PrefectStack) -> Iterator[Api]:
 
 
 def register(api: Api, source_type: str, config: dict[str, Any], **fields: Any) -> str:
-    """Make a source and give its name."""
+    """Register a source and return its name."""
     name = f"source-{uuid4().hex[:10]}"
     body = {"name": name, "source_type": source_type, "config": config, **fields}
     response = api.client.post("/sources", json=body)
@@ -28,7 +28,7 @@ def register(api: Api, source_type: str, config: dict[str, Any], **fields: Any) 
 
 
 def fetch(api: Api, name: str, **query: Any) -> str:
-    """Ask for a fetch and give its id."""
+    """Request a fetch and return its id."""
     response = api.client.post(f"/sources/{name}/fetch", params=query)
     assert response.status_code == 201, response.text
     assert response.json()["status"] in ("PENDING", "STARTED")

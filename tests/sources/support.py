@@ -28,7 +28,7 @@ CALLER = Caller(id="tests", name="tests", scopes=frozenset(Scope))
 
 @dataclass
 class Desk:
-    """Registers and fetches, as the API and a worker do, without either."""
+    """Registers sources as the API does, and fetches them as a worker does."""
 
     context: FetchContext
     root: Path

@@ -1,4 +1,4 @@
-"""What is done once a fetch or a deletion is written down, and cannot make it fail any more."""
+"""Steps after a fetch or a deletion is recorded, whose failure must not change its result."""
 
 import threading
 from dataclasses import replace
@@ -30,7 +30,7 @@ def limited(desk: Desk, max_bytes: int) -> Desk:
     return replace(desk, context=replace(desk.context, settings=settings))
 
 
-async def test_a_fetch_over_the_limit_of_the_cache_gives_up_what_was_used_longest_ago(desk: Desk) -> None:
+async def test_a_fetch_that_exceeds_the_cache_limit_evicts_the_least_recently_used_content(desk: Desk) -> None:
     desk = limited(desk, len(ROWS) + 1)
     settle(desk.file("old.csv", ROWS), desk.file("new.csv", OTHER_ROWS))
     old = await desk.register("file", {"path": "old.csv"})
@@ -43,37 +43,37 @@ async def test_a_fetch_over_the_limit_of_the_cache_gives_up_what_was_used_longes
     assert len(list(desk.context.store.list())) == 1
 
 
-async def test_a_fetch_whose_eviction_fails_has_ended_well(desk: Desk) -> None:
+async def test_a_fetch_succeeds_even_when_its_eviction_fails(desk: Desk) -> None:
     settle(desk.file("a.csv", ROWS), desk.file("b.csv", OTHER_ROWS))
     name = await desk.register("file", {"path": "a.csv"})
     await desk.fetch(name)
-    # What is to go is a folder now, which cannot be deleted as a file.
+    # The content to be evicted is replaced by a folder, which cannot be deleted like a file.
     blob = desk.context.store.local_path((await desk.entries(name))[0].content_hash)
     assert blob is not None
     blob.unlink()
     blob.mkdir()
     name = await desk.register("file", {"path": "b.csv"})
-    begun = await desk.start(name)
-    assert (await limited(desk, 1).run(begun)).status == "SUCCESS"
-    assert (await desk.read_fetch(begun.fetch_id)).status == "SUCCESS"
+    started = await desk.start(name)
+    assert (await limited(desk, 1).run(started)).status == "SUCCESS"
+    assert (await desk.read_fetch(started.fetch_id)).status == "SUCCESS"
     assert blob.is_dir()
 
 
-async def test_a_fetch_that_is_tried_again_after_it_was_written_down_reads_nothing_and_says_the_same(
+async def test_an_attempt_after_the_result_was_recorded_reads_nothing_and_returns_the_same_result(
     desk: Desk,
 ) -> None:
     with receiver() as site:
         site.always = refuse(200, ROWS)
-        begun = await desk.start(await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"}))
-        first = await desk.run(begun)
-        # As Prefect does it when the answer to the commit was lost.
-        assert await desk.run(begun) == first
+        started = await desk.start(await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"}))
+        first = await desk.run(started)
+        # Prefect repeats the task when the answer to the commit was lost.
+        assert await desk.run(started) == first
         assert len(site.requests) == 1
-    source = await desk.source(begun.source_name)
+    source = await desk.source(started.source_name)
     assert (first.status, source.total_fetches, source.claimed_by) == ("SUCCESS", 1, None)
 
 
-async def test_the_success_of_a_source_that_was_renamed_resolves_what_was_told_under_its_old_name(desk: Desk) -> None:
+async def test_the_success_of_a_renamed_source_resolves_the_alerts_under_its_old_name(desk: Desk) -> None:
     name = await desk.register("file", {"path": "late.csv"})
     other = await desk.register("file", {"path": "later.csv"})
     for source in (name, other):
@@ -85,7 +85,7 @@ async def test_the_success_of_a_source_that_was_renamed_resolves_what_was_told_u
     assert [alert.resolved_at is not None for alert in await desk.alerts(other)] == [False]
 
 
-async def test_a_fetch_that_cannot_look_at_the_cache_leaves_nothing_open(desk: Desk) -> None:
+async def test_a_fetch_that_cannot_read_the_cache_leaves_nothing_open(desk: Desk) -> None:
     with receiver() as site:
         site.always = refuse(200, ROWS)
         url = f"http://127.0.0.1:{site.port}/a.csv"
@@ -95,11 +95,11 @@ async def test_a_fetch_that_cannot_look_at_the_cache_leaves_nothing_open(desk: D
         blobs.rename(blobs.with_name("elsewhere"))
         blobs.write_text("a file where a folder belongs")
         assert (await desk.fetch(name)).error_category == "STORAGE"
-    # A reader has one until it is closed.
+    # A reader has a timer until it is closed.
     assert [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)] == []
 
 
-async def test_a_source_is_deleted_also_while_the_storage_of_the_cache_is_away(desk: Desk) -> None:
+async def test_a_source_can_be_deleted_while_the_storage_of_the_cache_is_unreachable(desk: Desk) -> None:
     settle(desk.file("a.csv", ROWS))
     name = await desk.register("file", {"path": "a.csv"})
     await desk.fetch(name)
@@ -109,7 +109,7 @@ async def test_a_source_is_deleted_also_while_the_storage_of_the_cache_is_away(d
     assert (await desk.registry.delete(desk.context.store, name)).status == "deleted"
     with pytest.raises(NotFound):
         await desk.source(name)
-    # It is found by tidying up once the storage is back.
+    # Maintenance finds the content once the storage is back.
     blobs.unlink()
     blobs.with_name("elsewhere").rename(blobs)
     assert len(list(desk.context.store.list())) == 1
@@ -117,13 +117,13 @@ async def test_a_source_is_deleted_also_while_the_storage_of_the_cache_is_away(d
     assert list(desk.context.store.list()) == []
 
 
-async def test_an_artifact_that_prefect_does_not_take_does_not_fail_the_run(stack: PrefectStack) -> None:
-    # No name of a source has such a character, but it is one that cannot be sent.
-    begun = OpenFetch(new_id(), new_id(), "desk \ud800", RUNNING, False, uuid4(), utc_now())
+async def test_an_artifact_that_prefect_refuses_does_not_fail_the_run(stack: PrefectStack) -> None:
+    # A surrogate cannot be sent. Real names of sources never contain one.
+    started = OpenFetch(new_id(), new_id(), "desk \ud800", RUNNING, False, uuid4(), utc_now())
 
     @flow(name=f"fetching.{uuid4().hex[:10]}", persist_result=False)
     async def show() -> str:
-        await _show(begun, FetchResult(content_hash="0" * 64, content_changed=True, bytes_fetched=1, rows_parsed=1))
+        await _show(started, FetchResult(content_hash="0" * 64, content_changed=True, bytes_fetched=1, rows_parsed=1))
         return "shown"
 
     with temporary_settings({PREFECT_API_URL: stack.url}):

@@ -1,4 +1,4 @@
-"""Queries as sources: from a registered connection to a file in the cache, and nothing that is written."""
+"""Queries as sources: from a registered connection to a file in the cache, without any write to the database."""
 
 import hashlib
 import io
@@ -35,7 +35,7 @@ SNEAKING = {
     "postgresql": "CREATE FUNCTION sneak() RETURNS int LANGUAGE sql AS 'DELETE FROM trades; SELECT 1'",
     "mysql": "CREATE FUNCTION sneak() RETURNS int MODIFIES SQL DATA BEGIN DELETE FROM trades; RETURN 1; END",
 }
-# All of them begin as queries that read do.
+# All of them begin like queries that only read.
 WRITING = {
     "postgresql": ["SELECT sneak()", "WITH gone AS (DELETE FROM trades RETURNING id) SELECT * FROM gone"],
     "mysql": ["SELECT sneak()", "SELECT 1; DELETE FROM trades"],
@@ -44,7 +44,7 @@ WRITING = {
         "WITH one AS (SELECT 1) INSERT INTO trades VALUES (9, 'X')",
     ],
 }
-# The database of Spine itself, and the one that is read.
+# Spine's own database, and the database of the source.
 EACH = pytest.mark.parametrize(
     ("database", "origin"),
     [("postgresql", "postgresql"), ("sqlite", "mariadb"), ("sqlite", "sqlite")],
@@ -131,14 +131,14 @@ def origin(request: pytest.FixtureRequest, desk: Desk) -> Origin:
 
 
 async def connect(desk: Desk, **fields: Any) -> str:
-    """Register a connection and give its id."""
+    """Register a connection and return its id."""
     body = DatabaseConnectionCreate.model_validate({"name": f"connection-{uuid4().hex[:8]}", **fields})
     async with desk.context.sessions.begin() as session:
         return (await create_connection(session, desk.context.settings, CALLER, body)).id
 
 
 async def source_of(desk: Desk, origin: Origin, query: str = QUERY) -> str:
-    """Register a source that reads there and give its name."""
+    """Register a source that reads the table and return its name."""
     return await desk.register("database", {"connection": await connect(desk, **origin.fields), "query": query})
 
 
@@ -148,7 +148,7 @@ def rows(content: bytes) -> list[dict[str, Any]]:
 
 
 @EACH
-async def test_rows_are_counted_kept_as_parquet_and_only_a_change_is_one(desk: Desk, origin: Origin) -> None:
+async def test_rows_are_stored_as_parquet_and_equal_rows_are_not_a_change(desk: Desk, origin: Origin) -> None:
     name = await source_of(desk, origin)
     first = await desk.fetch(name)
     assert (first.status, first.error) == ("SUCCESS", None)
@@ -185,7 +185,7 @@ async def test_a_query_that_writes_is_refused_and_changes_nothing(desk: Desk, or
 
 
 @EACH
-async def test_what_is_wrong_with_a_query_is_told_and_the_cache_keeps_what_was_good(desk: Desk, origin: Origin) -> None:
+async def test_a_wrong_query_is_explained_and_the_cache_keeps_the_last_good_content(desk: Desk, origin: Origin) -> None:
     name = await source_of(desk, origin)
     good = await desk.fetch(name)
     connection = (await desk.source(name)).config["connection"]
@@ -200,9 +200,7 @@ async def test_what_is_wrong_with_a_query_is_told_and_the_cache_keeps_what_was_g
     assert (source.last_content_hash, source.consecutive_failures) == (good.content_hash, 2)
 
 
-async def test_a_server_that_was_stopped_is_a_matter_of_the_network(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_stopped_server_is_a_network_error(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DESK_PASSWORD", PASSWORD)
     fields: dict[str, Any] = {"host": "127.0.0.1", "username": USER, "password_ref": "env:DESK_PASSWORD"}
     with postgresql_with_tls(tmp_path) as server:
@@ -221,7 +219,7 @@ async def test_a_server_that_was_stopped_is_a_matter_of_the_network(
 
 
 @pytest.mark.parametrize("origin", ["sqlite"], indirect=True)
-async def test_a_source_keeps_its_connection_and_says_when_that_rests(desk: Desk, origin: Origin) -> None:
+async def test_a_used_connection_cannot_be_deleted_and_a_disabled_one_fails(desk: Desk, origin: Origin) -> None:
     first, second = await connect(desk, name="first", **origin.fields), await connect(desk, **origin.fields)
     name = await desk.register("database", {"connection": "first", "query": QUERY})
     async with desk.context.sessions.begin() as session:
@@ -246,11 +244,11 @@ async def test_a_source_keeps_its_connection_and_says_when_that_rests(desk: Desk
 
 
 @pytest.mark.parametrize("origin", ["postgresql"], indirect=True)
-async def test_the_password_is_looked_up_at_each_fetch_and_is_in_no_row(
+async def test_the_password_is_resolved_at_each_fetch_and_never_stored(
     desk: Desk, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = await source_of(desk, origin)
-    # What the server says of this is the password.
+    # The error message of the server contains the password.
     half = len(PASSWORD) // 2
     saying = await source_of(desk, origin, f"SELECT ('{PASSWORD[:half]}' || '{PASSWORD[half:]}')::int")
     fetched = [await desk.fetch(saying)]
@@ -274,7 +272,7 @@ async def test_the_password_is_looked_up_at_each_fetch_and_is_in_no_row(
 
 
 @pytest.mark.parametrize("origin", ["sqlite"], indirect=True)
-async def test_rows_cannot_be_taken_for_something_else_than_parquet(desk: Desk, origin: Origin) -> None:
+async def test_a_query_accepts_no_parser_but_parquet(desk: Desk, origin: Origin) -> None:
     config = {"connection": await connect(desk, **origin.fields), "query": QUERY}
     with pytest.raises(BadRequest, match="parquet"):
         await desk.register("database", config, parser_type="csv")

@@ -67,15 +67,15 @@ def test_a_weekly_file_is_registered_fetched_shown_in_prefect_downloaded_and_use
     assert (user["status"], user["rows_processed"]) == ("COMPLETED", 16), user["error"]
     newest = api.get(f"/sources/{name}/fetches")["data"][0]
     used = api.get(f"/sources/fetches/{newest['id']}")
-    # Without a time to live the source was asked once more, and said that nothing has changed.
+    # Without a time to live the source was checked again, and reported that it is unchanged.
     assert (used["trigger"], used["content_changed"], used["bytes_fetched"]) == ("DEPENDENCY", False, 0)
     assert (used["used_by_runs"], used["capture_id"]) == ([user["run_id"]], sha256)
-    # Both fetches tell their story where Prefect shows them, the second though a task of another run has called it.
-    told = {one["run_id"]: f"Fetch {one['id']} of the source {name}." for one in (fetched, used)}
-    wait_until(lambda: all(line in stack.logged(run_id) for run_id, line in told.items()), "the logs", 30)
+    # Both fetches log to their own run, even the second, which a task of another run has called.
+    lines = {one["run_id"]: f"Fetch {one['id']} of the source {name}." for one in (fetched, used)}
+    wait_until(lambda: all(line in stack.logged(run_id) for run_id, line in lines.items()), "the logs", 30)
     detail = api.get(f"/sources/{name}")
     assert (detail["total_fetches"], detail["success_rate"], detail["last_content_hash"]) == (2, 1.0, sha256)
-    # What it published has a name of its own, and a run that came to nothing has the name of what it read.
+    # What the run published has its own capture id; a failed run has the capture id of what it read.
     assert user["capture_id"].startswith("otc-2026-01-05-")
     failed = api.wait_for(api.trigger("finra.weekly_refresh", **(params | {"tier": "T1"})))
     assert (failed["status"], failed["capture_id"]) == ("FAILED", sha256), failed["error"]
@@ -89,7 +89,7 @@ def test_finras_own_file_has_5328_rows(api: Api, files: Path) -> None:
     assert (fetched["status"], fetched["rows_parsed"]) == ("SUCCESS", 5_328)
 
 
-def test_a_source_by_the_clock_is_a_schedule_of_prefect(api: Api, stack: PrefectStack, files: Path) -> None:
+def test_a_source_with_a_cron_expression_has_a_prefect_schedule(api: Api, stack: PrefectStack, files: Path) -> None:
     name = register(api, "file", {"path": "weekly.csv"}, cron_expression="0 6 * * MON", domain="desk.rates")
     detail = api.get(f"/sources/{name}")
     assert detail["cron_expression"] == "0 6 * * MON"
@@ -114,7 +114,7 @@ def test_a_source_by_the_clock_is_a_schedule_of_prefect(api: Api, stack: Prefect
     renamed = stack.deployment("spine.fetch_source", deployment["name"])
     assert [tag for tag in renamed["tags"] if tag.startswith(("source:", "domain:desk"))] == [f"source:{name}"]
     assert renamed["description"] == f"Fetches the source {name}."
-    # What somebody does in Prefect's UI is what the source says.
+    # A change in Prefect's UI changes the source.
     schedule = stack.deployment("spine.fetch_source", deployment["name"])["schedules"][0]
     changed = {"schedule": {"cron": "15 8 * * *", "timezone": "UTC"}}
     stack.patch(f"/deployments/{deployment['id']}/schedules/{schedule['id']}", changed)
@@ -140,17 +140,17 @@ def test_a_run_of_the_schedule_is_a_fetch(api: Api, files: Path) -> None:
     assert (fetched["status"], fetched["rows_parsed"]) == ("SUCCESS", 16)
 
 
-def test_a_fetch_that_was_asked_for_and_never_started_is_started_by_who_asks_next(api: Api, files: Path) -> None:
+def test_a_requested_fetch_that_was_never_started_is_started_by_the_next_request(api: Api, files: Path) -> None:
     (files / "left.csv").write_bytes(b"a\n1\n")
     name = register(api, "file", {"path": "left.csv"})
 
-    async def ask_and_die() -> str:
+    async def request_and_die() -> str:
         engine = make_engine(api.settings.sqlalchemy_url)
-        asked = await record_request(make_sessions(engine), name, new_id(), by="x", force=True)
+        requested = await record_request(make_sessions(engine), name, new_id(), by="x", force=True)
         await engine.dispose()
-        return asked.fetch_id
+        return requested.fetch_id
 
-    left = asyncio.run(ask_and_die())
+    left = asyncio.run(request_and_die())
     assert fetch(api, name) == left
     done = wait_for(api, left)
     assert (done["status"], done["rows_parsed"]) == ("SUCCESS", 1)

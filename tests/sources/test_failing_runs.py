@@ -1,4 +1,4 @@
-"""Runs of fetches that are killed, cancelled or fail, by a real worker: what is left, who is told, and the retry."""
+"""Fetches by a real worker that are killed, cancelled or fail: what is left, the alerts, and the retry."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ def api(stack: PrefectStack) -> Iterator[Api]:
 
 
 def slow(free: threading.Event, size: int) -> Any:
-    """Half of an answer, and the rest once that is set."""
+    """Send half of a response, and the rest once `free` is set."""
 
     def behave(handler: Handler) -> None:
         handler.send_response(200)
@@ -43,7 +43,7 @@ def slow(free: threading.Event, size: int) -> Any:
     return behave
 
 
-def test_a_fetch_whose_process_is_killed_fails_with_an_alert_leaves_nothing_and_can_be_retried_in_prefect(
+def test_a_fetch_whose_process_is_killed_fails_with_an_alert_and_can_be_retried_in_prefect(
     api: Api, stack: PrefectStack
 ) -> None:
     size = 8 * 1024 * 1024
@@ -64,7 +64,7 @@ def test_a_fetch_whose_process_is_killed_fails_with_an_alert_leaves_nothing_and_
         assert api.get("/sources/cache", source_id=name)["data"] == []
         alerts = api.get("/alerts", source=name)["data"]
         assert [alert["title"] for alert in alerts] == [f"The source {name} could not be fetched"]
-        # What the button in Prefect's UI does.
+        # The same as the Retry button in Prefect's UI.
         due = {"scheduled_time": datetime.now(UTC).isoformat()}
         retry = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": due}
         stack.post(f"/flow_runs/{failed['run_id']}/set_state", {"state": retry, "force": True})
@@ -76,7 +76,7 @@ def test_a_fetch_whose_process_is_killed_fails_with_an_alert_leaves_nothing_and_
     assert (entry["fetch_id"], entry["size_bytes"]) == (fetch_id, size)
     assert api.get(f"/sources/{name}/fetches")["pagination"]["total"] == 1
     assert list((cache / "parts").glob("*")) == []
-    # The run's own alert would be a second one of the same failure.
+    # The run raises no second alert for the same failure.
     assert api.get("/alerts", source="spine.fetch_source")["data"] == []
 
 
@@ -102,12 +102,12 @@ def test_a_fetch_that_is_cancelled_has_failed_without_an_alert(api: Api) -> None
     assert api.get(f"/sources/{name}")["consecutive_failures"] == 0
 
 
-def test_a_failure_that_may_pass_is_tried_again_by_prefect_which_learns_no_secret(
+def test_a_transient_failure_is_retried_by_prefect_which_sees_no_secret(
     api: Api, stack: PrefectStack, tmp_path: Path
 ) -> None:
     (tmp_path / "password").write_text("s3cr3t-password")
     with receiver() as site:
-        # It repeats all that came.
+        # It echoes the whole request.
         site.behaviours = [echo(503)]
         site.always = lambda handler: handler.answer(200, b"a,b\n1,2\n3\n")
         config = {
@@ -125,7 +125,7 @@ def test_a_failure_that_may_pass_is_tried_again_by_prefect_which_learns_no_secre
     (step,) = [step for step in run["steps"] if step["step_name"] == "fetch"]
     assert step["retry_count"] == 1
     known = known_to_prefect(stack, fetched["run_id"])
-    # They are all there: parameters, logs of both tries, and the artifact.
+    # Parameters, logs of both attempts and the artifact are all present.
     for shown in (fetched["id"], "503", "Read http://", "Skipped 1 invalid rows", fetched["content_hash"]):
         assert shown in known
     assert [secret for secret in ("s3cr3t", login.split()[1]) if secret in known] == []
@@ -149,7 +149,7 @@ def known_to_prefect(stack: PrefectStack, run_id: str) -> str:
     return json.dumps([stack.get(f"/flow_runs/{run_id}"), tasks, states, logs, artifacts])
 
 
-def test_a_failure_that_will_not_pass_is_not(api: Api) -> None:
+def test_a_permanent_failure_is_not_retried(api: Api) -> None:
     with receiver() as site:
         site.always = lambda handler: handler.answer(404, b"")
         name = register(api, "http", {"url": f"http://127.0.0.1:{site.port}/a.csv"})

@@ -1,4 +1,4 @@
-"""One fetch from beginning to end: what is read, what is written down, and what stays when it goes wrong."""
+"""One fetch from start to end: what is read, what is recorded, and what stays after a failure."""
 
 import asyncio
 import gzip
@@ -31,11 +31,11 @@ def sha256(content: bytes) -> str:
 
 
 def long_rows() -> bytes:
-    """A file that is read at once and takes many seconds to be parsed."""
+    """A file that is read quickly and takes many seconds to parse."""
     return gzip.compress(b"<rows>" + b"<row><day>2026-01-05</day></row>" * 2_000_000 + b"</rows>", 1)
 
 
-async def test_a_fetch_writes_down_hash_bytes_rows_and_what_it_was(desk: Desk) -> None:
+async def test_a_fetch_records_hash_bytes_rows_and_trigger(desk: Desk) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv"})
     fetched = await desk.fetch(name)
@@ -52,7 +52,7 @@ async def test_a_fetch_writes_down_hash_bytes_rows_and_what_it_was(desk: Desk) -
     assert source.claimed_by is None
 
 
-async def test_what_has_not_changed_is_not_read_again_unless_forced(desk: Desk) -> None:
+async def test_unchanged_content_is_not_read_again_unless_forced(desk: Desk) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv"})
     first = await desk.fetch(name)
@@ -73,7 +73,7 @@ async def test_a_change_is_found(desk: Desk) -> None:
     assert await desk.content(name) == [MORE_ROWS]
 
 
-async def test_content_that_the_cache_has_lost_is_read_again(desk: Desk) -> None:
+async def test_content_that_is_missing_in_the_cache_is_read_again(desk: Desk) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv"})
     await desk.fetch(name)
@@ -82,7 +82,7 @@ async def test_content_that_the_cache_has_lost_is_read_again(desk: Desk) -> None
     assert await desk.content(name) == [ROWS]
 
 
-async def test_after_a_change_of_the_config_nothing_is_taken_for_unchanged(desk: Desk) -> None:
+async def test_after_a_change_of_the_configuration_content_is_read_again(desk: Desk) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv"})
     await desk.fetch(name)
@@ -91,7 +91,7 @@ async def test_after_a_change_of_the_config_nothing_is_taken_for_unchanged(desk:
     assert (fetched.bytes_fetched, fetched.rows_parsed) == (len(ROWS), 3)
 
 
-async def test_bad_rows_make_it_partial_and_are_told_with_line_and_reason(desk: Desk) -> None:
+async def test_bad_rows_make_a_fetch_partial_and_are_listed_with_line_and_reason(desk: Desk) -> None:
     settle(desk.file("trades.csv", BAD_ROWS))
     name = await desk.register("file", {"path": "trades.csv"})
     fetched = await desk.fetch(name)
@@ -104,7 +104,7 @@ async def test_bad_rows_make_it_partial_and_are_told_with_line_and_reason(desk: 
     assert (again.status, again.bad_rows, again.bytes_fetched) == ("PARTIAL", 1, 0)
 
 
-async def test_the_bad_rows_of_many_files_are_all_counted_and_some_are_told(desk: Desk) -> None:
+async def test_all_bad_rows_of_many_files_are_counted_and_the_first_are_listed(desk: Desk) -> None:
     for file in ("a.csv", "b.csv", "c.csv"):
         settle(desk.file(file, ROWS + b"1\n" * 15))
     fetched = await desk.fetch(await desk.register("file", {"path": "*.csv"}))
@@ -112,7 +112,7 @@ async def test_the_bad_rows_of_many_files_are_all_counted_and_some_are_told(desk
     assert [bad.file for bad in fetched.bad_row_examples] == ["a.csv"] * 15 + ["b.csv"] * 5
 
 
-async def test_what_does_not_parse_fails_and_the_cache_keeps_the_last_that_did(desk: Desk) -> None:
+async def test_content_that_cannot_be_parsed_fails_and_the_cache_keeps_the_last_good_content(desk: Desk) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv", "cache_ttl_seconds": 60})
     await desk.fetch(name)
@@ -170,7 +170,7 @@ async def test_one_file_of_a_pattern_that_does_not_parse_changes_nothing(desk: D
     assert await desk.content(name) == [ROWS, ROWS]
 
 
-async def test_equal_content_of_two_sources_is_kept_once(desk: Desk) -> None:
+async def test_equal_content_of_two_sources_is_stored_once(desk: Desk) -> None:
     settle(desk.file("a.csv", ROWS), desk.file("b.csv", ROWS))
     for file in ("a.csv", "b.csv"):
         name = await desk.register("file", {"path": file})
@@ -178,14 +178,14 @@ async def test_equal_content_of_two_sources_is_kept_once(desk: Desk) -> None:
     assert [blob for blob, _ in desk.context.store.list()] == [sha256(ROWS)]
 
 
-async def test_content_of_no_known_format_is_kept_without_a_count_of_rows(desk: Desk) -> None:
+async def test_content_of_an_unknown_format_is_stored_without_a_row_count(desk: Desk) -> None:
     settle(desk.file("blob.bin", b"\x00\x01" * 10))
     name = await desk.register("file", {"path": "blob.bin"})
     fetched = await desk.fetch(name)
     assert (fetched.status, fetched.rows_parsed, fetched.bytes_fetched) == ("SUCCESS", None, 20)
 
 
-async def test_the_limits_of_a_source_are_kept_and_leave_nothing_behind(desk: Desk) -> None:
+async def test_a_fetch_beyond_max_bytes_fails_and_leaves_nothing_behind(desk: Desk) -> None:
     with receiver() as site:
         site.always = refuse(200, b"x" * (3 * CHUNK))
         small = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.bin", "max_bytes": CHUNK})
@@ -196,7 +196,7 @@ async def test_the_limits_of_a_source_are_kept_and_leave_nothing_behind(desk: De
     assert list(desk.context.store.list()) == []
 
 
-async def test_the_time_of_a_source_is_kept_while_it_is_parsed(desk: Desk) -> None:
+async def test_the_timeout_of_a_source_also_limits_parsing(desk: Desk) -> None:
     settle(desk.file("trades.xml.gz", long_rows()))
     name = await desk.register("file", {"path": "trades.xml.gz", "timeout_seconds": 0.7})
     began = time.monotonic()
@@ -209,8 +209,8 @@ async def test_the_time_of_a_source_is_kept_while_it_is_parsed(desk: Desk) -> No
 
 async def test_a_fetch_that_is_cancelled_while_it_parses_ends_soon(desk: Desk) -> None:
     settle(desk.file("trades.xml.gz", long_rows()))
-    begun = await desk.start(await desk.register("file", {"path": "trades.xml.gz"}))
-    fetching = asyncio.create_task(desk.run(begun))
+    started = await desk.start(await desk.register("file", {"path": "trades.xml.gz"}))
+    fetching = asyncio.create_task(desk.run(started))
     await asyncio.sleep(0.7)
     began = time.monotonic()
     fetching.cancel()
@@ -220,18 +220,18 @@ async def test_a_fetch_that_is_cancelled_while_it_parses_ends_soon(desk: Desk) -
     assert desk.stray_files() == []
 
 
-async def test_a_disk_that_is_full_while_a_file_is_parsed_is_a_matter_of_storage(desk: Desk) -> None:
+async def test_a_disk_that_is_full_during_parsing_is_a_storage_error(desk: Desk) -> None:
     expanded = io.BytesIO()
     pq.write_table(pa.table({"day": ["2026-01-05"] * 1_000_000}), expanded, compression="none", use_dictionary=False)
     settle(desk.file("trades.parquet.gz", gzip.compress(expanded.getvalue())))
-    begun = await desk.start(await desk.register("file", {"path": "trades.parquet.gz"}))
+    started = await desk.start(await desk.register("file", {"path": "trades.parquet.gz"}))
     with small_files(8_000_000), pytest.raises(FetchFailure) as failed:
-        await desk.run(begun)
+        await desk.run(started)
     assert (failed.value.category, failed.value.transient) == (ErrorCategory.STORAGE, True)
     assert desk.stray_files() == []
 
 
-async def test_a_304_is_a_success_of_no_bytes(desk: Desk) -> None:
+async def test_a_304_is_a_success_with_zero_bytes(desk: Desk) -> None:
     with receiver() as site:
         url = f"http://127.0.0.1:{site.port}/trades.csv"
         name = await desk.register("http", {"url": url})
@@ -242,7 +242,7 @@ async def test_a_304_is_a_success_of_no_bytes(desk: Desk) -> None:
     assert (second.status, second.content_changed, second.bytes_fetched, second.etag) == ("SUCCESS", False, 0, '"v1"')
 
 
-async def test_a_secret_of_a_source_is_in_no_row(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_secrets_of_a_source_are_never_stored(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEED_TOKEN", "s3cr3t-token-of-feed")
     with receiver() as site:
         url = f"http://127.0.0.1:{site.port}/trades.csv?key=s3cr3t-in-query"
@@ -258,7 +258,7 @@ async def test_a_secret_of_a_source_is_in_no_row(desk: Desk, monkeypatch: pytest
     assert not [text for text in shown if "s3cr3t" in text]
 
 
-async def test_a_secret_that_is_not_there_is_a_matter_of_the_configuration(desk: Desk) -> None:
+async def test_a_missing_secret_is_a_configuration_error(desk: Desk) -> None:
     auth = {"type": "bearer", "token_ref": "env:NOT_SET_ANYWHERE"}
     name = await desk.register("http", {"url": "http://127.0.0.1:9/x", "auth": auth})
     fetched = await desk.fetch(name)
@@ -274,7 +274,7 @@ async def test_a_disabled_source_is_not_fetched(desk: Desk) -> None:
     assert (await desk.source(name)).total_fetches == 0
 
 
-async def test_the_cache_that_cannot_be_written_is_a_matter_of_storage(desk: Desk, tmp_path: Path) -> None:
+async def test_a_cache_that_cannot_be_written_is_a_storage_error(desk: Desk, tmp_path: Path) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv"})
     (desk.context.settings.home / "cache").write_text("a file where a folder belongs")

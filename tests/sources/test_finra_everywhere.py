@@ -1,4 +1,4 @@
-"""FINRA's own weekly files through the whole engine, wherever they are read from."""
+"""FINRA's own weekly files, fetched from each type of source."""
 
 import hashlib
 import os
@@ -35,7 +35,7 @@ class Places:
     prefix: str = field(default_factory=lambda: uuid4().hex)
 
     def put(self, name: str, content: bytes) -> None:
-        """Put a file everywhere, as one that has been there for a while."""
+        """Put a file into every place, with an old modification time."""
         path = self.desk.file(name, content)
         os.utime(path, (1_700_000_000, 1_700_000_000))
         self.store.put_object(Bucket="desk", Key=f"{self.prefix}/{name}", Body=content)
@@ -63,7 +63,7 @@ class Places:
 
 
 def files_of(folder: Path) -> Any:
-    """Answer as a web server of files does, which knows when they were changed."""
+    """Respond as a web server of files that sends Last-Modified."""
 
     def behave(handler: Handler) -> None:
         path = folder / handler.path.lstrip("/")
@@ -105,10 +105,10 @@ async def test_a_weekly_file_is_the_same_everywhere_and_is_downloaded_once(place
     assert facts(first, "bytes_fetched", "content_changed") == dict.fromkeys(kinds, (len(content), True))
     for kind, name in sources.items():
         assert await places.desk.content(name) == [content], kind
-    # Four sources, and one copy.
+    # Four sources share one copy.
     assert list(places.desk.context.store.list()) == [(sha256, len(content))]
 
-    # Whoever asks this server for bytes of a file now waits in vain.
+    # From now on the server answers no request for the bytes of a file.
     places.sftp.hangs.set()
     again = await places.fetch(sources)
     assert facts(again, "status", "error") == dict.fromkeys(kinds, ("SUCCESS", None))

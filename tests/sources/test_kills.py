@@ -1,4 +1,4 @@
-"""A process that is killed while it fetches leaves no entry, no blob and, once the next one has begun, no part."""
+"""A process that is killed while it fetches leaves no entry and no blob; the next fetch removes its staging file."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ NUMBER_OF_ROWS = 3_000_000
 SIZE = len(ROW) * NUMBER_OF_ROWS
 EIGHTHS = range(1, 7)
 
-# What the process of a run does, without Prefect. It says when its content is in the cache, and waits there.
+# What the process of a run does, without Prefect. It prints when its content is in the cache, and waits then.
 FETCH = """
 import asyncio, sys
 from uuid import UUID
@@ -45,7 +45,7 @@ async def main(name, run_id):
     context = FetchContext(settings, sessions, None, BlobStore.from_settings(settings))
     run = FetchRun(UUID(run_id), FetchTrigger.MANUAL, None, False, None)
     fetch = await start_fetch(context.sessions, name, None, run)
-    print("begun", flush=True)
+    print("started", flush=True)
     await run_fetch(context, fetch, report)
 
 asyncio.run(main(*sys.argv[1:]))
@@ -53,7 +53,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 class Run:
-    """A process that has begun to fetch, and cannot come to an end."""
+    """A process that has started to fetch, and never finishes."""
 
     def __init__(self, desk: Desk, name: str, run_id: UUID) -> None:
         self._desk = desk
@@ -66,26 +66,26 @@ class Run:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._expect("begun")
+        self._expect("started")
 
     def wait_until_written(self, size: int) -> None:
-        """Wait until its part has this size, in bytes."""
+        """Wait until its staging file has this size in bytes."""
         what = f"{size} bytes to be written"
         wait_until(lambda: self.written() >= size, what, 60, every=0.001, longest=0.001)
 
     def wait_until_published(self) -> None:
-        """Wait until its content is in the cache, and nothing else is written down."""
+        """Wait until its content is in the cache, before anything else is recorded."""
         self._expect("published")
 
     def written(self) -> int:
-        """The size of its part, in bytes; 0 where it has none, or none any more."""
+        """The size of its staging file in bytes; 0 when there is none."""
         parts = set(self._desk.stray_files()) - self._parts_before
         return sum(_size(part) for part in parts)
 
     def kill(self) -> None:
-        """End it on the spot."""
+        """Kill it."""
         self._process.send_signal(signal.SIGKILL)
-        # It died of that and of nothing before.
+        # The signal ended it, and nothing before.
         assert self._process.wait(30) == -signal.SIGKILL
 
     def _expect(self, line: str) -> None:
@@ -110,7 +110,7 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
-async def test_of_ten_kills_of_a_large_fetch_none_leaves_anything_and_its_retry_succeeds(desk: Desk) -> None:
+async def test_ten_kills_of_a_large_fetch_leave_nothing_and_its_retry_succeeds(desk: Desk) -> None:
     settle(desk.file("large.csv", OLD))
     name = await desk.register("file", {"path": "large.csv"})
     good = await desk.fetch(name)
@@ -121,7 +121,7 @@ async def test_of_ten_kills_of_a_large_fetch_none_leaves_anything_and_its_retry_
         lambda _: None,
         lambda run: run.wait_until_written(1),
         *(lambda run, size=SIZE * part // 8: run.wait_until_written(size) for part in EIGHTHS),
-        # Being parsed.
+        # It is being parsed.
         lambda run: run.wait_until_written(SIZE),
         Run.wait_until_published,
     ]
@@ -138,7 +138,7 @@ async def test_of_ten_kills_of_a_large_fetch_none_leaves_anything_and_its_retry_
         assert (await desk.source(name)).last_content_hash == good.content_hash
         if moment is not Run.wait_until_published:
             assert list(desk.context.store.list()) == old_blobs
-    # They were at different points of their work.
+    # They were killed at different points of their work.
     assert len({size for size in written if 0 < size < SIZE}) >= len(EIGHTHS)
     await assert_retry_succeeds(desk, name, run_id)
 
@@ -151,9 +151,9 @@ async def rows_of(desk: Desk, run_id: UUID) -> list[tuple[str, object, object]]:
 
 
 async def assert_retry_succeeds(desk: Desk, name: str, run_id: UUID) -> None:
-    begun = await desk.start(name, run_id=run_id)
-    await desk.run(begun)
-    fetched = await desk.read_fetch(begun.fetch_id)
+    started = await desk.start(name, run_id=run_id)
+    await desk.run(started)
+    fetched = await desk.read_fetch(started.fetch_id)
     assert (fetched.status, fetched.rows_parsed, fetched.content_changed) == ("SUCCESS", NUMBER_OF_ROWS, True)
     (entry,) = await desk.entries(name)
     assert (entry.content_hash, entry.rows) == (fetched.content_hash, NUMBER_OF_ROWS)

@@ -1,4 +1,4 @@
-"""A source is read by one fetch at a time, whoever asks and whoever dies."""
+"""One fetch at a time reads a source, however many are requested and whichever process dies."""
 
 import asyncio
 import threading
@@ -27,7 +27,7 @@ ROWS = b"day,venue\n2026-01-05,AAA\n"
 
 
 def when(free: threading.Event, body: bytes) -> Behaviour:
-    """Answer once that is set."""
+    """Respond once `free` is set."""
 
     def behave(handler: Handler) -> None:
         assert free.wait(30)
@@ -37,7 +37,7 @@ def when(free: threading.Event, body: bytes) -> Behaviour:
 
 
 def trickle(handler: Handler) -> None:
-    """Send a little of a content again and again, for ever."""
+    """Send small parts of a response without end."""
     handler.send_response(200)
     handler.end_headers()
     handler.close_connection = True
@@ -45,30 +45,30 @@ def trickle(handler: Handler) -> None:
         handler.wfile.write(b"x" * 65_536)
 
 
-async def asked(site: Receiver) -> None:
-    """Wait until somebody reads there."""
+async def first_request(site: Receiver) -> None:
+    """Wait for the first request."""
     await asyncio.to_thread(wait_until, lambda: bool(site.requests), "somebody to read", 30)
 
 
 async def kill(desk: Desk, fetch_id: str) -> None:
-    """Let the promise and the last call of a fetch have run out, as if its process had been killed a while ago."""
-    await silence(desk, fetch_id, grace_until=utc_now() - timedelta(seconds=1))
+    """Let the lease and the grace period of a fetch expire, as if its process had been killed a while ago."""
+    await expire_lease(desk, fetch_id, grace_until=utc_now() - timedelta(seconds=1))
 
 
-async def silence(desk: Desk, fetch_id: str, **values: Any) -> None:
-    """Let the promise of a fetch have run out, as if its process had not reached the database for a while."""
+async def expire_lease(desk: Desk, fetch_id: str, **values: Any) -> None:
+    """Let the lease of a fetch expire, as if its process had not reached the database for a while."""
     async with desk.context.sessions.begin() as session:
-        silent = {"lease_until": utc_now() - timedelta(seconds=1), **values}
-        await session.execute(update(Fetch).where(Fetch.id == fetch_id).values(silent))
+        expired = {"lease_until": utc_now() - timedelta(seconds=1), **values}
+        await session.execute(update(Fetch).where(Fetch.id == fetch_id).values(expired))
 
 
-async def test_the_second_of_two_fetches_waits_and_takes_what_the_first_brought(desk: Desk) -> None:
+async def test_the_second_of_two_fetches_waits_and_shares_the_result_of_the_first(desk: Desk) -> None:
     free = threading.Event()
     with receiver() as site:
         site.always = when(free, ROWS)
         name = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"})
         first = asyncio.create_task(desk.fetch(name))
-        await asked(site)
+        await first_request(site)
         second = asyncio.create_task(desk.fetch(name))
         await asyncio.sleep(0.5)
         free.set()
@@ -85,7 +85,7 @@ async def test_a_forced_fetch_that_waited_reads_for_itself(desk: Desk) -> None:
         site.always = when(free, ROWS)
         name = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"})
         first = asyncio.create_task(desk.fetch(name))
-        await asked(site)
+        await first_request(site)
         second = asyncio.create_task(desk.fetch(name, force=True))
         await asyncio.sleep(0.3)
         assert len(site.requests) == 1
@@ -94,7 +94,7 @@ async def test_a_forced_fetch_that_waited_reads_for_itself(desk: Desk) -> None:
         assert len(site.requests) == 2
 
 
-async def test_the_source_of_a_fetch_whose_process_was_killed_is_free_again(desk: Desk) -> None:
+async def test_the_source_of_a_killed_fetch_can_be_claimed_again(desk: Desk) -> None:
     settle(desk.file("a.csv", ROWS))
     name = await desk.register("file", {"path": "a.csv"})
     killed = await desk.start(name)
@@ -106,21 +106,21 @@ async def test_the_source_of_a_fetch_whose_process_was_killed_is_free_again(desk
     assert (await waiting).status == "SUCCESS"
 
 
-async def test_who_was_silent_for_a_while_goes_on_with_its_source_while_another_one_waits(desk: Desk) -> None:
+async def test_a_fetch_keeps_its_claim_when_it_renews_an_expired_lease_in_the_grace_period(desk: Desk) -> None:
     free = threading.Event()
     with receiver() as site:
         site.always = when(free, ROWS)
         name = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"})
-        silent = await desk.start(name)
-        going_on = asyncio.create_task(desk.run(silent))
-        await asked(site)
-        await silence(desk, silent.fetch_id)
+        expired = await desk.start(name)
+        running = asyncio.create_task(desk.run(expired))
+        await first_request(site)
+        await expire_lease(desk, expired.fetch_id)
         waiting = asyncio.create_task(desk.fetch(name))
-        # It has looked twice by then.
+        # By then it has tried to claim the source twice.
         await asyncio.sleep(1.5)
-        assert await renew_lease(desk.context.sessions, silent.fetch_id)
+        assert await renew_lease(desk.context.sessions, expired.fetch_id)
         free.set()
-        assert (await going_on).status == "SUCCESS"
+        assert (await running).status == "SUCCESS"
         assert (await waiting).bytes_fetched == 0
         assert len(site.requests) == 1
 
@@ -132,58 +132,56 @@ async def test_a_fetch_that_is_given_up_while_it_reads_stops_reading(
     with receiver() as site:
         site.always = trickle
         name = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.bin"})
-        begun = await desk.start(name)
+        started = await desk.start(name)
 
         async def run() -> None:
-            async with desk.context.leased(begun.fetch_id):
-                await desk.run(begun)
+            async with desk.context.leased(started.fetch_id):
+                await desk.run(started)
 
         running = asyncio.create_task(run())
-        await asked(site)
+        await first_request(site)
         await asyncio.sleep(0.5)
         assert not running.done()
         gone = FetchResult(error="It is gone.", error_category=ErrorCategory.ORCHESTRATION)
-        await finish_fetch(desk.context.sessions, begun.fetch_id, gone)
+        await finish_fetch(desk.context.sessions, started.fetch_id, gone)
         with pytest.raises(FetchLost):
             await asyncio.wait_for(running, 5)
     assert desk.stray_files() == []
 
 
-async def test_a_fetch_that_has_ended_well_is_not_cancelled_in_what_it_does_last(
+async def test_a_fetch_that_has_succeeded_is_not_cancelled_in_its_last_steps(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(context, "LEASE", timedelta(seconds=0.5))
     settle(desk.file("a.csv", ROWS))
-    begun = await desk.start(await desk.register("file", {"path": "a.csv"}))
-    async with desk.context.leased(begun.fetch_id):
-        await desk.run(begun)
+    started = await desk.start(await desk.register("file", {"path": "a.csv"}))
+    async with desk.context.leased(started.fetch_id):
+        await desk.run(started)
         await asyncio.sleep(0.5)
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-async def test_a_promise_is_renewed_also_after_an_error_that_nobody_expects(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_leases_are_renewed_after_an_unexpected_error_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "LEASE", timedelta(seconds=0.5))
-    begun = await desk.start(await desk.register("file", {"path": "a.csv"}))
+    started = await desk.start(await desk.register("file", {"path": "a.csv"}))
 
     async def rename(old: str, new: str) -> None:
         async with desk.context.sessions.begin() as session:
             await session.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
 
-    async with desk.context.leased(begun.fetch_id):
+    async with desk.context.leased(started.fetch_id):
         await rename("cache_holds", "elsewhere")
         await asyncio.sleep(0.5)
         await rename("elsewhere", "cache_holds")
-        await silence(desk, begun.fetch_id)
+        await expire_lease(desk, started.fetch_id)
         await asyncio.sleep(0.5)
         async with desk.context.sessions() as session:
-            promised = await session.scalar(select(Fetch.lease_until).where(Fetch.id == begun.fetch_id))
+            promised = await session.scalar(select(Fetch.lease_until).where(Fetch.id == started.fetch_id))
     assert promised is not None
     assert promised > utc_now()
 
 
-async def test_a_fetch_that_stood_still_for_too_long_does_not_write_over_the_next_one(desk: Desk) -> None:
+async def test_an_abandoned_fetch_does_not_overwrite_the_content_of_the_next_one(desk: Desk) -> None:
     free = threading.Event()
     with receiver() as site:
         site.behaviours = [when(free, b"day,venue\n2025-12-29,OLD\n")]
@@ -191,34 +189,34 @@ async def test_a_fetch_that_stood_still_for_too_long_does_not_write_over_the_nex
         url = f"http://127.0.0.1:{site.port}/a.csv"
         name = await desk.register("http", {"url": url})
         stuck = await desk.start(name)
-        going_on = asyncio.create_task(desk.run(stuck))
-        await asked(site)
+        running = asyncio.create_task(desk.run(stuck))
+        await first_request(site)
         await kill(desk, stuck.fetch_id)
         settle(desk.file("a.csv", ROWS))
         site.behaviours = [lambda handler: handler.answer(200, ROWS)]
         assert (await desk.fetch(name)).status == "SUCCESS"
         free.set()
         with pytest.raises(FetchLost) as lost:
-            await going_on
+            await running
         await desk.fail(stuck, lost.value)
-    told = await desk.read_fetch(stuck.fetch_id)
-    assert (told.status, told.error_category) == ("FAILED", "ORCHESTRATION")
-    assert "was given up" in (told.error or "")
+    ended = await desk.read_fetch(stuck.fetch_id)
+    assert (ended.status, ended.error_category) == ("FAILED", "ORCHESTRATION")
+    assert "was given up" in (ended.error or "")
     assert await desk.content(name) == [ROWS]
 
 
-async def test_who_asks_for_what_is_under_way_is_given_that(desk: Desk) -> None:
+async def test_a_request_joins_a_fetch_in_progress_unless_it_is_forced(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv"})
-    asking = partial(record_request, desk.context.sessions, name, by="dashboard")
-    first = await asking("01J00000000000000000000001", force=False)
-    again = await asking("01J00000000000000000000001", force=False)
-    other = await asking("01J00000000000000000000002", force=False)
-    forced = await asking("01J00000000000000000000003", force=True)
+    request = partial(record_request, desk.context.sessions, name, by="dashboard")
+    first = await request("01J00000000000000000000001", force=False)
+    again = await request("01J00000000000000000000001", force=False)
+    other = await request("01J00000000000000000000002", force=False)
+    forced = await request("01J00000000000000000000003", force=True)
     assert [one.fetch_id for one in (first, again, other)] == ["01J00000000000000000000001"] * 3
     assert forced.fetch_id == "01J00000000000000000000003"
 
 
-async def test_many_who_ask_at_once_start_one_fetch(desk: Desk) -> None:
+async def test_many_requests_at_once_record_one_fetch(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv"})
     ids = [f"01J000000000000000000000{number:02}" for number in range(10)]
     answers = await asyncio.gather(
@@ -228,18 +226,18 @@ async def test_many_who_ask_at_once_start_one_fetch(desk: Desk) -> None:
     assert answers[0].fetch_id in ids
 
 
-async def test_who_asks_for_what_a_silent_fetch_may_never_bring_starts_another(desk: Desk) -> None:
+async def test_a_request_does_not_join_a_fetch_whose_lease_has_expired(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv"})
-    silent = await desk.start(name)
-    await silence(desk, silent.fetch_id)
+    expired = await desk.start(name)
+    await expire_lease(desk, expired.fetch_id)
     new = "01J00000000000000000000009"
     answer = await record_request(desk.context.sessions, name, new, by="tests", force=False)
     assert answer.fetch_id == new
-    # Whether it is dead is for others to find out.
-    assert (await desk.read_fetch(silent.fetch_id)).status == "RUNNING"
+    # The request does not decide whether that one is abandoned.
+    assert (await desk.read_fetch(expired.fetch_id)).status == "RUNNING"
 
 
-async def test_a_disabled_source_is_not_asked_for(desk: Desk) -> None:
+async def test_a_request_for_a_disabled_source_is_refused(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv"}, enabled=False)
     with pytest.raises(Conflict, match="disabled"):
         await record_request(desk.context.sessions, name, "01J00000000000000000000001", by="x", force=False)
@@ -256,13 +254,13 @@ async def test_the_second_fetch_reads_for_itself_when_the_first_has_failed(desk:
         site.behaviours = [fail_then]
         site.always = lambda handler: handler.answer(200, ROWS)
         name = await desk.register("http", {"url": f"http://127.0.0.1:{site.port}/a.csv"})
-        begun = await desk.start(name)
-        first = asyncio.create_task(desk.run(begun))
-        await asked(site)
+        started = await desk.start(name)
+        first = asyncio.create_task(desk.run(started))
+        await first_request(site)
         second = asyncio.create_task(desk.fetch(name))
         await asyncio.sleep(0.2)
         free.set()
         with pytest.raises(FetchFailure) as failed:
             await first
-        await desk.fail(begun, failed.value)
+        await desk.fail(started, failed.value)
         assert (await second).status == "SUCCESS"

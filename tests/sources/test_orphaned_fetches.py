@@ -1,4 +1,4 @@
-"""Fetches that cannot write down their own end any more: what is made of them, and which are left alone."""
+"""Fetches that can no longer record their own result: which of them fail, and which are left alone."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -34,7 +34,7 @@ Details = dict[str, str]
 
 @dataclass
 class Office:
-    """A desk beside a Prefect whose runs nobody executes, and how often somebody was woken to send alerts."""
+    """A desk beside a Prefect server without a worker, which counts how often the dispatcher of alerts was woken."""
 
     desk: Desk
     stack: PrefectStack
@@ -47,7 +47,7 @@ class Office:
         return await self.desk.register("file", {"path": "a.csv"})
 
     async def request(self, name: str, state: str | None, details: Details | None = None) -> str:
-        """A fetch that was asked for, with a run in this state, or without one."""
+        """A requested fetch, with a run in this state, or without one."""
         fetch_id = uuid4().hex[:26].upper()
         sessions = self.desk.context.sessions
         await record_request(sessions, name, fetch_id, by="tests", force=False)
@@ -56,10 +56,10 @@ class Office:
         return fetch_id
 
     async def start(self, name: str, state: str, details: Details | None = None) -> OpenFetch:
-        """A fetch at work on its source, whose run is in this state."""
-        begun = await self.desk.start(name, run_id=self.run(state, details))
-        await self.desk.claim_source_of(begun)
-        return begun
+        """A fetch that has claimed its source, with a run in this state."""
+        started = await self.desk.start(name, run_id=self.run(state, details))
+        await self.desk.claim_source_of(started)
+        return started
 
     def run(self, state: str, details: Details | None = None) -> UUID:
         run_id = self.stack.make_run(self.flow_id, "PENDING")
@@ -72,17 +72,17 @@ class Office:
             await session.execute(update(Fetch).where(Fetch.id == fetch_id).values(**values))
 
     async def grow_old(self, fetch_id: str) -> None:
-        """Let a fetch have been asked for, and begun, long ago."""
+        """Move the request and the start of a fetch into the past."""
         fetch = await self.desk.read_fetch(fetch_id)
         before = utc_now() - LONG_AGO
         await self.change(fetch_id, created_at=before, **({"started_at": before} if fetch.started_at else {}))
 
-    async def die(self, fetch_id: str) -> None:
-        """Let a fetch have broken its promise, and not heard its last call."""
+    async def abandon(self, fetch_id: str) -> None:
+        """Let the lease and the grace period of a fetch expire."""
         await self.change(fetch_id, lease_until=utc_now() - LONG_AGO, grace_until=utc_now() - timedelta(seconds=1))
 
-    async def look(self) -> None:
-        """Look for lost fetches once."""
+    async def check(self) -> None:
+        """Check for orphaned fetches once."""
         await OrphanedFetches(lambda: self.woken.append(True)).run(self.prefect, self.desk.context.sessions)
 
     async def status(self, fetch_id: str) -> str:
@@ -119,13 +119,13 @@ ENDED: list[tuple[str, Details, str]] = [
 ]
 
 
-async def test_a_fetch_whose_run_ended_has_failed_and_raised_an_alert(office: Office) -> None:
+async def test_a_fetch_whose_run_has_ended_fails_and_raises_an_alert(office: Office) -> None:
     for state, details, reason in ENDED:
         name = await office.source()
-        begun = await office.start(name, state, details)
+        started = await office.start(name, state, details)
         office.woken.clear()
-        await office.look()
-        failed = await office.desk.read_fetch(begun.fetch_id)
+        await office.check()
+        failed = await office.desk.read_fetch(started.fetch_id)
         assert (why(failed), failed.error) == (("FAILED", "ORCHESTRATION"), f"Its flow run ended as {reason}")
         assert failed.completed_at is not None
         assert await office.titles(name) == [f"The source {name} could not be fetched"]
@@ -134,162 +134,160 @@ async def test_a_fetch_whose_run_ended_has_failed_and_raised_an_alert(office: Of
         assert office.woken == [True]
 
 
-async def test_a_lost_fetch_lets_go_of_its_source_and_of_the_cache_so_that_the_next_one_goes_well(
+async def test_an_orphaned_fetch_releases_its_claim_and_its_leases_so_that_the_next_one_succeeds(
     office: Office,
 ) -> None:
     name = await office.source()
-    begun = await office.start(name, "CRASHED")
+    started = await office.start(name, "CRASHED")
     sessions = office.desk.context.sessions
     async with sessions.begin() as session:
-        await acquire_lease(session, "0" * 64, begun.fetch_id, 600)
-    await office.look()
+        await acquire_lease(session, "0" * 64, started.fetch_id, 600)
+    await office.check()
     assert (await office.desk.source(name)).claimed_by is None
     async with sessions() as session:
         assert (await session.scalars(select(CacheLease))).all() == []
     assert (await office.desk.fetch(name)).status == "SUCCESS"
-    # It is not looked at again, and the one that went well is not either.
-    await office.look()
+    # Fetches that have ended are not checked again.
+    await office.check()
     assert (await office.desk.source(name)).total_fetches == 2
     assert (len(office.woken), len(await office.titles(name))) == (1, 1)
 
 
-async def test_a_fetch_that_waits_for_a_worker_is_not_lost_however_long_it_waits(office: Office) -> None:
+async def test_a_fetch_that_waits_for_a_worker_is_not_orphaned_however_long_it_waits(office: Office) -> None:
     for state in ("SCHEDULED", "PENDING"):
         fetch_id = await office.request(await office.source(), state)
         await office.grow_old(fetch_id)
-        await office.look()
+        await office.check()
         assert await office.status(fetch_id) == "PENDING"
     assert office.woken == []
 
 
-async def test_a_fetch_whose_run_ended_before_it_began_is_lost(office: Office) -> None:
+async def test_a_fetch_whose_run_ended_before_it_started_is_orphaned(office: Office) -> None:
     fetch_id = await office.request(await office.source(), "CRASHED", {"message": "no such image"})
-    await office.look()
-    lost = await office.desk.read_fetch(fetch_id)
-    assert why(lost) == ("FAILED", "ORCHESTRATION")
-    assert "no such image" in (lost.error or "")
+    await office.check()
+    orphaned = await office.desk.read_fetch(fetch_id)
+    assert why(orphaned) == ("FAILED", "ORCHESTRATION")
+    assert "no such image" in (orphaned.error or "")
 
 
-async def test_a_fetch_at_work_is_not_lost_while_its_process_keeps_its_promise(office: Office) -> None:
+async def test_a_running_fetch_is_not_orphaned_while_its_lease_is_renewed(office: Office) -> None:
     name = await office.source()
-    begun = await office.start(name, "RUNNING")
-    await office.grow_old(begun.fetch_id)
-    await office.look()
-    assert await office.status(begun.fetch_id) == "RUNNING"
-    assert (await office.desk.source(name)).claimed_by == begun.fetch_id
+    started = await office.start(name, "RUNNING")
+    await office.grow_old(started.fetch_id)
+    await office.check()
+    assert await office.status(started.fetch_id) == "RUNNING"
+    assert (await office.desk.source(name)).claimed_by == started.fetch_id
 
-    await office.die(begun.fetch_id)
-    await office.look()
-    lost = await office.desk.read_fetch(begun.fetch_id)
-    assert why(lost) == ("FAILED", "ORCHESTRATION")
-    assert lost.error == "The process that ran the fetch is gone."
+    await office.abandon(started.fetch_id)
+    await office.check()
+    orphaned = await office.desk.read_fetch(started.fetch_id)
+    assert why(orphaned) == ("FAILED", "ORCHESTRATION")
+    assert orphaned.error == "The process that ran the fetch is gone."
     assert (await office.desk.source(name)).claimed_by is None
     assert office.woken == [True]
 
 
-async def test_a_fetch_that_was_silent_while_the_database_was_away_is_not_lost_when_it_is_back(office: Office) -> None:
-    begun = await office.start(await office.source(), "RUNNING")
+async def test_a_fetch_that_could_not_reach_the_database_for_a_while_is_not_orphaned(office: Office) -> None:
+    started = await office.start(await office.source(), "RUNNING")
     for _ in range(2):
-        await office.change(begun.fetch_id, lease_until=utc_now() - LONG_AGO)
-        # It is looked at before it has renewed its promise, and it does so in time.
-        await office.look()
-        await office.look()
-        assert await office.status(begun.fetch_id) == "RUNNING"
-        # The last call is taken back, so that the next silence is given one of its own.
-        await office.die(begun.fetch_id)
-        assert await renew_lease(office.desk.context.sessions, begun.fetch_id)
-        await office.look()
-    assert await office.status(begun.fetch_id) == "RUNNING"
+        await office.change(started.fetch_id, lease_until=utc_now() - LONG_AGO)
+        # It is checked before it renews its lease, which it does in the grace period.
+        await office.check()
+        await office.check()
+        assert await office.status(started.fetch_id) == "RUNNING"
+        # The renewal ends the grace period, so that the next expiry starts a new one.
+        await office.abandon(started.fetch_id)
+        assert await renew_lease(office.desk.context.sessions, started.fetch_id)
+        await office.check()
+    assert await office.status(started.fetch_id) == "RUNNING"
     assert office.woken == []
 
 
-async def test_a_fetch_that_is_silent_and_does_not_hear_its_last_call_is_lost(
+async def test_a_fetch_that_does_not_renew_its_lease_in_the_grace_period_is_orphaned(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch_state, "GRACE_PERIOD", timedelta(seconds=0.5))
-    begun = await office.start(await office.source(), "RUNNING")
-    await office.change(begun.fetch_id, lease_until=utc_now() - LONG_AGO)
-    await office.look()
+    started = await office.start(await office.source(), "RUNNING")
+    await office.change(started.fetch_id, lease_until=utc_now() - LONG_AGO)
+    await office.check()
     await asyncio.sleep(0.6)
-    assert await office.status(begun.fetch_id) == "RUNNING"
-    await office.look()
-    assert await office.status(begun.fetch_id) == "FAILED"
+    assert await office.status(started.fetch_id) == "RUNNING"
+    await office.check()
+    assert await office.status(started.fetch_id) == "FAILED"
 
 
-async def test_what_a_person_has_cancelled_or_deleted_raises_no_alert(office: Office) -> None:
-    for state, told in (("CANCELLED", "Its flow run was cancelled."), (None, "Its flow run was deleted.")):
+async def test_a_run_that_a_person_cancelled_or_deleted_raises_no_alert(office: Office) -> None:
+    for state, expected in (("CANCELLED", "Its flow run was cancelled."), (None, "Its flow run was deleted.")):
         name = await office.source()
-        begun = await office.start(name, state or "RUNNING")
+        started = await office.start(name, state or "RUNNING")
         if state is None:
-            run_id = (await office.desk.read_fetch(begun.fetch_id)).run_id
+            run_id = (await office.desk.read_fetch(started.fetch_id)).run_id
             office.stack.delete(f"/flow_runs/{run_id}")
-            await office.grow_old(begun.fetch_id)
-        await office.look()
-        lost = await office.desk.read_fetch(begun.fetch_id)
-        assert (why(lost), lost.error) == (("FAILED", "ORCHESTRATION"), told)
+            await office.grow_old(started.fetch_id)
+        await office.check()
+        orphaned = await office.desk.read_fetch(started.fetch_id)
+        assert (why(orphaned), orphaned.error) == (("FAILED", "ORCHESTRATION"), expected)
         assert await office.titles(name) == []
         source = await office.desk.source(name)
         assert (source.consecutive_failures, source.total_fetches) == (0, 1)
 
 
-async def test_a_run_that_prefect_does_not_show_yet_is_given_time(office: Office) -> None:
-    begun = await office.desk.start(await office.source(), run_id=uuid4())
-    await office.look()
-    assert await office.status(begun.fetch_id) == "RUNNING"
-    await office.grow_old(begun.fetch_id)
-    await office.look()
-    assert await office.status(begun.fetch_id) == "FAILED"
+async def test_a_run_that_prefect_does_not_show_yet_gets_time_to_appear(office: Office) -> None:
+    started = await office.desk.start(await office.source(), run_id=uuid4())
+    await office.check()
+    assert await office.status(started.fetch_id) == "RUNNING"
+    await office.grow_old(started.fetch_id)
+    await office.check()
+    assert await office.status(started.fetch_id) == "FAILED"
 
 
-async def test_a_fetch_that_nobody_started_is_lost_once_its_request_must_have_been_answered(office: Office) -> None:
+async def test_a_fetch_that_was_never_started_is_orphaned_after_a_minute(office: Office) -> None:
     name = await office.source()
     fetch_id = await office.request(name, None)
     await office.change(fetch_id, created_at=utc_now() - timedelta(seconds=30))
-    await office.look()
+    await office.check()
     assert await office.status(fetch_id) == "PENDING"
     await office.change(fetch_id, created_at=utc_now() - timedelta(seconds=90))
-    await office.look()
-    lost = await office.desk.read_fetch(fetch_id)
-    assert (why(lost), lost.error) == (("FAILED", "ORCHESTRATION"), "The fetch was never started.")
+    await office.check()
+    orphaned = await office.desk.read_fetch(fetch_id)
+    assert (why(orphaned), orphaned.error) == (("FAILED", "ORCHESTRATION"), "The fetch was never started.")
     assert len(await office.titles(name)) == 1
 
 
-async def test_each_of_many_open_fetches_is_judged_by_its_own_run(office: Office) -> None:
+async def test_each_of_many_open_fetches_is_checked_against_its_own_run(office: Office) -> None:
     states = ["RUNNING", "FAILED", "RUNNING", "CRASHED", "CANCELLED", "RUNNING"]
-    begun = [await office.start(await office.source(), state) for state in states]
-    await office.look()
-    found = [await office.status(one.fetch_id) for one in begun]
+    started = [await office.start(await office.source(), state) for state in states]
+    await office.check()
+    found = [await office.status(one.fetch_id) for one in started]
     assert found == ["RUNNING", "FAILED", "RUNNING", "FAILED", "FAILED", "RUNNING"]
-    # Cancelled or not, whoever waits for a fetch hears of its end.
+    # The dispatcher is woken for every fetch that ends, cancelled or not.
     assert len(office.woken) == 3
 
 
-async def test_many_fetches_that_wait_do_not_hide_those_that_are_lost(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_many_waiting_fetches_do_not_hide_orphaned_ones(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orphaned_fetches, "MOST_AT_ONCE", 2)
     chore = OrphanedFetches(lambda: None)
     waiting = [await office.request(await office.source(), "SCHEDULED") for _ in range(4)]
-    lost = await office.start(await office.source(), "CRASHED")
+    orphaned = await office.start(await office.source(), "CRASHED")
     for _ in range(3):
-        assert await office.status(lost.fetch_id) == "RUNNING"
+        assert await office.status(orphaned.fetch_id) == "RUNNING"
         await chore.run(office.prefect, office.desk.context.sessions)
-    assert await office.status(lost.fetch_id) == "FAILED"
-    # And then from the beginning, where something may have happened since.
+    assert await office.status(orphaned.fetch_id) == "FAILED"
+    # Then it starts from the oldest again, whose run may have ended since.
     run_id = (await office.desk.read_fetch(waiting[0])).run_id
     office.stack.post(f"/flow_runs/{run_id}/set_state", {"state": {"type": "CRASHED"}, "force": True})
     await chore.run(office.prefect, office.desk.context.sessions)
     assert [await office.status(one) for one in waiting] == ["FAILED", "PENDING", "PENDING", "PENDING"]
 
 
-async def test_while_prefect_is_out_of_reach_nothing_is_taken_for_lost(office: Office) -> None:
-    begun = await office.start(await office.source(), "CRASHED")
-    await office.die(begun.fetch_id)
-    await office.grow_old(begun.fetch_id)
+async def test_while_prefect_is_unreachable_no_fetch_counts_as_orphaned(office: Office) -> None:
+    started = await office.start(await office.source(), "CRASHED")
+    await office.abandon(started.fetch_id)
+    await office.grow_old(started.fetch_id)
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
         async with Prefect.connect(0.5) as nobody:
             with pytest.raises(PrefectUnavailable):
                 await OrphanedFetches(lambda: None).run(nobody, office.desk.context.sessions)
-    assert await office.status(begun.fetch_id) == "RUNNING"
-    await office.look()
-    assert await office.status(begun.fetch_id) == "FAILED"
+    assert await office.status(started.fetch_id) == "RUNNING"
+    await office.check()
+    assert await office.status(started.fetch_id) == "FAILED"

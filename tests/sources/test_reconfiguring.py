@@ -1,4 +1,4 @@
-"""A source that is changed while it is read: nothing that was read before the change passes for what is wanted now."""
+"""A source that is changed while it is read: content from before the change does not count as current."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ from spine.sources.snapshot import Snapshot, find_fresh_snapshot
 
 from tests.sources.readers.support import settle
 from tests.sources.support import Desk
-from tests.sources.test_one_at_a_time import asked
+from tests.sources.test_one_at_a_time import first_request
 from tests.support.receivers import Behaviour, Handler, Receiver, receiver
 
 ROWS = b"day,venue\n2026-01-05,AAA\n"
@@ -21,7 +21,7 @@ NO_HEADER = {"has_header": False}
 
 
 def tagged(body: bytes, free: threading.Event | None = None) -> Behaviour:
-    """Answer with an ETag, once that is set, and 304 to whoever has this content."""
+    """Respond once `free` is set: with an ETag, or with 304 to a client that has this content."""
 
     def behave(handler: Handler) -> None:
         assert free is None or free.wait(30)
@@ -52,30 +52,28 @@ async def current(desk: Desk, name: str, max_age: timedelta | None = None) -> Sn
     return await find_fresh_snapshot(desk.context.sessions, name, holder="reader", seconds=60, max_age=max_age)
 
 
-async def test_what_was_read_before_a_change_is_not_taken_for_unchanged_after_it(desk: Desk, site: Receiver) -> None:
+async def test_content_read_before_a_change_does_not_count_as_unchanged_after_it(desk: Desk, site: Receiver) -> None:
     free = threading.Event()
     site.behaviours = [tagged(ROWS, free)]
     name = await source_at(site, desk)
     reading = asyncio.create_task(desk.fetch(name))
-    await asked(site)
+    await first_request(site)
     await desk.update(name, parser_config=NO_HEADER)
     free.set()
     before = await reading
     assert (before.status, before.rows_parsed) == ("SUCCESS", 1)
     after = await desk.fetch(name)
     assert (after.bytes_fetched, after.rows_parsed, after.content_changed) == (len(ROWS), 2, False)
-    # From then on a source that says so is unchanged again.
+    # The next fetch sends validators again, and the source is unchanged.
     assert (await desk.fetch(name)).bytes_fetched == 0
 
 
-async def test_a_fetch_that_was_waiting_when_the_source_was_changed_reads_it_for_itself(
-    desk: Desk, site: Receiver
-) -> None:
+async def test_a_fetch_that_waits_while_the_source_is_changed_reads_for_itself(desk: Desk, site: Receiver) -> None:
     free = threading.Event()
     site.behaviours = [tagged(ROWS, free)]
     name = await source_at(site, desk)
     first = asyncio.create_task(desk.fetch(name))
-    await asked(site)
+    await first_request(site)
     second = asyncio.create_task(desk.fetch(name))
     await asyncio.sleep(0.3)
     await desk.update(name, parser_config=NO_HEADER)
@@ -84,24 +82,24 @@ async def test_a_fetch_that_was_waiting_when_the_source_was_changed_reads_it_for
     assert len(site.requests) == 2
 
 
-async def test_who_asks_after_a_change_does_not_join_what_began_before_it(desk: Desk) -> None:
+async def test_a_request_after_a_change_does_not_join_a_fetch_that_started_before_it(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv"})
     waiting = await request(desk, name, "01J00000000000000000000001")
     await desk.update(name, config={"path": "b.csv"})
-    # It has not begun yet, and will read what the source says then.
+    # It has not started yet, and will use the new configuration.
     assert (await request(desk, name, "01J00000000000000000000002")).fetch_id == waiting.fetch_id
 
     name = await desk.register("file", {"path": "a.csv"})
-    begun = await desk.start(name)
-    assert (await request(desk, name, "01J00000000000000000000003")).fetch_id == begun.fetch_id
+    started = await desk.start(name)
+    assert (await request(desk, name, "01J00000000000000000000003")).fetch_id == started.fetch_id
     await desk.update(name, domain="desk.rates")
-    assert (await request(desk, name, "01J00000000000000000000003")).fetch_id == begun.fetch_id
+    assert (await request(desk, name, "01J00000000000000000000003")).fetch_id == started.fetch_id
     await desk.update(name, parser_type="csv")
     assert (await request(desk, name, "01J00000000000000000000003")).fetch_id == "01J00000000000000000000003"
 
 
 @pytest.mark.parametrize("max_age", [None, timedelta(hours=1)])
-async def test_content_of_another_place_is_not_fresh_however_young_it_is(desk: Desk, max_age: timedelta | None) -> None:
+async def test_content_read_with_an_older_configuration_is_never_fresh(desk: Desk, max_age: timedelta | None) -> None:
     settle(desk.file("a.csv", ROWS), desk.file("b.csv", OTHER_ROWS))
     name = await desk.register("file", {"path": "a.csv", "cache_ttl_seconds": 3600})
     first = await desk.fetch(name)
@@ -116,13 +114,13 @@ async def test_content_of_another_place_is_not_fresh_however_young_it_is(desk: D
     assert (found.fetch_id, found.capture_id) == (second.id, second.content_hash)
 
 
-async def test_content_that_was_read_while_its_place_was_changed_is_not_fresh(desk: Desk, site: Receiver) -> None:
+async def test_content_read_while_the_configuration_changed_is_not_fresh(desk: Desk, site: Receiver) -> None:
     free = threading.Event()
     site.behaviours = [tagged(ROWS, free)]
     config = {"url": f"http://127.0.0.1:{site.port}/a.csv", "cache_ttl_seconds": 3600}
     name = await desk.register("http", config)
     reading = asyncio.create_task(desk.fetch(name))
-    await asked(site)
+    await first_request(site)
     await desk.update(name, config={**config, "url": f"http://127.0.0.1:{site.port}/b.csv"})
     free.set()
     assert (await reading).status == "SUCCESS"

@@ -67,7 +67,7 @@ def test_a_new_source_has_every_field_of_the_contract(registry: Api) -> None:
     assert made["created_by"] == "admin"
 
 
-def test_secrets_read_as_stars_and_stars_keep_them(registry: Api) -> None:
+def test_secrets_are_shown_as_stars_and_sending_stars_keeps_them(registry: Api) -> None:
     made = make(registry, config=HTTP)
     assert made["config"] == {
         "url": "https://feeds.example.com/a.csv",
@@ -86,7 +86,7 @@ def test_secrets_read_as_stars_and_stars_keep_them(registry: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "expected"),
     [
         ({"source_type": "file", "config": {"path": "/etc/hostname"}}, "SPINE_FILE_ROOTS"),
         ({"source_type": "file", "config": {"path": "zip://a.csv::/etc/x.zip"}}, "path"),
@@ -110,11 +110,11 @@ def test_secrets_read_as_stars_and_stars_keep_them(registry: Api) -> None:
         ({"name": "01J00000000000000000000001"}, "id"),
     ],
 )
-def test_what_is_plainly_wrong_is_400_and_makes_nothing(registry: Api, fields: dict[str, Any], told: str) -> None:
+def test_a_wrong_value_is_400_and_creates_nothing(registry: Api, fields: dict[str, Any], expected: str) -> None:
     before = registry.get("/sources")["pagination"]["total"]
     response = registry.client.post("/sources", json=body(**fields))
     assert response.status_code == 400, response.text
-    assert told in response.text
+    assert expected in response.text
     assert registry.get("/sources")["pagination"]["total"] == before
 
 
@@ -122,11 +122,11 @@ def test_what_is_plainly_wrong_is_400_and_makes_nothing(registry: Api, fields: d
     "fields",
     [{"source_type": "ftp"}, {"unknown": 1}, {"config": "x"}, {"enabled": "no"}, {"parser_type": "xls"}, {"name": ""}],
 )
-def test_what_has_the_wrong_shape_is_422(registry: Api, fields: dict[str, Any]) -> None:
+def test_a_wrong_shape_is_422(registry: Api, fields: dict[str, Any]) -> None:
     assert registry.client.post("/sources", json=body(**fields)).status_code == 422
 
 
-def test_a_name_is_taken_once(registry: Api) -> None:
+def test_a_name_can_be_used_once(registry: Api) -> None:
     make(registry, name="taken")
     assert registry.client.post("/sources", json=body(name="taken")).status_code == 409
     other = make(registry)
@@ -145,7 +145,7 @@ def schedule(name: str, workflow: str, tags: list[str], **params: Any) -> dict[s
     }
 
 
-async def test_a_source_is_not_there_when_making_its_schedule_was_broken_off(
+async def test_no_source_is_left_when_the_creation_of_its_schedule_is_cancelled(
     desk: Desk, stack: PrefectStack, proxy: Proxy
 ) -> None:
     new = SourceCreate.model_validate(body(cron_expression="0 6 * * *"))
@@ -168,7 +168,7 @@ async def is_any_source_of(desk: Desk) -> bool:
         return (await session.scalars(select(Source.id))).first() is not None
 
 
-def test_somebody_elses_schedule_of_the_name_that_a_source_would_need_stays(registry: Api) -> None:
+def test_a_foreign_schedule_with_the_name_that_a_source_needs_stays(registry: Api) -> None:
     name = f"weekly-{uuid4().hex[:8]}"
     tag, gone = f"source:{name}", "01J00000000000000000000001"
     week = {"week_ending": "2026-01-05", "tier": "OTC"}
@@ -188,7 +188,7 @@ def test_somebody_elses_schedule_of_the_name_that_a_source_would_need_stays(regi
         assert registry.client.delete(f"/schedules/{made.json()['id']}").status_code == 200
 
 
-def test_a_schedule_whose_source_was_never_made_gives_way(registry: Api) -> None:
+def test_the_leftover_schedule_of_a_source_that_was_never_created_is_replaced(registry: Api) -> None:
     name = f"weekly-{uuid4().hex[:8]}"
     left = schedule(f"fetch-{name}", "spine.fetch_source", [f"source:{name}"], source="01J00000000000000000000001")
     assert registry.client.post("/schedules", json=left).status_code == 201
@@ -218,7 +218,7 @@ def test_lists_are_newest_first_and_filtered(registry: Api) -> None:
     assert ([one["id"] for one in page["data"]], page["pagination"]["total"]) == ([first["id"]], 2)
 
 
-def test_what_is_not_there_is_404(registry: Api) -> None:
+def test_an_unknown_source_or_fetch_is_404(registry: Api) -> None:
     for path in ("/sources/nobody", "/sources/nobody/fetches", "/sources/fetches/nobody", "/sources/%00"):
         assert registry.client.get(path).status_code == 404, path
     assert registry.client.delete("/sources/nobody").status_code == 404
@@ -232,7 +232,7 @@ def test_a_disabled_source_is_not_fetched(registry: Api) -> None:
     assert registry.get(f"/sources/{made['id']}/fetches")["data"] == []
 
 
-def test_a_fetch_whose_run_cannot_be_started_says_so(proxied_api: Api, proxy: Proxy) -> None:
+def test_a_fetch_that_cannot_be_started_fails_with_the_reason(proxied_api: Api, proxy: Proxy) -> None:
     impatient = proxied_api.as_key(ADMIN_KEY)
     made = impatient.post("/sources", json=body()).json()
     with proxy.refusing():

@@ -1,4 +1,4 @@
-"""The current content of a source for its readers: all of what one fetch brought, or nothing."""
+"""The current content of a source for its readers: all that one fetch brought, or nothing."""
 
 import asyncio
 from dataclasses import replace
@@ -31,13 +31,13 @@ async def find(desk: Desk, name: str) -> Snapshot | None:
 
 
 async def remove(desk: Desk, content: bytes) -> None:
-    """Give content up as evicting and reconciling do."""
+    """Remove content as eviction and reconciling do."""
     async with desk.context.sessions.begin() as session:
         await lock_content(session, hash_of(content))
         await delete_entries(session, hash_of(content))
 
 
-async def test_what_is_left_of_a_pattern_is_not_handed_out_under_the_name_of_all_of_it(desk: Desk) -> None:
+async def test_a_pattern_with_an_evicted_file_has_no_snapshot(desk: Desk) -> None:
     settle(desk.file("a.csv", ROWS), desk.file("b.csv", MORE_ROWS))
     name = await desk.register("file", {"path": "*.csv", "cache_ttl_seconds": 600})
     fetched = await desk.fetch(name)
@@ -53,7 +53,7 @@ async def test_what_is_left_of_a_pattern_is_not_handed_out_under_the_name_of_all
     assert [entry.name for entry in current.entries] == ["a.csv", "b.csv"]
 
 
-async def test_a_pattern_that_one_file_matches_is_whole_with_that_one(desk: Desk) -> None:
+async def test_a_pattern_that_matches_one_file_has_a_snapshot(desk: Desk) -> None:
     settle(desk.file("a.csv", ROWS))
     name = await desk.register("file", {"path": "*.csv", "cache_ttl_seconds": 600})
     fetched = await desk.fetch(name)
@@ -62,7 +62,7 @@ async def test_a_pattern_that_one_file_matches_is_whole_with_that_one(desk: Desk
     assert current.capture_id == fetched.content_hash != hash_of(ROWS)
 
 
-async def test_a_reader_beside_fetches_gets_each_content_under_its_own_name(desk: Desk) -> None:
+async def test_a_reader_beside_fetches_gets_each_content_with_its_own_capture_id(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv", "cache_ttl_seconds": 600})
     settle(desk.file("a.csv", ROWS))
     await desk.fetch(name)
@@ -85,14 +85,14 @@ async def test_a_reader_beside_fetches_gets_each_content_under_its_own_name(desk
     assert sum(await asyncio.gather(*looking)) > 15
 
 
-async def test_what_is_read_is_not_what_was_used_longest_ago(desk: Desk) -> None:
+async def test_reading_a_snapshot_counts_as_use_for_eviction(desk: Desk) -> None:
     settle(desk.file("read.csv", ROWS), desk.file("found.csv", MORE_ROWS), desk.file("idle.csv", b"day\n"))
     names = []
     for file in ("read.csv", "found.csv", "idle.csv"):
         names.append(await desk.register("file", {"path": file, "cache_ttl_seconds": 600}))
         await desk.fetch(names[-1])
     async with desk.context.sessions.begin() as session:
-        # What is read now was used a little earlier than what is not.
+        # The contents that are read below were used less recently than the one that is not.
         for content, minutes in ((ROWS, 30), (MORE_ROWS, 20), (b"day\n", 10)):
             mine = update(CacheBlob).where(CacheBlob.content_hash == hash_of(content))
             await session.execute(mine.values(last_used_at=utc_now() - timedelta(minutes=minutes)))
@@ -104,7 +104,7 @@ async def test_what_is_read_is_not_what_was_used_longest_ago(desk: Desk) -> None
     assert [await desk.content(name) for name in names] == [[ROWS], [MORE_ROWS], []]
 
 
-async def test_the_download_of_an_empty_file_is_a_miss_and_to_learn_that_it_is_unchanged_a_hit(desk: Desk) -> None:
+async def test_the_download_of_an_empty_file_is_a_miss_and_an_unchanged_one_is_a_hit(desk: Desk) -> None:
     settle(desk.file("empty.bin", b""))
     name = await desk.register("file", {"path": "empty.bin"})
     for hit_rate in (0, 1 / 2):
@@ -113,7 +113,7 @@ async def test_the_download_of_an_empty_file_is_a_miss_and_to_learn_that_it_is_u
             assert (await read_stats(session)).hit_rate == hit_rate
 
 
-async def test_a_use_that_is_noted_by_several_at_once_is_on_record_once(desk: Desk) -> None:
+async def test_a_use_that_several_steps_record_at_once_is_recorded_once(desk: Desk) -> None:
     settle(desk.file("a.csv", ROWS))
     name = await desk.register("file", {"path": "a.csv"})
     fetched = await desk.fetch(name)
@@ -127,7 +127,7 @@ async def test_a_use_that_is_noted_by_several_at_once_is_on_record_once(desk: De
         assert await capture_used(session, uuid4()) is None
 
 
-async def test_content_larger_than_the_cache_can_be_read_once_by_who_waited_for_it(desk: Desk) -> None:
+async def test_content_larger_than_the_cache_can_be_read_until_the_next_eviction(desk: Desk) -> None:
     settings = desk.context.settings.model_copy(update={"cache_max_bytes": len(ROWS) - 1})
     desk = Desk(replace(desk.context, settings=settings), desk.root)
     settle(desk.file("large.csv", ROWS), desk.file("small.csv", b"day\n"))

@@ -110,7 +110,7 @@ async def _wait_for_claim(context: FetchContext, fetch: OpenFetch, report: Repor
     waited_for = ""
     while (other := await claim_source(context.sessions, fetch.source_id, fetch.fetch_id)) is not None:
         if other != waited_for:
-            report(f"Fetch {other} is reading the source {fetch.source_name}; waiting for it to end.")
+            report(f"Fetch {other} is reading the source {fetch.source_name}; waiting until it ends.")
         waited_for = other
         await asyncio.sleep(SECONDS_BETWEEN_CLAIMS)
     if not waited_for or fetch.force:
