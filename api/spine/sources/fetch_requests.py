@@ -104,9 +104,7 @@ async def find_fetch_flow(prefect: Prefect) -> Deployment:
     try:
         return await find_workflow(prefect, FETCH_FLOW)
     except (NotFound, Conflict):
-        raise Unavailable(
-            f"The flow {FETCH_FLOW!r} is not deployed; run `prefect deploy --all` in Spine's folder."
-        ) from None
+        raise Unavailable(f"The flow {FETCH_FLOW!r} is not deployed; run `spine deploy`.") from None
 
 
 async def _create_run(prefect: Prefect, sessions: SessionFactory, caller: Caller, fetch: OpenFetch) -> str:
