@@ -201,7 +201,7 @@ async def test_an_abandoned_fetch_does_not_overwrite_the_content_of_the_next_one
         await desk.fail(stuck, lost.value)
     ended = await desk.read_fetch(stuck.fetch_id)
     assert (ended.status, ended.error_category) == ("FAILED", "ORCHESTRATION")
-    assert "was given up" in (ended.error or "")
+    assert "did not renew its lease" in (ended.error or "")
     assert await desk.content(name) == [ROWS]
 
 

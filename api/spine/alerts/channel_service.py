@@ -18,7 +18,7 @@ from spine.alerts.schemas import (
 )
 from spine.alerts.transport import Sender
 from spine.auth.callers import Caller
-from spine.egress.addresses import literal_refusal
+from spine.egress.addresses import host_refusal
 from spine.errors import BadRequest, Conflict, FieldError, NotFound
 from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.schemas import ActionResponse
@@ -36,7 +36,7 @@ class ChannelSecrets(SealedConfigs[ChannelConfig]):
     def __init__(self, keyring: Keyring, allow_private: bool) -> None:
         def check(config: ChannelConfig) -> None:
             for host in config.hosts():
-                if reason := literal_refusal(host, allow_private):
+                if reason := host_refusal(host, allow_private):
                     raise BadRequest(
                         f"The channel's host is not allowed: {reason}.", [FieldError(("body", "config"), reason)]
                     )

@@ -14,7 +14,7 @@ from spine.alerts.channels.base import ChannelConfig
 from spine.alerts.channels.json_post import NOTIFY_TYPES
 from spine.alerts.messages import AlertMessage, Outcome
 from spine.alerts.scrubbing import encoded_forms, scrub, secret_parts
-from spine.egress.guard import Passage, guarded
+from spine.egress.guard import ConnectionGuard, guarded
 from spine.egress.http_replies import LONGEST_TEXT, Reply, recorded_replies
 from spine.errors import SpineError
 from spine.text import shortened
@@ -95,12 +95,12 @@ class Sender:
         self._resolve = resolve
         self._seconds = seconds
         self._threads = ThreadPoolExecutor(max_in_flight, thread_name_prefix="send")
-        self._passages: set[Passage] = set()
+        self._guards: set[ConnectionGuard] = set()
 
     def close(self) -> None:
         """Abort the sends in flight, without waiting for them."""
-        for passage in list(self._passages):
-            passage.abort()
+        for guard in list(self._guards):
+            guard.abort()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def send(self, config: ChannelConfig, message: AlertMessage, recipient: str | None) -> Outcome:
@@ -113,21 +113,21 @@ class Sender:
         except TimeoutError:
             return Outcome(sent=False, reason="the channel's secret could not be looked up in time")
         hidden = secret_parts(config, secrets)
-        with guarded(self._allow_private) as passage:
-            self._passages.add(passage)
+        with guarded(self._allow_private) as guard:
+            self._guards.add(guard)
             try:
-                return await self._in_thread(passage, config, message, recipient, secrets, hidden)
+                return await self._in_thread(guard, config, message, recipient, secrets, hidden)
             except RuntimeError:
                 # The threads are closed.
                 return Outcome(sent=False, reason="Spine is being stopped")
             finally:
                 # A thread can outlive this block, after a cancellation. It must not delay the end of the process.
-                passage.abort()
-                self._passages.discard(passage)
+                guard.abort()
+                self._guards.discard(guard)
 
     async def _in_thread(
         self,
-        passage: Passage,
+        guard: ConnectionGuard,
         config: ChannelConfig,
         message: AlertMessage,
         recipient: str | None,
@@ -145,7 +145,7 @@ class Sender:
         done, _ = await asyncio.wait([sending], timeout=self._seconds)
         in_time, answered = bool(done), bool(evidence.replies)
         if not in_time:
-            passage.abort()
+            guard.abort()
             # The thread gets an error now, unless it is still connecting, which ends by itself.
             done, _ = await asyncio.wait([sending], timeout=0.5)
         if not in_time and not (answered and evidence.notified):
@@ -153,7 +153,7 @@ class Sender:
         if sending.cancelled():
             return Outcome(sent=False, reason="Spine is being stopped")
         problem = sending.exception() if done else None
-        evidence.refused = passage.refused
+        evidence.refused = guard.refused
         if problem is not None:
             evidence.lines.append(f"{type(problem).__name__}: {problem}")
         return _outcome(evidence, hidden)

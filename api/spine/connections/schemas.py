@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from spine.egress.hosts import check_host
 from spine.schemas import CaseInsensitiveEnum, Text
 from spine.secrets.refs import check_ref
 
@@ -36,13 +37,6 @@ class HealthStatus(CaseInsensitiveEnum):
     UNKNOWN = "UNKNOWN"
 
 
-def _is_host(host: str) -> str:
-    # A list of hosts, the path of a socket or parts of a URL would mean more to a driver than what was checked.
-    if not all(char.isascii() and (char.isalnum() or char in ".-_:") for char in host) or host.startswith("-"):
-        raise ValueError("must be the name or the address of one host, without a port, a user or a path")
-    return host
-
-
 def _is_plain(text: str) -> str:
     if not text.isprintable() or "://" in text:
         raise ValueError("must be a plain name, not a URL")
@@ -50,7 +44,7 @@ def _is_plain(text: str) -> str:
 
 
 Name = Annotated[Text, Field(min_length=1, max_length=200, description="Unique over all connections.")]
-Host = Annotated[Text, Field(min_length=1, max_length=255), AfterValidator(_is_host)]
+Host = Annotated[Text, Field(min_length=1, max_length=255), AfterValidator(check_host)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 PlainText = Annotated[Text, Field(min_length=1, max_length=1_000), AfterValidator(_is_plain)]
 Username = Annotated[Text, Field(min_length=1, max_length=255)]

@@ -17,7 +17,7 @@ from spine.connections.schemas import (
 )
 from spine.connections.usage import open_sessions
 from spine.database import SessionFactory, lock_out_writers, reading, transaction
-from spine.egress.addresses import literal_refusal
+from spine.egress.addresses import host_refusal
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.paths import absolute_path
 from spine.errors import BadRequest, Conflict, FieldError, NotFound, Unavailable
@@ -53,7 +53,7 @@ def _check_place(settings: Settings, body: DatabaseConnectionCreate) -> None:
             absolute_path(body.database, settings.file_roots)
         except FetchFailure as failure:
             raise BadRequest(failure.sentence, [FieldError(("body", "database"), failure.sentence)]) from None
-    elif reason := literal_refusal(body.host or "", settings.allow_private_addresses):
+    elif reason := host_refusal(body.host or "", settings.allow_private_addresses):
         raise BadRequest(f"host: {reason}.", [FieldError(("body", "host"), reason)])
 
 

@@ -1,4 +1,4 @@
-"""Which addresses Spine may connect to when a user has named them."""
+"""Which addresses Spine may connect to on behalf of a user."""
 
 import socket
 import unicodedata
@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 Address = IPv4Address | IPv6Address
 
-# Where clouds answer their machines; some of these lie in ranges that are private or even global.
+# The metadata services of clouds; some of these addresses are in private or even global ranges.
 _METADATA = {
     ip_address(text)
     for text in (
@@ -25,21 +25,21 @@ _THIS_NETWORK = IPv4Network("0.0.0.0/8")
 _NAT64, _NAT64_LOCAL = IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48")
 _V4_COMPATIBLE, _V4_MAPPED = IPv6Network("::/96"), IPv6Network("::ffff:0:0/96")
 _GLOBAL_UNICAST, _SIX_TO_FOUR = IPv6Network("2000::/3"), IPv6Network("2002::/16")
-# What else of IPv6 means anything: unique local, site local and discard-only addresses.
+# The other assigned ranges of IPv6: unique local, site local and discard-only addresses.
 _LOCAL = tuple(IPv6Network(text) for text in ("fc00::/7", "fec0::/10", "100::/64"))
 _ASSIGNED = (_GLOBAL_UNICAST, *_LOCAL, _V4_COMPATIBLE, _V4_MAPPED, _NAT64, _NAT64_LOCAL)
-# These stand for the IPv4 address in them and nothing else.
+# These only carry an IPv4 address.
 _CARRIERS = (_V4_MAPPED, _NAT64, _SIX_TO_FOUR)
-# Python's own tables differ between versions here.
+# The tables of Python's ipaddress differ between versions here.
 _NOT_PUBLIC = tuple(ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "3fff::/20"))
 
 
-def refusal(address: str, allow_private: bool) -> str | None:
-    """Why a literal address is refused, as a sentence; None when it is not."""
+def address_refusal(address: str, allow_private: bool) -> str | None:
+    """The reason why an IP address is refused; None if it is allowed."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:
-        return f"{address} is not an address"
+        return f"{address} is not an IP address"
     every = (parsed, *_embedded(parsed))
     for one in every:
         if kind := _never_allowed(one):
@@ -49,26 +49,26 @@ def refusal(address: str, allow_private: bool) -> str | None:
     return None
 
 
-def literal_refusal(host: str, allow_private: bool) -> str | None:
-    """Why a host as a URL has it is refused, where it is an address in any form that the system's resolver takes.
+def host_refusal(host: str, allow_private: bool) -> str | None:
+    """The reason why a host is refused that is an IP address, in any form that the system's resolver accepts.
 
-    None for other names, too: those are judged when they are resolved, by the address that is then connected to.
+    None for a host name: it is checked when it is resolved, by the address that is then connected to.
     """
-    # The zone of fe80::1%ee0 looks percent-encoded, so the host is read both ways.
+    # The zone of fe80::1%ee0 looks percent-encoded, so both readings are checked.
     for text in (host, unquote(host)):
         # The full stop of Chinese separates labels, too.
         name = unicodedata.normalize("NFKC", text).replace("\u3002", ".").strip("[]. \t\r\n").lower()
         if name == "localhost" or name.endswith(".localhost"):
-            return refusal("127.0.0.1", allow_private)
-        if (address := _literal(name)) is not None:
-            return refusal(str(address), allow_private)
+            return address_refusal("127.0.0.1", allow_private)
+        if (address := _parse_literal(name)) is not None:
+            return address_refusal(str(address), allow_private)
     return None
 
 
-def _literal(name: str) -> Address | None:
+def _parse_literal(name: str) -> Address | None:
     with suppress(ValueError):
         return ip_address(name.partition("%")[0])
-    # Also 127.1, 2130706433, 0x7f.1 and 0177.0.0.1; but nothing that begins with a letter.
+    # Also 127.1, 2130706433, 0x7f.1 and 0177.0.0.1; but no name that begins with a letter.
     if not name[:1].isdigit() or " " in name:
         return None
     try:
@@ -107,7 +107,7 @@ def _is_public(address: Address) -> bool:
 
 
 def _embedded(address: Address) -> list[IPv4Address]:
-    """The IPv4 addresses that an IPv6 address stands for: mapped, compatible, NAT64, 6to4 or Teredo."""
+    """The IPv4 addresses that an IPv6 address contains: mapped, compatible, NAT64, 6to4 or Teredo."""
     if isinstance(address, IPv4Address):
         return []
     if address.ipv4_mapped:
@@ -126,12 +126,12 @@ def _embedded(address: Address) -> list[IPv4Address]:
 
 
 def _translated(value: int) -> list[IPv4Address]:
-    """What a translator may read from an address of its own prefix, whose length (48, 56, 64, 96; RFC 6052) we miss."""
+    """The IPv4 addresses that a NAT64 translator may read, one for each prefix length of RFC 6052 (48, 56, 64, 96)."""
     readings = [
         IPv4Address((value >> 64 & 0xFFFF) << 16 | value >> 40 & 0xFFFF),
         IPv4Address((value >> 64 & 0xFF) << 24 | value >> 32 & 0xFFFFFF),
         IPv4Address(value >> 24 & 0xFFFFFFFF),
         IPv4Address(value & 0xFFFFFFFF),
     ]
-    # A reading of the wrong length finds mostly zeros.
+    # A reading with the wrong length is mostly zeros.
     return [reading for reading in readings if reading not in _THIS_NETWORK] or readings[-1:]

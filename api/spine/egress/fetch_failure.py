@@ -1,10 +1,10 @@
-"""Why a fetch failed, in the words that its row keeps."""
+"""The failures of a fetch, with the sentence that its row stores."""
 
 from spine.schemas import ErrorCategory
 
 
 class FetchFailure(Exception):
-    """A fetch that cannot go on: `sentence` is for people and holds no secret; `transient` may go well later."""
+    """A fetch cannot continue. `sentence` is for people and contains no secret; retrying may mend a `transient` one."""
 
     def __init__(self, category: ErrorCategory, sentence: str, *, transient: bool = False) -> None:
         super().__init__(sentence)
@@ -12,19 +12,19 @@ class FetchFailure(Exception):
         self.sentence = sentence
         self.transient = transient
 
-    # Prefect moves exceptions between processes.
+    # Prefect pickles exceptions to move them between processes.
     def __reduce__(self) -> tuple[object, ...]:
-        """How to make it again, with its category."""
-        return _again, (self.category, self.sentence, self.transient)
+        """For pickling, with the category."""
+        return _rebuild, (self.category, self.sentence, self.transient)
 
 
 class FetchLost(Exception):
-    """A fetch that was silent for so long that it was given up, and another may have begun."""
+    """A fetch lost its lease, because its process did not renew it in time; another fetch may have started."""
 
     def __str__(self) -> str:
-        """What its row would say, had nobody else written it."""
-        return "It was silent for too long and was given up; its source may be read by another fetch."
+        """The sentence for its row."""
+        return "The fetch did not renew its lease in time and lost it. Another fetch may be reading the source."
 
 
-def _again(category: ErrorCategory, sentence: str, transient: bool) -> FetchFailure:
+def _rebuild(category: ErrorCategory, sentence: str, transient: bool) -> FetchFailure:
     return FetchFailure(category, sentence, transient=transient)

@@ -1,9 +1,9 @@
-"""Guarded work: whatever library connects within it, the address that is checked is the address that is used.
+"""The guard on outbound connections: for any Python library, the address that is checked is the address that is used.
 
-Every library ends in `socket.connect`, which Python announces to audit hooks with the address itself, after names were
-resolved and redirects followed; an exception there keeps the connection from being made. The hook acts only inside a
-guarded block, which a context variable marks, so the rest of the process is not concerned. A thread belongs to the
-block when it runs in a copy of its context. Libraries that connect in C (libpq, uvloop) are not seen.
+Every library calls `socket.connect` in the end. Python reports that call to audit hooks with the IP address, after
+names are resolved and redirects are followed, and an exception in the hook prevents the connection. The hook acts only
+inside a guarded block, which a context variable marks, so it does not affect the rest of the process. A thread belongs
+to the block if it runs in a copy of its context. Libraries that connect in C (libpq, uvloop) bypass the guard.
 """
 
 import os
@@ -16,22 +16,22 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
-from spine.egress.addresses import refusal
+from spine.egress.addresses import address_refusal
 
-# The connections of one piece of work that `abort` can still reach; older ones have ended long before.
-MOST_KEPT = 64
+# The number of connections of one block that `abort` can shut down; older ones have ended long before.
+MOST_TRACKED = 64
 
 
 class AddressRefused(OSError):
-    """An address that may not be connected to; for a client library just a connection that failed."""
+    """The address is not allowed; client libraries treat this as a failed connection."""
 
 
-class Passage:
-    """One piece of guarded work: what was refused in it, and the way to end it from outside."""
+class ConnectionGuard:
+    """The guard of one block: it checks connections, records the first refusal, and can shut the connections down."""
 
-    def __init__(self, allow_private: bool, outer: "Passage | None" = None) -> None:
+    def __init__(self, allow_private: bool, outer: "ConnectionGuard | None" = None) -> None:
         self.allow_private: bool = allow_private and (outer is None or outer.allow_private)
-        # Why the first address that was refused was refused.
+        # The reason of the first refusal.
         self.refused: str | None = None
         self._outer = outer
         self._aborted = False
@@ -40,96 +40,96 @@ class Passage:
         self._lock = threading.Lock()
 
     def abort(self) -> None:
-        """Shut down every connection of this work, so that a thread which waits on one goes on; allow no new ones.
+        """Shut down every connection of the block, so that no thread waits on one, and refuse new ones.
 
-        A look-up of a name goes on until it ends by itself; what connects after it is refused.
+        A name lookup in progress runs until it ends by itself; the connection after it is refused.
         """
         with self._lock:
             self._aborted = True
             for connection in self._opened:
-                # On Linux this ends a connect that waits for its answer, too; one that has not quite begun goes on
-                # until its own time limit, and then neither sends nor receives.
+                # On Linux this also ends a connect in progress. A connect that is only about to begin waits for its
+                # own timeout, and then can neither send nor receive.
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
-    def admit(self, connection: socket.socket, address: Any) -> None:
-        """Let a connection be made, or raise `AddressRefused`."""
-        reason = self._reason(connection, address)
+    def check(self, connection: socket.socket, address: Any) -> None:
+        """Allow a connection, or raise `AddressRefused`."""
+        reason = self._refusal(connection, address)
         if reason is not None:
-            self._note(reason)
+            self._record(reason)
             raise AddressRefused(reason)
-        self._keep(connection)
+        self._track(connection)
 
     def close(self) -> None:
-        """Forget the connections, which are whoever's that made them."""
+        """Stop tracking the connections, which their owners close."""
         with self._lock:
             self._closed = True
             while self._opened:
                 self._opened.popleft().close()
 
-    def _reason(self, connection: socket.socket, address: Any) -> str | None:
+    def _refusal(self, connection: socket.socket, address: Any) -> str | None:
         if connection.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(address, tuple) or not address:
-            return "only addresses of the internet can be connected to"
-        return refusal(str(address[0]), self.allow_private)
+            return "only IPv4 and IPv6 connections are allowed"
+        return address_refusal(str(address[0]), self.allow_private)
 
-    def _note(self, reason: str) -> None:
+    def _record(self, reason: str) -> None:
         self.refused = self.refused or reason
         if self._outer is not None:
-            self._outer._note(reason)
+            self._outer._record(reason)
 
-    def _keep(self, connection: socket.socket) -> None:
+    def _track(self, connection: socket.socket) -> None:
         if self._outer is not None:
-            self._outer._keep(connection)
+            self._outer._track(connection)
         with self._lock:
-            # Under the lock, or `abort` could miss a connection that is just being made.
+            # Under the lock, so that `abort` cannot miss a connection that is being made.
             if self._aborted:
-                raise AddressRefused("the time for this request is over")
-            # A thread that outlives its block is still judged, but nobody would close what is kept for it.
+                raise AddressRefused("the time limit of this request has passed")
+            # The connections of a thread that outlives its block are still checked, but no longer tracked.
             if self._closed:
                 return
             self._opened.append(_duplicate(connection))
-            if len(self._opened) > MOST_KEPT:
+            if len(self._opened) > MOST_TRACKED:
                 self._opened.popleft().close()
 
 
 def _duplicate(connection: socket.socket) -> socket.socket:
-    """A second descriptor of a connection: TLS takes the first one away from the socket that was connected."""
+    """A second descriptor of a connection, because TLS detaches the first one from the socket that was connected."""
     descriptor = os.dup(connection.fileno())
     try:
         copy = socket.socket(connection.family, connection.type, connection.proto, descriptor)
     except BaseException:
         os.close(descriptor)
         raise
-    # Both share one blocking mode, which a default time limit would have changed just now.
+    # Both share one blocking mode, which a default timeout has just changed.
     copy.settimeout(connection.gettimeout())
     return copy
 
 
-_passage: ContextVar[Passage | None] = ContextVar("passage", default=None)
+_guard: ContextVar[ConnectionGuard | None] = ContextVar("guard", default=None)
 
 
 @contextmanager
-def guarded(allow_private: bool) -> Iterator[Passage]:
-    """Guard all connections that this thread or task makes within the block."""
-    passage = Passage(allow_private, _passage.get())
-    token = _passage.set(passage)
+def guarded(allow_private: bool) -> Iterator[ConnectionGuard]:
+    """Guard all connections that this thread or task makes inside the block."""
+    guard = ConnectionGuard(allow_private, _guard.get())
+    token = _guard.set(guard)
     try:
-        yield passage
+        yield guard
     finally:
-        passage.close()
-        _passage.reset(token)
+        guard.close()
+        _guard.reset(token)
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
     if event not in ("socket.connect", "socket.sendto", "socket.sendmsg"):
         return
-    passage = _passage.get()
-    # A message without an address goes where the socket was connected to before.
-    if passage is not None and args[1] is not None:
-        passage.admit(args[0], args[1])
+    guard = _guard.get()
+    # A message without an address is sent to the peer of the socket, which was checked before.
+    if guard is not None and args[1] is not None:
+        guard.check(args[0], args[1])
 
 
-# A hook stays for the life of the process, and finds this module's present names after a reload.
+# A hook stays for the life of the process, and uses the current names of this module after a reload.
 if not globals().get("_hooked"):
     sys.addaudithook(_audit)
 _hooked = True

@@ -25,13 +25,13 @@ class GuardedCall:
     def __init__(self, allow_private: bool, limits: Limits) -> None:
         self._context = copy_context()
         self._block = guarded(allow_private)
-        self._passage = self._context.run(self._block.__enter__)
+        self._guard = self._context.run(self._block.__enter__)
         self._closed = False
         self._timer: threading.Timer | None = None
         if isfinite(limits.deadline):
             # The timeouts of client libraries bound single waits; a server that drips bytes never exceeds one.
             wait = min(max(limits.left(), 0.0), threading.TIMEOUT_MAX)
-            self._timer = threading.Timer(wait, self._passage.abort)
+            self._timer = threading.Timer(wait, self._guard.abort)
             self._timer.daemon = True
             self._timer.start()
 
@@ -41,9 +41,9 @@ class GuardedCall:
 
     def refusal(self, host: str) -> FetchFailure | None:
         """The failure that says why the guard refused an address of this host; None if it refused none."""
-        if self._passage.refused is None:
+        if self._guard.refused is None:
             return None
-        return FetchFailure(ErrorCategory.CONFIG, f"Cannot connect to {host}: {self._passage.refused}.")
+        return FetchFailure(ErrorCategory.CONFIG, f"Cannot connect to {host}: {self._guard.refused}.")
 
     def close(self) -> None:
         """Stop the timer and forget the connections; safe to repeat."""

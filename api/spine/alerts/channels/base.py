@@ -10,6 +10,7 @@ from apprise.plugins.base import NotifyBase
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from spine.alerts.messages import AlertMessage
+from spine.egress.hosts import split_http_url
 from spine.schemas import Text
 
 # Redirects are not followed: a redirect goes to an address that nobody configured.
@@ -71,15 +72,7 @@ def host_of(url: str) -> list[str]:
 
 
 def _is_http_url(secret: SecretStr) -> SecretStr:
-    url = secret.get_secret_value()
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
-    # Parsers disagree on whether the text after a backslash belongs to the host.
-    if not usable or not url.isprintable() or " " in url or "\\" in url:
-        raise ValueError("must be a complete http or https URL")
+    split_http_url(secret.get_secret_value())
     return secret
 
 

@@ -1,6 +1,5 @@
 """Email over SMTP, one message to each recipient."""
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
@@ -11,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from spine.alerts.channels.base import ASSET, ChannelConfig, ShortText
 from spine.alerts.messages import AlertMessage
+from spine.egress.hosts import check_host
 from spine.secrets.refs import check_ref
 
 IMPLICIT_TLS_PORT = 465
@@ -24,19 +24,13 @@ def _is_address(address: str) -> str:
     return address
 
 
-def _is_host(host: str) -> str:
-    if not re.fullmatch(r"[\w.:%-]+", host):
-        raise ValueError("must be a host name or an IP address")
-    return host
-
-
 Address = Annotated[str, Field(max_length=320), AfterValidator(_is_address)]
 
 
 class EmailConfig(ChannelConfig):
     """An SMTP server and the recipients."""
 
-    smtp_host: Annotated[ShortText, AfterValidator(_is_host)]
+    smtp_host: Annotated[ShortText, AfterValidator(check_host)]
     smtp_port: Annotated[int, Field(ge=1, le=65535)]
     smtp_user: ShortText | None = None
     smtp_password_ref: Annotated[ShortText, AfterValidator(check_ref)] | None = None

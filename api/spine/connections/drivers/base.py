@@ -15,7 +15,7 @@ import pyarrow as pa
 import structlog
 
 from spine.connections.resolved_connection import ConnectionTarget
-from spine.egress.addresses import refusal
+from spine.egress.addresses import address_refusal
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guard import guarded
 from spine.schemas import ErrorCategory
@@ -106,9 +106,9 @@ def connected(driver: Driver, target: ConnectionTarget, seconds: float) -> Sessi
     """
     most = min(seconds, SECONDS_TO_CONNECT)
     began = time.monotonic()
-    with guarded(target.allow_private) as passage:
+    with guarded(target.allow_private) as guard:
         # Some drivers wait for ever for what a server says first.
-        clock = abort_after(most, passage.abort)
+        clock = abort_after(most, guard.abort)
         try:
             return driver.connect(target, seconds)
         except Exception:
@@ -131,7 +131,7 @@ def checked_addresses(target: ConnectionTarget) -> list[str]:
         raise FetchFailure(ErrorCategory.NETWORK, f"The host {target.host} cannot be found.", transient=True) from None
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     for address in addresses:
-        if (reason := refusal(address, target.allow_private)) is not None:
+        if (reason := address_refusal(address, target.allow_private)) is not None:
             raise FetchFailure(ErrorCategory.CONFIG, f"{target.host} cannot be connected to: {reason}.")
     return addresses
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from typing import Annotated
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from spine.egress.addresses import literal_refusal
+from spine.egress.addresses import host_refusal
+from spine.egress.hosts import check_host, split_http_url
 from spine.egress.limits import Limits
 from spine.errors import BadRequest, FieldError
 from spine.schemas import Text
@@ -24,16 +25,10 @@ def _is_plain_path(path: str) -> str:
     return path
 
 
-def _is_host(host: str) -> str:
-    if not all(char.isalnum() or char in ".-_:[]" for char in host):
-        raise ValueError("must be a host name or an IP address")
-    return host
-
-
 ShortText = Annotated[Text, Field(min_length=1, max_length=255)]
 # A path or a pattern of paths.
 PathText = Annotated[Text, Field(min_length=1, max_length=1_000), AfterValidator(_is_plain_path)]
-Host = Annotated[ShortText, AfterValidator(_is_host)]
+Host = Annotated[ShortText, AfterValidator(check_host)]
 Ref = Annotated[ShortText, AfterValidator(check_ref)]
 
 
@@ -64,7 +59,7 @@ class SourceConfig(BaseModel):
     def check(self, settings: Settings) -> None:
         """Check against the settings of this Spine. Raises `BadRequest`, which names the field."""
         for field, host in self.hosts().items():
-            if reason := literal_refusal(host, settings.allow_private_addresses):
+            if reason := host_refusal(host, settings.allow_private_addresses):
                 raise refused(field, reason)
 
     def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
@@ -91,16 +86,9 @@ def refused(field: str, reason: str) -> BadRequest:
     return BadRequest(f"config.{field}: {reason}.", [FieldError(("body", "config", *field.split(".")), reason)])
 
 
-def split_http_url(url: str) -> SplitResult:
+def split_source_url(url: str) -> SplitResult:
     """The parts of a complete http or https URL without credentials. Raises `ValueError`."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
-    # URL parsers disagree on whether what follows a backslash belongs to the host.
-    if not usable or not url.isprintable() or " " in url or "\\" in url:
-        raise ValueError("must be a complete http or https URL")
+    parts = split_http_url(url)
     if "@" in parts.netloc:
         raise ValueError("must not contain a user or a password: use auth, with a reference to the password")
     return parts

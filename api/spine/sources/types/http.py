@@ -10,7 +10,7 @@ from spine.egress.limits import Limits
 from spine.schemas import Text
 from spine.settings import Settings
 from spine.sources.readers.base import Reader
-from spine.sources.types.base import Ref, ShortText, SourceConfig, split_http_url
+from spine.sources.types.base import Ref, ShortText, SourceConfig, split_source_url
 
 _RESERVED_HEADERS = {
     *("accept-encoding", "connection", "content-length", "host", "range", "te", "transfer-encoding", "upgrade"),
@@ -39,7 +39,7 @@ def _is_query(query: SecretStr) -> SecretStr:
 
 
 def _is_plain_url(url: str) -> str:
-    split_http_url(url)
+    split_source_url(url)
     return url
 
 
@@ -110,7 +110,7 @@ class HttpConfig(SourceConfig):
 
     def hosts(self) -> dict[str, str]:
         """The host of the URL."""
-        return {"url": split_http_url(self.url).hostname or ""}
+        return {"url": split_source_url(self.url).hostname or ""}
 
     def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
         """A reader of the URL."""

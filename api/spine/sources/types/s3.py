@@ -11,11 +11,11 @@ from spine.schemas import ErrorCategory, Text
 from spine.settings import Settings
 from spine.sources.readers.base import Reader
 from spine.sources.readers.globs import has_magic
-from spine.sources.types.base import PathText, Ref, SourceConfig, split_http_url
+from spine.sources.types.base import PathText, Ref, SourceConfig, split_source_url
 
 
 def _is_endpoint(url: str) -> str:
-    parts = split_http_url(url)
+    parts = split_source_url(url)
     if parts.query or parts.fragment:
         raise ValueError("must be a URL without a query")
     return url
@@ -47,7 +47,7 @@ class S3Config(SourceConfig):
 
     def hosts(self) -> dict[str, str]:
         """The host of the endpoint."""
-        return {"endpoint_url": split_http_url(self.endpoint_url).hostname or ""} if self.endpoint_url else {}
+        return {"endpoint_url": split_source_url(self.endpoint_url).hostname or ""} if self.endpoint_url else {}
 
     def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
         """A reader of the objects. Raises `FetchFailure` if the packages for S3 are not installed."""

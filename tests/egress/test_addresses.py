@@ -1,7 +1,7 @@
-"""Which addresses are refused, however they are written."""
+"""Which addresses are refused, in every notation."""
 
 import pytest
-from spine.egress.addresses import literal_refusal, refusal
+from spine.egress.addresses import address_refusal, host_refusal
 
 ALWAYS = [
     "169.254.169.254",
@@ -67,19 +67,19 @@ PUBLIC = ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "2002:808:808::", ":
 
 @pytest.mark.parametrize("address", ALWAYS)
 def test_some_addresses_are_always_refused(address: str) -> None:
-    assert refusal(address, allow_private=True)
-    assert refusal(address, allow_private=False)
+    assert address_refusal(address, allow_private=True)
+    assert address_refusal(address, allow_private=False)
 
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_private_addresses_are_refused_unless_they_are_allowed(address: str) -> None:
-    assert "SPINE_ALLOW_PRIVATE_ADDRESSES" in (refusal(address, allow_private=False) or "")
-    assert refusal(address, allow_private=True) is None
+    assert "SPINE_ALLOW_PRIVATE_ADDRESSES" in (address_refusal(address, allow_private=False) or "")
+    assert address_refusal(address, allow_private=True) is None
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses_are_allowed(address: str) -> None:
-    assert refusal(address, allow_private=False) is None
+    assert address_refusal(address, allow_private=False) is None
 
 
 @pytest.mark.parametrize(
@@ -100,27 +100,30 @@ def test_public_addresses_are_allowed(address: str) -> None:
         "LOCALHOST",
     ],
 )
-def test_a_literal_address_is_known_in_every_form(host: str) -> None:
-    assert literal_refusal(host, allow_private=False)
-    assert literal_refusal(host, allow_private=True) is None
+def test_an_ip_address_is_recognized_in_every_notation(host: str) -> None:
+    assert host_refusal(host, allow_private=False)
+    assert host_refusal(host, allow_private=True) is None
 
 
 @pytest.mark.parametrize(
     "host", ["example.com", "4chan.org", "1password.com", "deadbeef.example", "", "1\x00", "1\ud800"]
 )
-def test_names_are_judged_when_they_are_resolved(host: str) -> None:
-    assert literal_refusal(host, allow_private=False) is None
+def test_host_names_are_checked_only_when_they_are_resolved(host: str) -> None:
+    assert host_refusal(host, allow_private=False) is None
 
 
 @pytest.mark.parametrize("text", ["", "example.com", "127.1", "<broadcast>", "b'8.8.8.8'", "8.8.8.8 ", "1:2"])
-def test_what_is_no_address_is_refused(text: str) -> None:
-    assert refusal(text, allow_private=True)
+def test_text_that_is_not_an_address_is_refused(text: str) -> None:
+    assert address_refusal(text, allow_private=True)
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "0xa9fea9fe", "[fe80::1%25ee0]", "fe80::1%ee0", "0"])
-def test_a_literal_that_is_never_allowed_is_refused_in_every_form(host: str) -> None:
-    assert literal_refusal(host, allow_private=True)
+def test_a_forbidden_address_is_refused_in_every_notation(host: str) -> None:
+    assert host_refusal(host, allow_private=True)
 
 
-def test_the_sentence_says_what_is_wrong() -> None:
-    assert refusal("169.254.1.1", allow_private=True) == "169.254.1.1 is a link-local address, which is never allowed"
+def test_the_reason_states_the_kind_of_address() -> None:
+    assert (
+        address_refusal("169.254.1.1", allow_private=True)
+        == "169.254.1.1 is a link-local address, which is never allowed"
+    )
