@@ -1,14 +1,17 @@
 """What all tests share: one real Prefect server and worker for the session, and API processes on both databases."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.postgres import fresh_database, postgresql_server
+from tests.support.databases import LentDatabases
+from tests.support.postgres import fresh_database
 from tests.support.proxy import Proxy, proxy_to
-from tests.support.stack import Api, PrefectStack, api_process, prefect_stack
+from tests.support.servers import MAKERS
+from tests.support.shared import Asker, Owner
+from tests.support.stack import Api, PrefectStack, api_process
 
 # Files of a minute and more begin first, so that no process is left alone with one of them at the end.
 LONGEST = [
@@ -41,43 +44,79 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
 
 
+OWNER = pytest.StashKey[Owner]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the process in which the run began own what all processes share."""
+    if not hasattr(config, "workerinput"):
+        config.stash[OWNER] = Owner(MAKERS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of xdist where the owner is."""
+    node.workerinput["owner"] = node.config.stash[OWNER].listen()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what is shared."""
+    if owner := config.stash.get(OWNER, None):
+        owner.close()
+
+
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectStack]:
+def shared(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Gives what all processes share, by its name."""
+    folder = tmp_path_factory.getbasetemp()
+    if owner := pytestconfig.stash.get(OWNER, None):
+        return lambda name: owner.get(name, folder)
+    asker = Asker(*pytestconfig.workerinput["owner"])  # type: ignore[attr-defined]
+    # The folder of this process is in that of the run.
+    return lambda name: asker.get(name, folder.parent)
+
+
+@pytest.fixture(scope="session")
+def stack(shared: Callable[[str], Any]) -> PrefectStack:
     """Prefect's server with a worker and every deployment."""
-    with prefect_stack(tmp_path_factory.mktemp("stack")) as started:
-        yield started
+    found: PrefectStack = shared("stack")
+    return found
 
 
 @pytest.fixture(scope="session")
-def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An empty PostgreSQL database for the session's API."""
-    with postgresql_server(tmp_path_factory.mktemp("postgresql")) as server, fresh_database(server) as database:
+def postgresql_url(shared: Callable[[str], Any]) -> Iterator[str]:
+    """An empty PostgreSQL database for the tests of this process, on a server where more can be made."""
+    with fresh_database(shared("postgresql")) as database:
         yield database
 
 
 @pytest.fixture(scope="session")
-def api(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def postgresql_databases(postgresql_url: str) -> Iterator[LentDatabases]:
+    """Migrated databases for tests that do not need a new one each."""
+    databases = LentDatabases(postgresql_url)
+    yield databases
+    databases.close()
+
+
+@pytest.fixture(scope="session")
+def api(shared: Callable[[str], Any]) -> Api:
     """The API on SQLite, which most tests use."""
-    with api_process(stack.url, stack.home, tmp_path_factory.mktemp("api")) as started:
-        yield started.patient()
+    found: Api = shared("api")
+    return found
 
 
 @pytest.fixture(scope="session")
-def postgresql_api(stack: PrefectStack, postgresql_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def postgresql_api(shared: Callable[[str], Any]) -> Api:
     """The API on PostgreSQL; it leaves following Prefect to the one on SQLite."""
-    folder = tmp_path_factory.mktemp("pg-api")
-    with api_process(stack.url, stack.home, folder, postgresql_url, SPINE_FOLLOW_RUNS="false") as started:
-        yield started.patient()
+    found: Api = shared("postgresql_api")
+    return found
 
 
 @pytest.fixture(scope="session")
-def second_postgresql_api(
-    stack: PrefectStack, postgresql_api: Api, postgresql_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Api]:
+def second_postgresql_api(shared: Callable[[str], Any]) -> Api:
     """A second API process on the same PostgreSQL database."""
-    folder = tmp_path_factory.mktemp("pg-api-2")
-    with api_process(stack.url, stack.home, folder, postgresql_url, SPINE_FOLLOW_RUNS="false") as started:
-        yield started.patient()
+    found: Api = shared("second_postgresql_api")
+    return found
 
 
 @pytest.fixture(scope="session", params=["api", "postgresql_api"], ids=["sqlite", "postgresql"])

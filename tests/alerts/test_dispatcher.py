@@ -17,13 +17,12 @@ from spine.alerts.dispatcher import LANE_WIDTH, MOST_LEASED, Dispatcher
 from spine.alerts.messages import AlertMessage, Outcome
 from spine.alerts.outbox import AlertEvent, raise_alert
 from spine.database import SessionFactory, make_engine, make_sessions
-from spine.migrations.migrate import upgrade
 from spine.settings import Settings
 from spine.severity import Severity
 from spine.tables.alerts import SENT, AlertChannel, AlertDelivery
 from sqlalchemy import func, select
 
-from tests.support.postgres import fresh_database
+from tests.support.databases import migrate
 
 ALERTS = 120
 
@@ -47,7 +46,7 @@ class Desk:
 
 @asynccontextmanager
 async def _filled(settings: Settings) -> AsyncIterator[SessionFactory]:
-    await asyncio.to_thread(upgrade, settings.sqlalchemy_url)
+    await asyncio.to_thread(migrate, settings.sqlalchemy_url)
     engine = make_engine(settings.sqlalchemy_url)
     made = make_sessions(engine)
     async with made.begin() as session:
@@ -66,7 +65,7 @@ async def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
         async with _filled(Settings.model_validate({"home": tmp_path})) as made:
             yield made
         return
-    with fresh_database(request.getfixturevalue("postgresql_url")) as url:
+    with request.getfixturevalue("postgresql_databases").lend() as url:
         async with _filled(Settings.model_validate({"home": tmp_path, "database_url": url})) as made:
             yield made
 

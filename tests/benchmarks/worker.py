@@ -172,7 +172,7 @@ def _time(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def _memory(worker: psutil.Popen) -> float:
+def _memory(worker: psutil.Process) -> float:
     """Megabytes of a worker and all its processes, what they share counted once."""
     processes = [psutil.Process(worker.pid), *worker.children(recursive=True)]
     return sum(process.memory_full_info().pss for process in processes) / 1e6

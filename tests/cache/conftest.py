@@ -10,11 +10,10 @@ import s3fs  # type: ignore[import-untyped]
 from spine.cache.store import BlobStore
 from spine.database import make_engine, make_sessions
 from spine.settings import Settings
-from spine.tables import Base
 from sqlalchemy import make_url
 
 from tests.cache.support import Cache
-from tests.support.postgres import fresh_database
+from tests.support.databases import migrate
 from tests.support.processes import free_port, running, wait_for_http
 
 AWS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -61,28 +60,22 @@ def store(request: pytest.FixtureRequest) -> BlobStore:
     return found
 
 
-@pytest.fixture(scope="package")
-def cache_database(postgresql_url: str) -> Iterator[str]:
-    with fresh_database(postgresql_url) as url:
-        yield url
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database of either kind, empty or with the tables of an earlier test."""
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of either kind, with all tables."""
     if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path / 'spine.db'}"
-    url = make_url(request.getfixturevalue("cache_database")).set(drivername="postgresql+psycopg")
-    return url.render_as_string(hide_password=False)
+        url = make_url(f"sqlite+aiosqlite:///{tmp_path / 'spine.db'}")
+        migrate(url)
+        yield url.render_as_string(hide_password=False)
+        return
+    with request.getfixturevalue("postgresql_databases").lend() as lent:
+        yield make_url(lent).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
 @pytest.fixture
 async def cache(database_url: str, local_store: BlobStore) -> AsyncIterator[Cache]:
     """An empty cache in a local folder, on either database."""
     engine = make_engine(make_url(database_url))
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.drop_all)
-        await connection.run_sync(Base.metadata.create_all)
     yield Cache(make_sessions(engine), local_store)
     await engine.dispose()
 

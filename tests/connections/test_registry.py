@@ -15,13 +15,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine import main
 from spine.auth.bootstrap import ensure_admin_key
 from spine.connections.health_check import MOST_AT_ONCE, SECONDS_TO_TRY, try_connection
-from spine.migrations.migrate import upgrade
 from spine.settings import Settings, get_settings
 
 from tests.connections.misbehaving import postgresql_that_stalls
 from tests.connections.servers import PASSWORD, USER, TlsServer, postgresql_with_tls, silent_server
 from tests.connections.support import target
-from tests.support.postgres import fresh_database
+from tests.support.databases import migrate
 from tests.support.processes import free_port
 from tests.support.stack import ADMIN_KEY
 
@@ -84,9 +83,9 @@ def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """A migrated database with the admin key, for an API that may reach this machine."""
     given: dict[str, Any] = {"home": tmp_path_factory.mktemp("home"), "api_key": ADMIN_KEY, "follow_runs": False}
     given |= {"send_alerts": False, "allow_private_addresses": True, "prefect_deadline_seconds": 1}
-    with fresh_database(request.getfixturevalue("postgresql_url")) as url:
+    with request.getfixturevalue("postgresql_databases").lend() as url:
         made = Settings(**given, database_url=url if request.param == "postgresql" else None)
-        upgrade(made.sqlalchemy_url)
+        migrate(made.sqlalchemy_url)
         ensure_admin_key(made)
         yield made
 

@@ -9,7 +9,6 @@ from prefect import flow, runtime, task
 from spine.cache.store import BlobStore
 from spine.database import make_engine, make_sessions
 from spine.flows.read_source import SourceContent, read_source
-from spine.migrations.migrate import upgrade
 from spine.settings import Settings
 from spine.sources.fetching.context import FetchContext
 from spine.sources.schemas import FetchDetail
@@ -18,6 +17,7 @@ from spine.tables.sources import Fetch
 from sqlalchemy import select
 
 from tests.sources.support import NO_PREFECT, Desk
+from tests.support.databases import migrate
 from tests.support.receivers import Receiver
 
 ROWS = b"day,venue,shares\n2026-01-05,AAA,1\n2026-01-05,BBB,2\n"
@@ -34,7 +34,7 @@ def sha256(content: bytes) -> str:
 async def desk_of_flows() -> AsyncIterator[Desk]:
     """A desk on the database and the cache that flows find in the environment."""
     settings = Settings()
-    upgrade(settings.sqlalchemy_url)
+    migrate(settings.sqlalchemy_url)
     engine = make_engine(settings.sqlalchemy_url)
     context = FetchContext(settings, make_sessions(engine), NO_PREFECT, BlobStore.from_settings(settings))
     yield Desk(context, settings.file_roots[0])

@@ -6,12 +6,11 @@ from uuid import UUID, uuid4
 
 import pytest
 from pydantic import SecretStr
-from spine.migrations.migrate import upgrade
 from spine.settings import Settings
 from sqlalchemy import URL
 
 from tests.run_history.support import Line
-from tests.support.postgres import fresh_database
+from tests.support.databases import LentDatabases, migrate
 from tests.support.stack import PrefectStack
 
 
@@ -19,16 +18,16 @@ from tests.support.stack import PrefectStack
 def sqlite_database(tmp_path_factory: pytest.TempPathFactory) -> URL:
     """A SQLite database with all tables."""
     url = Settings(home=Path(tmp_path_factory.mktemp("run-history"))).sqlalchemy_url
-    upgrade(url)
+    migrate(url)
     return url
 
 
 @pytest.fixture(scope="package")
-def postgresql_database(postgresql_url: str) -> Iterator[URL]:
+def postgresql_database(postgresql_databases: LentDatabases) -> Iterator[URL]:
     """A PostgreSQL database with all tables."""
-    with fresh_database(postgresql_url) as database:
+    with postgresql_databases.lend() as database:
         url = Settings(database_url=SecretStr(database)).sqlalchemy_url
-        upgrade(url)
+        migrate(url)
         yield url
 
 

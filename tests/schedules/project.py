@@ -11,12 +11,12 @@ import httpx
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine.database import SessionFactory, make_engine, make_sessions
-from spine.migrations.migrate import upgrade
 from spine.prefect.client import Deployment, Prefect
 from spine.schedules.watcher import ScheduleWatcher
 from spine.settings import Settings
 
 from tests.schedules.support import IDLE_POOL, ensure_pool
+from tests.support.databases import migrate
 from tests.support.processes import wait_until
 from tests.support.stack import PrefectStack
 
@@ -120,7 +120,7 @@ class Watcher:
 async def watcher(stack: PrefectStack, folder: Path) -> AsyncIterator[Watcher]:
     """A watcher with its own database."""
     url = Settings(home=folder / "spine").sqlalchemy_url
-    upgrade(url)
+    migrate(url)
     engine = make_engine(url)
     try:
         with temporary_settings({PREFECT_API_URL: stack.url}):

@@ -200,12 +200,12 @@ def test_of_twenty_requests_to_two_processes_exactly_one_creates_the_schedule(
     assert Counter(race(schedules, [postgresql_api, second_postgresql_api], name)) == {201: 1, 409: 19}
 
 
-def test_a_claim_expires_after_its_owner_has_died(postgresql_api: Api, workflow: Workflow, postgresql_url: str) -> None:
+def test_a_claim_expires_after_its_owner_has_died(postgresql_api: Api, workflow: Workflow) -> None:
     schedules = Schedules(postgresql_api, workflow)
     name = f"claimed-{uuid4().hex[:6]}"
 
     def claim(age: timedelta) -> None:
-        with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        with psycopg.connect(str(postgresql_api.database_url), autocommit=True) as connection:
             connection.execute("DELETE FROM schedule_name_claims WHERE name = %s", (name,))
             connection.execute("INSERT INTO schedule_name_claims VALUES (%s, 'gone', %s)", (name, now() - age))
 

@@ -13,7 +13,6 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 from spine.database import make_engine, make_sessions
 from spine.errors import Conflict
-from spine.migrations.migrate import upgrade
 from spine.secrets import rotation
 from spine.secrets.keyring import KEY_FILE, Keyring, SecretUnreadable, read_key_file, rotation_lock
 from spine.secrets.rotation import rotate
@@ -24,7 +23,7 @@ from spine.tables.alerts import AlertChannel
 from sqlalchemy import URL, create_engine, delete, select, update
 from sqlalchemy.exc import OperationalError
 
-from tests.support.postgres import fresh_database
+from tests.support.databases import migrate
 from tests.support.processes import PROJECT
 
 TREE = {"url": SecretStr("https://h/t0psecret"), "headers": {"X-A": SecretStr("1"), "X-B": SecretStr("2")}, "n": [1]}
@@ -40,12 +39,12 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setting
     """A database with all tables."""
     if request.param == "sqlite":
         settings = settings_in(tmp_path)
-        upgrade(settings.sqlalchemy_url)
+        migrate(settings.sqlalchemy_url)
         yield settings
         return
-    with fresh_database(request.getfixturevalue("postgresql_url")) as url:
+    with request.getfixturevalue("postgresql_databases").lend() as url:
         settings = settings_in(tmp_path, database_url=url)
-        upgrade(settings.sqlalchemy_url)
+        migrate(settings.sqlalchemy_url)
         yield settings
 
 
@@ -192,7 +191,7 @@ async def test_no_row_changes_between_its_reading_and_writing(
 
 async def test_concurrent_rotations_do_not_overwrite_each_others_keys(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
-    upgrade(settings.sqlalchemy_url)
+    migrate(settings.sqlalchemy_url)
     await store_two_channels(settings)
     path = tmp_path / KEY_FILE
     before = path.read_text()

@@ -10,7 +10,6 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 from spine.cache.store import BlobStore
 from spine.database import make_engine, make_sessions
-from spine.migrations.migrate import upgrade
 from spine.secrets.keyring import KEY_FILE, Keyring, SecretUnreadable, read_key_file
 from spine.secrets.rotation import rotate
 from spine.secrets.sealed import SEALED, seal, unseal
@@ -23,7 +22,7 @@ from spine.tables.base import Base
 from sqlalchemy import select, update
 
 from tests.sources.support import NO_PREFECT, Desk
-from tests.support.postgres import fresh_database
+from tests.support.databases import migrate
 from tests.support.receivers import Receiver, receiver, refuse
 
 ROWS = b"day,venue\n2026-01-05,AAA\n"
@@ -39,9 +38,9 @@ async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     """A desk on either database, with one alert channel."""
     given: dict[str, Any] = {"home": tmp_path / "home", "file_roots": (tmp_path,), "allow_private_addresses": True}
     (tmp_path / "home").mkdir()
-    with fresh_database(request.getfixturevalue("postgresql_url")) as url:
+    with request.getfixturevalue("postgresql_databases").lend() as url:
         settings = Settings(**given, database_url=url if request.param == "postgresql" else None)
-        upgrade(settings.sqlalchemy_url)
+        migrate(settings.sqlalchemy_url)
         engine = make_engine(settings.sqlalchemy_url)
         sessions = make_sessions(engine)
         config = seal({"url": SecretStr("https://hooks.example.com/s3cr3t")}, Keyring.from_settings(settings))

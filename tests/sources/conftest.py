@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 from spine.cache.store import BlobStore
 from spine.database import make_engine, make_sessions
-from spine.migrations.migrate import upgrade
 from spine.settings import Settings
 from spine.sources.fetching.context import FetchContext
 
 from tests.sources.support import NO_PREFECT, Desk
-from tests.support.postgres import fresh_database
+from tests.support.databases import migrate
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -21,7 +20,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     if request.param == "sqlite":
         yield None
     else:
-        with fresh_database(request.getfixturevalue("postgresql_url")) as url:
+        with request.getfixturevalue("postgresql_databases").lend() as url:
             yield url
 
 
@@ -37,7 +36,7 @@ def settings(database: str | None, tmp_path: Path) -> Settings:
 async def desk(settings: Settings) -> AsyncIterator[Desk]:
     """A desk on a migrated database."""
     settings.home.mkdir()
-    upgrade(settings.sqlalchemy_url)
+    migrate(settings.sqlalchemy_url)
     engine = make_engine(settings.sqlalchemy_url)
     context = FetchContext(settings, make_sessions(engine), NO_PREFECT, BlobStore.from_settings(settings))
     yield Desk(context, settings.file_roots[0])

@@ -33,11 +33,15 @@ def postgresql_server(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def fresh_database(server_url: str) -> Iterator[str]:
-    """The URL of a new, empty database on the server, dropped at the end."""
+    """The URL of a new, empty database on the server, dropped at the end.
+
+    Its commits do not wait for the disk, which only a crash of the whole machine could tell.
+    """
     name = f"spine_test_{uuid4().hex[:12]}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:
+            connection.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(sql.Identifier(name)))
             yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
         finally:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

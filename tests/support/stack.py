@@ -13,9 +13,9 @@ from uuid import uuid4
 import httpx
 import psutil
 from spine.auth.bootstrap import ensure_admin_key
-from spine.migrations.migrate import upgrade
 from spine.settings import Settings
 
+from tests.support.databases import migrate
 from tests.support.prefect_database import PrefectTables, prefect_database, prefect_tables
 from tests.support.processes import PROJECT, free_port, running, wait_for_http, wait_until
 
@@ -55,6 +55,9 @@ class PrefectStack:
 
     def __post_init__(self) -> None:
         self.http = httpx.Client(base_url=self.url, timeout=LONGEST_FREEZE)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PrefectStack, (self.url, self.home, self.environment)
 
     def get(self, path: str) -> Any:
         """GET an object of Prefect's API."""
@@ -134,7 +137,7 @@ class Api:
     """A running API process and a client with the admin key."""
 
     url: str
-    process: psutil.Popen
+    process: psutil.Process
     settings: Settings
     log: Path
     is_patient: bool = False
@@ -144,6 +147,14 @@ class Api:
 
     def __post_init__(self) -> None:
         self.client = self.as_key(ADMIN_KEY)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _api_elsewhere, (self.url, self.process.pid, self.settings, self.log, self.is_patient)
+
+    @property
+    def database_url(self) -> str | None:
+        """The URL of its PostgreSQL; None on SQLite."""
+        return self.settings.database_url.get_secret_value() if self.settings.database_url else None
 
     def as_key(self, key: str) -> httpx.Client:
         """A client that sends this API key."""
@@ -194,6 +205,11 @@ class Api:
         return found[0]
 
 
+def _api_elsewhere(url: str, pid: int, settings: Settings, log: Path, is_patient: bool) -> Api:
+    """An API that another test process has started."""
+    return Api(url, psutil.Process(pid), settings, log, is_patient)
+
+
 def prefect_environment(home: Path, port: int) -> dict[str, str]:
     """What the Prefect processes of one stack see; nothing of the developer's own Prefect profile."""
     return {
@@ -221,7 +237,7 @@ def prefect_environment(home: Path, port: int) -> dict[str, str]:
 def prefect_server(environment: dict[str, str], log: Path) -> Iterator[psutil.Popen]:
     """A Prefect server that answers."""
     port = environment["PREFECT_API_URL"].split(":")[2].split("/")[0]
-    command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+    command = ["spine.prefect_server", "--host", "127.0.0.1", "--port", port]
     with running(command, environment, log) as process:
         wait_for_http(f"{environment['PREFECT_API_URL']}/health", process, log)
         yield process
@@ -279,7 +295,7 @@ def api_process(
     }
     given = {"home": folder, "api_key": ADMIN_KEY, "database_url": database_url}
     settings = Settings.model_validate({name: value for name, value in given.items() if value is not None})
-    upgrade(settings.sqlalchemy_url)
+    migrate(settings.sqlalchemy_url)
     ensure_admin_key(settings)
     port = free_port()
     log = folder / f"api-{uuid4().hex[:6]}.log"

@@ -1,0 +1,47 @@
+"""What all test processes share, and how it is started."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.postgres import fresh_database, postgresql_server
+from tests.support.shared import Maker, Shared
+from tests.support.stack import Api, PrefectStack, api_process, prefect_stack
+
+
+@contextmanager
+def _api(shared: Shared, folder: Path) -> Iterator[Api]:
+    """The API on SQLite."""
+    stack: PrefectStack = shared.get("stack", folder.parent)
+    with api_process(stack.url, stack.home, folder) as started:
+        yield started.patient()
+
+
+@contextmanager
+def _postgresql_api(shared: Shared, folder: Path) -> Iterator[Api]:
+    """The API on PostgreSQL; it leaves following Prefect to the one on SQLite."""
+    stack: PrefectStack = shared.get("stack", folder.parent)
+    with (
+        fresh_database(shared.get("postgresql", folder.parent)) as database,
+        api_process(stack.url, stack.home, folder, database, SPINE_FOLLOW_RUNS="false") as started,
+    ):
+        yield started.patient()
+
+
+@contextmanager
+def _second_postgresql_api(shared: Shared, folder: Path) -> Iterator[Api]:
+    """Another process on the database of the first."""
+    stack: PrefectStack = shared.get("stack", folder.parent)
+    first: Api = shared.get("postgresql_api", folder.parent)
+    with api_process(stack.url, stack.home, folder, first.database_url, SPINE_FOLLOW_RUNS="false") as started:
+        yield started.patient()
+
+
+# Each stands after those that it needs.
+MAKERS: dict[str, Maker] = {
+    "stack": lambda _, folder: prefect_stack(folder),
+    "postgresql": lambda _, folder: postgresql_server(folder),
+    "api": _api,
+    "postgresql_api": _postgresql_api,
+    "second_postgresql_api": _second_postgresql_api,
+}
