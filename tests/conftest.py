@@ -84,6 +84,23 @@ def stack(shared: Callable[[str], Any]) -> PrefectStack:
 
 
 @pytest.fixture(scope="session")
+def quiet_stack(shared: Callable[[str], Any]) -> PrefectStack:
+    """A Prefect server without worker and deployments, for tests that nothing else may happen to.
+
+    Those of one xdist group use it one after the other.
+    """
+    found: PrefectStack = shared("quiet_stack")
+    return found
+
+
+@pytest.fixture(scope="session")
+def quiet_api(shared: Callable[[str], Any]) -> Api:
+    """The API over the quiet server, on SQLite; it does not follow runs."""
+    found: Api = shared("quiet_api")
+    return found
+
+
+@pytest.fixture(scope="session")
 def postgresql_url(shared: Callable[[str], Any]) -> Iterator[str]:
     """An empty PostgreSQL database for the tests of this process, on a server where more can be made."""
     with fresh_database(shared("postgresql")) as database:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.support.postgres import fresh_database, postgresql_server
 from tests.support.shared import Maker, Shared
-from tests.support.stack import Api, PrefectStack, api_process, prefect_stack
+from tests.support.stack import Api, PrefectStack, api_process, bare_stack, prefect_stack
 
 
 @contextmanager
@@ -37,11 +37,21 @@ def _second_postgresql_api(shared: Shared, folder: Path) -> Iterator[Api]:
         yield started.patient()
 
 
+@contextmanager
+def _quiet_api(shared: Shared, folder: Path) -> Iterator[Api]:
+    """The API over the quiet server; it does not follow."""
+    stack: PrefectStack = shared.get("quiet_stack", folder.parent)
+    with api_process(stack.url, stack.home, folder, SPINE_FOLLOW_RUNS="false") as started:
+        yield started.patient()
+
+
 # Each stands after those that it needs.
 MAKERS: dict[str, Maker] = {
     "stack": lambda _, folder: prefect_stack(folder),
+    "quiet_stack": lambda _, folder: bare_stack(folder),
     "postgresql": lambda _, folder: postgresql_server(folder),
     "api": _api,
     "postgresql_api": _postgresql_api,
     "second_postgresql_api": _second_postgresql_api,
+    "quiet_api": _quiet_api,
 }

@@ -255,19 +255,25 @@ def prefect_worker(
 
 
 @contextmanager
+def bare_stack(folder: Path) -> Iterator[PrefectStack]:
+    """A server with nothing in it."""
+    environment = prefect_environment(folder / "prefect", free_port())
+    with prefect_database() as database, prefect_server({**environment, **database}, folder / "prefect-server.log"):
+        every = {**os.environ, **environment, **database}
+        yield PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", every)
+
+
+@contextmanager
 def prefect_stack(folder: Path) -> Iterator[PrefectStack]:
     """A server, a worker, and the project's and the demo's deployments."""
     with ExitStack() as cleanup:
-        environment = prefect_environment(folder / "prefect", free_port())
-        environment |= cleanup.enter_context(prefect_database())
-        cleanup.enter_context(prefect_server(environment, folder / "prefect-server.log"))
-        stack = PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", {**os.environ, **environment})
+        stack = cleanup.enter_context(bare_stack(folder))
         stack.post("/work_pools/", {"name": "spine", "type": "spine"})
         stack.cli("deploy", "--all", "--no-prompt")
         stack.deploy_own_flows()
         stack.cli("deploy", "--all", "--no-prompt", "--prefect-file", str(DEMO / "prefect.yaml"))
         _switch_off_schedules(stack)
-        cleanup.enter_context(prefect_worker(environment, folder / "worker.log"))
+        cleanup.enter_context(prefect_worker(stack.environment, folder / "worker.log"))
         yield stack
 
 
