@@ -7,50 +7,44 @@ from typing import Any
 import pytest
 
 from tests.support.databases import LentDatabases
+from tests.support.order import Stopwatch, group_of, put_in_order
 from tests.support.postgres import fresh_database
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.servers import MAKERS
 from tests.support.shared import Asker, Owner
 from tests.support.stack import Api, PrefectStack, api_process
 
-# Files of a minute and more begin first, so that no process is left alone with one of them at the end.
-LONGEST = [
-    "tests/alerts/test_kills.py",
-    "tests/api/test_retry.py",
-    "tests/up/test_up_end_to_end.py",
-    "tests/alerts/test_run_alerts.py",
-    "tests/schedules/test_deploy_guard.py",
-    "tests/api/test_outage.py",
-    "tests/alerts/test_delivery.py",
-    "tests/api/test_cancel.py",
-    "tests/up/test_external_prefect.py",
-    "tests/worker/test_behaviour.py",
-    "tests/worker/test_forking.py",
-    "tests/sources/test_end_to_end.py",
-    "tests/schedules/test_end_to_end.py",
-    "tests/api/test_finra_run.py",
-    "tests/api/test_idempotency.py",
-    "tests/api/test_deploy.py",
-    "tests/schedules/test_code_sync.py",
-    "tests/sources/test_kills.py",
-    "tests/alerts/test_delivery_failures.py",
-    "tests/test_house.py",
-]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files in front; all else stays in its order."""
-    rank = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
-
-
 OWNER = pytest.StashKey[Owner]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that measures."""
+    parser.addoption("--measure", action="store_true", help="write tests/durations.json, which orders the files")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let the process in which the run began own what all processes share."""
     if not hasattr(config, "workerinput"):
         config.stash[OWNER] = Owner(MAKERS)
+        if config.getoption("measure"):
+            config.pluginmanager.register(Stopwatch())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process of xdist whole groups of tests."""
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return GroupScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes longest in front."""
+    put_in_order(items)
 
 
 @pytest.hookimpl(optionalhook=True)

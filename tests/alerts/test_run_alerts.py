@@ -12,9 +12,10 @@ import pytest
 from tests.alerts.conftest import FAST_RETRIES
 from tests.alerts.support import Alerts
 from tests.run_history.support import Line
+from tests.support.prefect_processes import prefect_environment, prefect_server
 from tests.support.processes import free_port, wait_until
 from tests.support.receivers import Receiver
-from tests.support.stack import PrefectStack, api_process, prefect_environment, prefect_server
+from tests.support.stack import PrefectStack, api_process
 
 FOLLOWING = {**FAST_RETRIES, "SPINE_FOLLOW_RUNS": "true", "SPINE_ALERT_LATE_SECONDS": "2"}
 FAR_AWAY = {"schedule": {"cron": "0 3 1 1 *", "timezone": "UTC"}}

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.prefect_processes import prefect_worker
 from tests.support.processes import wait_until
-from tests.support.stack import Api, PrefectStack, prefect_worker
+from tests.support.stack import Api, PrefectStack
 
 
 def cancel(api: Api, run_id: str) -> int:

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -24,11 +23,11 @@ from spine.tables.base import utc_now
 from spine.tables.idempotency import IdempotentRequest
 from sqlalchemy import update
 
+from tests.schedules.support import IDLE_POOL, ensure_pool
 from tests.support.processes import PROJECT, wait_until
 from tests.support.proxy import Proxy
 from tests.support.stack import ADMIN_KEY, Api, PrefectStack, api_process
 
-TRIGGER = "/workflows/trigger/demo.typed"
 CREATION = "/create_flow_run"
 
 
@@ -36,6 +35,7 @@ CREATION = "/create_flow_run"
 class Order:
     """One thing that a client wants done once; its mark finds the runs that came of it."""
 
+    workflow: str
     mark: str = field(default_factory=lambda: uuid4().hex)
     headers: dict[str, str] = field(default_factory=lambda: {"Idempotency-Key": uuid4().hex})
 
@@ -43,36 +43,30 @@ class Order:
     def params(self) -> dict[str, Any]:
         return {"day": "2025-12-12", "tier": "A", "options": {"mark": self.mark}}
 
-    def send(self, client: httpx.Client, path: str = TRIGGER) -> httpx.Response:
-        return client.post(path, json={"params": self.params}, headers=self.headers)
+    @property
+    def path(self) -> str:
+        return f"/workflows/trigger/{self.workflow}"
+
+    def send(self, client: httpx.Client) -> httpx.Response:
+        return client.post(self.path, json={"params": self.params}, headers=self.headers)
 
     def runs(self, stack: PrefectStack) -> list[str]:
         """The ids of the runs in Prefect that came of it."""
-        newest = stack.post("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 200})
+        of_flow = {"flows": {"name": {"any_": [self.workflow]}}}
+        newest = stack.post("/flow_runs/filter", {**of_flow, "sort": "EXPECTED_START_TIME_DESC", "limit": 200})
         return [run["id"] for run in newest if run["parameters"].get("options") == {"mark": self.mark}]
 
 
-def forget(stack: PrefectStack, run: str) -> None:
-    """Delete a run, which Prefect now and then puts off with a 503."""
-    wait_until(lambda: stack.http.delete(f"/flow_runs/{run}").status_code in (204, 404), "the run to be deleted", 10)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _paused_worker(stack: PrefectStack) -> Iterator[None]:
-    """What is started here need not run, so the worker is spared it."""
-    before = stack.post("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 200})
-    stack.http.patch("/work_pools/spine", json={"is_paused": True}).raise_for_status()
-    yield
-    known = {run["id"] for run in before}
-    for run in stack.post("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 200}):
-        if run["id"] not in known:
-            forget(stack, run["id"])
-    stack.http.patch("/work_pools/spine", json={"is_paused": False}).raise_for_status()
+@pytest.fixture(scope="module")
+def workflow(stack: PrefectStack) -> str:
+    """The name of a workflow with the parameters of `demo.typed`, whose runs need not run: no worker takes them."""
+    ensure_pool(stack, IDLE_POOL)
+    return stack.copy_deployment("demo.typed", IDLE_POOL)
 
 
 @pytest.fixture
-def order() -> Order:
-    return Order()
+def order(workflow: str) -> Order:
+    return Order(workflow)
 
 
 def test_the_same_request_again_gets_the_same_bytes_and_starts_nothing(
@@ -87,21 +81,23 @@ def test_the_same_request_again_gets_the_same_bytes_and_starts_nothing(
 
 def test_without_a_key_every_request_starts_a_run(each_api: Api, stack: PrefectStack, order: Order) -> None:
     for _ in range(2):
-        each_api.trigger("demo.typed", **order.params)
+        each_api.trigger(order.workflow, **order.params)
     assert len(order.runs(stack)) == 2
 
 
 def test_white_space_and_order_of_keys_make_no_other_body(each_api: Api, stack: PrefectStack, order: Order) -> None:
     first = order.send(each_api.client)
     turned = json.dumps({"params": dict(reversed(order.params.items()))}, indent=3)
-    again = each_api.client.post(TRIGGER, content=turned, headers={**order.headers, "Content-Type": "application/json"})
+    again = each_api.client.post(
+        order.path, content=turned, headers={**order.headers, "Content-Type": "application/json"}
+    )
     assert again.content == first.content
     assert len(order.runs(stack)) == 1
 
 
 def test_another_body_with_the_same_key_is_refused(each_api: Api, stack: PrefectStack, order: Order) -> None:
     first = order.send(each_api.client)
-    other = each_api.client.post(TRIGGER, json={"params": {**order.params, "tier": "B"}}, headers=order.headers)
+    other = each_api.client.post(order.path, json={"params": {**order.params, "tier": "B"}}, headers=order.headers)
     assert other.status_code == 409
     assert "Idempotency-Key" in other.json()["detail"]
     assert order.send(each_api.client).content == first.content
@@ -124,10 +120,13 @@ def test_the_key_of_another_caller_is_a_key_of_its_own(each_api: Api, stack: Pre
     assert sorted(order.runs(stack)) == sorted([mine.json()["run_id"], theirs.json()["run_id"]])
 
 
-def test_the_same_key_for_another_workflow_is_a_key_of_its_own(each_api: Api, order: Order) -> None:
+def test_the_same_key_for_another_workflow_is_a_key_of_its_own(
+    each_api: Api, stack: PrefectStack, order: Order
+) -> None:
     first, body = order.send(each_api.client), {"params": {"marks": "nowhere"}}
-    other = each_api.client.post("/workflows/trigger/demo.sleeper", json=body, headers=order.headers)
-    assert other.json()["workflow_name"] == "demo.sleeper"
+    sleeper = stack.copy_deployment("demo.sleeper", IDLE_POOL)
+    other = each_api.client.post(f"/workflows/trigger/{sleeper}", json=body, headers=order.headers)
+    assert other.json()["workflow_name"] == sleeper
     assert other.json()["run_id"] != first.json()["run_id"]
 
 
@@ -160,9 +159,9 @@ def test_ten_requests_at_once_start_one_run_and_get_one_answer(
 
 
 def test_two_api_processes_on_one_database_start_one_run(
-    postgresql_api: Api, second_postgresql_api: Api, stack: PrefectStack
+    postgresql_api: Api, second_postgresql_api: Api, stack: PrefectStack, workflow: str
 ) -> None:
-    for order in (Order(), Order(), Order()):
+    for order in (Order(workflow), Order(workflow), Order(workflow)):
         answers = race(order, [api.as_key(ADMIN_KEY) for api in (postgresql_api, second_postgresql_api) * 2])
         assert [answer.status_code for answer in answers] == [201] * 4
         assert len({answer.content for answer in answers}) == 1
@@ -185,7 +184,7 @@ def test_a_restart_of_the_api_forgets_no_key(
 def test_a_client_that_hangs_up_at_once_and_comes_back_gets_one_run(
     each_api: Api, stack: PrefectStack, order: Order
 ) -> None:
-    request = each_api.client.build_request("POST", TRIGGER, json={"params": order.params}, headers=order.headers)
+    request = each_api.client.build_request("POST", order.path, json={"params": order.params}, headers=order.headers)
     lines = [f"POST {request.url.raw_path.decode()} HTTP/1.1", *(f"{k}: {v}" for k, v in request.headers.items())]
     address = urlsplit(each_api.url)
     with socket.create_connection((address.hostname, address.port)) as connection:
@@ -201,7 +200,7 @@ def test_a_client_that_gave_up_while_prefect_was_slow_gets_the_run_that_it_had_a
 ) -> None:
     with proxy.hanging():
         with pytest.raises(httpx.ReadTimeout):
-            proxied_api.client.post(TRIGGER, json={"params": order.params}, headers=order.headers, timeout=1)
+            proxied_api.client.post(order.path, json={"params": order.params}, headers=order.headers, timeout=1)
         assert order.runs(stack) == []
     wait_until(lambda: len(order.runs(stack)) == 1, "the work to go on without its client", 15)
     answer = order.send(proxied_api.client)
@@ -210,7 +209,7 @@ def test_a_client_that_gave_up_while_prefect_was_slow_gets_the_run_that_it_had_a
 
 
 def test_a_refused_request_does_not_use_its_key_up(each_api: Api, stack: PrefectStack, order: Order) -> None:
-    wrong = each_api.client.post(TRIGGER, json={"params": {**order.params, "tier": "Z"}}, headers=order.headers)
+    wrong = each_api.client.post(order.path, json={"params": {**order.params, "tier": "Z"}}, headers=order.headers)
     assert wrong.status_code == 400
     right = order.send(each_api.client)
     assert right.status_code == 201
@@ -291,7 +290,7 @@ def test_an_answer_that_is_lost_after_prefect_made_the_run_costs_no_second_run(
     url = f"http://127.0.0.1:{server.server_port}/api"
     with api_process(url, stack.home, tmp_path_factory.mktemp("lost")) as api:
         headers = order.headers if keyed else {}
-        answer = api.client.post(TRIGGER, json={"params": order.params}, headers=headers)
+        answer = api.client.post(order.path, json={"params": order.params}, headers=headers)
     server.shutdown()
     server.server_close()
     assert (server.losses_left, server.creations) == (0, 2)

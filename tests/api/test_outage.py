@@ -11,9 +11,10 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from tests.support.postgres import fresh_database, postgresql_server
+from tests.support.prefect_processes import prefect_environment, prefect_server
 from tests.support.processes import free_port, wait_until
 from tests.support.proxy import Proxy
-from tests.support.stack import Api, PrefectStack, api_process, prefect_environment, prefect_server
+from tests.support.stack import Api, PrefectStack, api_process
 
 TYPED = {"params": {"day": "2025-12-15", "tier": "A"}}
 

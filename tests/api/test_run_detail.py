@@ -105,8 +105,9 @@ def test_a_child_flow_is_a_step_and_a_run_of_its_own(api: Api, stack: PrefectSta
     (step,) = steps_by_name(detail)["demo.child"]
     assert (step["status"], step["outputs"]) == ("COMPLETED", {"result": "grown"})
     children = api.get("/workflows/runs", workflow_name="demo.child", trigger="dependency", limit=100)["data"]
-    child = next(api.run(run["run_id"]) for run in children if run["created_at"] >= detail["created_at"])
-    assert child["parent_run_id"] == runs["many"]
+    (child,) = (
+        run for run in map(api.run, (run["run_id"] for run in children)) if run["parent_run_id"] == runs["many"]
+    )
     assert child["triggered_by"] == stack.get(f"/flow_runs/{runs['many']}")["name"]
 
 

@@ -23,16 +23,9 @@ from tests.benchmarks.seeding import copy_run
 from tests.benchmarks.timing import alternate, row
 from tests.support.postgres import fresh_database, postgresql_server
 from tests.support.prefect_database import prefect_database
+from tests.support.prefect_processes import prefect_environment, prefect_server, prefect_worker
 from tests.support.processes import free_port
-from tests.support.stack import (
-    ADMIN_KEY,
-    DEMO,
-    PrefectStack,
-    api_process,
-    prefect_environment,
-    prefect_server,
-    prefect_worker,
-)
+from tests.support.stack import ADMIN_KEY, DEMO, PrefectStack, api_process
 
 STORED_RUNS = 5_000
 

@@ -13,8 +13,9 @@ from uuid import uuid4
 import httpx
 import psutil
 
+from tests.support.prefect_processes import prefect_worker
 from tests.support.processes import wait_until
-from tests.support.stack import FINAL, Api, PrefectStack, prefect_worker
+from tests.support.stack import FINAL, Api, PrefectStack
 
 ROUNDS = 20
 AT_ONCE = 50

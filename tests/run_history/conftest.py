@@ -14,6 +14,12 @@ from tests.support.databases import LentDatabases, migrate
 from tests.support.stack import PrefectStack
 
 
+@pytest.fixture(scope="session")
+def stack(quiet_stack: PrefectStack) -> PrefectStack:
+    """A server on which no other runs end: what is read from its cursor must be what the test has put there."""
+    return quiet_stack
+
+
 @pytest.fixture(scope="package")
 def sqlite_database(tmp_path_factory: pytest.TempPathFactory) -> URL:
     """A SQLite database with all tables."""

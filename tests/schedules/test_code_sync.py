@@ -54,6 +54,12 @@ class Story:
 
 
 @pytest.fixture(scope="module")
+def stack(quiet_stack: PrefectStack) -> PrefectStack:
+    """A server that no API process watches: each would give schedules the code that this watch is to give them."""
+    return quiet_stack
+
+
+@pytest.fixture(scope="module")
 async def story(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Story]:
     """Two workflows with schedules, deployed three times; the second code of one has other parameters."""
     ensure_pool(stack, "idle-too")

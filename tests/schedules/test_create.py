@@ -114,14 +114,15 @@ WRONG: list[tuple[dict[str, Any], str, list[str]]] = [
 
 @pytest.mark.parametrize(("fields", "said", "where"), WRONG, ids=[str(next(iter(one[0].items()))) for one in WRONG])
 def test_an_invalid_value_is_400_with_its_location_and_changes_nothing(
-    schedules: Schedules, stack: PrefectStack, fields: dict[str, Any], said: str, where: list[str]
+    schedules: Schedules, workflow: Workflow, fields: dict[str, Any], said: str, where: list[str]
 ) -> None:
-    before = stack.post("/deployments/count", {})
+    of_flow = {"flows": {"id": {"any_": [workflow.flow_id]}}}
+    before = workflow.stack.post("/deployments/count", of_flow)
     response = schedules.post(**fields)
     assert response.status_code == 400
     assert said in response.json()["detail"]
     assert where in [error["loc"] for error in response.json()["errors"]]
-    assert stack.post("/deployments/count", {}) == before
+    assert workflow.stack.post("/deployments/count", of_flow) == before
 
 
 @pytest.mark.parametrize(

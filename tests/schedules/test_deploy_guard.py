@@ -18,8 +18,7 @@ from spine.workflows.labels import SCHEDULE_LABEL
 
 from tests.schedules.project import Project, Watcher, project, watcher
 from tests.schedules.support import FAR_AWAY, Workflow
-from tests.support.processes import wait_until
-from tests.support.stack import Api, PrefectStack
+from tests.support.stack import PrefectStack
 
 SOURCE = """
 @flow(name="PREFIX.only")
@@ -111,6 +110,12 @@ class Story:
         seen = type(await self.watching.read(self.after[turn][name])).model_validate(self.after[turn][name])
         assert bool(self.planned[turn][name]) == is_enabled(seen)
         return is_enabled(seen)
+
+
+@pytest.fixture(scope="module")
+def stack(quiet_stack: PrefectStack) -> PrefectStack:
+    """A server that no API process watches: each would disable again what this watch is to disable."""
+    return quiet_stack
 
 
 @pytest.fixture(scope="module")
@@ -206,26 +211,3 @@ async def test_a_served_workflow_that_was_stopped_and_started_again_runs(
         await watching.check()
         await watching.check()
         assert is_enabled(await watching.read(served))
-
-
-def test_an_api_process_disables_again_by_itself(
-    stack: PrefectStack, api: Api, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    with project(stack, tmp_path_factory.mktemp("by-itself")) as ci:
-        cases: list[dict[str, Any]] = [{"name": f"{ci.prefix} {slug}", "schedules": [schedule(slug)]} for slug in SLUGS]
-        names = [str(case["name"]) for case in cases]
-        ci.deploy(SOURCE, cases)
-        for name in names:
-            assert api.client.post(f"/schedules/{name}/disable").status_code == 200
-        before = {name: ci.deployed(name) for name in names}
-        ci.deploy(SOURCE, cases)
-        for name in names:
-            assert ci.deployed(name)["updated"] > before[name]["updated"]
-            wait_until(lambda name=name: not ci.deployed(name)["schedules"][0]["active"], f"{name} to be disabled", 5)  # type: ignore[misc]
-            assert ci.planned(before[name]["id"]) == []
-        assert api.client.post(f"/schedules/{names[0]}/enable").status_code == 200
-        # The new timing is a new schedule in Prefect, created by the same request that enables it.
-        changed = {"cron_expression": "0 5 1 1 *", "enabled": True}
-        assert api.client.patch(f"/schedules/{names[1]}", json=changed).status_code == 200
-        time.sleep(3)
-        assert [api.get(f"/schedules/{name}")["enabled"] for name in names] == [True, True]

@@ -14,7 +14,18 @@ from spine.schedules.preview import next_runs, preview_next
 
 from tests.schedules.support import FAR_AWAY, Schedules, Workflow, now
 from tests.support.processes import wait_until
-from tests.support.stack import PrefectStack
+from tests.support.stack import Api, PrefectStack
+
+
+@pytest.fixture(scope="module")
+def stack(quiet_stack: PrefectStack) -> PrefectStack:
+    """A server without other schedules, which would come before those of a test."""
+    return quiet_stack
+
+
+@pytest.fixture(scope="module")
+def api(quiet_api: Api) -> Api:
+    return quiet_api
 
 
 def preview(schedules: Schedules, count: int, **query: Any) -> list[dict[str, Any]]:

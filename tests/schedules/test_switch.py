@@ -1,11 +1,17 @@
 """Enable and disable, over the API and in Prefect; each shows the changes of the other."""
 
 import itertools
+import time
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
+from tests.schedules.project import project
 from tests.schedules.support import FAR_AWAY, Schedules, Workflow, now
+from tests.schedules.test_deploy_guard import SLUGS, SOURCE, schedule
+from tests.support.processes import wait_until
+from tests.support.stack import Api, PrefectStack
 
 
 def plan_past_runs(workflow: Workflow, schedule_id: str) -> None:
@@ -103,3 +109,26 @@ def test_enabling_restores_a_deployment_with_several_schedules(schedules: Schedu
         FAR_AWAY: True,
         "0 4 1 1 *": False,
     }
+
+
+def test_an_api_process_disables_again_by_itself(
+    stack: PrefectStack, api: Api, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with project(stack, tmp_path_factory.mktemp("by-itself")) as ci:
+        cases: list[dict[str, Any]] = [{"name": f"{ci.prefix} {slug}", "schedules": [schedule(slug)]} for slug in SLUGS]
+        names = [str(case["name"]) for case in cases]
+        ci.deploy(SOURCE, cases)
+        for name in names:
+            assert api.client.post(f"/schedules/{name}/disable").status_code == 200
+        before = {name: ci.deployed(name) for name in names}
+        ci.deploy(SOURCE, cases)
+        for name in names:
+            assert ci.deployed(name)["updated"] > before[name]["updated"]
+            wait_until(lambda name=name: not ci.deployed(name)["schedules"][0]["active"], f"{name} to be disabled", 5)  # type: ignore[misc]
+            assert ci.planned(before[name]["id"]) == []
+        assert api.client.post(f"/schedules/{names[0]}/enable").status_code == 200
+        # The new timing is a new schedule in Prefect, created by the same request that enables it.
+        changed = {"cron_expression": "0 5 1 1 *", "enabled": True}
+        assert api.client.patch(f"/schedules/{names[1]}", json=changed).status_code == 200
+        time.sleep(3)
+        assert [api.get(f"/schedules/{name}")["enabled"] for name in names] == [True, True]

@@ -17,13 +17,12 @@ from spine.settings import Settings
 
 from tests.support.databases import migrate
 from tests.support.prefect_database import PrefectTables, prefect_database, prefect_tables
+from tests.support.prefect_processes import LONGEST_FREEZE, prefect_environment, prefect_server, prefect_worker
 from tests.support.processes import PROJECT, free_port, running, wait_for_http, wait_until
 
 ADMIN_KEY = "an-admin-key-that-only-the-tests-know"
 DEMO = PROJECT / "tests" / "demo"
 FINAL = {"COMPLETED", "FAILED", "CANCELLED"}
-# Prefect's server on SQLite stands still now and then, for the minute that it waits for a lock which it holds itself.
-LONGEST_FREEZE = 100
 
 
 class Patient(httpx.HTTPTransport):
@@ -117,6 +116,14 @@ class PrefectStack:
         found: dict[str, Any] = self.get(f"/deployments/name/{flow}/{name}")
         return found
 
+    def copy_deployment(self, name: str, pool: str = "spine") -> str:
+        """Make a workflow that runs the same code under a name of its own, on any pool; give the name."""
+        found, copy = self.deployment(name, name), f"copy.{uuid4().hex[:10]}"
+        kept = ("entrypoint", "path", "pull_steps", "parameter_openapi_schema", "enforce_parameter_schema")
+        body = {"name": copy, "flow_id": self.flow_id(copy), "work_pool_name": pool}
+        self.post("/deployments/", {**body, **{field: found[field] for field in kept}})
+        return copy
+
     def logged(self, run_id: str) -> list[str]:
         """The messages of a run's log, in order."""
         which = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"}
@@ -208,50 +215,6 @@ class Api:
 def _api_elsewhere(url: str, pid: int, settings: Settings, log: Path, is_patient: bool) -> Api:
     """An API that another test process has started."""
     return Api(url, psutil.Process(pid), settings, log, is_patient)
-
-
-def prefect_environment(home: Path, port: int) -> dict[str, str]:
-    """What the Prefect processes of one stack see; nothing of the developer's own Prefect profile."""
-    return {
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_LEVEL": "INFO",
-        "PREFECT_API_REQUEST_TIMEOUT": str(LONGEST_FREEZE),
-        # As `spine up` does: pages of deployments are ten times faster with the zones of the tzdata package.
-        "PYTHONTZPATH": "",
-        # Tests store hundreds of runs that were due long ago; marking them all as late keeps SQLite locked for minutes.
-        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
-        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
-        # Each time it looks at every run that was cancelled within a day, of which tests leave hundreds.
-        "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "10",
-        "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "8",
-        "SPINE_WAREHOUSE_URL": str(home.parent / "warehouse"),
-        "SPINE_HOME": str(home.parent / "spine"),
-        "SPINE_FILE_ROOTS": str(home.parent / "files"),
-        "SPINE_ALLOW_PRIVATE_ADDRESSES": "true",
-    }
-
-
-@contextmanager
-def prefect_server(environment: dict[str, str], log: Path) -> Iterator[psutil.Popen]:
-    """A Prefect server that answers."""
-    port = environment["PREFECT_API_URL"].split(":")[2].split("/")[0]
-    command = ["spine.prefect_server", "--host", "127.0.0.1", "--port", port]
-    with running(command, environment, log) as process:
-        wait_for_http(f"{environment['PREFECT_API_URL']}/health", process, log)
-        yield process
-
-
-@contextmanager
-def prefect_worker(
-    environment: dict[str, str], log: Path, pool: str = "spine", kind: str = "spine"
-) -> Iterator[psutil.Popen]:
-    """A worker of this type. One of ours wakes up by itself, and asking every second takes the server's time."""
-    pause = {"PREFECT_WORKER_QUERY_SECONDS": "5" if kind == "spine" else "1"}
-    command = ["prefect", "worker", "start", "--pool", pool, "--type", kind]
-    with running(command, {**pause, **environment}, log) as process:
-        yield process
 
 
 @contextmanager

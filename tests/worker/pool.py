@@ -14,8 +14,9 @@ import psutil
 import yaml
 from prefect.workers.process import ProcessWorker
 
+from tests.support.prefect_processes import prefect_worker
 from tests.support.processes import wait_until
-from tests.support.stack import PrefectStack, prefect_worker
+from tests.support.stack import PrefectStack
 
 PROJECT = Path(__file__).with_name("project")
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
