@@ -130,6 +130,13 @@ def second_postgresql_api(shared: Callable[[str], Any]) -> Api:
     return found
 
 
+@pytest.fixture(scope="session")
+def worker_api(shared: Callable[[str], Any]) -> Api:
+    """The API on the database and the cache of the worker; tests of one group use it."""
+    found: Api = shared("worker_api")
+    return found
+
+
 @pytest.fixture(scope="session", params=["api", "postgresql_api"], ids=["sqlite", "postgresql"])
 def each_api(request: pytest.FixtureRequest) -> Any:
     """The API on either database, one after the other."""

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
 
 from flows.finra import weekly_file
 from tests.flows.support import ROWS, desk_of_flows
 from tests.sources.support import Desk
+from tests.support.flows_here import flows_on
 from tests.support.receivers import Receiver, receiver, refuse
+from tests.support.stack import PrefectStack
 
 HEADER = "|".join(weekly_file.COLUMNS)
 FINRA_FILES = Path(__file__).parents[3] / "shared" / "data" / "finra"
@@ -44,20 +44,15 @@ def staged(tmp_path: Path) -> Path:
     return tmp_path / "staged"
 
 
-@pytest.fixture(scope="module")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A server for this module: the threads of a client wait for minutes when their server ends before them."""
-    settings = {
-        PREFECT_LOCAL_STORAGE_PATH: tmp_path_factory.mktemp("results"),
-        # Otherwise each run waits up to a second at its end for the heartbeat thread.
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-    }
-    with prefect_test_harness(server_startup_timeout=120), temporary_settings(settings):
-        yield
+@pytest.fixture(scope="package")
+def prefect_server(quiet_stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Prefect's server for flows that run in this process; gives the folder of their results."""
+    with flows_on(quiet_stack, Path(tmp_path_factory.mktemp("flows"))) as results:
+        yield results
 
 
 @pytest.fixture
-def home(prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(prefect_server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The environment of a worker."""
     for name in [name for name in os.environ if name.startswith("SPINE_")]:
         monkeypatch.delenv(name)

@@ -1,7 +1,6 @@
-"""The flow: its steps over files, and whole runs on a Prefect server of their own."""
+"""The flow: its steps over files, and whole runs on a Prefect server."""
 
 import json
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,6 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.logging import disable_run_logger
-from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
 from spine.flows import staging
 
 import flows.finra
@@ -30,16 +27,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("SPINE_WAREHOUSE_URL", raising=False)
     monkeypatch.setenv("SPINE_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
-
-
-@pytest.fixture(scope="module")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    results = tmp_path_factory.mktemp("results")
-    with (
-        prefect_test_harness(server_startup_timeout=120),
-        temporary_settings({PREFECT_LOCAL_STORAGE_PATH: results}),
-    ):
-        yield results
 
 
 def artifacts() -> dict[str | None, Any]:

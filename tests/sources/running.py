@@ -1,21 +1,10 @@
 """Sources over the API, whose fetches a real worker runs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from tests.support.processes import wait_until
-from tests.support.stack import Api, PrefectStack, api_process
-
-
-@contextmanager
-def api_beside_worker(stack: PrefectStack) -> Iterator[Api]:
-    """An API on the database and the cache of the worker."""
-    settings = {name: value for name, value in stack.environment.items() if name.startswith("SPINE_")}
-    with api_process(stack.url, stack.home, Path(settings.pop("SPINE_HOME")), **settings) as started:
-        yield started.patient()
+from tests.support.stack import Api
 
 
 def register(api: Api, source_type: str, config: dict[str, Any], **fields: Any) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,7 +13,7 @@ from spine.tables.base import new_id
 
 import flows.finra
 from tests.flows.conftest import FINRA_FILES
-from tests.sources.running import api_beside_worker, fetch, register, wait_for
+from tests.sources.running import fetch, register, wait_for
 from tests.support.processes import wait_until
 from tests.support.stack import Api, PrefectStack
 
@@ -23,10 +22,8 @@ WEEKLY = FINRA_FILES / "finra_otc_weekly_otc_20251215.csv"
 
 
 @pytest.fixture(scope="module")
-def api(stack: PrefectStack) -> Iterator[Api]:
-    """An API on the database and the cache of the worker."""
-    with api_beside_worker(stack) as started:
-        yield started
+def api(worker_api: Api) -> Api:
+    return worker_api
 
 
 @pytest.fixture

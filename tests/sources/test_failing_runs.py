@@ -7,7 +7,6 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,15 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.sources.running import api_beside_worker, fetch, register, wait_for
+from tests.sources.running import fetch, register, wait_for
 from tests.support.processes import wait_until
 from tests.support.receivers import Handler, echo, receiver
 from tests.support.stack import Api, PrefectStack
 
 
 @pytest.fixture(scope="module")
-def api(stack: PrefectStack) -> Iterator[Api]:
-    """An API on the database and the cache of the worker."""
-    with api_beside_worker(stack) as started:
-        yield started
+def api(worker_api: Api) -> Api:
+    return worker_api
 
 
 def slow(free: threading.Event, size: int) -> Any:

@@ -23,6 +23,7 @@ GROUPS = {
         "tests/schedules/test_deploy_guard.py",
         "tests/schedules/test_code_sync.py",
     ),
+    "cache of the worker": ("tests/sources/test_end_to_end.py", "tests/sources/test_failing_runs.py"),
 }
 SLOW = "slow"
 

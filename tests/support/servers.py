@@ -38,6 +38,15 @@ def _second_postgresql_api(shared: Shared, folder: Path) -> Iterator[Api]:
 
 
 @contextmanager
+def _worker_api(shared: Shared, folder: Path) -> Iterator[Api]:
+    """An API on the database and the cache of the worker."""
+    stack: PrefectStack = shared.get("stack", folder.parent)
+    settings = {name: value for name, value in stack.environment.items() if name.startswith("SPINE_")}
+    with api_process(stack.url, stack.home, Path(settings.pop("SPINE_HOME")), **settings) as started:
+        yield started.patient()
+
+
+@contextmanager
 def _quiet_api(shared: Shared, folder: Path) -> Iterator[Api]:
     """The API over the quiet server; it does not follow."""
     stack: PrefectStack = shared.get("quiet_stack", folder.parent)
@@ -53,5 +62,6 @@ MAKERS: dict[str, Maker] = {
     "api": _api,
     "postgresql_api": _postgresql_api,
     "second_postgresql_api": _second_postgresql_api,
+    "worker_api": _worker_api,
     "quiet_api": _quiet_api,
 }
