@@ -1,5 +1,6 @@
-"""The bundled workflow over the API, on FINRA's real files and on the sample that ships with the project."""
+"""The bundled workflow over the API, on whole weekly files and on the sample that ships with the project."""
 
+from dataclasses import astuple
 from pathlib import Path
 
 import polars as pl
@@ -7,32 +8,26 @@ import pytest
 
 from tests.support.processes import PROJECT
 from tests.support.stack import Api, PrefectStack
+from tests.support.weekly_files import WEEKLY_FILES
 
-FINRA = PROJECT.parent / "shared" / "data" / "finra"
 SAMPLE = "flows/finra/sample/finra_otc_weekly_sample.csv"
 WORKFLOW = "finra.weekly_refresh"
-
-
 SAMPLE_WEEK = "2026-01-05"
-FIGURES = {
-    "2025-12-15": (FINRA / "finra_otc_weekly_otc_20251215.csv", (5328, 3111, 9, 1_335_995_901, 472_776)),
-    "2025-12-22": (FINRA / "finra_otc_weekly_otc_20251222.csv", (5192, 2985, 9, 943_802_893, 497_191)),
-    SAMPLE_WEEK: (Path(SAMPLE), None),
-}
-WEEKS = [week for week, (path, _) in FIGURES.items() if week == SAMPLE_WEEK or path.exists()]
+WEEKLY = {weekly.week: weekly for weekly in WEEKLY_FILES}
 
 
 @pytest.fixture(scope="module")
-def runs(api: Api) -> dict[str, str]:
+def runs(api: Api, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A run for each week, started together because each start takes seconds."""
-    return {week: api.trigger(WORKFLOW, week_ending=week, tier="OTC", path=str(FIGURES[week][0])) for week in WEEKS}
+    folder = tmp_path_factory.mktemp("weekly")
+    paths = {SAMPLE_WEEK: SAMPLE} | {week: str(weekly.write(folder)) for week, weekly in WEEKLY.items()}
+    return {week: api.trigger(WORKFLOW, week_ending=week, tier="OTC", path=path) for week, path in paths.items()}
 
 
-@pytest.mark.parametrize("week", WEEKS)
+@pytest.mark.parametrize("week", [SAMPLE_WEEK, *WEEKLY])
 def test_a_weekly_file_is_published_with_the_right_figures(
     api: Api, stack: PrefectStack, runs: dict[str, str], week: str
 ) -> None:
-    figures = FIGURES[week][1]
     detail = api.wait_for(runs[week])
     assert (detail["status"], detail["domain"]) == ("COMPLETED", "finra.otc_transparency"), detail["error"]
     assert [step["step_name"] for step in detail["steps"]] == ["extract", "validate", "compute", "publish"]
@@ -47,7 +42,7 @@ def test_a_weekly_file_is_published_with_the_right_figures(
         totals["shares"].sum(),
         totals["trades"].sum(),
     )
-    assert found == (figures or (16, 8, 4, found[3], found[4]))
+    assert found == (astuple(WEEKLY[week].figures)[:5] if week in WEEKLY else (16, 8, 4, found[3], found[4]))
     sums = shares.group_by("symbol").agg(pl.col("share_of_volume").sum())["share_of_volume"]
     assert sums.is_between(1 - 1e-9, 1 + 1e-9).all()
     assert detail["capture_id"].startswith(f"otc-{week}-")

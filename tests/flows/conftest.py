@@ -1,4 +1,4 @@
-"""Weekly files to test with: FINRA's own where they are at hand, and small ones that a test writes itself.
+"""Weekly files that a test writes itself.
 
 And for the tests of `read_source` a Prefect server, a desk on the environment of flows, and a site to fetch from.
 """
@@ -17,14 +17,6 @@ from tests.support.receivers import Receiver, receiver, refuse
 from tests.support.stack import PrefectStack
 
 HEADER = "|".join(weekly_file.COLUMNS)
-FINRA_FILES = Path(__file__).parents[3] / "shared" / "data" / "finra"
-
-
-@pytest.fixture
-def finra_files() -> Path:
-    if not FINRA_FILES.is_dir():
-        pytest.skip(f"FINRA's files are not at {FINRA_FILES}")
-    return FINRA_FILES
 
 
 @pytest.fixture
@@ -44,7 +36,7 @@ def staged(tmp_path: Path) -> Path:
     return tmp_path / "staged"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def prefect_server(quiet_stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Prefect's server for flows that run in this process; gives the folder of their results."""
     with flows_on(quiet_stack, Path(tmp_path_factory.mktemp("flows"))) as results:

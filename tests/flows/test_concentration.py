@@ -1,6 +1,7 @@
-"""The three tables: FINRA's own files to the share, and small cases that can be checked by hand."""
+"""The three tables: weekly files to the share, and small cases that can be checked by hand."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 import flows.finra
 from flows.finra import concentration, validation
+from tests.support.weekly_files import PAIRS, WEEKLY_FILES, WeeklyFile
 
 SAMPLE = Path(flows.finra.__file__).parent / "sample" / "finra_otc_weekly_sample.csv"
 
@@ -31,29 +33,21 @@ def rows(*venues: tuple[str, str, int]) -> pl.DataFrame:
     )
 
 
-@pytest.mark.parametrize(
-    ("file", "expected"),
-    [
-        ("finra_otc_weekly_otc_20251215.csv", (5328, 3111, 9, 1_335_995_901, 472_776, "2025-12-15")),
-        ("finra_otc_weekly_otc_20251222.csv", (5192, 2985, 9, 943_802_893, 497_191, "2025-12-22")),
-    ],
-)
-def test_the_figures_of_finras_files_are_exact(
-    finra_files: Path, tmp_path: Path, file: str, expected: tuple[int, int, int, int, int, str]
-) -> None:
-    figures = concentration.figures(tables_of(finra_files / file, tmp_path))
-    found = tuple(figures[name] for name in ("rows", "symbols", "venues", "shares", "trades", "last_update"))
-    assert found == expected
-    assert sum(venue["shares"] for venue in figures["largest_venues"]) == expected[3]
-    assert sum(venue["trades"] for venue in figures["largest_venues"]) == expected[4]
+@pytest.mark.parametrize("weekly", WEEKLY_FILES, ids=lambda weekly: weekly.name)
+def test_the_figures_of_a_weekly_file_are_exact(weekly: WeeklyFile, tmp_path: Path) -> None:
+    figures = concentration.figures(tables_of(weekly.write(tmp_path), tmp_path))
+    assert {name: figures.get(name) for name in asdict(weekly.figures)} == asdict(weekly.figures)
+    assert sum(venue["shares"] for venue in figures["largest_venues"]) == weekly.figures.shares
+    assert sum(venue["trades"] for venue in figures["largest_venues"]) == weekly.figures.trades
 
 
+@pytest.mark.parametrize("weekly", [pair[0] for pair in PAIRS], ids=lambda weekly: weekly.name)
 @pytest.mark.parametrize("slice_rows", [250_000, 700])
-def test_the_tables_of_finras_file_agree_with_a_second_computation(
-    finra_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slice_rows: int
+def test_the_tables_of_a_weekly_file_agree_with_a_second_computation(
+    weekly: WeeklyFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slice_rows: int
 ) -> None:
     monkeypatch.setattr(validation, "SLICE_ROWS", slice_rows)
-    path = finra_files / "finra_otc_weekly_otc_20251215.csv"
+    path = weekly.write(tmp_path)
     tables = {name: pl.read_parquet(file) for name, file in tables_of(path, tmp_path).items()}
     shares, concentrations = tables["venue_shares"], tables["venue_concentration"]
 
@@ -73,11 +67,11 @@ def test_the_tables_of_finras_file_agree_with_a_second_computation(
         assert herfindahl == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("file", ["finra_otc_weekly_otc_20251215.csv", "finra_otc_weekly_otc_20251222.csv"])
-def test_venue_shares_of_every_symbol_sum_to_one(finra_files: Path, tmp_path: Path, file: str) -> None:
-    shares = pl.read_parquet(tables_of(finra_files / file, tmp_path)["venue_shares"])
+@pytest.mark.parametrize("weekly", WEEKLY_FILES, ids=lambda weekly: weekly.name)
+def test_venue_shares_of_every_symbol_sum_to_one(weekly: WeeklyFile, tmp_path: Path) -> None:
+    shares = pl.read_parquet(tables_of(weekly.write(tmp_path), tmp_path)["venue_shares"])
     sums = shares.group_by("symbol").agg(pl.col("share_of_volume").sum())
-    assert sums.height > 2900
+    assert sums.height == weekly.figures.symbols
     assert (sums["share_of_volume"] - 1).abs().max() < 1e-12  # type: ignore[operator]
 
 

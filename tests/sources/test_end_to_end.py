@@ -12,13 +12,12 @@ from spine.sources.fetch_requests import record_request
 from spine.tables.base import new_id
 
 import flows.finra
-from tests.flows.conftest import FINRA_FILES
 from tests.sources.running import fetch, register, wait_for
 from tests.support.processes import wait_until
 from tests.support.stack import Api, PrefectStack
+from tests.support.weekly_files import PAIRS, WeeklyFile
 
 SAMPLE = Path(flows.finra.__file__).parent / "sample" / "finra_otc_weekly_sample.csv"
-WEEKLY = FINRA_FILES / "finra_otc_weekly_otc_20251215.csv"
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +77,12 @@ def test_a_weekly_file_is_registered_fetched_shown_in_prefect_downloaded_and_use
     assert (failed["status"], failed["capture_id"]) == ("FAILED", sha256), failed["error"]
 
 
-@pytest.mark.skipif(not WEEKLY.is_file(), reason="FINRA's files are not at hand")
-def test_finras_own_file_has_5328_rows(api: Api, files: Path) -> None:
-    (files / WEEKLY.name).write_bytes(WEEKLY.read_bytes())
-    name = register(api, "file", {"path": WEEKLY.name}, parser_type="psv")
+@pytest.mark.parametrize("weekly", [pair[0] for pair in PAIRS], ids=lambda weekly: weekly.name)
+def test_a_weekly_file_has_all_its_rows(api: Api, files: Path, weekly: WeeklyFile) -> None:
+    weekly.write(files)
+    name = register(api, "file", {"path": weekly.name}, parser_type="psv")
     fetched = wait_for(api, fetch(api, name))
-    assert (fetched["status"], fetched["rows_parsed"]) == ("SUCCESS", 5_328)
+    assert (fetched["status"], fetched["rows_parsed"]) == ("SUCCESS", weekly.figures.rows)
 
 
 def test_a_source_with_a_cron_expression_has_a_prefect_schedule(api: Api, stack: PrefectStack, files: Path) -> None:

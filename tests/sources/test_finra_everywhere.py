@@ -1,6 +1,5 @@
-"""FINRA's own weekly files, fetched from each type of source."""
+"""Weekly files of FINRA's layout, fetched from each type of source."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,13 +11,12 @@ from uuid import uuid4
 import pytest
 from spine.sources.schemas import FetchDetail
 
-from tests.flows.conftest import FINRA_FILES
 from tests.sources.readers.sftp_server import PASSWORD, USER, SftpServer, sftp_server
 from tests.sources.readers.test_s3 import KEYS, endpoint, store
 from tests.sources.support import Desk
 from tests.support.receivers import Handler, Receiver, receiver
+from tests.support.weekly_files import PAIRS, WEEKLY_FILES, WeeklyFile
 
-ROWS = {"finra_otc_weekly_otc_20251215.csv": 5_328, "finra_otc_weekly_otc_20251222.csv": 5_192}
 __all__ = ["endpoint", "store"]
 
 
@@ -77,8 +75,6 @@ def files_of(folder: Path) -> Any:
 
 @pytest.fixture
 def places(desk: Desk, endpoint: str, store: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
-    if not FINRA_FILES.is_dir():
-        pytest.skip(f"FINRA's files are not at {FINRA_FILES}")
     for name, value in {**KEYS, "sftp_password": PASSWORD}.items():
         monkeypatch.setenv(name.upper(), value)
     with receiver() as site, sftp_server(desk.root) as sftp:
@@ -90,18 +86,17 @@ def facts(fetches: dict[str, FetchDetail], *fields: str) -> dict[str, tuple[Any,
     return {kind: tuple(getattr(fetch, field) for field in fields) for kind, fetch in fetches.items()}
 
 
-@pytest.mark.parametrize("week", list(ROWS))
-async def test_a_weekly_file_is_the_same_everywhere_and_is_downloaded_once(places: Places, week: str) -> None:
-    content = (FINRA_FILES / week).read_bytes()
-    sha256 = hashlib.sha256(content).hexdigest()
-    places.put(week, content)
-    sources = await places.register(week)
+@pytest.mark.parametrize("weekly", WEEKLY_FILES, ids=lambda weekly: weekly.name)
+async def test_a_weekly_file_is_the_same_everywhere_and_is_downloaded_once(places: Places, weekly: WeeklyFile) -> None:
+    content, sha256 = weekly.content, weekly.sha256
+    places.put(weekly.name, content)
+    sources = await places.register(weekly.name)
     kinds = ["file", "s3", "sftp", "http"]
 
     first = await places.fetch(sources)
     assert facts(first, "status", "error") == dict.fromkeys(kinds, ("SUCCESS", None))
     assert facts(first, "content_hash", "capture_id") == dict.fromkeys(kinds, (sha256, sha256))
-    assert facts(first, "rows_parsed", "bad_rows") == dict.fromkeys(kinds, (ROWS[week], 0))
+    assert facts(first, "rows_parsed", "bad_rows") == dict.fromkeys(kinds, (weekly.figures.rows, 0))
     assert facts(first, "bytes_fetched", "content_changed") == dict.fromkeys(kinds, (len(content), True))
     for kind, name in sources.items():
         assert await places.desk.content(name) == [content], kind
@@ -113,23 +108,25 @@ async def test_a_weekly_file_is_the_same_everywhere_and_is_downloaded_once(place
     again = await places.fetch(sources)
     assert facts(again, "status", "error") == dict.fromkeys(kinds, ("SUCCESS", None))
     assert facts(again, "bytes_fetched", "content_changed") == dict.fromkeys(kinds, (0, False))
-    assert facts(again, "content_hash", "rows_parsed") == dict.fromkeys(kinds, (sha256, ROWS[week]))
+    assert facts(again, "content_hash", "rows_parsed") == dict.fromkeys(kinds, (sha256, weekly.figures.rows))
     assert [request.headers.get("If-Modified-Since") is None for request in places.site.requests] == [True, False]
     assert list(places.desk.context.store.list()) == [(sha256, len(content))]
 
 
-async def test_both_weeks_are_one_source_by_a_pattern_and_only_the_new_one_is_downloaded(places: Places) -> None:
-    contents = {week: (FINRA_FILES / week).read_bytes() for week in ROWS}
-    old, new = contents
-    places.put(old, contents[old])
-    sources = await places.register("finra_otc_weekly_*.csv")
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0].name)
+async def test_both_weeks_are_one_source_by_a_pattern_and_only_the_new_one_is_downloaded(
+    places: Places, pair: tuple[WeeklyFile, WeeklyFile]
+) -> None:
+    old, new = pair
+    places.put(old.name, old.content)
+    sources = await places.register("*_otc_weekly_*.csv")
     kinds = ["file", "s3", "sftp"]
-    assert facts(await places.fetch(sources), "rows_parsed") == dict.fromkeys(kinds, (ROWS[old],))
-    places.put(new, contents[new])
+    assert facts(await places.fetch(sources), "rows_parsed") == dict.fromkeys(kinds, (old.figures.rows,))
+    places.put(new.name, new.content)
     fetches = await places.fetch(sources)
-    expected = ("SUCCESS", sum(ROWS.values()), len(contents[new]), True)
+    expected = ("SUCCESS", old.figures.rows + new.figures.rows, len(new.content), True)
     assert facts(fetches, "status", "rows_parsed", "bytes_fetched", "content_changed") == dict.fromkeys(kinds, expected)
     for kind, name in sources.items():
-        assert [entry.name for entry in await places.desk.entries(name)] == [old, new], kind
-        assert await places.desk.content(name) == [contents[old], contents[new]], kind
+        assert [entry.name for entry in await places.desk.entries(name)] == [old.name, new.name], kind
+        assert await places.desk.content(name) == [old.content, new.content], kind
     assert facts(await places.fetch(sources), "bytes_fetched", "content_changed") == dict.fromkeys(kinds, (0, False))

@@ -11,15 +11,12 @@ from spine.sources.parsers.parse_errors import ParseError
 
 from flows.finra.weekly_file import scan
 from tests.sources.parsers.support import Desk, lines_of
+from tests.support.weekly_files import WEEKLY_FILES, WeeklyFile
 
-FINRA = Path(__file__).parents[4] / "shared" / "data" / "finra"
 
-
-@pytest.mark.parametrize(("day", "rows"), [("20251215", 5_328), ("20251222", 5_192)])
-def test_a_weekly_file_of_finra_has_the_rows_that_its_workflow_reads(day: str, rows: int) -> None:
-    path = FINRA / f"finra_otc_weekly_otc_{day}.csv"
-    if not path.is_file():
-        pytest.skip(f"FINRA's files are not at {FINRA}")
+@pytest.mark.parametrize("weekly", WEEKLY_FILES, ids=lambda weekly: weekly.name)
+def test_a_weekly_file_has_the_rows_that_its_workflow_reads(weekly: WeeklyFile, tmp_path: Path) -> None:
+    path, rows = weekly.write(tmp_path), weekly.figures.rows
     parsed = parse(path, path.name, ParserType.PSV, ParserConfig(columns={"lastUpdateDate": "date"}))
     assert (parsed.rows, parsed.bad_rows, len(parsed.columns)) == (rows, 0, 8)
     assert scan(path).collect().height == rows

@@ -12,38 +12,36 @@ from tests.sources.readers.sftp_server import PASSWORD, USER, sftp_server
 from tests.sources.readers.support import OPEN, config_of, limits, read_one, settle
 from tests.sources.readers.test_s3 import KEYS, endpoint, store
 from tests.support.receivers import receiver, refuse
+from tests.support.weekly_files import PAIRS, WeeklyFile
 
-# FINRA's own file where it is at hand.
-WEEKLY = Path(__file__).parents[4] / "shared" / "data" / "finra" / "finra_otc_weekly_otc_20251215.csv"
-SHA256_OF_WEEKLY = "3c9664fc922059a2ddc9dab3d300b7e646994e995333f3b6471b335648b619a7"
 __all__ = ["endpoint", "store"]
 
 
-def hash_of(reader: Reader) -> str:
+def hash_of(reader: Reader, name: str) -> str:
     item, content = read_one(reader)
-    assert item.name == WEEKLY.name
+    assert item.name == name
     assert item.validators.size == len(content)
     return hashlib.sha256(content).hexdigest()
 
 
-def test_a_weekly_file_of_finra_is_the_same_as_file_http_s3_and_sftp(endpoint: str, store: Any, tmp_path: Path) -> None:
-    if not WEEKLY.is_file():
-        pytest.skip(f"FINRA's files are not at {WEEKLY.parent}")
-    content = WEEKLY.read_bytes()
-    (tmp_path / WEEKLY.name).write_bytes(content)
-    settle(tmp_path / WEEKLY.name)
-    store.put_object(Bucket="desk", Key=f"finra/{WEEKLY.name}", Body=content)
-    s3 = config_of("s3", bucket="desk", key="finra/*", endpoint_url=endpoint, **dict.fromkeys(KEYS, "env:X"))
+@pytest.mark.parametrize("weekly", [pair[0] for pair in PAIRS], ids=lambda weekly: weekly.name)
+def test_a_weekly_file_is_the_same_as_file_http_s3_and_sftp(
+    endpoint: str, store: Any, tmp_path: Path, weekly: WeeklyFile
+) -> None:
+    content, name = weekly.content, weekly.name
+    settle(weekly.write(tmp_path))
+    store.put_object(Bucket="desk", Key=f"{weekly.week}/{name}", Body=content)
+    s3 = config_of("s3", bucket="desk", key=f"{weekly.week}/*", endpoint_url=endpoint, **dict.fromkeys(KEYS, "env:X"))
     hashes = [
-        hash_of(FileReader(WEEKLY.name, [tmp_path], limits())),
-        hash_of(s3.open_reader(KEYS, OPEN, limits())),
+        hash_of(FileReader(name, [tmp_path], limits()), name),
+        hash_of(s3.open_reader(KEYS, OPEN, limits()), name),
     ]
     with receiver() as site:
         site.always = refuse(200, content)
-        url = f"http://127.0.0.1:{site.port}/{WEEKLY.name}"
-        hashes.append(hash_of(config_of("http", url=url).open_reader({}, OPEN, limits())))
+        url = f"http://127.0.0.1:{site.port}/{name}"
+        hashes.append(hash_of(config_of("http", url=url).open_reader({}, OPEN, limits()), name))
     with sftp_server(tmp_path) as server:
         login = {"username": USER, "password_ref": "env:PW", "host_key": server.public_key}
-        sftp = config_of("sftp", host="127.0.0.1", port=server.port, path=f"/{WEEKLY.name}", **login)
-        hashes.append(hash_of(sftp.open_reader({"password_ref": PASSWORD}, OPEN, limits())))
-    assert hashes == [SHA256_OF_WEEKLY] * 4
+        sftp = config_of("sftp", host="127.0.0.1", port=server.port, path=f"/{name}", **login)
+        hashes.append(hash_of(sftp.open_reader({"password_ref": PASSWORD}, OPEN, limits()), name))
+    assert hashes == [weekly.sha256] * 4
