@@ -1,1 +1,1 @@
-"""Plain Prefect flows, one package per domain; what several of them share lies directly in this folder."""
+"""Prefect flows, one package per domain. Modules that several domains share are directly in this folder."""

@@ -1,4 +1,4 @@
-"""Where flows keep their files, read from the environment each time a flow asks."""
+"""Where flows store their files, from the environment."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class FlowSettings(BaseSettings):
-    """Places that flows write to.
+    """The places that flows write to.
 
-    - ``SPINE_HOME``: folder for working files of this machine, default ``.spine`` below the working directory.
-    - ``SPINE_WAREHOUSE_URL``: root of the published tables, a path or any fsspec URL (``s3://bucket/prefix``), default
-      ``warehouse`` below ``SPINE_HOME``. Credentials and endpoints of object stores come from fsspec's own
+    - ``SPINE_HOME``: the directory for working files of this machine; default ``.spine`` in the working directory.
+    - ``SPINE_WAREHOUSE_URL``: the root of the published tables, a path or any fsspec URL (``s3://bucket/prefix``);
+      default ``warehouse`` in ``SPINE_HOME``. Credentials and endpoints of object stores come from fsspec's own
       configuration (``FSSPEC_S3_ENDPOINT_URL``, ``FSSPEC_S3_KEY``, ...) or from the cloud's usual variables.
     """
 
@@ -22,10 +22,10 @@ class FlowSettings(BaseSettings):
 
     @property
     def warehouse(self) -> str:
-        """The root of the published tables, as fsspec takes it."""
+        """The root of the published tables, as an fsspec URL."""
         return self.warehouse_url or str(self.home.absolute() / "warehouse")
 
     @property
     def staging(self) -> Path:
-        """The folder that holds one folder of intermediate files for each flow run."""
+        """The directory that has one directory of intermediate files for each flow run."""
         return self.home.absolute() / "staging"

@@ -1,15 +1,15 @@
-"""Atomic publication of a partition's tables as Parquet files, to any place that fsspec can write to.
+"""Atomic publication of a partition's tables as Parquet files, to any file system that fsspec supports.
 
-A partition is a folder such as ``finra.otc_transparency/tier=OTC/week_ending=2025-12-15``::
+A partition is a directory such as ``finra.otc_transparency/tier=OTC/week_ending=2025-12-15``::
 
-    <partition>/_current.json                          the pointer: which capture is current, see `Manifest`
-    <partition>/<capture_id>.<8 hex>/<table>.parquet   the files of one publication, never changed once written
+    <partition>/_current.json                          the pointer to the current capture, see `Manifest`
+    <partition>/<capture_id>.<8 hex>/<table>.parquet   the files of one publication, never changed after writing
 
 The pointer is replaced by one atomic write after all files are complete, so a reader that follows it sees the old
-capture or the new one, never a mixture. Each publication has a folder of its own (the suffix): two runs that publish
-the same capture at once cannot write into, or remove, each other's files.
+capture or the new one, never a mixture. Each publication has its own directory (the suffix), so two runs that publish
+the same capture at the same time cannot write or delete each other's files.
 
-Errors: `PublicationError`, and what the file system itself raises when it is out of reach or refuses access.
+Errors: `PublicationError`, and the file system's own errors if it is out of reach or denies access.
 """
 
 import contextlib
@@ -30,16 +30,16 @@ from pydantic import BaseModel, ValidationError
 
 POINTER = "_current.json"
 ORPHAN_SECONDS = 3600
-"""Age after which files of a capture that never became current are taken to be left over by a crash."""
+"""Age after which files of a capture that never became current are treated as left over from a crash."""
 READ_ATTEMPTS = 100
 
 
 class PublicationError(RuntimeError):
-    """The warehouse cannot be used, or a partition in it is missing or damaged."""
+    """The warehouse cannot be used, or a partition is missing or damaged."""
 
 
 class TableFile(BaseModel):
-    """One table of a capture: ``file`` is its name inside the capture's folder, ``size`` is in bytes."""
+    """One table of a capture: ``file`` is its name in the capture's directory, ``size`` is in bytes."""
 
     file: str
     rows: int
@@ -47,7 +47,7 @@ class TableFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The content of ``_current.json``: what is published in a partition, under which capture, since when (UTC)."""
+    """The content of ``_current.json``: the published tables of a partition, their capture, and the time (UTC)."""
 
     capture_id: str
     folder: str
@@ -57,7 +57,7 @@ class Manifest(BaseModel):
 
 
 class Partition(BaseModel, arbitrary_types_allowed=True):
-    """A partition as one reader saw it: all tables belong to the manifest's capture."""
+    """The tables of a partition; all belong to the capture in the manifest."""
 
     manifest: Manifest
     tables: dict[str, pl.DataFrame]
@@ -70,14 +70,14 @@ def publish(
     files: Mapping[str, Path],
     details: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Make local Parquet ``files`` (by table name) the content of ``partition`` and answer its manifest.
+    """Make local Parquet ``files`` (by table name) the content of ``partition`` and return its manifest.
 
-    ``details`` (JSON) is kept in the manifest. A capture that is current and complete already is left alone: its
+    ``details`` (JSON) is stored in the manifest. A capture that is already current and complete is not changed: its
     manifest is returned, and ``files`` need not exist. Otherwise the capture that this one replaces is removed.
     """
-    standing = already_published(warehouse, partition, capture_id)
-    if standing is not None:
-        return standing
+    published = already_published(warehouse, partition, capture_id)
+    if published is not None:
+        return published
     fs, root = _open(warehouse, partition)
     folder = f"{capture_id}.{uuid4().hex[:8]}"
     manifest = Manifest(
@@ -94,26 +94,26 @@ def publish(
 
 
 def current(warehouse: str, partition: str) -> Manifest | None:
-    """The manifest of what is published in ``partition`` now; None if nothing is."""
+    """The manifest of what is published in ``partition``; None if nothing is."""
     fs, root = _open(warehouse, partition)
     return _read_pointer(fs, root)
 
 
 def already_published(warehouse: str, partition: str, capture_id: str) -> Manifest | None:
-    """The manifest of ``partition`` if ``capture_id`` is current in it and all its files are whole, else None."""
+    """The manifest of ``partition`` if ``capture_id`` is current in it and all its files are complete, else None."""
     fs, root = _open(warehouse, partition)
     manifest = _read_pointer(fs, root)
     if manifest is None or manifest.capture_id != capture_id:
         return None
-    whole = all(_size(fs, f"{root}/{manifest.folder}/{table.file}") == table.size for table in manifest.tables.values())
-    return manifest if whole else None
+    complete = all(_size(fs, f"{root}/{manifest.folder}/{one.file}") == one.size for one in manifest.tables.values())
+    return manifest if complete else None
 
 
 def read_partition(warehouse: str, partition: str) -> Partition:
     """Read all tables of one capture of ``partition`` into memory.
 
-    When the capture is replaced while it is being read, reading starts again with the new one. Raises
-    `PublicationError` when nothing is published, or when files of the current capture are missing or damaged.
+    If the capture is replaced while it is being read, reading starts again with the new one. Raises
+    `PublicationError` if nothing is published, or if files of the current capture are missing or damaged.
     """
     fs, root = _open(warehouse, partition)
     for _ in range(READ_ATTEMPTS):
@@ -137,7 +137,7 @@ def read_partition(warehouse: str, partition: str) -> Partition:
 
 
 def location(warehouse: str, partition: str) -> str:
-    """The URL of ``partition`` for people to open; it holds no credentials."""
+    """The URL of ``partition`` for people to open, without credentials."""
     fs, root = _open(warehouse, partition)
     # The equals signs of a hive partition may stand in a URL as they are; `as_uri` would make them unreadable.
     url = f"file://{quote(root, safe='/=:')}" if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(root)
@@ -145,12 +145,12 @@ def location(warehouse: str, partition: str) -> str:
 
 
 def without_credentials(url: str) -> str:
-    """``url`` less the user, password and query that some file systems take in it."""
+    """``url`` without the user, password and query that some file systems accept in it."""
     return re.sub(r"://[^/]*@", "://", url).partition("?")[0] if "://" in url else url
 
 
 def _open(warehouse: str, partition: str) -> tuple[Any, str]:
-    # Listings are not cached: a long-lived worker would otherwise look at captures that another run has removed.
+    # Listings are not cached: a long-lived worker would otherwise see captures that another run has removed.
     try:
         fs, root = fsspec.url_to_fs(warehouse, use_listings_cache=False)
     except (ValueError, ImportError) as error:
@@ -184,13 +184,13 @@ def _read_pointer(fs: Any, root: str) -> Manifest | None:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
         raise PublicationError(
-            f"{root}/{POINTER} is not a manifest: {error.error_count()} fields do not fit."
+            f"{root}/{POINTER} is not a valid manifest: {error.error_count()} fields are invalid."
         ) from error
 
 
 def _replace_file(fs: Any, path: str, content: bytes) -> None:
-    # A put to an object store is atomic by itself. A local file would be visible half-written, so it is renamed into
-    # place from the same folder, which POSIX makes atomic.
+    # A put to an object store is atomic. A local file would be visible while it is being written, so it is written to
+    # the same directory under another name and renamed, which is atomic on POSIX.
     if not isinstance(fs, LocalFileSystem):
         fs.pipe_file(path, content)
         return
@@ -200,7 +200,7 @@ def _replace_file(fs: Any, path: str, content: bytes) -> None:
 
 
 def _remove_old(fs: Any, root: str, current: str, replaced: str | None) -> None:
-    # Other publishers may remove the same files meanwhile; what is left over falls to the next publication.
+    # Other publishers may remove the same files at the same time; the next publication removes what is left over.
     if replaced is not None:
         with contextlib.suppress(FileNotFoundError):
             fs.rm(f"{root}/{replaced}", recursive=True)
@@ -212,6 +212,6 @@ def _remove_old(fs: Any, root: str, current: str, replaced: str | None) -> None:
 
 
 def _age_seconds(fs: Any, path: str) -> float:
-    # The age of a folder is that of its newest file; one that is empty is being made right now.
+    # The age of a directory is that of its newest file; an empty directory is being created right now.
     times = [fs.modified(file).timestamp() for file in fs.find(path)]
     return time.time() - max(times, default=time.time())

@@ -1,4 +1,4 @@
-"""What a run leaves in the Prefect UI: the league table of venues, the rejects, and a link to the tables."""
+"""The artifacts of a run in the Prefect UI: the league table of venues, the rejects, and a link to the tables."""
 
 from datetime import date
 
@@ -11,7 +11,7 @@ from flows.publication import Manifest, location
 
 
 def show_rejects(tier: Tier, validation: Validation) -> None:
-    """Leave a table of the first rejected rows; it is also there when there were too many of them to go on."""
+    """Create a table of the first rejected rows, also if the run then fails because there are too many."""
     create_table_artifact(
         key=_key(tier, "rejects"),
         table=[dict(reject) for reject in validation["first_rejects"]],
@@ -22,7 +22,7 @@ def show_rejects(tier: Tier, validation: Validation) -> None:
 def show_venues(
     tier: Tier, week_ending: date, validation: Validation, figures: Figures, manifest: Manifest, where: str
 ) -> None:
-    """Leave the league table of venues under the headline figures of the run."""
+    """Create the league table of venues, below the headline figures of the run."""
     table = [venue | {"share_of_volume": f"{venue['share_of_volume']:.2%}"} for venue in figures["largest_venues"]]
     create_table_artifact(
         key=_key(tier, "venues"),
@@ -32,19 +32,19 @@ def show_venues(
 
 
 def show_link(tier: Tier, week_ending: date, warehouse: str, partition: str) -> None:
-    """Leave a link to the published partition."""
+    """Create a link to the published partition."""
     create_link_artifact(
         key=_key(tier, "tables"),
         link=location(warehouse, partition),
         link_text=f"Tables of {tier}, week ending {week_ending}",
-        description="The published partition: `_current.json` names the folder with the Parquet files.",
+        description="The published partition. `_current.json` has the name of the directory with the Parquet files.",
     )
 
 
 def headline(
     tier: Tier, week_ending: date, validation: Validation, figures: Figures, manifest: Manifest, where: str
 ) -> str:
-    """The figures of a run as Markdown; ``where`` is the partition's address without credentials."""
+    """The figures of a run as Markdown; ``where`` is the partition's URL without credentials."""
     symbols, single = figures["symbols"], figures["single_venue_symbols"]
     listed = len(figures["largest_venues"])
     lines = [
@@ -67,7 +67,7 @@ def headline(
 
 
 def rejects_in_words(validation: Validation) -> str:
-    """One sentence: how many rows were rejected, and under which rules."""
+    """One sentence: how many rows were rejected, and by which rules."""
     rejected, read = validation["rows_rejected"], validation["rows_read"]
     if not rejected:
         return f"None of the {read:,} rows was rejected."
@@ -76,5 +76,5 @@ def rejects_in_words(validation: Validation) -> str:
 
 
 def _key(tier: Tier, what: str) -> str:
-    # The key is the same for every week: the UI then shows the weeks of a tier as the artifact's history.
+    # The key is the same for every week, so the UI shows the weeks of a tier as the artifact's history.
     return f"finra-weekly-{tier.lower()}-{what}"

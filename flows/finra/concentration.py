@@ -1,10 +1,10 @@
-"""The three tables: what traded per symbol, where, and how concentrated the venues are.
+"""The three tables: totals per symbol, shares per venue, and the concentration of the venues.
 
 The Herfindahl index of a symbol is the sum of the squares of its venues' shares of volume: 1 when one venue has all the
 volume, 1/n when n venues have equal parts. https://www.justice.gov/atr/herfindahl-hirschman-index (there times 10,000).
 
-A symbol whose rows all say 0 shares has no shares of volume. By our convention its venues then have equal parts, so
-that shares of volume sum to 1 for every published symbol and no value is missing or NaN.
+If all rows of a symbol have 0 shares, its shares of volume are undefined. By our convention its venues then have equal
+parts, so that shares of volume sum to 1 for every published symbol and no value is missing or NaN.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from polars import col
 
 TABLES = ("symbol_totals", "venue_shares", "venue_concentration")
 LARGEST_VENUES = 50
-"""How many venues the league table lists: a tier has a dozen to a few hundred."""
+"""How many venues the league table lists; a tier has a dozen to a few hundred."""
 
 
 class Venue(TypedDict):
-    """A line of the league table; ``share_of_volume`` (0 to 1) is its part of all shares in the file."""
+    """A row of the league table; ``share_of_volume`` (0 to 1) is the venue's part of all shares in the file."""
 
     mpid: str
     venue: str | None
@@ -46,8 +46,8 @@ class Figures(TypedDict):
 def symbol_totals(rows: pl.DataFrame) -> pl.DataFrame:
     """One row per symbol: symbol, issue_name, shares, trades, venues, last_update; sorted by symbol.
 
-    ``rows`` has each (symbol, mpid) once and is sorted by them, here and below. Should rows of a symbol name the issue
-    differently, the first one's name counts.
+    ``rows`` has each (symbol, mpid) once and is sorted by them, here and below. If the rows of a symbol have different
+    issue names, the first one is used.
     """
     return rows.group_by("symbol", maintain_order=True).agg(
         col("issue_name").drop_nulls().first(),
@@ -68,7 +68,7 @@ def venue_shares(rows: pl.DataFrame) -> pl.DataFrame:
 def venue_concentration(shares: pl.DataFrame) -> pl.DataFrame:
     """One row per symbol, from `venue_shares`: symbol, herfindahl (1/venues to 1), venues, top_mpid, top_share.
 
-    The top venue is the one with the most shares; of equals, the first by MPID.
+    The top venue is the one with the most shares; if several have the same number, the first by MPID.
     """
     share = col("share_of_volume")
     return shares.group_by("symbol", maintain_order=True).agg(
@@ -80,10 +80,10 @@ def venue_concentration(shares: pl.DataFrame) -> pl.DataFrame:
 
 
 def write_tables(rows: Sequence[Path], folder: Path) -> dict[str, Path]:
-    """Compute the three tables and write each as ``<folder>/<table>.parquet``; answer the paths by table name.
+    """Compute the three tables, write each as ``<folder>/<table>.parquet``, and return the paths by table name.
 
-    ``rows`` are files with whole symbols, in order of symbol (see `validation`). They are taken one at a time, so
-    memory depends on the largest of them and not on their number.
+    ``rows`` are files in order of symbol; all rows of a symbol are in one file (see `validation`). They are processed
+    one at a time, so memory depends on the largest file and not on their number.
     """
     parts: dict[str, list[Path]] = {table: [] for table in TABLES}
     for number, file in enumerate(rows):

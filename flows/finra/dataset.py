@@ -7,7 +7,7 @@ from typing import Literal
 
 DATASET = "finra.otc_transparency"
 SCHEMA_VERSION = 1
-"""Part of every capture id. Raise it when the same file would lead to other tables."""
+"""Part of every capture id. Increase it when the same file would give different tables."""
 
 Tier = Literal["OTC", "T1", "T2"]
 
@@ -20,11 +20,11 @@ TIER_SPELLINGS: dict[Tier, tuple[str, ...]] = {
 
 
 def partition(tier: Tier, week_ending: date) -> str:
-    """The folder of one tier and week below the warehouse, in the form that readers of hive partitions know."""
+    """The directory of one tier and week in the warehouse, in the format of hive partitions."""
     return f"{DATASET}/tier={tier}/week_ending={week_ending.isoformat()}"
 
 
 def capture_id(tier: Tier, week_ending: date, file_sha256: str) -> str:
-    """Name the content: the same file, tier, week and schema give the same id, a change in any gives another."""
+    """The id of the content: the same for the same file, tier, week and schema, different if any of them changes."""
     content = json.dumps([DATASET, SCHEMA_VERSION, tier, week_ending.isoformat(), file_sha256])
     return f"{tier.lower()}-{week_ending.isoformat()}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"

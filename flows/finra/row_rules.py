@@ -1,4 +1,4 @@
-"""What makes a single row of the weekly file acceptable, and how its values are normalized; all as expressions."""
+"""The rules for single rows of the weekly file, and the normalization of their values, as Polars expressions."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from flows.finra.dataset import TIER_SPELLINGS, Tier
 from flows.finra.weekly_file import COLUMNS
 
 SHOWN = 40
-"""Longest piece of a value, in characters, that a reason repeats."""
+"""How many characters of a value a reason shows at most."""
 
 
 class Rule(NamedTuple):
@@ -21,7 +21,7 @@ class Rule(NamedTuple):
 
 
 def rules(tier: Tier) -> list[Rule]:
-    """The rules for rows of ``tier``, on trimmed text. The first broken one gives a row's reason."""
+    """The rules for rows of ``tier``, on trimmed text. The first rule that a row breaks gives its reason."""
     spelled = col("tier").str.to_uppercase().str.replace_all(r"\s+", " ")
     return [
         Rule("tier_mismatch", ~spelled.is_in(TIER_SPELLINGS[tier]), _says("tier", f"is not {tier}")),
@@ -33,20 +33,20 @@ def rules(tier: Tier) -> list[Rule]:
     ]
 
 
-def judge(rows: pl.LazyFrame, tier: Tier) -> pl.LazyFrame:
+def apply_rules(rows: pl.LazyFrame, tier: Tier) -> pl.LazyFrame:
     """Trim all fields of ``rows`` and add ``rule``: the name of the first rule that a row breaks, null if none."""
     trimmed = rows.with_columns(col(*COLUMNS.values()).str.strip_chars())
-    verdict = [pl.when(rule.broken).then(pl.lit(rule.name)) for rule in rules(tier)]
-    return trimmed.with_columns(rule=pl.coalesce(verdict))
+    broken = [pl.when(rule.broken).then(pl.lit(rule.name)) for rule in rules(tier)]
+    return trimmed.with_columns(rule=pl.coalesce(broken))
 
 
-def sound(judged: pl.LazyFrame) -> pl.LazyFrame:
-    """The rows that keep all rules, normalized.
+def accepted(checked: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows that break no rule, normalized.
 
     Columns: line_number, symbol and mpid (upper case), issue_name and venue_name (single spaces; null when blank),
     shares and trades (Int64, not negative), last_update (Date).
     """
-    return judged.filter(col("rule").is_null()).select(
+    return checked.filter(col("rule").is_null()).select(
         "line_number",
         col("symbol", "mpid").str.to_uppercase(),
         _name("issue_name"),
@@ -56,10 +56,10 @@ def sound(judged: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def rejected(judged: pl.LazyFrame, tier: Tier) -> pl.LazyFrame:
-    """The rows that break a rule, as line_number, rule, reason."""
+def rejected(checked: pl.LazyFrame, tier: Tier) -> pl.LazyFrame:
+    """The rows that break a rule: line_number, rule, reason."""
     reasons = [pl.when(col("rule") == rule.name).then(rule.reason) for rule in rules(tier)]
-    return judged.filter(col("rule").is_not_null()).select("line_number", "rule", reason=pl.coalesce(reasons))
+    return checked.filter(col("rule").is_not_null()).select("line_number", "rule", reason=pl.coalesce(reasons))
 
 
 def _quantity_rules(column: str) -> list[Rule]:
@@ -73,12 +73,12 @@ def _quantity_rules(column: str) -> list[Rule]:
 
 
 def _name(column: str) -> pl.Expr:
-    # `replace("", None)` would do as well, but holds the whole column in memory (Polars 2.1).
+    # `replace("", None)` would do the same, but keeps the whole column in memory (Polars 2.1).
     return pl.when(col(column) != "").then(col(column).str.replace_all(r"\s+", " ")).alias(column)
 
 
 def _iso_date(column: str) -> pl.Expr:
-    # The parser by itself would also take 2025-1-5.
+    # The parser alone would also accept 2025-1-5.
     iso = col(column).str.contains(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")
     return pl.when(iso).then(col(column).str.to_date("%Y-%m-%d", strict=False)).alias(column)
 

@@ -1,7 +1,7 @@
-"""Reading FINRA's weekly OTC file: one header line, then lines of eight fields with ``|`` between them, in UTF-8.
+"""Reads FINRA's weekly OTC file: one header line, then lines of eight fields separated by ``|``, in UTF-8.
 
-The format knows no quotes and no escapes. Windows line ends and a byte-order mark are tolerated. Whatever breaks this
-structure makes the whole file a `BrokenFile`; rows with bad values in a sound structure are judged by `row_rules`.
+The format has no quotes and no escapes. Windows line ends and a byte-order mark are accepted. Any other structure
+raises `BrokenFile` for the whole file; invalid values in single rows are left to `row_rules`.
 """
 
 import codecs
@@ -21,18 +21,18 @@ COLUMNS = {
     "totalWeeklyTradeCount": "trades",
     "lastUpdateDate": "last_update",
 }
-"""FINRA's columns in the order of the file, and our names for them."""
+"""FINRA's columns, in the order of the file, and our names for them."""
 
 BLOCK = 1 << 20
 LONGEST_HEADER = 1 << 16
 
 
 class BrokenFile(ValueError):
-    """The file is not a weekly file of FINRA's: its structure is wrong at a line that the message names."""
+    """The file does not have the structure of FINRA's weekly file; the message gives the line."""
 
 
 class SourceFile(TypedDict):
-    """A file as it was found: absolute path, SHA-256 in hex, size in bytes."""
+    """A file: absolute path, SHA-256 in hex, size in bytes."""
 
     path: str
     sha256: str
@@ -40,13 +40,13 @@ class SourceFile(TypedDict):
 
 
 def locate(path: str) -> SourceFile:
-    """Find and fingerprint the file at ``path``, which may be relative to the working directory.
+    """Find and hash the file at ``path``, which may be relative to the working directory.
 
-    Raises FileNotFoundError when there is no regular file.
+    Raises FileNotFoundError if there is no regular file.
     """
     file = Path(path).absolute()
     if not file.is_file():
-        raise FileNotFoundError(f"There is no file {file}.")
+        raise FileNotFoundError(f"The file {file} was not found.")
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(BLOCK):
@@ -55,13 +55,13 @@ def locate(path: str) -> SourceFile:
 
 
 def check_unchanged(source: SourceFile) -> None:
-    """Raise `BrokenFile` when the file no longer has the content that ``source`` was taken from."""
+    """Raise `BrokenFile` if the content of the file has changed since ``source`` was made."""
     if locate(source["path"])["sha256"] != source["sha256"]:
-        raise BrokenFile(f"{source['path']} has changed since it was extracted; start a new run for the new content.")
+        raise BrokenFile(f"{source['path']} has changed since the step extract; start a new run for the new content.")
 
 
 def check_structure(path: Path) -> None:
-    """Raise `BrokenFile`, naming the first offending line, unless ``path`` is UTF-8 with FINRA's header and fields."""
+    """Raise `BrokenFile` with the first invalid line, unless ``path`` is UTF-8 with FINRA's header and fields."""
     _check_text(path)
     _check_header(path)
     separators = len(COLUMNS) - 1
@@ -73,13 +73,13 @@ def check_structure(path: Path) -> None:
         .collect(engine="streaming")
     )
     for line_number, fields in wrong.select("line_number", "fields").iter_rows():
-        raise BrokenFile(f"{path.name}, line {line_number}: it has {fields} fields, {len(COLUMNS)} are expected.")
+        raise BrokenFile(f"{path.name}, line {line_number}: expected {len(COLUMNS)} fields, found {fields}.")
     if _data_lines(path).head(1).collect(engine="streaming").is_empty():
         raise BrokenFile(f"{path.name}, line 2: there are no rows after the header.")
 
 
 def scan(path: Path) -> pl.LazyFrame:
-    """The rows of a file of sound structure, as text.
+    """The rows of a file with the right structure, as text.
 
     Columns: line_number (Int64, the header is line 1), line (the whole line), and those of `COLUMNS` by our names.
     """
@@ -93,7 +93,7 @@ def _data_lines(path: Path) -> pl.LazyFrame:
 
 
 def _check_text(path: Path) -> None:
-    # Polars says that a file is not UTF-8, but not where. Decoding block by block costs little and counts the lines.
+    # Polars reports that a file is not UTF-8, but not where. Decoding block by block is cheap and counts the lines.
     decoder = codecs.getincrementaldecoder("utf-8")()
     line_number = 1
     with path.open("rb") as stream:
@@ -119,6 +119,6 @@ def _check_header(path: Path) -> None:
     found, expected = header.split("|"), list(COLUMNS)
     for position, (name, right) in enumerate(zip(found, expected, strict=False), start=1):
         if name.strip() != right:
-            raise BrokenFile(f"{path.name}, line 1: column {position} is '{name[:40]}', '{right}' is expected.")
+            raise BrokenFile(f"{path.name}, line 1: column {position} must be '{right}', not '{name[:40]}'.")
     if len(found) != len(expected):
-        raise BrokenFile(f"{path.name}, line 1: the header has {len(found)} columns, {len(expected)} are expected.")
+        raise BrokenFile(f"{path.name}, line 1: expected {len(expected)} columns in the header, found {len(found)}.")

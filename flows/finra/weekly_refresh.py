@@ -1,4 +1,4 @@
-"""The flow ``finra.weekly_refresh``: one weekly file in, three tables of venue concentration out."""
+"""The flow ``finra.weekly_refresh``: reads one weekly file and publishes tables of venue concentration."""
 
 from datetime import date
 from pathlib import Path
@@ -19,14 +19,14 @@ from flows.finra.weekly_file import SourceFile
 
 
 class Computed(TypedDict):
-    """What `compute` hands on: the staged table files by table name, and the figures to show."""
+    """The result of `compute`: the staged files by table name, and the figures to show."""
 
     files: dict[str, str]
     figures: Figures
 
 
 class Published(TypedDict):
-    """The result of a run. ``rows_processed`` counts accepted rows; ``partition`` is the folder below the warehouse."""
+    """The result of a run. ``rows_processed`` counts accepted rows; ``partition`` is a path in the warehouse."""
 
     rows_processed: int
     rows_rejected: int
@@ -37,7 +37,7 @@ class Published(TypedDict):
 
 @task(name="extract", persist_result=True, result_serializer="json")
 def extract(path: str | None, source: str | None = None) -> SourceFile:
-    """Find the file, or get the current content of a registered source, and fingerprint it."""
+    """Find the file, or get the current content of a registered source, and hash it."""
     file = weekly_file.locate(str(read_source(source).path) if source is not None else path or "")
     get_run_logger().info("Found %s: %s bytes.", file["path"], f"{file['size_bytes']:,}")
     return file
@@ -45,7 +45,7 @@ def extract(path: str | None, source: str | None = None) -> SourceFile:
 
 @task(name="validate", persist_result=True, result_serializer="json")
 def validate(source: SourceFile, tier: Tier, max_reject_fraction: float, folder: str) -> Validation:
-    """Check structure and rows, stage the accepted rows and the rejects; fail when there are too many rejects."""
+    """Check structure and rows, stage the accepted rows and the rejects; fail if there are too many rejects."""
     weekly_file.check_unchanged(source)
     checked = validation.validate_file(Path(source["path"]), tier, Path(folder) / "validate")
     get_run_logger().info(artifacts.rejects_in_words(checked))
@@ -69,7 +69,7 @@ def compute(checked: Validation, folder: str) -> Computed:
 def publish(
     source: SourceFile, checked: Validation, computed: Computed, tier: Tier, week_ending: date, folder: str
 ) -> Published:
-    """Make the tables current in the warehouse, show them in the Prefect UI, and remove the staged files."""
+    """Publish the tables to the warehouse, create the artifacts in the Prefect UI, and remove the staged files."""
     warehouse = FlowSettings().warehouse
     partition = dataset.partition(tier, week_ending)
     capture_id = dataset.capture_id(tier, week_ending, source["sha256"])
@@ -80,7 +80,7 @@ def publish(
     manifest = publication.publish(warehouse, partition, capture_id, files, details=details)
     if computed["figures"]["last_update"] < week_ending.isoformat():
         get_run_logger().warning(
-            "The file was last updated on %s, before its week ended on %s: is it the file of an earlier week?",
+            "The file was last updated on %s, before its week ended on %s; check that it is the right week's file.",
             computed["figures"]["last_update"],
             week_ending,
         )
@@ -109,14 +109,14 @@ def weekly_refresh(
     """Refresh venue shares and concentration of one tier and week from FINRA's weekly OTC file.
 
     Args:
-        week_ending: The week that the file is published under.
+        week_ending: The date under which the week's tables are published.
         tier: OTC, T1 (NMS Tier 1) or T2 (NMS Tier 2); rows of another tier are rejected.
         path: The file on the machine that runs the flow, absolute or relative to the run's working directory.
-        max_reject_fraction: The run fails when more than this part of the rows (0 to 1) is rejected.
-        source: A registered source, by name or id, in place of a path; it is fetched when it is stale.
+        max_reject_fraction: The run fails if more than this fraction of the rows (0 to 1) is rejected.
+        source: A registered source, by name or id, instead of a path; it is fetched first if it is stale.
     """
     if (path is None) == (source is None):
-        raise ValueError("Give one of path and source.")
+        raise ValueError("Give either path or source.")
     folder = str(FlowSettings().staging / str(runtime.flow_run.id))
     file = extract(path, source)
     checked = validate(file, tier, max_reject_fraction, folder)

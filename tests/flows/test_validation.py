@@ -67,7 +67,7 @@ def counts(rejected: int, read: int) -> Validation:
         (row(updated="2026-02-30"), "bad_date", "lastUpdateDate '2026-02-30' is not a date like 2025-12-15"),
         (row(updated="2026-1-5"), "bad_date", "lastUpdateDate '2026-1-5' is not a date like 2025-12-15"),
         (row(updated=""), "bad_date", "lastUpdateDate '' is not a date like 2025-12-15"),
-        (row(symbol="bbb"), "duplicate", "symbol 'BBB' and MPID 'NLNK' stand on line 2 already"),
+        (row(symbol="bbb"), "duplicate", "symbol 'BBB' and MPID 'NLNK' are already on line 2"),
         (
             row(shares="x" * 50),
             "shares_not_an_integer",

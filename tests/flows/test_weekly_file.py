@@ -22,27 +22,27 @@ def broken(content: bytes, folder: Path) -> str:
 
 def test_a_line_with_too_few_fields_is_named(tmp_path: Path) -> None:
     message = broken(f"{HEADER}\n{ROW}\n{ROW.rpartition('|')[0]}\n{ROW}\n".encode(), tmp_path)
-    assert message == "weekly.csv, line 3: it has 7 fields, 8 are expected."
+    assert message == "weekly.csv, line 3: expected 8 fields, found 7."
 
 
 def test_the_first_of_several_lines_with_too_many_fields_is_named(tmp_path: Path) -> None:
     message = broken(f"{HEADER}\n{ROW}\n{ROW}\n{ROW}|x\n{ROW}|y|z\n".encode(), tmp_path)
-    assert message == "weekly.csv, line 4: it has 9 fields, 8 are expected."
+    assert message == "weekly.csv, line 4: expected 8 fields, found 9."
 
 
 def test_a_blank_line_counts_as_a_line_and_is_named(tmp_path: Path) -> None:
     message = broken(f"{HEADER}\r\n{ROW}\r\n\r\n{ROW}\r\n".encode(), tmp_path)
-    assert message == "weekly.csv, line 3: it has 1 fields, 8 are expected."
+    assert message == "weekly.csv, line 3: expected 8 fields, found 1."
 
 
 @pytest.mark.parametrize(
     ("header", "says"),
     [
-        (HEADER.replace("MPID", "venueCode"), "line 1: column 5 is 'venueCode', 'MPID' is expected."),
-        (HEADER.removesuffix("|lastUpdateDate"), "line 1: the header has 7 columns, 8 are expected."),
-        (HEADER + "|more", "line 1: the header has 9 columns, 8 are expected."),
-        (HEADER.replace("|", ","), f"line 1: column 1 is '{HEADER.replace('|', ',')[:40]}', 'tierDescription' is"),
-        (ROW, "line 1: column 1 is 'OTC', 'tierDescription' is expected."),
+        (HEADER.replace("MPID", "venueCode"), "line 1: column 5 must be 'MPID', not 'venueCode'."),
+        (HEADER.removesuffix("|lastUpdateDate"), "line 1: expected 8 columns in the header, found 7."),
+        (HEADER + "|more", "line 1: expected 8 columns in the header, found 9."),
+        (HEADER.replace("|", ","), f"column 1 must be 'tierDescription', not '{HEADER.replace('|', ',')[:40]}'."),
+        (ROW, "line 1: column 1 must be 'tierDescription', not 'OTC'."),
         ("", "line 1: the header is missing."),
     ],
 )
@@ -122,7 +122,7 @@ def test_a_path_with_wildcards_in_it_is_one_file(write_file: Callable[..., Path]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"There is no file .*nowhere\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"The file .*nowhere\.csv was not found"):
         weekly_file.locate(str(tmp_path / "nowhere.csv"))
 
 
@@ -131,5 +131,5 @@ def test_a_file_that_changed_after_it_was_located_is_refused(write_file: Callabl
     source = weekly_file.locate(str(path))
     weekly_file.check_unchanged(source)
     path.write_bytes(path.read_bytes().replace(b"|100|", b"|101|"))
-    with pytest.raises(BrokenFile, match="has changed since it was extracted"):
+    with pytest.raises(BrokenFile, match="has changed since the step extract"):
         weekly_file.check_unchanged(source)
