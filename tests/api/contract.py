@@ -1,4 +1,4 @@
-"""The HTTP contract as the OpenAPI document must have it: models, and what each route answers with."""
+"""The HTTP contract that the OpenAPI document must match: the models, and the answer of each route."""
 
 from tests.api.contract_fields import CATEGORIES, Fields
 from tests.api.contract_sources import SOURCE_ANSWERS, SOURCE_MODELS
@@ -182,7 +182,7 @@ MODELS: dict[str, Fields] = {
     "ActionResponse": {"id": "string", "status": "string", "message": "string"},
     "Pagination": {"offset": "integer", "limit": "integer", "total": "integer", "has_more": "boolean"},
 }
-# What each route answers with; a list of a model that is no page has no name of its own.
+# The answer of each route; a list that is not a page has no model name.
 ANSWERS = {
     ("get", "/workflows/runs"): ("200", "Page_WorkflowRunSummary_"),
     ("get", "/workflows/runs/{run_id}"): ("200", "WorkflowRunDetail"),

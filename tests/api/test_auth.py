@@ -1,4 +1,4 @@
-"""Credentials: every route asks for one, keys come from the command line, scopes hold."""
+"""Credentials: every route needs one, keys are made on the command line, scopes are enforced."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def unique(name: str) -> str:
 
 
 def routes_of_the_app() -> list[tuple[str, str]]:
-    """Each route's path and method, those too that the OpenAPI document leaves out."""
+    """The path and method of each route, including those that the OpenAPI document leaves out."""
     done = subprocess.run(
         [sys.executable, "-c", LIST_ROUTES], cwd=PROJECT, capture_output=True, text=True, check=True, timeout=60
     )
@@ -72,7 +72,7 @@ def routes_of_the_app() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def routes(api: Api) -> list[tuple[str, str]]:
-    """The routes of the code, after making sure that the running API documents nothing else."""
+    """The routes in the code, after checking that the running API documents no others."""
     found = routes_of_the_app()
     document = httpx.get(f"{api.url}/openapi.json").json()
     documented = {(path, method.upper()) for path, operations in document["paths"].items() for method in operations}
@@ -97,7 +97,9 @@ def routes(api: Api) -> list[tuple[str, str]]:
     ],
     ids=lambda headers: " and ".join(f"{name}={value}" for name, value in headers.items()) or "nothing",
 )
-def test_every_route_below_api_v1_refuses(headers: dict[str, str], api: Api, routes: list[tuple[str, str]]) -> None:
+def test_every_route_of_the_api_rejects_bad_credentials(
+    headers: dict[str, str], api: Api, routes: list[tuple[str, str]]
+) -> None:
     below = [(path, method) for path, method in routes if path.startswith("/api/v1")]
     assert len(below) >= 7
     for path, method in below:
@@ -116,7 +118,7 @@ def test_only_health_and_the_documentation_answer_without_a_credential(api: Api,
         assert httpx.get(f"{api.url}{path}").status_code == 200, path
 
 
-def test_the_documentation_asks_no_other_host_for_its_scripts(api: Api) -> None:
+def test_the_documentation_loads_no_script_from_another_host(api: Api) -> None:
     page = httpx.get(f"{api.url}/docs").text
     scripts = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert len(scripts) >= 2
@@ -129,12 +131,12 @@ def test_the_documentation_asks_no_other_host_for_its_scripts(api: Api) -> None:
     [{"X-API-Key": ADMIN_KEY}, {"Authorization": f"Bearer {ADMIN_KEY}"}, {"authorization": f"bearer {ADMIN_KEY}"}],
     ids=["X-API-Key", "Bearer", "bearer in lower case"],
 )
-def test_a_key_opens_the_api_in_either_header(headers: dict[str, str], each_api: Api) -> None:
+def test_a_key_is_accepted_in_either_header(headers: dict[str, str], each_api: Api) -> None:
     response = httpx.get(f"{each_api.url}/api/v1/workflows/definitions", headers=headers)
     assert response.status_code == 200
 
 
-def test_a_read_key_reads_and_starts_nothing(each_api: Api, stack: PrefectStack) -> None:
+def test_a_read_key_can_read_but_cannot_start_anything(each_api: Api, stack: PrefectStack) -> None:
     reader = each_api.as_key(make_key(each_api, unique("reader"), "read"))
     assert reader.get("/workflows/runs").status_code == 200
     typed = stack.copy_deployment("demo.typed")
@@ -145,7 +147,7 @@ def test_a_read_key_reads_and_starts_nothing(each_api: Api, stack: PrefectStack)
     assert stack.post("/flow_runs/count", {"flows": {"name": {"any_": [typed]}}}) == 0
 
 
-def test_a_key_reads_only_unless_it_is_told_otherwise(api: Api) -> None:
+def test_a_new_key_has_only_the_read_scope_by_default(api: Api) -> None:
     reader = api.as_key(make_key(api, unique("plain")))
     assert reader.get("/workflows/runs").status_code == 200
     for path in (TRIGGER, f"/workflows/runs/{NEVER_A_RUN}/cancel", f"/workflows/runs/{NEVER_A_RUN}/retry"):
@@ -168,7 +170,7 @@ def test_the_run_carries_the_name_of_the_key_that_started_it(api: Api) -> None:
     assert api.run(started.json()["run_id"])["triggered_by"] == name
 
 
-def test_a_key_works_at_once_and_is_refused_by_the_request_after_its_revocation(each_api: Api) -> None:
+def test_a_key_works_at_once_and_is_rejected_right_after_its_revocation(each_api: Api) -> None:
     name = unique("short-lived")
     client = each_api.as_key(make_key(each_api, name))
     assert client.get("/workflows/runs").status_code == 200
@@ -179,7 +181,7 @@ def test_a_key_works_at_once_and_is_refused_by_the_request_after_its_revocation(
     assert "revoked" in response.json()["detail"]
 
 
-def test_the_name_of_an_active_key_is_refused_in_one_sentence(each_api: Api) -> None:
+def test_the_name_of_an_active_key_is_rejected_with_one_sentence(each_api: Api) -> None:
     name = unique("twice")
     first = make_key(each_api, name)
     again = spine(each_api, "keys", "create", name)
@@ -190,7 +192,7 @@ def test_the_name_of_an_active_key_is_refused_in_one_sentence(each_api: Api) -> 
     assert each_api.as_key(first).get("/workflows/runs").status_code == 200
 
 
-def test_a_name_is_free_again_after_the_revocation(each_api: Api) -> None:
+def test_a_name_can_be_used_again_after_the_revocation(each_api: Api) -> None:
     name = unique("again")
     first = make_key(each_api, name)
     assert spine(each_api, "keys", "revoke", name).returncode == 0
@@ -200,14 +202,14 @@ def test_a_name_is_free_again_after_the_revocation(each_api: Api) -> None:
     assert each_api.as_key(first).get("/workflows/runs").status_code == 401
 
 
-def test_revoking_what_is_not_there_is_one_sentence(each_api: Api) -> None:
+def test_revoking_an_unknown_key_fails_with_one_sentence(each_api: Api) -> None:
     done = spine(each_api, "keys", "revoke", "nobody")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "No active API key has the id or name 'nobody'.\n"
 
 
 @pytest.mark.parametrize("name", ["", "x" * 101], ids=["empty", "101 characters"])
-def test_a_name_that_cannot_be_stored_is_refused_in_one_sentence(name: str, each_api: Api) -> None:
+def test_a_name_that_cannot_be_stored_is_rejected_with_one_sentence(name: str, each_api: Api) -> None:
     done = spine(each_api, "keys", "create", name)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
@@ -215,7 +217,7 @@ def test_a_name_that_cannot_be_stored_is_refused_in_one_sentence(name: str, each
 
 
 def everything_stored(api: Api) -> str:
-    """All that the database holds, as text."""
+    """The whole content of the database, as text."""
     if api.settings.database_url is None:
         files = sorted(Path(api.settings.home).glob("spine.db*"))
         return "".join(file.read_bytes().decode("latin-1") for file in files)
@@ -227,7 +229,7 @@ def everything_stored(api: Api) -> str:
         return "\n".join(row for (row,) in rows)
 
 
-def test_the_database_holds_the_hash_of_a_key_and_never_the_key(each_api: Api) -> None:
+def test_the_database_stores_the_hash_of_a_key_and_never_the_key(each_api: Api) -> None:
     name = unique("hidden")
     key = make_key(each_api, name)
     each_api.as_key(key).get("/workflows/runs")
@@ -253,7 +255,7 @@ def test_the_list_of_keys_shows_names_scopes_and_states_and_no_secret(each_api: 
         assert secret[-20:] not in shown.stdout + shown.stderr
 
 
-def test_a_created_key_is_alone_on_standard_output(api: Api) -> None:
+def test_standard_output_has_only_the_created_key(api: Api) -> None:
     done = spine(api, "keys", "create", unique("piped"))
     assert done.stdout.startswith("spine_")
     assert done.stdout.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The first key, which `spine up` makes so that somebody can call the API at all."""
+"""The admin key that `spine up` makes."""
 
 import asyncio
 import stat
@@ -53,7 +53,7 @@ async def session_on(settings: Settings) -> AsyncIterator[AsyncSession]:
 
 
 def caller_of(settings: Settings, key: str) -> Caller | None:
-    """Who the API would take the key's owner for; None for a key that it refuses."""
+    """The caller that the API finds for the key; None for a key that it rejects."""
 
     async def check() -> Caller | None:
         async with session_on(settings) as session:
@@ -124,7 +124,7 @@ def test_the_key_of_the_environment_replaces_the_generated_one(settings: Setting
     assert caller_of(settings, generated) is None
 
 
-def test_another_key_in_the_environment_replaces_the_one_before(settings: Settings) -> None:
+def test_another_key_in_the_environment_replaces_the_previous_one(settings: Settings) -> None:
     ensure_admin_key(with_key(settings, "monday"))
     ensure_admin_key(with_key(settings, "tuesday"))
     assert caller_of(settings, "monday") is None
@@ -133,7 +133,7 @@ def test_another_key_in_the_environment_replaces_the_one_before(settings: Settin
     assert count_keys(settings) == 2
 
 
-def test_a_revoked_key_of_the_environment_stays_revoked_and_is_told(settings: Settings) -> None:
+def test_a_revoked_key_of_the_environment_stays_revoked_and_is_reported(settings: Settings) -> None:
     ensure_admin_key(with_key(settings, "leaked"))
     revoke(settings, ADMIN)
     again = ensure_admin_key(with_key(settings, "leaked"))
@@ -141,7 +141,7 @@ def test_a_revoked_key_of_the_environment_stays_revoked_and_is_told(settings: Se
     assert "revoked" in again.note
 
 
-def test_an_empty_key_in_the_environment_is_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_empty_key_in_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SPINE_API_KEY", "")
     assert Settings(home=tmp_path).api_key is None
     monkeypatch.setenv("SPINE_API_KEY", "short")
@@ -149,7 +149,7 @@ def test_an_empty_key_in_the_environment_is_no_key(monkeypatch: pytest.MonkeyPat
         Settings(home=tmp_path)
 
 
-def test_a_database_that_is_down_is_told(tmp_path: Path) -> None:
+def test_a_database_that_is_down_is_reported(tmp_path: Path) -> None:
     down = Settings(home=tmp_path, database_url=SecretStr(f"postgresql://nobody@127.0.0.1:{free_port()}/spine"))
     with pytest.raises(DatabaseUnavailable, match="out of reach"):
         ensure_admin_key(down)

@@ -30,7 +30,7 @@ def test_a_pending_run_is_cancelled_at_once(api: Api, stack: PrefectStack) -> No
     assert stack.get(f"/flow_runs/{run_id}")["state_type"] == "CANCELLED"
 
 
-def test_a_running_run_stops_with_its_children_and_tells_which_step_was_interrupted(
+def test_a_running_run_stops_with_its_children_and_shows_which_step_was_interrupted(
     api: Api, stack: PrefectStack, marks: Path
 ) -> None:
     run_id = api.trigger("demo.sleeping_child", marks=str(marks))
@@ -59,7 +59,7 @@ def test_a_finished_run_cannot_be_cancelled(api: Api, stack: PrefectStack) -> No
         assert stack.get(f"/flow_runs/{run_id}")["state_type"] == state
 
 
-def test_cancelling_twice_is_harmless(api: Api, stack: PrefectStack) -> None:
+def test_a_run_can_be_cancelled_twice(api: Api, stack: PrefectStack) -> None:
     run_id = stack.make_run(stack.flow_id("demo.sleeper"), "RUNNING")
     assert [cancel(api, run_id), cancel(api, run_id)] == [200, 200]
     assert api.run(run_id)["status"] == "RUNNING"
@@ -86,7 +86,7 @@ def test_a_run_whose_worker_is_gone_is_cancelled_within_the_deadline(
     assert [step["status"] for step in detail["steps"]] == ["FAILED"]
 
 
-def test_a_run_that_waits_in_its_process_for_the_next_try_never_tries_again(
+def test_a_run_that_waits_in_its_process_for_a_retry_makes_no_further_attempt(
     api: Api, stack: PrefectStack, marks: Path
 ) -> None:
     run_id = api.trigger("demo.waits_to_retry", marks=str(marks))
@@ -111,7 +111,7 @@ def test_an_unknown_run_cannot_be_cancelled(api: Api) -> None:
     assert cancel(api, "nonsense") == 404
 
 
-def test_a_run_is_cancelled_at_whatever_moment_of_its_start(api: Api, stack: PrefectStack, tmp_path: Path) -> None:
+def test_a_run_can_be_cancelled_at_any_moment_of_its_start(api: Api, stack: PrefectStack, tmp_path: Path) -> None:
     api.wait_for(api.trigger("demo.typed", day="2025-12-15", tier="A"), "COMPLETED")
 
     def start_and_cancel(number: int) -> str:

@@ -1,9 +1,9 @@
-"""`GET /definitions`: what can be triggered, and with what."""
+"""`GET /definitions`: the workflows that can be triggered, and their parameters."""
 
 from tests.support.stack import Api, PrefectStack
 
 
-def test_a_definition_tells_docstring_domain_tags_and_parameters(api: Api) -> None:
+def test_a_definition_has_docstring_domain_tags_and_parameters(api: Api) -> None:
     definition = api.get("/workflows/definitions/demo.typed")
     assert definition["name"] == "demo.typed"
     assert definition["domain"] == "demo.types"
@@ -45,7 +45,7 @@ def test_the_step_count_is_that_of_the_newest_completed_run(api: Api, stack: Pre
     assert api.get("/workflows/definitions/demo.fails_once_inside")["step_count"] == 1
 
 
-def test_an_unknown_definition_is_404_with_near_names(api: Api) -> None:
+def test_an_unknown_definition_is_404_with_similar_names(api: Api) -> None:
     response = api.client.get("/workflows/definitions/demo.typd")
     assert response.status_code == 404
     assert "'demo.typed'" in response.json()["detail"]

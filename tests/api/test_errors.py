@@ -1,4 +1,4 @@
-"""Errors: every status of the contract has its cause, one envelope and a request id."""
+"""Errors: every status of the contract, always with the envelope and a request id."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ LIMIT = 1024 * 1024
 
 
 def assert_envelope(response: httpx.Response, status: int, *parts: str) -> dict[str, Any]:
-    """The answer has this status, one sentence that holds `parts`, and a request id."""
+    """The answer has this status, one sentence that contains `parts`, and a request id."""
     assert response.status_code == status, response.text
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["X-Request-ID"]
@@ -37,7 +37,7 @@ def assert_envelope(response: httpx.Response, status: int, *parts: str) -> dict[
 
 
 def forget(stack: PrefectStack, run: str) -> None:
-    """Delete a run, which Prefect now and then puts off with a 503."""
+    """Delete a run; Prefect sometimes answers 503 first."""
     wait_until(lambda: stack.http.delete(f"/flow_runs/{run}").status_code in (204, 404), "the run to be deleted", 10)
 
 
@@ -46,7 +46,7 @@ def finished(stack: PrefectStack) -> str:
     return stack.make_run(stack.flow_id("demo.errors"), "COMPLETED")
 
 
-def test_400_names_each_parameter_that_the_flow_refuses(api: Api) -> None:
+def test_400_lists_each_invalid_parameter(api: Api) -> None:
     params = {"day": "someday", "tier": "Z", "speed": 9}
     body = assert_envelope(api.client.post(TRIGGER, json={"params": params}), 400, "demo.typed", "day", "tier", "speed")
     assert {tuple(error["loc"])[:3] for error in body["errors"]} == {("body", "params", name) for name in params}
@@ -72,11 +72,11 @@ def test_401_without_a_credential(api: Api) -> None:
         ("GET", "/workflows/definitions/demo.typo"),
     ],
 )
-def test_404_for_what_is_not_there_and_for_ids_that_are_none(method: str, path: str, api: Api) -> None:
+def test_404_for_unknown_names_and_malformed_ids(method: str, path: str, api: Api) -> None:
     assert "errors" not in assert_envelope(api.client.request(method, path), 404)
 
 
-def test_404_names_workflows_that_were_perhaps_meant(api: Api) -> None:
+def test_404_suggests_similar_workflow_names(api: Api) -> None:
     assert_envelope(api.client.post("/workflows/trigger/demo.typd"), 404, "'demo.typd'", "'demo.typed'")
 
 
@@ -85,7 +85,7 @@ def test_404_also_on_postgresql_with_a_key_and_a_name_that_it_cannot_store(postg
     assert_envelope(response, 404)
 
 
-def test_409_when_the_state_of_a_run_forbids_it(api: Api, finished: str) -> None:
+def test_409_when_the_state_of_a_run_does_not_allow_it(api: Api, finished: str) -> None:
     assert_envelope(api.client.post(f"{RUNS}/{finished}/cancel"), 409, finished)
     assert_envelope(api.client.post(f"{RUNS}/{finished}/retry"), 409, finished)
 
@@ -94,11 +94,11 @@ def test_409_for_a_flow_that_has_no_deployment(api: Api, finished: str) -> None:
     assert_envelope(api.client.post("/workflows/trigger/demo.errors"), 409, "demo.errors", "deployment")
 
 
-def test_413_for_a_body_that_says_that_it_is_too_large(api: Api) -> None:
+def test_413_for_a_body_whose_declared_length_is_too_large(api: Api) -> None:
     assert_envelope(api.client.post(TRIGGER, content=b" " * (LIMIT + 1), headers=JSON), 413, "1,048,576")
 
 
-def test_413_for_a_body_that_does_not_say_its_length(api: Api) -> None:
+def test_413_for_a_too_large_body_without_a_declared_length(api: Api) -> None:
     def endless() -> Iterator[bytes]:
         for _ in range(LIMIT // 65_536 + 2):
             yield b" " * 65_536
@@ -108,7 +108,7 @@ def test_413_for_a_body_that_does_not_say_its_length(api: Api) -> None:
     assert_envelope(response, 413, "1,048,576")
 
 
-def test_a_body_of_just_the_limit_is_read(api: Api) -> None:
+def test_a_body_of_exactly_the_limit_is_accepted(api: Api) -> None:
     whole = b'{"params": {}}'.ljust(LIMIT)
     assert_envelope(api.client.post("/workflows/trigger/demo.typo", content=whole, headers=JSON), 404)
 
@@ -120,7 +120,7 @@ def test_415_for_a_body_that_is_not_json(media_type: str | None, api: Api) -> No
 
 
 @pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "Application/JSON", "application/x+json"])
-def test_json_by_any_of_its_names_is_read(media_type: str, api: Api) -> None:
+def test_every_json_media_type_is_accepted(media_type: str, api: Api) -> None:
     answer = api.client.post("/workflows/trigger/demo.typo", content=b"{}", headers={"Content-Type": media_type})
     assert_envelope(answer, 404)
 
@@ -135,7 +135,7 @@ def test_json_by_any_of_its_names_is_read(media_type: str, api: Api) -> None:
     ],
     ids=["unknown field", "wrong type", "no object", "no JSON"],
 )
-def test_422_says_where_a_body_does_not_fit(body: str, loc: list[str | int], api: Api) -> None:
+def test_422_gives_the_place_of_each_error_in_the_body(body: str, loc: list[str | int], api: Api) -> None:
     answer = assert_envelope(api.client.post(TRIGGER, content=body, headers=JSON), 422, ".".join(map(str, loc)))
     assert [error["loc"] for error in answer["errors"]] == [loc]
     assert all(isinstance(error["msg"], str) and set(error) == {"loc", "msg"} for error in answer["errors"])
@@ -168,12 +168,12 @@ def test_422_names_the_query_parameter(name: str, value: str, api: Api) -> None:
 
 
 @pytest.mark.parametrize(("limit", "offset"), [(1, 0), (100, 0), (20, 10_000)])
-def test_the_bounds_of_a_page_are_inside(limit: int, offset: int, api: Api) -> None:
+def test_the_bounds_of_a_page_are_inclusive(limit: int, offset: int, api: Api) -> None:
     assert api.get(RUNS, limit=limit, offset=offset)["pagination"]["limit"] == limit
 
 
 @pytest.mark.parametrize("depth", [400, 5_000])
-def test_400_for_parameters_nested_beyond_reason(depth: int, api: Api) -> None:
+def test_400_for_parameters_that_are_nested_too_deeply(depth: int, api: Api) -> None:
     nested = '{"a":' * depth + "1" + "}" * depth
     body = f'{{"params": {{"day": "2025-12-12", "tier": "A", "options": {nested}}}}}'
     assert_envelope(api.client.post(TRIGGER, content=body, headers=JSON), 400)
@@ -197,7 +197,7 @@ def test_404_for_an_unknown_path(path: str, api: Api) -> None:
 
 
 @pytest.mark.parametrize(("method", "allowed"), [("PUT", "POST"), ("GET", "POST"), ("DELETE", "POST")])
-def test_405_for_a_method_that_the_path_does_not_take(method: str, allowed: str, api: Api) -> None:
+def test_405_for_a_method_that_the_path_does_not_support(method: str, allowed: str, api: Api) -> None:
     response = api.client.request(method, TRIGGER)
     assert_envelope(response, 405, "method")
     assert response.headers["Allow"] == allowed
@@ -215,7 +215,7 @@ def test_503_with_the_time_to_wait_when_prefect_is_down(
 
 
 @pytest.mark.parametrize("spelling", ["completed", "Completed", "COMPLETED"])
-def test_enumerations_are_read_in_any_case(spelling: str, api: Api, finished: str) -> None:
+def test_enumerations_are_accepted_in_any_case(spelling: str, api: Api, finished: str) -> None:
     rows = api.get(RUNS, status=spelling, workflow_name="demo.errors")["data"]
     assert [(row["run_id"], row["status"]) for row in rows] == [(finished, "COMPLETED")]
 
@@ -245,7 +245,7 @@ def test_a_naive_time_in_a_query_is_utc_wherever_the_server_runs(
 
 
 @pytest.mark.parametrize("mine", ["abc-123", "A.b_c:d", "x" * 128])
-def test_a_harmless_request_id_of_the_caller_comes_back(mine: str, api: Api) -> None:
+def test_a_safe_request_id_of_the_caller_is_returned(mine: str, api: Api) -> None:
     for path in (RUNS, f"{RUNS}/nonsense", "/nowhere"):
         assert api.client.get(path, headers={"X-Request-ID": mine}).headers["X-Request-ID"] == mine
 

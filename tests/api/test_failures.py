@@ -32,7 +32,7 @@ from spine.workflows.failures import category_of, category_of_chain, message_of
         (["MemoryError"], "INTERNAL"),
     ],
 )
-def test_the_first_class_that_says_something_gives_the_category(chain: list[str], category: str) -> None:
+def test_the_first_known_class_of_a_chain_gives_the_category(chain: list[str], category: str) -> None:
     assert category_of_chain(chain) is ErrorCategory(category)
 
 
@@ -84,7 +84,7 @@ def test_causes_are_read_from_the_traceback_in_the_log() -> None:
     assert category_of(of_another, [log(TRACEBACK)]) is ErrorCategory.PIPELINE
 
 
-def test_crashes_and_timeouts_are_the_orchestrations_and_success_has_no_category() -> None:
+def test_crashes_and_timeouts_are_orchestration_failures_and_success_has_no_category() -> None:
     assert category_of(failed("Flow run process exited", "CRASHED"), []) is ErrorCategory.ORCHESTRATION
     assert category_of(failed("Flow run exceeded timeout", name="TimedOut"), []) is ErrorCategory.ORCHESTRATION
     assert category_of(failed("All states failed"), []) is ErrorCategory.UNKNOWN

@@ -18,7 +18,7 @@ WEEKLY = {weekly.week: weekly for weekly in WEEKLY_FILES}
 
 @pytest.fixture(scope="module")
 def runs(api: Api, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A run for each week, started together because each start takes seconds."""
+    """One run for each week, started together because each start takes seconds."""
     folder = tmp_path_factory.mktemp("weekly")
     paths = {SAMPLE_WEEK: SAMPLE} | {week: str(weekly.write(folder)) for week, weekly in WEEKLY.items()}
     return {week: api.trigger(WORKFLOW, week_ending=week, tier="OTC", path=path) for week, path in paths.items()}
@@ -49,7 +49,7 @@ def test_a_weekly_file_is_published_with_the_right_figures(
     assert partition.joinpath("_current.json").read_text().count(detail["capture_id"]) >= 1
 
 
-def test_a_run_leaves_a_table_and_a_link_in_prefects_ui(api: Api, stack: PrefectStack, runs: dict[str, str]) -> None:
+def test_a_run_shows_a_table_and_a_link_in_prefects_ui(api: Api, stack: PrefectStack, runs: dict[str, str]) -> None:
     api.wait_for(runs[SAMPLE_WEEK], "COMPLETED")
     of_run = {"artifacts": {"flow_run_id": {"any_": [runs[SAMPLE_WEEK]]}}}
     artifacts = stack.post("/artifacts/filter", of_run)
@@ -70,7 +70,7 @@ def test_a_broken_file_fails_the_validate_step_with_the_line(api: Api, tmp_path:
     assert "line 8" in detail["error"]
 
 
-def test_a_retry_from_validate_works_after_the_file_was_mended(api: Api, tmp_path: Path) -> None:
+def test_a_retry_from_validate_works_after_the_file_was_fixed(api: Api, tmp_path: Path) -> None:
     good = (PROJECT / SAMPLE).read_text()
     path = tmp_path / "weekly.csv"
     path.write_text(good.replace("|OTC", "|").replace("OTC|", "T1|"))

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a request that is sent twice starts one run, whatever happens in between."""
+"""`Idempotency-Key`: a request that is sent twice starts one run, also after crashes and lost answers."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ CREATION = "/create_flow_run"
 
 @dataclass
 class Order:
-    """One thing that a client wants done once; its mark finds the runs that came of it."""
+    """A request that must be done once; its mark finds the runs that it started."""
 
     workflow: str
     mark: str = field(default_factory=lambda: uuid4().hex)
@@ -51,7 +51,7 @@ class Order:
         return client.post(self.path, json={"params": self.params}, headers=self.headers)
 
     def runs(self, stack: PrefectStack) -> list[str]:
-        """The ids of the runs in Prefect that came of it."""
+        """The ids of the runs in Prefect that it started."""
         of_flow = {"flows": {"name": {"any_": [self.workflow]}}}
         newest = stack.post("/flow_runs/filter", {**of_flow, "sort": "EXPECTED_START_TIME_DESC", "limit": 200})
         return [run["id"] for run in newest if run["parameters"].get("options") == {"mark": self.mark}]
@@ -85,7 +85,7 @@ def test_without_a_key_every_request_starts_a_run(each_api: Api, stack: PrefectS
     assert len(order.runs(stack)) == 2
 
 
-def test_white_space_and_order_of_keys_make_no_other_body(each_api: Api, stack: PrefectStack, order: Order) -> None:
+def test_white_space_and_order_of_keys_do_not_change_a_body(each_api: Api, stack: PrefectStack, order: Order) -> None:
     first = order.send(each_api.client)
     turned = json.dumps({"params": dict(reversed(order.params.items()))}, indent=3)
     again = each_api.client.post(
@@ -95,7 +95,7 @@ def test_white_space_and_order_of_keys_make_no_other_body(each_api: Api, stack: 
     assert len(order.runs(stack)) == 1
 
 
-def test_another_body_with_the_same_key_is_refused(each_api: Api, stack: PrefectStack, order: Order) -> None:
+def test_another_body_with_the_same_key_is_rejected(each_api: Api, stack: PrefectStack, order: Order) -> None:
     first = order.send(each_api.client)
     other = each_api.client.post(order.path, json={"params": {**order.params, "tier": "B"}}, headers=order.headers)
     assert other.status_code == 409
@@ -104,7 +104,7 @@ def test_another_body_with_the_same_key_is_refused(each_api: Api, stack: Prefect
     assert len(order.runs(stack)) == 1
 
 
-def test_the_key_of_another_caller_is_a_key_of_its_own(each_api: Api, stack: PrefectStack, order: Order) -> None:
+def test_callers_do_not_share_keys(each_api: Api, stack: PrefectStack, order: Order) -> None:
     database = each_api.settings.database_url
     environment = {"SPINE_DATABASE_URL": database.get_secret_value()} if database else {}
     made = subprocess.run(
@@ -120,9 +120,7 @@ def test_the_key_of_another_caller_is_a_key_of_its_own(each_api: Api, stack: Pre
     assert sorted(order.runs(stack)) == sorted([mine.json()["run_id"], theirs.json()["run_id"]])
 
 
-def test_the_same_key_for_another_workflow_is_a_key_of_its_own(
-    each_api: Api, stack: PrefectStack, order: Order
-) -> None:
+def test_workflows_do_not_share_keys(each_api: Api, stack: PrefectStack, order: Order) -> None:
     first, body = order.send(each_api.client), {"params": {"marks": "nowhere"}}
     sleeper = stack.copy_deployment("demo.sleeper", IDLE_POOL)
     other = each_api.client.post(f"/workflows/trigger/{sleeper}", json=body, headers=order.headers)
@@ -168,7 +166,7 @@ def test_two_api_processes_on_one_database_start_one_run(
         assert order.runs(stack) == [answers[0].json()["run_id"]]
 
 
-def test_a_restart_of_the_api_forgets_no_key(
+def test_keys_survive_a_restart_of_the_api(
     stack: PrefectStack, order: Order, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("restarted")
@@ -181,7 +179,7 @@ def test_a_restart_of_the_api_forgets_no_key(
     assert len(order.runs(stack)) == 1
 
 
-def test_a_client_that_hangs_up_at_once_and_comes_back_gets_one_run(
+def test_a_client_that_disconnects_and_repeats_the_request_gets_one_run(
     each_api: Api, stack: PrefectStack, order: Order
 ) -> None:
     request = each_api.client.build_request("POST", order.path, json={"params": order.params}, headers=order.headers)
@@ -195,7 +193,7 @@ def test_a_client_that_hangs_up_at_once_and_comes_back_gets_one_run(
     assert order.send(each_api.client).content == answer.content
 
 
-def test_a_client_that_gave_up_while_prefect_was_slow_gets_the_run_that_it_had_asked_for(
+def test_a_client_that_timed_out_while_prefect_was_slow_gets_the_run_that_it_requested(
     proxied_api: Api, proxy: Proxy, stack: PrefectStack, order: Order
 ) -> None:
     with proxy.hanging():
@@ -208,7 +206,7 @@ def test_a_client_that_gave_up_while_prefect_was_slow_gets_the_run_that_it_had_a
     assert order.runs(stack) == [answer.json()["run_id"]]
 
 
-def test_a_refused_request_does_not_use_its_key_up(each_api: Api, stack: PrefectStack, order: Order) -> None:
+def test_a_rejected_request_does_not_use_up_its_key(each_api: Api, stack: PrefectStack, order: Order) -> None:
     wrong = each_api.client.post(order.path, json={"params": {**order.params, "tier": "Z"}}, headers=order.headers)
     assert wrong.status_code == 400
     right = order.send(each_api.client)
@@ -217,7 +215,7 @@ def test_a_refused_request_does_not_use_its_key_up(each_api: Api, stack: Prefect
 
 
 def age(api: Api, answer: bytes, by: timedelta) -> None:
-    """Let the stored request with this answer be as old as `by`."""
+    """Make the stored request with this answer as old as `by`."""
 
     async def run() -> None:
         engine = make_engine(api.settings.sqlalchemy_url)
@@ -240,7 +238,7 @@ def test_a_key_is_kept_for_24_hours_and_then_free(each_api: Api, stack: PrefectS
     assert sorted(order.runs(stack)) == sorted([first.json()["run_id"], second.json()["run_id"]])
 
 
-def test_a_connection_to_prefect_that_breaks_costs_no_second_run(
+def test_a_broken_connection_to_prefect_starts_no_second_run(
     proxied_api: Api, proxy: Proxy, stack: PrefectStack, order: Order
 ) -> None:
     proxy.drops_left = 1
@@ -251,7 +249,7 @@ def test_a_connection_to_prefect_that_breaks_costs_no_second_run(
 
 
 class AnswerLoser(ThreadingHTTPServer):
-    """Passes everything on to Prefect, but hangs up instead of answering the first creations of runs."""
+    """Forwards all requests to Prefect, but closes the connection instead of answering the first creations of runs."""
 
     def __init__(self, target: str, losses_left: int) -> None:
         self.target, self.losses_left, self.creations = target, losses_left, 0
@@ -282,7 +280,7 @@ class AnswerLoserHandler(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("keyed", [True, False], ids=["with a key", "without a key"])
-def test_an_answer_that_is_lost_after_prefect_made_the_run_costs_no_second_run(
+def test_an_answer_that_is_lost_after_prefect_made_the_run_starts_no_second_run(
     keyed: bool, stack: PrefectStack, order: Order, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     server = AnswerLoser(stack.url, losses_left=1)

@@ -1,4 +1,4 @@
-"""JWT bearer tokens, checked against keys that a real server publishes."""
+"""JWT bearer tokens, verified with keys that a real server publishes."""
 
 import asyncio
 import base64
@@ -38,7 +38,7 @@ EC_KEY = ec.generate_private_key(ec.SECP256R1())
 
 
 def published(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, key_id: str) -> dict[str, Any]:
-    """A key as a JWKS shows it."""
+    """A key in the format of a JWKS."""
     if isinstance(key, rsa.RSAPrivateKey):
         return {**RSAAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": key_id, "alg": "RS256", "use": "sig"}
     return {**ECAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": key_id, "alg": "ES256", "use": "sig"}
@@ -91,7 +91,7 @@ def key_server() -> Iterator[KeyServer]:
 
 @pytest.fixture(scope="module")
 def jwt_api(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """An API that takes tokens signed with either key."""
+    """An API that accepts tokens signed with either key."""
     server = KeyServer({"keys": [published(RSA_KEY, "rsa-1"), published(EC_KEY, "ec-1")]})
     jwt_settings = {"SPINE_JWKS_URL": server.url, "SPINE_JWT_ISSUER": ISSUER, "SPINE_JWT_AUDIENCE": AUDIENCE}
     with api_process(stack.url, stack.home, tmp_path_factory.mktemp("jwt-api"), None, **jwt_settings) as started:
@@ -100,7 +100,7 @@ def jwt_api(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def claims(**changes: object) -> dict[str, Any]:
-    """Claims that hold, with these changes; None takes a claim out."""
+    """Valid claims with these changes; None removes a claim."""
     whole = {"iss": ISSUER, "aud": AUDIENCE, "sub": "dashboard", "exp": int(time.time()) + 300, "scope": "read write"}
     return {name: value for name, value in {**whole, **changes}.items() if value is not None}
 
@@ -114,7 +114,7 @@ def encoded(part: object) -> str:
 
 
 def signed_with_the_public_key_as_a_secret() -> str:
-    """The classic confusion of algorithms, made by hand because PyJWT refuses to make it."""
+    """A token that confuses two algorithms, made by hand because PyJWT does not make one."""
     secret = RSA_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     content = f"{encoded({'alg': 'HS256', 'typ': 'JWT', 'kid': 'rsa-1'})}.{encoded(claims())}"
     signature = hmac.new(secret, content.encode(), hashlib.sha256).digest()
@@ -140,7 +140,7 @@ def ask(api: Api, token: str, method: str = "GET", path: str = RUNS) -> httpx.Re
     ],
     ids=["RS256", "ES256", "several audiences", "scp as a list"],
 )
-def test_a_token_that_holds_may_read(make: Callable[[], str], jwt_api: Api) -> None:
+def test_a_valid_token_can_read(make: Callable[[], str], jwt_api: Api) -> None:
     assert ask(jwt_api, make()).status_code == 200
 
 
@@ -189,7 +189,7 @@ def test_a_token_that_holds_may_read(make: Callable[[], str], jwt_api: Api) -> N
         "only dots",
     ],
 )
-def test_a_token_that_does_not_hold_is_refused(make: Callable[[], str], jwt_api: Api) -> None:
+def test_an_invalid_token_is_rejected(make: Callable[[], str], jwt_api: Api) -> None:
     response = ask(jwt_api, make())
     assert response.status_code == 401, response.text
     assert isinstance(response.json()["detail"], str)
@@ -210,7 +210,7 @@ def test_a_token_that_does_not_hold_is_refused(make: Callable[[], str], jwt_api:
         ({"read": True}, 403, 403),
     ],
 )
-def test_a_token_may_do_what_its_scope_says(scope: object, reads: int, starts: int, jwt_api: Api) -> None:
+def test_the_scope_of_a_token_decides_what_it_can_do(scope: object, reads: int, starts: int, jwt_api: Api) -> None:
     token = signed(scope=scope)
     assert ask(jwt_api, token).status_code == reads
     # Past the scope, the workflow that does not exist is a 404.
@@ -225,7 +225,7 @@ def test_a_run_carries_the_subject_of_the_token_that_started_it(jwt_api: Api) ->
     assert jwt_api.run(started.json()["run_id"])["triggered_by"] == "ops@example.com"
 
 
-def test_api_keys_go_on_working_beside_tokens(jwt_api: Api) -> None:
+def test_api_keys_work_beside_tokens(jwt_api: Api) -> None:
     assert jwt_api.client.get("/workflows/runs").status_code == 200
 
 
@@ -248,7 +248,7 @@ def test_a_rotation_is_picked_up_and_bad_key_ids_do_not_flood_the_issuer(key_ser
     asyncio.run(rotate())
 
 
-def test_a_key_that_the_issuer_withdrew_is_refused_after_five_minutes(key_server: KeyServer) -> None:
+def test_a_key_that_the_issuer_withdrew_is_rejected_after_five_minutes(key_server: KeyServer) -> None:
     verifier = JwtVerifier(key_server.url, ISSUER, AUDIENCE)
 
     async def withdraw() -> None:
@@ -262,7 +262,7 @@ def test_a_key_that_the_issuer_withdrew_is_refused_after_five_minutes(key_server
 
 
 @pytest.mark.parametrize("document", [[], None, "keys", {}, {"keys": []}, {"keys": "x"}, {"keys": [5]}], ids=str)
-def test_an_issuer_that_publishes_nonsense_counts_as_out_of_reach(key_server: KeyServer, document: object) -> None:
+def test_an_issuer_that_publishes_invalid_keys_counts_as_out_of_reach(key_server: KeyServer, document: object) -> None:
     key_server.document = document
     with pytest.raises(Unavailable, match="out of reach"):
         asyncio.run(JwtVerifier(key_server.url, ISSUER, AUDIENCE).check(signed()))
@@ -281,11 +281,11 @@ def test_tokens_are_503_and_keys_work_while_the_issuer_is_down(
         assert api.client.get("/workflows/runs").status_code == 200
 
 
-def test_a_token_is_no_key_where_tokens_are_not_set_up(api: Api) -> None:
+def test_a_token_is_rejected_where_tokens_are_not_configured(api: Api) -> None:
     assert ask(api, signed()).status_code == 401
 
 
 @pytest.mark.parametrize("given", ["jwks_url", "jwt_issuer", "jwt_audience"])
-def test_settings_with_one_of_the_three_variables_are_refused_in_a_sentence(given: str) -> None:
+def test_settings_with_one_of_the_three_variables_are_rejected_with_a_sentence(given: str) -> None:
     with pytest.raises(ValidationError, match="must be set together or not at all"):
         Settings.model_validate({given: "https://issuer.example"})

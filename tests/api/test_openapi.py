@@ -1,4 +1,4 @@
-"""The OpenAPI document, from which typed clients are generated, and answers that keep its promises."""
+"""The OpenAPI document, from which typed clients are generated, and answers that match it."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ def test_every_operation_below_api_v1_takes_either_credential(document: dict[str
         assert [len(one) for one in operation["security"]] == [1, 1], key
 
 
-def test_every_operation_below_api_v1_tells_its_errors_in_the_envelope(guarded: Operations) -> None:
+def test_every_operation_below_api_v1_documents_its_errors_with_the_envelope(guarded: Operations) -> None:
     for key, operation in guarded.items():
         responses = operation["responses"]
         assert {"401", "403", "503"} <= set(responses), key
@@ -78,7 +78,7 @@ def test_every_operation_below_api_v1_tells_its_errors_in_the_envelope(guarded: 
             assert set(content["example"]) <= {"detail", "errors"}, (key, status)
 
 
-def test_operations_with_a_body_or_parameters_tell_what_is_refused(guarded: Operations) -> None:
+def test_operations_with_a_body_or_parameters_document_their_rejections(guarded: Operations) -> None:
     for key, operation in guarded.items():
         queries = [one for one in operation.get("parameters", []) if one["in"] == "query"]
         named = [one for one in operation.get("parameters", []) if one["in"] == "path"]
@@ -88,14 +88,14 @@ def test_operations_with_a_body_or_parameters_tell_what_is_refused(guarded: Oper
             assert {"400", "413", "415"} <= set(operation["responses"]), key
 
 
-def test_the_envelope_is_a_sentence_and_the_wrong_fields(document: dict[str, Any]) -> None:
+def test_the_envelope_has_a_sentence_and_the_invalid_fields(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     assert schemas["ErrorResponse"]["required"] == ["detail"]
     assert schemas["ErrorResponse"]["properties"]["detail"]["type"] == "string"
     assert set(schemas["FieldProblem"]["properties"]) == {"loc", "msg"}
 
 
-def test_nothing_is_left_of_the_errors_that_fastapi_adds(document: dict[str, Any]) -> None:
+def test_fastapis_own_error_models_are_removed(document: dict[str, Any]) -> None:
     assert "HTTPValidationError" not in str(document)
     assert "ValidationError" not in document["components"]["schemas"]
 
@@ -116,7 +116,7 @@ def resolve(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe(schema: dict[str, Any], schemas: dict[str, Any]) -> str | list[str]:
-    """A field in the words of `MODELS`."""
+    """A field in the notation of `MODELS`."""
     parts = [resolve(part, schemas) for part in schema.get("anyOf", [schema])]
     if any("enum" in part for part in parts):
         return [value for part in parts for value in part.get("enum", [part["type"]])]
@@ -134,7 +134,7 @@ def test_a_model_has_the_fields_types_and_nullability_of_the_contract(model: str
     assert set(wanted) <= set(schemas[model]["required"])
 
 
-def test_a_list_is_data_and_pagination(document: dict[str, Any]) -> None:
+def test_a_list_has_data_and_pagination(document: dict[str, Any]) -> None:
     for model in ("WorkflowRunSummary", "WorkflowDefinition", "ScheduleResponse", "ScheduleRunSummary"):
         page = document["components"]["schemas"][f"Page_{model}_"]
         assert page["required"] == ["data", "pagination"]
@@ -167,14 +167,14 @@ def test_a_preview_is_a_list_of_times(operations: Operations) -> None:
 
 
 @pytest.mark.parametrize("path", ["/workflows/trigger/{workflow_name}", "/schedules/{schedule_id}/run-now"])
-def test_work_can_be_asked_for_with_an_idempotency_key(operations: Operations, path: str) -> None:
+def test_requests_that_start_work_take_an_idempotency_key(operations: Operations, path: str) -> None:
     parameters = operations["post", f"/api/v1{path}"]["parameters"]
     (header,) = [one for one in parameters if one["in"] == "header"]
     assert header["name"].lower() == "idempotency-key"
     assert header["required"] is False
 
 
-def test_answers_are_what_the_document_says(api: Api, stack: PrefectStack, document: dict[str, Any]) -> None:
+def test_answers_match_the_document(api: Api, stack: PrefectStack, document: dict[str, Any]) -> None:
     run = stack.make_run(stack.flow_id("demo.openapi"), "FAILED")
     answers = {
         "Page_WorkflowRunSummary_": api.get("/workflows/runs", workflow_name="demo.openapi"),

@@ -1,4 +1,4 @@
-"""Prefect or the database goes away under the API, and comes back."""
+"""Prefect or the database is down for a while."""
 
 import time
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def test_reads_survive_a_dropped_connection(proxied_api: Api, proxy: Proxy, path
     assert proxy.drops_left == 0
 
 
-def test_a_database_that_is_gone_is_503_and_comes_back(stack: PrefectStack, tmp_path: Path) -> None:
+def test_a_database_that_is_down_is_503_and_recovers(stack: PrefectStack, tmp_path: Path) -> None:
     with (
         postgresql_server(tmp_path / "postgresql") as server,
         fresh_database(server) as database,

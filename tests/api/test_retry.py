@@ -1,4 +1,4 @@
-"""`POST /runs/{run_id}/retry`: what runs again is counted by the marks that steps leave."""
+"""`POST /runs/{run_id}/retry`: steps write marks, which show how often each one ran."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +29,7 @@ def executed(marks: Path) -> Counter[str]:
 
 @dataclass(frozen=True)
 class Started:
-    """A run that fails in its last step until the file `unless` exists, and the marks that its steps leave."""
+    """A run that fails in its last step until the file `unless` exists, and the marks that its steps write."""
 
     run_id: str
     marks: Path
@@ -55,14 +55,12 @@ def started(api: Api, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sta
 
 
 def failed_run(api: Api, run: Started) -> tuple[str, Path, Path]:
-    """The parts of a run that was started, once it has failed."""
+    """The parts of a started run, after it has failed."""
     api.wait_for(run.run_id, "FAILED")
     return run.run_id, run.marks, run.unless
 
 
-def test_a_retry_goes_on_with_the_same_run_and_runs_no_completed_step_again(
-    api: Api, started: dict[str, Started]
-) -> None:
+def test_a_retry_continues_the_same_run_and_runs_no_completed_step_again(api: Api, started: dict[str, Started]) -> None:
     run_id, marks, unless = failed_run(api, started["goes on"])
     unless.touch()
     status, body = retry(api, run_id)
@@ -130,7 +128,7 @@ def test_from_step_can_be_repeated_and_keeps_a_result_that_an_earlier_step_share
     assert executed(marks) == {"publish": 3}
 
 
-def test_from_step_is_409_where_an_earlier_result_is_not_persisted(api: Api, tmp_path: Path) -> None:
+def test_from_step_is_409_if_an_earlier_result_is_not_persisted(api: Api, tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     run_id = api.trigger("demo.unpersisted", marks=str(marks))
     api.wait_for(run_id, "FAILED")
@@ -141,7 +139,7 @@ def test_from_step_is_409_where_an_earlier_result_is_not_persisted(api: Api, tmp
     assert executed(marks) == {"fail": 1}
 
 
-def test_from_step_is_refused_for_unknown_steps_and_where_an_earlier_result_is_gone(
+def test_from_step_is_rejected_for_unknown_steps_and_if_an_earlier_result_is_gone(
     api: Api, stack: PrefectStack, started: dict[str, Started]
 ) -> None:
     run_id, marks, _ = failed_run(api, started["refused"])
@@ -182,7 +180,7 @@ def test_a_cancelled_run_can_be_retried(api: Api, stack: PrefectStack) -> None:
 
 
 def run_of_tomorrow(stack: PrefectStack) -> str:
-    """A run of a deployment that no worker takes today."""
+    """A run of a deployment that no worker picks up today."""
     deployment = stack.deployment("demo.typed", "demo.typed")
     due = {"type": "SCHEDULED", "state_details": {"scheduled_time": (utc_now() + timedelta(days=1)).isoformat()}}
     body = {"state": due, "parameters": {"day": "2025-12-15", "tier": "A"}}
@@ -190,13 +188,13 @@ def run_of_tomorrow(stack: PrefectStack) -> str:
 
 
 def untaken_run(stack: PrefectStack) -> str:
-    """A run of a deployment that failed before any worker took it."""
+    """A run of a deployment that failed before any worker picked it up."""
     run_id = run_of_tomorrow(stack)
     stack.post(f"/flow_runs/{run_id}/set_state", {"state": {"type": "FAILED"}, "force": True})
     return run_id
 
 
-def test_of_many_retries_at_once_over_two_processes_one_wins(
+def test_one_of_many_simultaneous_retries_over_two_processes_wins(
     postgresql_api: Api, second_postgresql_api: Api, stack: PrefectStack
 ) -> None:
     run_id = untaken_run(stack)
@@ -208,14 +206,14 @@ def test_of_many_retries_at_once_over_two_processes_one_wins(
     assert detail["attempt"] == 1
 
 
-def test_of_many_retries_at_once_on_sqlite_one_wins(api: Api, stack: PrefectStack) -> None:
+def test_one_of_many_simultaneous_retries_on_sqlite_wins(api: Api, stack: PrefectStack) -> None:
     run_id = untaken_run(stack)
     with ThreadPoolExecutor(8) as pool:
         statuses = Counter(pool.map(lambda _: retry(api, run_id)[0], range(8)))
     assert statuses == {200: 1, 409: 7}
 
 
-def test_a_claim_holds_others_off_until_its_owner_must_be_gone(api: Api, stack: PrefectStack) -> None:
+def test_a_claim_blocks_other_retries_until_it_expires(api: Api, stack: PrefectStack) -> None:
     run_id = untaken_run(stack)
     state_id = stack.get(f"/flow_runs/{run_id}")["state_id"]
 

@@ -1,4 +1,4 @@
-"""`GET /runs/{run_id}`: steps, outputs, errors, origins, on runs that really ran."""
+"""`GET /runs/{run_id}`: steps, outputs, errors and origins of runs that were really executed."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ def steps_by_name(detail: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def recorded(api: Api, run_id: str, count: int) -> dict[str, Any]:
-    """The detail of a run that has ended, once Prefect has recorded the ends of its steps, which it does later."""
+    """The detail of a run that has ended, after Prefect has recorded the ends of its steps, which takes longer."""
     api.wait_for(run_id)
 
     def are_recorded() -> bool:
@@ -45,7 +45,7 @@ def runs(api: Api, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return started
 
 
-def test_a_failed_run_tells_what_failed_in_the_exceptions_own_words(api: Api, runs: dict[str, str]) -> None:
+def test_a_failed_run_shows_the_message_of_the_exception(api: Api, runs: dict[str, str]) -> None:
     detail = api.wait_for(runs["three"])
     assert (detail["status"], detail["error"]) == ("FAILED", "could not publish")
     steps = detail["steps"]
@@ -65,7 +65,7 @@ def test_the_category_of_a_vague_exception_is_that_of_its_cause(api: Api, runs: 
     assert detail["steps"][0]["error_category"] is None
 
 
-def test_outputs_are_the_persisted_json_and_inputs_name_the_steps_they_came_from(
+def test_outputs_are_the_persisted_json_and_inputs_show_the_steps_they_came_from(
     api: Api, runs: dict[str, str]
 ) -> None:
     extract, validate, publish = api.wait_for(runs["three"])["steps"]
@@ -77,7 +77,7 @@ def test_outputs_are_the_persisted_json_and_inputs_name_the_steps_they_came_from
     assert publish["outputs"] is None
 
 
-def test_a_run_knows_who_started_it_with_what_and_where_it_is_in_prefects_ui(
+def test_a_run_shows_who_started_it_its_parameters_and_its_page_in_prefects_ui(
     api: Api, stack: PrefectStack, runs: dict[str, str]
 ) -> None:
     detail = api.wait_for(runs["three"])
@@ -90,7 +90,7 @@ def test_a_run_knows_who_started_it_with_what_and_where_it_is_in_prefects_ui(
     assert detail["parent_run_id"] is None
 
 
-def test_loops_and_mapped_tasks_of_one_name_stay_separate_steps(api: Api, runs: dict[str, str]) -> None:
+def test_loops_and_mapped_tasks_of_one_name_are_separate_steps(api: Api, runs: dict[str, str]) -> None:
     detail = api.wait_for(runs["many"])
     assert detail["status"] == "COMPLETED"
     steps = steps_by_name(detail)
@@ -111,7 +111,7 @@ def test_a_child_flow_is_a_step_and_a_run_of_its_own(api: Api, stack: PrefectSta
     assert child["triggered_by"] == stack.get(f"/flow_runs/{runs['many']}")["name"]
 
 
-def test_large_outputs_are_cut_with_a_marker_and_unpersisted_ones_are_null(api: Api, runs: dict[str, str]) -> None:
+def test_large_outputs_are_truncated_and_unpersisted_ones_are_null(api: Api, runs: dict[str, str]) -> None:
     steps = steps_by_name(api.wait_for(runs["many"]))
     large = steps["large"][0]["outputs"]
     assert large["truncated"] is True
@@ -143,7 +143,7 @@ def test_the_result_of_a_flow_gives_rows_and_capture(
     assert api.wait_for(runs["three"])["capture_id"] is None
 
 
-def test_an_exception_without_text_is_told_by_its_class(api: Api, runs: dict[str, str]) -> None:
+def test_an_exception_without_text_is_shown_by_its_class(api: Api, runs: dict[str, str]) -> None:
     detail = api.wait_for(runs["unpersisted"])
     assert detail["error"] == "'always'"
     assert detail["error_category"] == "PIPELINE"

@@ -1,4 +1,4 @@
-"""`GET /runs`: filters, pages, and what it costs in calls of Prefect."""
+"""`GET /runs`: filters, pages, and the number of requests to Prefect."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -95,7 +95,7 @@ def test_runs_that_a_schedule_only_planned_are_not_listed(api: Api, stack: Prefe
     stack.http.delete(f"{stack.url}/deployments/{deployment['id']}")
 
 
-def test_a_run_that_a_person_set_for_later_is_listed_as_pending(
+def test_a_run_that_a_person_scheduled_for_later_is_listed_as_pending(
     api: Api, stack: PrefectStack, flow: tuple[str, str]
 ) -> None:
     name, flow_id = flow
@@ -128,7 +128,7 @@ def test_since_and_until_bound_the_start_time_at_any_offset(
     assert ids(listed(api, workflow_name=name, **both)) == everything[1:3]
 
 
-def test_filters_combine_and_triggers_tell_how_a_run_came_about(
+def test_filters_combine_and_triggers_show_what_started_a_run(
     api: Api, stack: PrefectStack, flow: tuple[str, str]
 ) -> None:
     name, flow_id = flow
@@ -160,7 +160,7 @@ def test_an_unknown_workflow_has_an_empty_page(api: Api) -> None:
 
 
 def make_runs(stack: PrefectStack, name: str, runs: list[dict[str, Any]]) -> list[str]:
-    """Store runs of a new flow and give their ids in the same order."""
+    """Store runs of a new flow and return their ids in the same order."""
     flow_id = stack.flow_id(name)
     return [stack.post("/flow_runs/", {"flow_id": flow_id, **run})["id"] for run in runs]
 
@@ -177,7 +177,7 @@ def crowd(stack: PrefectStack) -> tuple[str, list[str]]:
 
 
 @pytest.mark.parametrize(("limit", "trigger"), [(13, None), (100, None), (50, "MANUAL"), (100, "API")])
-def test_a_walk_over_all_pages_meets_each_run_exactly_once(
+def test_all_pages_together_have_each_run_exactly_once(
     api: Api, crowd: tuple[str, list[str]], limit: int, trigger: str | None
 ) -> None:
     name, made = crowd
@@ -196,14 +196,14 @@ def test_a_walk_over_all_pages_meets_each_run_exactly_once(
     assert Counter(seen) == Counter(expected)
 
 
-def test_pages_are_the_same_every_time(api: Api, crowd: tuple[str, list[str]]) -> None:
+def test_pages_are_the_same_for_every_request(api: Api, crowd: tuple[str, list[str]]) -> None:
     name, _ = crowd
     pages = [ids(api.get("/workflows/runs", workflow_name=name, offset=37, limit=30)["data"]) for _ in range(3)]
     assert pages[0] == pages[1] == pages[2]
     assert pages[0] == ids(api.get("/workflows/runs", workflow_name=name, limit=100)["data"])[37:67]
 
 
-def test_a_page_of_100_costs_the_same_handful_of_calls_as_a_page_of_20(
+def test_a_page_of_100_needs_as_few_requests_as_a_page_of_20(
     proxied_api: Api, proxy: Proxy, stack: PrefectStack, crowd: tuple[str, list[str]]
 ) -> None:
     spread = f"spread.{uuid4().hex}"

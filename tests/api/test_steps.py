@@ -1,4 +1,4 @@
-"""How task runs fold into steps, on task runs as Prefect records them."""
+"""Folding task runs, as Prefect records them, into steps."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +18,7 @@ def flow_run(state: str, run_count: int = 1) -> FlowRun:
 
 
 def task_run(at: int, task: str, state: str, *, attempt: int = 1, name: str | None = None, **more: Any) -> TaskRun:
-    """A task run whose id grows with `at`, as Prefect's do; seconds since the beginning."""
+    """A task run whose id grows with `at`, as Prefect's do; times are in seconds."""
     key = uuid4().hex
     started = None if state in ("PENDING", "Never") else BEGIN + timedelta(seconds=at)
     type_, state_name = {"Cached": ("COMPLETED", "Cached"), "Never": ("CANCELLED", "Cancelled")}.get(
@@ -48,26 +48,26 @@ def shown(steps: list[Step]) -> list[tuple[str, str, int]]:
     return [(step.name, step.status.value, step.retry_count) for step in steps]
 
 
-def test_attempts_are_one_step_even_when_the_code_was_mended_in_between() -> None:
+def test_attempts_are_one_step_also_if_the_code_was_fixed_in_between() -> None:
     first = task_run(1, "load", "FAILED")
     second = task_run(2, "load", "COMPLETED", attempt=2, task_key="load-ffffffff")
     assert shown(fold(flow_run("COMPLETED", 2), [second, first])) == [("load", "COMPLETED", 1)]
 
 
-def test_a_cached_attempt_keeps_the_times_of_the_one_that_did_the_work() -> None:
+def test_a_cached_attempt_keeps_the_times_of_the_one_that_ran_the_task() -> None:
     (step,) = fold(flow_run("COMPLETED", 2), [task_run(1, "a", "COMPLETED"), task_run(9, "a", "Cached", attempt=2)])
     assert (step.status, step.retry_count) == (StepStatus.COMPLETED, 0)
     assert step.started_at == BEGIN + timedelta(seconds=1)
 
 
-def test_calls_of_one_task_stay_apart_and_meet_their_own_attempts() -> None:
+def test_calls_of_one_task_are_separate_steps_with_their_own_attempts() -> None:
     first = [task_run(1, "a", "COMPLETED"), task_run(2, "a", "FAILED"), task_run(3, "a", "PENDING", attempt=0)]
     second = [task_run(4, "a", "Cached", attempt=2), task_run(5, "a", "COMPLETED", attempt=2)]
     steps = fold(flow_run("COMPLETED", 2), [*first, *second, task_run(6, "a", "COMPLETED", attempt=2)])
     assert shown(steps) == [("a", "COMPLETED", 0), ("a", "COMPLETED", 1), ("a", "COMPLETED", 0)]
 
 
-def test_a_custom_name_tells_concurrent_calls_apart_whatever_their_order() -> None:
+def test_custom_names_distinguish_concurrent_calls_in_any_order() -> None:
     first = [task_run(1, "get", "COMPLETED", name="get AAPL"), task_run(2, "get", "FAILED", name="get MSFT")]
     second = [
         task_run(3, "get", "COMPLETED", attempt=2, name="get MSFT"),
@@ -79,12 +79,12 @@ def test_a_custom_name_tells_concurrent_calls_apart_whatever_their_order() -> No
     ]
 
 
-def test_while_a_retry_runs_steps_wait_for_their_turn_unless_they_had_completed() -> None:
+def test_during_a_retry_steps_that_had_not_completed_are_pending() -> None:
     first = [task_run(1, "a", "COMPLETED"), task_run(2, "b", "FAILED")]
     assert shown(fold(flow_run("RUNNING", 2), first)) == [("a", "COMPLETED", 0), ("b", "PENDING", 0)]
 
 
-def test_a_final_run_shows_no_step_that_still_runs() -> None:
+def test_a_final_run_shows_no_running_step() -> None:
     tasks = [
         task_run(1, "done", "COMPLETED"),
         task_run(2, "cut", "RUNNING"),
@@ -98,12 +98,12 @@ def test_a_final_run_shows_no_step_that_still_runs() -> None:
         assert [step.was_interrupted for step in steps] == [False, True, False, False, True]
 
 
-def test_in_a_completed_run_a_step_whose_end_is_not_recorded_yet_is_no_failure() -> None:
+def test_in_a_completed_run_a_step_whose_end_is_not_recorded_yet_has_completed() -> None:
     (step,) = fold(flow_run("COMPLETED"), [task_run(1, "a", "RUNNING")])
     assert (step.status, step.was_interrupted) == (StepStatus.COMPLETED, False)
 
 
-def test_a_step_of_a_running_run_that_runs_is_running() -> None:
+def test_a_running_step_of_a_running_run_is_running() -> None:
     (step,) = fold(flow_run("RUNNING"), [task_run(1, "a", "RUNNING")])
     assert (step.status, step.completed_at) == (StepStatus.RUNNING, None)
 
@@ -112,7 +112,7 @@ def test_retries_inside_one_task_run_count_too() -> None:
     assert fold(flow_run("COMPLETED"), [task_run(1, "a", "COMPLETED", run_count=3)])[0].retry_count == 2
 
 
-def test_child_flows_are_steps_by_themselves() -> None:
+def test_child_flows_are_separate_steps() -> None:
     children = [task_run(n, "child", "COMPLETED", attempt=0, child=uuid4(), dynamic_key=str(n)) for n in (0, 1)]
     assert len(fold(flow_run("COMPLETED"), children)) == 2
 

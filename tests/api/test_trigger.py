@@ -20,7 +20,7 @@ def typed(stack: PrefectStack) -> str:
     return stack.copy_deployment("demo.typed")
 
 
-def test_a_trigger_starts_a_run_that_prefect_knows_too(api: Api, stack: PrefectStack) -> None:
+def test_a_trigger_starts_a_run_in_prefect(api: Api, stack: PrefectStack) -> None:
     response = api.client.post(TYPED, json={"params": {"day": "2025-12-15", "tier": "A"}})
     body = response.json()
     assert response.status_code == 201
@@ -52,7 +52,7 @@ def test_a_trigger_starts_a_run_that_prefect_knows_too(api: Api, stack: PrefectS
         ({"__prefect_kind": "json", "value": "{}"}, {("__prefect_kind",), ("day",), ("tier",), ("value",)}),
     ],
 )
-def test_parameters_that_the_flow_refuses_are_each_named_and_nothing_is_created(
+def test_each_invalid_parameter_is_listed_and_nothing_is_created(
     api: Api, stack: PrefectStack, typed: str, params: dict[str, Any], named: set[tuple[str | int, ...]]
 ) -> None:
     before = count_runs(stack, typed)
@@ -64,7 +64,7 @@ def test_parameters_that_the_flow_refuses_are_each_named_and_nothing_is_created(
     assert count_runs(stack, typed) == before
 
 
-def test_nan_is_refused(api: Api) -> None:
+def test_nan_is_rejected(api: Api) -> None:
     text = '{"params": {"day": "2025-12-15", "tier": "A", "options": {"x": NaN}}}'
     response = api.client.post(TYPED, content=text, headers={"content-type": "application/json"})
     assert response.status_code == 400
@@ -77,7 +77,7 @@ def test_text_that_looks_like_a_template_is_only_text(api: Api, stack: PrefectSt
     assert stack.get(f"/flow_runs/{run_id}")["parameters"]["options"] == {"text": "{{ 7 * 7 }}"}
 
 
-def test_an_unknown_workflow_is_404_with_near_names(api: Api) -> None:
+def test_an_unknown_workflow_is_404_with_similar_names(api: Api) -> None:
     response = api.client.post("/workflows/trigger/demo.type", json={})
     assert response.status_code == 404
     assert "'demo.typed'" in response.json()["detail"]
@@ -92,7 +92,7 @@ def test_a_flow_without_deployment_is_409_that_says_how_to_deploy(api: Api, stac
     assert api.client.get(f"/workflows/definitions/{name}").status_code == 409
 
 
-def test_any_flow_that_someone_deploys_is_a_workflow(api: Api, stack: PrefectStack) -> None:
+def test_every_deployed_flow_is_a_workflow(api: Api, stack: PrefectStack) -> None:
     name = f"team.{uuid4().hex}"
     flow_id = stack.flow_id(name)
     deployment = {"name": "whatever", "flow_id": flow_id, "work_pool_name": "spine", "paused": True}
@@ -102,7 +102,7 @@ def test_any_flow_that_someone_deploys_is_a_workflow(api: Api, stack: PrefectSta
     api.client.post(f"/workflows/runs/{run_id}/cancel")
 
 
-def test_a_workflow_runs_on_its_namesake_else_on_the_first_made_and_never_on_a_schedule(
+def test_a_workflow_runs_on_the_deployment_with_its_name_else_on_the_oldest_and_never_on_a_schedule(
     api: Api, stack: PrefectStack
 ) -> None:
     name = f"ruled.{uuid4().hex}"
