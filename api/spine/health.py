@@ -37,7 +37,7 @@ class Liveness(BaseModel):
 class Readiness(BaseModel):
     """Whether this process can serve requests."""
 
-    status: Literal["ready", "degraded", "not_ready"] = Field(description="Degraded: at work, a part needs attention.")
+    status: Literal["ready", "degraded", "not_ready"] = Field(description="Degraded: a part needs attention.")
     prefect: ComponentHealth
     database: ComponentHealth
     worker: ComponentHealth
@@ -53,7 +53,7 @@ async def live() -> Liveness:
 
 @router.get("/ready", operation_id="health_ready", responses={503: {"model": Readiness}})
 async def ready(response: Response, prefect: PrefectDep, sessions: SessionsDep, settings: SettingsDep) -> Readiness:
-    """Report the health of Prefect, the database, the worker and the alerts. 503 if one is down, not if degraded."""
+    """Report the health of each component. 503 if one of them is down, 200 if one is degraded."""
     components = await asyncio.gather(
         _bounded(_check_prefect(prefect)),
         _bounded(_check_database(sessions)),
@@ -100,14 +100,14 @@ async def _check_alerts(sessions: SessionFactory) -> ComponentHealth:
 
 
 async def _check_deployments(prefect: Prefect, home: Path) -> ComponentHealth:
-    """What `spine up` could not deploy; what has been deployed in another way since then is no longer reported."""
+    """The deployments that `spine up` could not create; those that were deployed in another way since are left out."""
     report = read_report(home)
     if report is None:
         return ComponentHealth(state="up", detail="no prefect.yaml was deployed by spine up")
     if report.failed:
         wanted = {"deployments": {"name": {"any_": list(report.failed)}}}
-        mended = {found.name for found in await prefect.deployments(wanted) if found.updated > report.at}
-        report = report.without(mended)
+        fixed = {found.name for found in await prefect.deployments(wanted) if found.updated > report.at}
+        report = report.without(fixed)
     return ComponentHealth(state="degraded" if report.failed else "up", detail=report.summary())
 
 
