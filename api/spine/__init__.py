@@ -1,4 +1,4 @@
-"""Spine, a control plane for data pipelines on Prefect. Flows import `read_source`; all else here is Spine's own."""
+"""Spine, a control plane for data pipelines on Prefect. The public API for flows is `__all__`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["SourceContent", "aread_source", "read_source"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public names when they are first asked for: `spine up` need not wait for pyarrow and Prefect."""
+    """Import the public names on first use, so that `spine up` does not wait for pyarrow and Prefect."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from spine.flows import read_source

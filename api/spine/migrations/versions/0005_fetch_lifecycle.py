@@ -1,6 +1,6 @@
-"""Count the changes of a source's configuration, and give fetches that are silent a last call.
+"""Count the changes of a source's configuration, and add the grace period of fetches whose lease has expired.
 
-What is told of a source's failures is found by its key from now on.
+Alerts about the failures of a source are found by their key from this version on.
 """
 
 import sqlalchemy as sa
