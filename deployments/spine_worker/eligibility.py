@@ -1,4 +1,4 @@
-"""Which runs can be forked: those whose code lies in a folder of this machine and that need nothing else."""
+"""Which runs can be forked: those whose code is in a directory of this machine and that need nothing else."""
 
 import sys
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _SET_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where the code of a run is, and the environment that Prefect gives its process."""
+    """The directory and the code of a run, and the environment that Prefect gives its process."""
 
     prepared: PreparedWorkspace
     environment: dict[str, str]
@@ -24,7 +24,7 @@ class Workspace:
 
 
 def workspace_of(configuration: ProcessJobConfiguration, deployment: DeploymentResponse | None) -> Workspace:
-    """The workspace that Prefect's own process worker would prepare. Raises `CannotFork` where that takes more."""
+    """The workspace that Prefect's own process worker would prepare. Raises `CannotFork` if that takes more work."""
     if sys.platform != "linux":
         raise CannotFork("processes are forked on Linux only")
     if configuration._command_configured:
@@ -51,7 +51,7 @@ def workspace_of(configuration: ProcessJobConfiguration, deployment: DeploymentR
 
 
 def _directory(deployment: DeploymentResponse, root: Path | None) -> Path:
-    """The folder that a run works in; `root` is the job variable `working_dir`.
+    """The directory that a run works in; `root` is the job variable `working_dir`.
 
     Prefect resolves a relative directory against `root`, or else against an empty temporary folder. Here the directory
     that the worker was started in takes the place of that folder, because a warm interpreter needs one that stays.
@@ -66,19 +66,19 @@ def _directory(deployment: DeploymentResponse, root: Path | None) -> Path:
             raise CannotFork("its pull steps do more than set the working directory")
         directory = step[_SET_DIRECTORY]["directory"]
         if not isinstance(directory, str) or "{{" in directory:
-            raise CannotFork("its pull steps name no fixed folder")
+            raise CannotFork("its pull steps do not name a fixed directory")
         chosen = (chosen / directory).resolve()
         if not chosen.is_dir():
-            raise CannotFork("the folder of its code does not exist")
+            raise CannotFork("the directory of its code does not exist")
     return chosen
 
 
 def _directory_without_steps(deployment: DeploymentResponse, root: Path | None) -> Path:
-    """`root`, if nothing has to be copied to it."""
+    """`root`, if Prefect would not copy anything into it."""
     if root is None:
         raise CannotFork("it has neither pull steps nor a working_dir, so each run works in a temporary folder")
     if deployment.path is not None and (root / deployment.path).resolve() != root:
         raise CannotFork("its code is copied for each run")
     if not root.is_dir():
-        raise CannotFork("the folder of its code does not exist")
+        raise CannotFork("the directory of its code does not exist")
     return root

@@ -1,7 +1,7 @@
 """Prefect's execution of runs, set up once for all runs of a worker.
 
-The process worker sets up a client, two event streams and a control channel for each run, which takes longer than
-the start of a forked run. All of these serve many runs at once.
+The process worker sets up a client, two event streams and a control channel for each run, which takes longer than the
+start of a forked run. Each of these can serve many runs at once.
 """
 
 import asyncio
@@ -15,23 +15,23 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._hook_runner import FlowRunHookRunner
 
-_SECONDS_BETWEEN_LOOKS = 0.01
+_SECONDS_BETWEEN_CHECKS = 0.01
 _SECONDS_BETWEEN_TRIES = 2.0
 _ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
 
 
-class HooksOfRuns:
-    """Runs the hooks of each run where that run's code is."""
+class HooksByRun:
+    """Runs the hooks of each run in the workspace of that run."""
 
     def __init__(self) -> None:
         self._by_run: dict[UUID, FlowRunHookRunner] = {}
 
     def add(self, run_id: UUID, hooks: FlowRunHookRunner) -> None:
-        """Use these for a run."""
+        """Use these hooks for a run."""
         self._by_run[run_id] = hooks
 
     def remove(self, run_id: UUID) -> None:
-        """The run has ended."""
+        """Run no more hooks for a run."""
         self._by_run.pop(run_id, None)
 
     async def run_cancellation_hooks(self, flow_run: FlowRun, state: State) -> None:
@@ -46,18 +46,18 @@ class HooksOfRuns:
 
 
 class SharedContext(FlowRunExecutorContext):
-    """A context for many runs, which knows what runs are being cancelled."""
+    """A context for many runs, which knows which of them are being cancelled."""
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        self.hooks = HooksOfRuns()
+        self.hooks = HooksByRun()
         self._cancelling: dict[UUID, set[asyncio.Future[None]]] = {}
         self._expected: set[UUID] = set()
         self._cancelled: set[UUID] = set()
         self._ended: set[UUID] = set()
         self._observer.on_cancelling = self._begin_to_cancel
         if (events := self._observer._events_subscriber) is not None:
-            # Without it a server that closes the connection in order would end the events, and nobody would notice.
+            # Otherwise the events would end without an error when the server closes the connection cleanly.
             events._reconnect_on_clean_close = True
         return self
 
@@ -66,7 +66,7 @@ class SharedContext(FlowRunExecutorContext):
 
     @property
     def is_live(self) -> bool:
-        """Whether cancellations arrive as events; after a lost connection Prefect only asks now and then."""
+        """Whether cancellations arrive as events; after a lost connection Prefect only polls now and then."""
         events = self._observer._consumer_task
         return events is not None and not events.done()
 
@@ -75,33 +75,33 @@ class SharedContext(FlowRunExecutorContext):
         self._cancelling.setdefault(run_id, set()).add(done)
         self._cancelled.add(run_id)
         try:
-            # It may be about to start: Prefect would find nothing to stop, and the run would begin.
+            # If the run is about to start, Prefect would find no process to stop, and the run would begin.
             while run_id in self._expected and self.process_manager.get(run_id) is None:  # noqa: ASYNC110
-                await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+                await asyncio.sleep(_SECONDS_BETWEEN_CHECKS)
             while not await self._is_cancelled(run_id):  # noqa: ASYNC110
                 await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
         finally:
             done.set_result(None)
 
     async def _is_cancelled(self, run_id: UUID) -> bool:
-        """Try to cancel a run. Nothing is raised: it would end the context, with the runs of everybody else."""
+        """Try to cancel a run. Raises nothing: an error would end the context with all its runs."""
         try:
             await self._cancellation_manager.cancel_by_id(run_id)
         except ObjectNotFound:
-            # It has been deleted, so that there is nothing to be told of it.
+            # The run has been deleted, so there is no state to set.
             await self.process_manager.kill(run_id)
         except Exception as error:
-            self._logger.warning("Flow run %s could not be cancelled yet: %s", run_id, error)
+            self._logger.warning("Could not cancel flow run %s yet, trying again: %s", run_id, error)
             return self.process_manager.get(run_id) is None
         return True
 
     def expect(self, run_id: UUID) -> None:
-        """A process of this run is about to be started."""
+        """A process of this run is about to start."""
         self._expected.add(run_id)
         self._observer.add_in_flight_flow_run_id(run_id)
 
     def forget(self, run_id: UUID) -> None:
-        """Nothing more comes of this run, or nothing came of it."""
+        """The run has ended, or its process did not start."""
         self._expected.discard(run_id)
         self._cancelled.discard(run_id)
         self._ended.discard(run_id)
@@ -109,16 +109,16 @@ class SharedContext(FlowRunExecutorContext):
         self._observer.remove_in_flight_flow_run_id(run_id)
 
     def conclusion_of(self, run_id: UUID) -> AttemptConclusion | None:
-        """What a process has said of its end."""
+        """How the process of a run has reported its end."""
         conclusion = self.control_channel.get_conclusion(run_id)
         if isinstance(conclusion, EngineOutcomeReceipt) and conclusion.state_type in _ENDED:
             self._ended.add(run_id)
         return conclusion
 
     async def conclude(self, run_id: UUID) -> None:
-        """Wait until nothing is left to be done of the cancellation of a run whose process has ended.
+        """Finish the cancellation of a run whose process has ended.
 
-        Prefect's engine ends in whatever state it finds when it is stopped before the flow has begun.
+        An engine that is stopped before its flow has begun leaves the run in the state that it has.
         """
         self._expected.discard(run_id)
         if cancelling := self._cancelling.pop(run_id, None):
@@ -138,68 +138,68 @@ class SharedContext(FlowRunExecutorContext):
 
 
 class SharedExecution:
-    """Gives runs the context that is live, and makes another one when it is not."""
+    """Gives runs a live context, and opens another one when the current one is no longer live."""
 
     def __init__(self) -> None:
-        self._current: _Kept | None = None
+        self._current: _OpenContext | None = None
         self._renewing = asyncio.Lock()
 
     async def close(self) -> None:
-        """Leave the context; no run uses it any more."""
+        """Close the context; call this when no run uses it."""
         if self._current is not None:
             await self._current.close()
 
-    async def context(self, run_id: UUID) -> "Use":
-        """A context to be used with `async with` by one attempt at this run."""
+    async def context(self, run_id: UUID) -> "ContextUse":
+        """A context for one attempt at this run, to be entered with `async with`."""
         async with self._renewing:
             current = self._current
-            # All in a context goes by the run's id: two attempts at one run must not meet.
+            # A context keeps everything by run id, so two attempts at one run must not share it.
             if current is None or not current.is_live or run_id in current.runs:
-                self._current = await _Kept.begin()
+                self._current = await _OpenContext.begin()
                 if current is not None:
                     current.retire()
                 current = self._current
-        return Use(current, run_id)
+        return ContextUse(current, run_id)
 
 
-class Use:
+class ContextUse:
     """The use of a context by one run."""
 
-    def __init__(self, kept: "_Kept", run_id: UUID) -> None:
-        self._kept = kept
+    def __init__(self, opened: "_OpenContext", run_id: UUID) -> None:
+        self._opened = opened
         self._run_id = run_id
 
     async def __aenter__(self) -> SharedContext:
-        self._kept.runs.add(self._run_id)
-        return self._kept.context
+        self._opened.runs.add(self._run_id)
+        return self._opened.context
 
     async def __aexit__(self, *_: object) -> None:
-        self._kept.runs.discard(self._run_id)
-        self._kept.end_if_unused()
+        self._opened.runs.discard(self._run_id)
+        self._opened.close_if_unused()
 
 
-class _Kept:
-    """A context that a task of its own has entered, since it must be left by the task that has."""
+class _OpenContext:
+    """A context that is entered and left by a task of its own: the same task has to do both."""
 
     def __init__(self) -> None:
-        # Those that use it.
+        # The runs that use the context.
         self.runs: set[UUID] = set()
         self._is_retired = False
-        self._over = asyncio.Event()
+        self._closing = asyncio.Event()
 
     @classmethod
-    async def begin(cls) -> "_Kept":
+    async def begin(cls) -> "_OpenContext":
         """Enter a new context."""
-        kept = cls()
+        opened = cls()
         entered: asyncio.Future[SharedContext] = asyncio.get_running_loop().create_future()
-        kept._task = asyncio.create_task(kept._keep(entered))
-        kept.context = await entered
-        return kept
+        opened._task = asyncio.create_task(opened._keep_open(entered))
+        opened.context = await entered
+        return opened
 
     context: SharedContext
     _task: asyncio.Task[None]
 
-    async def _keep(self, entered: "asyncio.Future[SharedContext]") -> None:
+    async def _keep_open(self, entered: "asyncio.Future[SharedContext]") -> None:
         async with AsyncExitStack() as stack:
             try:
                 context = await stack.enter_async_context(SharedContext())
@@ -207,25 +207,25 @@ class _Kept:
                 entered.set_exception(error)
                 return
             entered.set_result(context)
-            await self._over.wait()
+            await self._closing.wait()
 
     @property
     def is_live(self) -> bool:
-        """Whether runs can be entrusted to the context."""
+        """Whether new runs can use the context."""
         return not self._task.done() and self.context.is_live
 
     def retire(self) -> None:
-        """Leave the context when the last run has."""
+        """Close the context when its last run has ended."""
         self._is_retired = True
-        self.end_if_unused()
+        self.close_if_unused()
 
-    def end_if_unused(self) -> None:
-        """Leave a retired context that nobody uses."""
+    def close_if_unused(self) -> None:
+        """Close a retired context that no run uses."""
         if self._is_retired and not self.runs:
-            self._over.set()
+            self._closing.set()
 
     async def close(self) -> None:
-        """Leave the context now."""
-        self._over.set()
-        # A context that has failed has said so when it did.
+        """Close the context now."""
+        self._closing.set()
+        # A context that failed has already reported its error.
         await asyncio.wait([self._task])

@@ -1,4 +1,4 @@
-"""The worker's side of its fork servers: starting them, asking them, and noticing their end."""
+"""The worker's side of its fork servers: starts them, sends them requests, and notices when they end."""
 
 import asyncio
 import os
@@ -15,23 +15,23 @@ from typing import Any
 from prefect.utilities.processutils import get_sys_executable
 
 from spine_worker.forking.environment_block import BLANK, NAME
-from spine_worker.forking.files import Signatures, changed
+from spine_worker.forking.files import Signatures, first_changed
 from spine_worker.forking.messages import GO, Decoder, Exited, Load, Loaded, Message, Start, Started, encoded
 
 _MAIN = Path(__file__).resolve().parent / "forking" / "main.py"
-# Until a server has imported what it is to import, and until one that has answers.
+# The time limits for a server's imports, and for its answers after that.
 _SECONDS_TO_LOAD = 120.0
 _SECONDS_TO_ANSWER = 30.0
-_SECONDS_UNTIL_NEXT_TRY = 0.005
-# The status of a run whose end nobody was there to see.
-_UNSEEN = -signal.SIGKILL
+_SECONDS_BETWEEN_TRIES = 0.005
+# The status of a process whose end nothing has observed.
+_UNKNOWN_STATUS = -signal.SIGKILL
 
 
 class ServerGone(Exception):
     """A fork server has ended or does not answer."""
 
 
-class Forked:
+class ForkedProcess:
     """A process that a server has forked, in the form that Prefect's process handles expect."""
 
     def __init__(self, pid: int) -> None:
@@ -39,19 +39,19 @@ class Forked:
         self.returncode: int | None = None
         self._ended = asyncio.Event()
 
-    def end(self, status: int) -> None:
-        """Note how it has ended; the first word counts."""
+    def set_ended(self, status: int) -> None:
+        """Record how the process has ended; only the first status counts."""
         if self.returncode is None:
             self.returncode = status
             self._ended.set()
 
     async def wait(self) -> None:
-        """Wait for its end."""
+        """Wait until the process has ended."""
         await self._ended.wait()
 
 
 class _Connection:
-    """The messages of one fork server, and its end."""
+    """The messages to and from one fork server."""
 
     def __init__(self, ours: socket.socket) -> None:
         ours.setblocking(False)
@@ -60,24 +60,25 @@ class _Connection:
         self._is_retired = False
         self.loaded: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
         self._sending = asyncio.Lock()
-        self._starting: deque[asyncio.Future[Forked]] = deque()
-        self._forked: dict[int, Forked] = {}
+        # Requests that have not been answered, in their order.
+        self._requested: deque[asyncio.Future[ForkedProcess]] = deque()
+        self._forked: dict[int, ForkedProcess] = {}
         self._reading = asyncio.create_task(self._read())
 
-    async def fork(self, message: Start | Load, passed: socket.socket) -> Forked:
-        """Have a process forked, to which the socket is passed. Raises `ServerGone`."""
-        answer: asyncio.Future[Forked] = asyncio.get_running_loop().create_future()
+    async def fork(self, message: Start | Load, passed: socket.socket) -> ForkedProcess:
+        """Request a process, which gets the socket. Raises `ServerGone`."""
+        answer: asyncio.Future[ForkedProcess] = asyncio.get_running_loop().create_future()
         async with self._sending:
             if not self.is_open:
                 raise ServerGone("it has ended")
-            self._starting.append(answer)
+            self._requested.append(answer)
             try:
-                await self._pass(message, passed)
+                await self._send(message, passed)
             except OSError as error:
                 raise ServerGone("it has ended") from error
         return await answer
 
-    async def _pass(self, message: Message, passed: socket.socket) -> None:
+    async def _send(self, message: Message, passed: socket.socket) -> None:
         data = encoded(message)
         while True:
             try:
@@ -85,16 +86,16 @@ class _Connection:
                 socket.send_fds(self._socket, [data[:1]], [passed.fileno()])
                 break
             except BlockingIOError:
-                await asyncio.sleep(_SECONDS_UNTIL_NEXT_TRY)
+                await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
         await asyncio.get_running_loop().sock_sendall(self._socket, data[1:])
 
     def retire(self) -> None:
-        """Let the server end as soon as what it has forked has ended."""
+        """Let the server end as soon as all processes that it has forked have ended."""
         self._is_retired = True
         self._close_when_idle()
 
     def _close_when_idle(self) -> None:
-        if self._is_retired and not self._forked and not self._starting:
+        if self._is_retired and not self._forked and not self._requested:
             self._reading.cancel()
 
     async def _read(self) -> None:
@@ -102,81 +103,81 @@ class _Connection:
         try:
             while received := await loop.sock_recv(self._socket, 1 << 16):
                 for message in decoder.feed(received):
-                    self._take(message)
+                    self._handle(message)
         except OSError:
             pass
         finally:
             self._close()
 
-    def _take(self, message: Message) -> None:
+    def _handle(self, message: Message) -> None:
         match message:
             case Loaded() if not self.loaded.done():
                 self.loaded.set_result(message)
             case Started(pid):
-                process = self._forked[pid] = Forked(pid)
-                answer = self._starting.popleft()
+                process = self._forked[pid] = ForkedProcess(pid)
+                answer = self._requested.popleft()
                 if not answer.done():
                     answer.set_result(process)
             case Exited(pid, status):
                 if pid in self._forked:
-                    self._forked.pop(pid).end(status)
+                    self._forked.pop(pid).set_ended(status)
                 self._close_when_idle()
 
     def _close(self) -> None:
         self.is_open = False
         self._socket.close()
-        answers: list[asyncio.Future[Any]] = [self.loaded, *self._starting]
+        answers: list[asyncio.Future[Any]] = [self.loaded, *self._requested]
         for answer in answers:
             if not answer.done():
                 answer.set_exception(ServerGone("it has ended"))
-                # Nobody may be waiting any more.
+                # Mark it as retrieved, since nothing may wait for it any more.
                 answer.exception()
         for process in self._forked.values():
-            _watch(process)
+            _observe_end(process)
 
 
-def _watch(process: Forked) -> None:
-    """Wait for a process whose server is gone."""
+def _observe_end(process: ForkedProcess) -> None:
+    """Wait in the background for a process whose server is gone."""
     loop = asyncio.get_running_loop()
     try:
         descriptor = os.pidfd_open(process.pid)
     except OSError:
-        process.end(_UNSEEN)
+        process.set_ended(_UNKNOWN_STATUS)
         return
 
     def ended() -> None:
         loop.remove_reader(descriptor)
         os.close(descriptor)
-        process.end(_UNSEEN)
+        process.set_ended(_UNKNOWN_STATUS)
 
     loop.add_reader(descriptor, ended)
 
 
-class FlowServer:
-    """A fork server for the runs of one entrypoint, which it has imported unless each run has to."""
+class FlowHandle:
+    """A flow server: it forks the runs of one entrypoint, whose flow it has imported unless each run has to."""
 
-    def __init__(self, process: Forked, connection: _Connection, loaded: Loaded) -> None:
+    def __init__(self, process: ForkedProcess, connection: _Connection, loaded: Loaded) -> None:
         self._process = process
         self._connection = connection
         self._files = loaded.files
-        # What keeps runs from sharing what was imported.
-        self.refusal = loaded.refusal
+        # What makes each run import the flow for itself.
+        self.side_effect = loaded.side_effect
         # The kinds of hooks that the flow may have.
         self.hooks = frozenset(loaded.hooks)
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The id of the server's process."""
         return self._process.pid
 
     def outdated(self) -> str | None:
-        """The file that has changed since it was imported, or why else it is of no use any more."""
+        """What has changed since the import: a file, or the process, if it has ended."""
         if not self._connection.is_open:
             return "its process"
-        return changed(self._files)
+        return first_changed(self._files)
 
     async def fork(self, environment: Mapping[str, str], *, stream_output: bool) -> "ReadyRun":
-        """Fork a run, which gets ready and then waits. Raises `ServerGone`."""
+        """Fork a run, which prepares itself and then waits. Raises `ServerGone`."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -191,29 +192,29 @@ class FlowServer:
         return ReadyRun(process, ours)
 
     def retire(self) -> None:
-        """Fork no more runs, and end when those that were forked have ended."""
+        """Fork no more runs, and end when the forked ones have ended."""
         self._connection.retire()
 
 
 @dataclass(frozen=True)
 class ReadyRun:
-    """The process of a run that waits to be let go."""
+    """The process of a run that waits for its start."""
 
-    process: Forked
+    process: ForkedProcess
     _gate: socket.socket
 
     def go(self) -> None:
-        """Let it run."""
+        """Start the run."""
         with self._gate, suppress(OSError):
             self._gate.send(GO)
 
     def abandon(self) -> None:
-        """Let it end, unless it runs."""
+        """End the process, unless the run has started."""
         self._gate.close()
 
 
-class EngineServer:
-    """A fork server that has imported Prefect in one directory and environment."""
+class EngineHandle:
+    """An engine server: it has imported Prefect in one directory and environment."""
 
     def __init__(self, process: asyncio.subprocess.Process, connection: _Connection, files: Signatures) -> None:
         self._process = process
@@ -221,8 +222,8 @@ class EngineServer:
         self._files = files
 
     @classmethod
-    async def begin(cls, directory: Path, environment: Mapping[str, str]) -> "EngineServer":
-        """Start one and wait until it has imported Prefect. Raises `ServerGone`."""
+    async def start(cls, directory: Path, environment: Mapping[str, str]) -> "EngineHandle":
+        """Start a server and wait until it has imported Prefect. Raises `ServerGone`."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
@@ -234,7 +235,7 @@ class EngineServer:
                 env={**environment, NAME: BLANK},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                # A Ctrl-C in a terminal is the worker's to handle.
+                # Ctrl-C in a terminal is for the worker only.
                 start_new_session=True,
             )
         connection = _Connection(ours)
@@ -243,23 +244,23 @@ class EngineServer:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The id of the server's process."""
         return self._process.pid
 
     def outdated(self) -> str | None:
-        """The file or folder that has changed since it was started, or why else it is of no use any more."""
-        return changed(self._files) if self._connection.is_open else "its process"
+        """What has changed since the start: a file or directory, or the process, if it has ended."""
+        return first_changed(self._files) if self._connection.is_open else "its process"
 
-    async def load(self, entrypoint: str) -> FlowServer:
-        """Fork a server for an entrypoint, and wait until it has imported it. Raises `ServerGone`."""
-        _, _, loaded = once = await self._fork(Load(entrypoint))
-        if loaded.refusal is None:
-            return FlowServer(*once)
+    async def load(self, entrypoint: str) -> FlowHandle:
+        """Fork a flow server, and wait until it has imported the flow. Raises `ServerGone`."""
+        process, connection, loaded = await self._fork(Load(entrypoint))
+        if loaded.side_effect is None:
+            return FlowHandle(process, connection, loaded)
         process, connection, _ = await self._fork(Load(entrypoint, loaded.modules))
-        # What was found out holds until one of the files changes.
-        return FlowServer(process, connection, loaded)
+        # The side effect is known until one of the files changes.
+        return FlowHandle(process, connection, loaded)
 
-    async def _fork(self, message: Load) -> tuple[Forked, _Connection, Loaded]:
+    async def _fork(self, message: Load) -> tuple[ForkedProcess, _Connection, Loaded]:
         ours, theirs = socket.socketpair()
         connection = _Connection(ours)
         with theirs:
@@ -267,7 +268,7 @@ class EngineServer:
         return process, connection, await _loaded(process.pid, connection)
 
     def retire(self) -> None:
-        """Fork no more servers, and end when those that were forked have ended."""
+        """Fork no more servers, and end when the forked ones have ended."""
         self._connection.retire()
 
 
@@ -284,6 +285,6 @@ async def _loaded(pid: int, connection: _Connection) -> Loaded:
 
 
 def kill(pid: int) -> None:
-    """End a server that does not answer; its runs go on."""
+    """Kill a server that does not answer; its runs continue."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The attempts at runs: forked as soon as it is known how, let go when Prefect's worker says so."""
+"""The launches of runs: each is forked as soon as its configuration is known, and starts when Prefect's worker says."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from spine_worker.warm import CannotFork, WarmServers
 
 
 @dataclass
-class Attempt:
-    """A run whose process waits to be let go."""
+class Launch:
+    """A run whose process waits for its start."""
 
     run: FlowRun
     starter: ForkStarter
@@ -30,13 +30,13 @@ class Attempt:
     _exit: AsyncExitStack
 
     async def execute(
-        self, task_status: anyio.abc.TaskStatus[int], begins: Callable[[], None]
+        self, task_status: anyio.abc.TaskStatus[int], on_start: Callable[[], None]
     ) -> FlowRunExecutionResult | None:
-        """Let the run go, tell the process' id at once, and wait until nothing is left to be done of it.
+        """Start the run, report the id of its process at once, and wait until all work on the run is done.
 
-        `begins` is called at the moment from which on the run is stopped in here when the worker is.
+        `on_start` is called at the moment from which on a stop of the worker stops the run in here.
         """
-        self.starter.begins = begins
+        self.starter.on_start = on_start
         self.context.hooks.add(self.run.id, self.starter.hooks)
         executor = self.context.create_executor(
             self.run, self.starter, propose_submitting=False, hook_runner=self.context.hooks
@@ -47,50 +47,51 @@ class Attempt:
         return result
 
     async def close(self) -> None:
-        """Leave nothing behind; a process that was not let go ends."""
+        """Release everything; a process whose run was not started ends."""
         self.context.hooks.remove(self.run.id)
         self.context.control_channel.unregister(self.run.id)
         self.starter.close()
         await self._exit.aclose()
 
 
-class Attempts:
-    """The attempts that have begun.
+class Launches:
+    """The launches that are being prepared.
 
-    Each goes by the object that the worker has of its run: an earlier attempt at the run can still be about to end.
+    They are kept by the worker's object for the run and not by its id: an earlier attempt at the run may not have
+    ended yet.
     """
 
     def __init__(self, servers: WarmServers, execution: SharedExecution) -> None:
         self._servers = servers
         self._execution = execution
-        self._begun: dict[int, asyncio.Task[Attempt]] = {}
+        self._preparing: dict[int, asyncio.Task[Launch]] = {}
 
-    def begin(self, run: FlowRun, configuration: ProcessJobConfiguration) -> None:
+    def prepare(self, run: FlowRun, configuration: ProcessJobConfiguration) -> None:
         """Fork a run in the background."""
-        self._begun[id(run)] = asyncio.create_task(self._begin(run, configuration))
+        self._preparing[id(run)] = asyncio.create_task(self._prepare(run, configuration))
 
-    async def take(self, run: FlowRun, configuration: ProcessJobConfiguration) -> Attempt:
-        """The attempt at a run, which the caller closes. Raises `CannotFork`."""
-        if id(run) not in self._begun:
-            self.begin(run, configuration)
+    async def take(self, run: FlowRun, configuration: ProcessJobConfiguration) -> Launch:
+        """The launch of a run, which the caller closes. Raises `CannotFork`."""
+        if id(run) not in self._preparing:
+            self.prepare(run, configuration)
         try:
-            return await self._begun.pop(id(run))
+            return await self._preparing.pop(id(run))
         except ServerGone as error:
             raise CannotFork(f"its fork server failed: {error}") from error
 
     def abandon(self, run: FlowRun) -> None:
-        """Let a run that nobody took end before it has done anything."""
-        if (begun := self._begun.pop(id(run), None)) is not None:
-            begun.add_done_callback(_close_when_done)
+        """End the process of a run whose launch nothing has taken, before the run does anything."""
+        if (preparing := self._preparing.pop(id(run), None)) is not None:
+            preparing.add_done_callback(_close_when_done)
 
-    async def _begin(self, run: FlowRun, configuration: ProcessJobConfiguration) -> Attempt:
+    async def _prepare(self, run: FlowRun, configuration: ProcessJobConfiguration) -> Launch:
         workspace = workspace_of(configuration, deployment_of(configuration))
         async with AsyncExitStack() as stack:
             context = await stack.enter_async_context(await self._execution.context(run.id))
             context.expect(run.id)
             stack.callback(context.forget, run.id)
             starter = await self._fork(workspace, run, context, stream_output=configuration.stream_output)
-            return Attempt(run, starter, context, stack.pop_all())
+            return Launch(run, starter, context, stack.pop_all())
 
     async def _fork(
         self, workspace: Workspace, run: FlowRun, context: SharedContext, *, stream_output: bool
@@ -99,7 +100,7 @@ class Attempts:
         try:
             return await fork_run(server, workspace, run, context, stream_output=stream_output)
         except ServerGone:
-            # It may have been replaced in between.
+            # The server may have been replaced in the meantime.
             server = await self._servers.server(workspace.code)
             return await fork_run(server, workspace, run, context, stream_output=stream_output)
 
@@ -113,10 +114,10 @@ def deployment_of(configuration: ProcessJobConfiguration) -> DeploymentResponse 
 _closing: set[asyncio.Task[None]] = set()
 
 
-def _close_when_done(begun: "asyncio.Task[Attempt]") -> None:
-    if begun.cancelled() or begun.exception() is not None:
+def _close_when_done(preparing: "asyncio.Task[Launch]") -> None:
+    if preparing.cancelled() or preparing.exception() is not None:
         return
-    closing = asyncio.create_task(begun.result().close())
+    closing = asyncio.create_task(preparing.result().close())
     _closing.add(closing)
     closing.add_done_callback(_closing.discard)
 

@@ -1,8 +1,8 @@
-"""Handing back the runs of a worker that is stopped, so that the next worker of the pool goes on with them.
+"""Reschedules the runs of a worker that is stopped, so that another worker of the pool continues them.
 
-What Prefect calls `reschedule` where one run is executed alone, and with its own means: the run's engine is told to
-leave the state to us, and the run then awaits its next attempt. Here the process ends first: another worker of the pool
-takes the run at once, and there are never two attempts at a time.
+Prefect has this, and calls it `reschedule`, for a process that executes a single run. We use its means: the run's
+engine is asked to leave the state to us, and the run then waits for its next attempt. The process ends first, because
+another worker of the pool takes the run at once, and a run must never have two processes.
 """
 
 import asyncio
@@ -24,16 +24,18 @@ from prefect.types._datetime import now
 from prefect.utilities.engine import propose_state
 
 from spine_worker.execution import SharedContext
-from spine_worker.fork_servers import Forked
+from spine_worker.fork_servers import ForkedProcess
 
-# As long as Prefect gives a run that it stops. `spine up` has less time.
+# As long as Prefect waits for a run that it stops. `spine up` waits less.
 _GRACE_SECONDS = float(os.environ.get("SPINE_WORKER_GRACE_SECONDS", "30"))
 _IS_CRASH = os.environ.get("PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR", "").lower() == "crash"
 _logger = get_logger("worker.spine")
 
 
-async def stop_run(context: SharedContext, run: FlowRun, process: Forked, handle: ProcessHandle) -> None:
-    """Stop a run that is in progress and hand it back, unless the operator wants it to have crashed."""
+async def stop_and_reschedule(
+    context: SharedContext, run: FlowRun, process: ForkedProcess, handle: ProcessHandle
+) -> None:
+    """Stop a run that has started and reschedule it, or let it crash if the operator has configured that."""
     if _IS_CRASH:
         await _end(process, handle)
         if process.returncode:
@@ -41,24 +43,24 @@ async def stop_run(context: SharedContext, run: FlowRun, process: Forked, handle
         return
     status = await context.control_channel.signal(run.id, "reschedule")
     if status is ControlSignalStatus.ALREADY_CONCLUDED:
-        # It has ended, or is being cancelled.
+        # The run has ended or is being cancelled.
         await _end(process, handle, signalled=True)
         await context.conclude(run.id)
         return
-    # An engine that has not heard of it would report a crash.
+    # An engine that has not acknowledged the request would report a crash, so it gets no time.
     await _end(process, handle, grace=_GRACE_SECONDS if status is ControlSignalStatus.ACKNOWLEDGED else 0)
     await _propose(context.client, run.id, AwaitingRetry())
 
 
-async def return_run(client: PrefectClient, run: FlowRun) -> None:
-    """Put a run that was taken and has not begun where it was before."""
+async def release_claim(client: PrefectClient, run: FlowRun) -> None:
+    """Return a run that was claimed and has not started to the state it had before."""
     before = run.state or Scheduled()
     name = "Scheduled" if before.name == "Late" else before.name
     await _propose(client, run.id, before.model_copy(update={"id": uuid4(), "name": name, "timestamp": now("UTC")}))
 
 
-async def see_through(work: Coroutine[Any, Any, None]) -> None:
-    """Do all of this, however often the task that waits for it is cancelled."""
+async def finish_uncancelled(work: Coroutine[Any, Any, None]) -> None:
+    """Finish this work, however often the task that waits for it is cancelled."""
     task = asyncio.create_task(work)
     with anyio.CancelScope(shield=True):
         while not task.done():
@@ -68,7 +70,7 @@ async def see_through(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _end(
-    process: Forked, handle: ProcessHandle, grace: float = _GRACE_SECONDS, *, signalled: bool = False
+    process: ForkedProcess, handle: ProcessHandle, grace: float = _GRACE_SECONDS, *, signalled: bool = False
 ) -> None:
     with suppress(OSError):
         if grace and not signalled:
@@ -81,7 +83,7 @@ async def _end(
 
 
 async def _propose(client: PrefectClient, run_id: UUID, state: State[Any]) -> None:
-    """Propose a state for a run that has not ended; one that is being cancelled is CANCELLED."""
+    """Propose a state for a run that has not ended. A run that is being cancelled becomes CANCELLED."""
     try:
         current = (await client.read_flow_run(run_id)).state
         if current is not None and current.is_cancelling():
@@ -89,8 +91,8 @@ async def _propose(client: PrefectClient, run_id: UUID, state: State[Any]) -> No
             await client.set_flow_run_state(run_id, cancelled, force=True)
         elif current is None or not current.is_final() or (current.is_crashed() and not state.is_crashed()):
             await propose_state(client, state, flow_run_id=run_id)
-            _logger.info("Flow run %s is %s: the worker is stopped.", run_id, state.name)
+            _logger.info("The worker is being stopped: set flow run %s to %s.", run_id, state.name)
     except (Abort, Pause, ObjectNotFound) as refusal:
-        _logger.info("Flow run %s stays as it is: %s", run_id, refusal)
-    except Exception as error:  # The others are to be handed back all the same.
+        _logger.info("The state of flow run %s is not changed: %s", run_id, refusal)
+    except Exception as error:  # The other runs must still be rescheduled.
         _logger.error("Flow run %s could not be set to %s: %s", run_id, state.name, error)

@@ -1,4 +1,4 @@
-"""Starting a run by forking it, in the form in which Prefect's executor starts processes."""
+"""Starts a run by forking it, in the form in which Prefect's executor starts processes."""
 
 import tempfile
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from prefect.utilities.processutils import get_sys_executable
 
 from spine_worker.eligibility import Workspace
 from spine_worker.execution import SharedContext
-from spine_worker.fork_servers import FlowServer, ReadyRun
-from spine_worker.reschedule import see_through, stop_run
+from spine_worker.fork_servers import FlowHandle, ReadyRun
+from spine_worker.reschedule import finish_uncancelled, stop_and_reschedule
 
 
-class _Hooks(WorkspaceHookRunner):
-    """Runs hooks of the kinds that a flow may have; Prefect starts an interpreter to find out that there are none."""
+class _DeclaredHooks(WorkspaceHookRunner):
+    """Runs hooks only of the kinds that a flow may have. Prefect starts an interpreter to find that there are none."""
 
     def __init__(self, kinds: frozenset[str], manifest_path: Path, *, stream_output: bool) -> None:
         super().__init__(manifest_path=manifest_path, stream_output=stream_output)
@@ -33,7 +33,7 @@ class _Hooks(WorkspaceHookRunner):
 
 
 class ForkStarter:
-    """Lets a run go that was forked ahead of time, whose flow may have `hooks` of these kinds."""
+    """Starts a run that was forked in advance. `hooks` are the kinds of hooks that its flow may have."""
 
     def __init__(
         self,
@@ -49,30 +49,30 @@ class ForkStarter:
         self._workspace = workspace
         self._folder = tempfile.TemporaryDirectory(prefix="spine-run-")
         self._manifest = Path(self._folder.name) / "workspace.json"
-        # To be called when the run is let go.
-        self.begins: Callable[[], None] = lambda: None
-        self.hooks = _Hooks(hooks, self._manifest, stream_output=stream_output)
+        # Called when the run starts.
+        self.on_start: Callable[[], None] = lambda: None
+        self.hooks = _DeclaredHooks(hooks, self._manifest, stream_output=stream_output)
 
     async def start(
         self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED
     ) -> None:
-        """Let the run go and wait for its end."""
+        """Start the run and wait until it has ended."""
         self._write_manifest(flow_run)
         process = self._ready.process
-        # Prefect reads `pid` and `returncode` of it and no more.
+        # Of the process Prefect reads only `pid` and `returncode`.
         handle = ProcessHandle(process, termination_scope=create_isolated_termination_scope(process.pid))  # type: ignore[arg-type]
         try:
-            self.begins()
+            self.on_start()
             self._ready.go()
             task_status.started(handle)
             await process.wait()
         except BaseException:
             # The worker is being stopped.
-            await see_through(stop_run(self._context, flow_run, process, handle))
+            await finish_uncancelled(stop_and_reschedule(self._context, flow_run, process, handle))
             raise
 
     def close(self) -> None:
-        """Let the process end if it was not let go, and forget where its code was: no hook is run any more."""
+        """End the process if the run was not started, and delete the manifest: no hook is run any more."""
         self._ready.abandon()
         self._folder.cleanup()
 
@@ -89,11 +89,11 @@ class ForkStarter:
 
 
 async def fork_run(
-    server: FlowServer, workspace: Workspace, run: FlowRun, context: SharedContext, *, stream_output: bool
+    server: FlowHandle, workspace: Workspace, run: FlowRun, context: SharedContext, *, stream_output: bool
 ) -> ForkStarter:
-    """Fork a run, which gets ready and waits for `start`. Raises `ServerGone`."""
+    """Fork a run, which prepares itself and waits for `start`. Raises `ServerGone`."""
     environment = {**workspace.environment, "PREFECT__FLOW_RUN_ID": str(run.id)}
-    # Without a channel a run is cancelled by the signal alone, as Prefect does it then.
+    # Without a channel Prefect cancels a run by the signal alone.
     with suppress(RuntimeError):
         port, token = context.control_channel.register(run.id)
         environment |= {"PREFECT__CONTROL_PORT": str(port), "PREFECT__CONTROL_TOKEN": token}

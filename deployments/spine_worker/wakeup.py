@@ -1,4 +1,4 @@
-"""Waking up when work arrives: Prefect's events of runs that are scheduled in a work pool."""
+"""Wakes the worker when runs are scheduled in its work pool, by Prefect's events."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,10 +14,10 @@ _LONGEST_PAUSE = 30.0
 _logger = get_logger("worker.spine")
 
 
-async def wake_on_work(pool_id: UUID, wake: Callable[[], None]) -> None:
+async def wake_on_scheduled_runs(pool_id: UUID, wake: Callable[[], None]) -> None:
     """Call `wake` for every run that is scheduled in the pool, until cancelled.
 
-    A connection that is lost is made anew; what happens meanwhile is found by the worker's own polling.
+    A lost connection is opened again. The worker's own polling finds the runs that are scheduled in the meantime.
     """
     which = EventFilter(
         event=EventNameFilter(name=_EVENTS), any_resource=EventAnyResourceFilter(id=[f"prefect.work-pool.{pool_id}"])
@@ -30,7 +30,7 @@ async def wake_on_work(pool_id: UUID, wake: Callable[[], None]) -> None:
                 pause = 1.0
                 async for _ in events:
                     wake()
-        except Exception as error:  # Whatever it is: without events there is the polling.
-            _logger.debug("No events of scheduled runs: %s; trying again in %.0f s.", type(error).__name__, pause)
+        except Exception as error:  # Without events the worker still polls.
+            _logger.debug("No events of scheduled runs: %s. Trying again in %.0f s.", type(error).__name__, pause)
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)

@@ -1,4 +1,4 @@
-"""The fork servers of a worker: started when they are needed, kept while they are used, replaced when code changes."""
+"""The fork servers of a worker: started on demand, kept while they are used, and replaced when code changes."""
 
 import asyncio
 import time
@@ -10,12 +10,12 @@ from weakref import WeakValueDictionary
 
 from prefect.logging import get_logger
 
-from spine_worker.fork_servers import EngineServer, FlowServer, ServerGone
+from spine_worker.fork_servers import EngineHandle, FlowHandle, ServerGone
 from spine_worker.forking.files import Signatures, signature
 
-# So long is what could not be imported left alone, and so long is kept what no deployment wants any more.
-_SECONDS_UNTIL_NEXT_TRY = 60.0
-_SECONDS_UNWANTED = 60.0
+# The pause after a failed import, and how long a server is kept that no deployment needs any more.
+_SECONDS_UNTIL_RETRY = 60.0
+_SECONDS_UNNEEDED = 60.0
 _logger = get_logger("worker.spine")
 
 
@@ -37,13 +37,13 @@ class Code:
 
     @classmethod
     def of(cls, directory: Path, environment: Mapping[str, str], entrypoint: str, version: str | None) -> "Code":
-        """Code with what is each run's own taken out: Prefect marks those variables with two underscores."""
+        """Code without the variables of a single run, which Prefect marks with two underscores."""
         shared = frozenset((name, value) for name, value in environment.items() if not name.startswith("PREFECT__"))
         return cls(directory, shared, entrypoint, version)
 
     @property
     def interpreter(self) -> "Code":
-        """What is common to all flows of one directory and environment."""
+        """What all flows of one directory and environment have in common."""
         return Code(self.directory, self.environment, "")
 
     def source(self) -> Signatures:
@@ -59,8 +59,8 @@ class Code:
 
 @dataclass
 class _Warm:
-    engine: EngineServer
-    flow: FlowServer
+    engine: EngineHandle
+    flow: FlowHandle
     last_used: float = field(default_factory=time.monotonic)
 
 
@@ -75,24 +75,24 @@ class _Failure:
 class WarmServers:
     """Fork servers by the code that they have imported, at most `limit` of them.
 
-    Those that nobody has wanted for `seconds_unwanted` end; where there are too many, those that are used last stay.
+    Servers that were not needed for `seconds_unneeded` end. If there are too many, the most recently used stay.
     """
 
     limit: int
-    seconds_unwanted: float = _SECONDS_UNWANTED
-    _wanted: frozenset[Code] | None = None
-    _engines: dict[Code, EngineServer] = field(default_factory=dict)
+    seconds_unneeded: float = _SECONDS_UNNEEDED
+    _needed: frozenset[Code] | None = None
+    _engines: dict[Code, EngineHandle] = field(default_factory=dict)
     _flows: OrderedDict[Code, _Warm] = field(default_factory=OrderedDict)
     _failures: dict[Code, _Failure] = field(default_factory=dict)
-    # How many flows are about to be imported by an interpreter.
+    # How many flows each interpreter is about to import.
     _loading: Counter[Code] = field(default_factory=Counter)
-    # They last as long as somebody holds one or waits for it.
+    # A lock exists while a task owns it or waits for it.
     _locks: WeakValueDictionary[Code, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
-    async def server(self, code: Code) -> FlowServer:
-        """A server that has imported what is on disk now. Raises `CannotFork`."""
+    async def server(self, code: Code) -> FlowHandle:
+        """A server that has imported the code as it is on disk now. Raises `CannotFork`."""
         async with self._lock(code):
-            self._raise_if_it_failed(code)
+            self._raise_recent_failure(code)
             source = code.source()
             try:
                 warm = await self._warm(code)
@@ -100,39 +100,39 @@ class WarmServers:
                 reason = f"its fork server could not be started: {error}"
                 engine = self._engines.get(code.interpreter)
                 if engine is None or engine.outdated() is None:
-                    self._failures[code] = _Failure(reason, source, time.monotonic() + _SECONDS_UNTIL_NEXT_TRY)
+                    self._failures[code] = _Failure(reason, source, time.monotonic() + _SECONDS_UNTIL_RETRY)
                 self._drop(code)
                 raise CannotFork(reason) from error
         return warm.flow
 
-    def want(self, wanted: frozenset[Code]) -> None:
-        """Keep servers of this code ready."""
-        self._wanted = wanted
+    def keep(self, needed: frozenset[Code]) -> None:
+        """Keep the servers of this code, and let the others end."""
+        self._needed = needed
 
-    async def renew(self) -> None:
-        """Replace the servers whose code has changed, before somebody waits for it, and let unwanted ones end."""
+    async def refresh(self) -> None:
+        """Replace servers whose code has changed before a run needs them, and let servers end that are not needed."""
         for code, warm in list(self._flows.items()):
-            if not self._is_wanted(code):
-                if time.monotonic() - warm.last_used >= self.seconds_unwanted:
+            if not self._is_needed(code):
+                if time.monotonic() - warm.last_used >= self.seconds_unneeded:
                     self._drop(code)
             elif warm.engine.outdated() or warm.flow.outdated():
                 try:
                     await self.server(code)
-                except CannotFork as refusal:
-                    _logger.info("Runs of %s are started in a new interpreter: %s.", code.entrypoint, refusal)
+                except CannotFork as reason:
+                    _logger.info("Runs of %s start in a new interpreter: %s.", code.entrypoint, reason)
         self._drop_unused_engines()
 
-    def knows(self, code: Code) -> bool:
+    def has(self, code: Code) -> bool:
         """Whether there is a server for this code."""
         return code in self._flows
 
     @property
     def is_full(self) -> bool:
-        """Whether another server would take the place of one that is wanted."""
-        return sum(map(self._is_wanted, self._flows)) >= self.limit
+        """Whether another server would replace one that is needed."""
+        return sum(map(self._is_needed, self._flows)) >= self.limit
 
     def close(self) -> None:
-        """Let all servers end as soon as their runs have."""
+        """Let each server end as soon as its runs have ended."""
         for warm in self._flows.values():
             warm.flow.retire()
         for engine in self._engines.values():
@@ -143,11 +143,11 @@ class WarmServers:
     def _lock(self, code: Code) -> asyncio.Lock:
         return self._locks.setdefault(code, asyncio.Lock())
 
-    def _is_wanted(self, code: Code) -> bool:
-        return self._wanted is None or code in self._wanted
+    def _is_needed(self, code: Code) -> bool:
+        return self._needed is None or code in self._needed
 
-    def _raise_if_it_failed(self, code: Code) -> None:
-        """Spare the runs of code that cannot be imported the time that it takes to find that out."""
+    def _raise_recent_failure(self, code: Code) -> None:
+        """Raise a failed import again for a while, so that runs do not wait for the next failure."""
         if failure := self._failures.get(code):
             if time.monotonic() < failure.until and code.source() == failure.source:
                 raise CannotFork(failure.reason)
@@ -158,40 +158,40 @@ class WarmServers:
         try:
             engine = await self._engine(code.interpreter)
             if known := self._flows.get(code):
-                reason = "its interpreter" if known.engine is not engine else known.flow.outdated()
-                if reason is None:
+                changed = "its interpreter" if known.engine is not engine else known.flow.outdated()
+                if changed is None:
                     self._flows.move_to_end(code)
                     known.last_used = time.monotonic()
                     return known
-                _logger.info("Importing %s again: %s has changed.", code.entrypoint, reason)
+                _logger.info("Importing %s again: %s has changed.", code.entrypoint, changed)
                 self._drop(code)
             warm = self._flows[code] = _Warm(engine, await engine.load(code.entrypoint))
         finally:
             self._loading[code.interpreter] -= 1
-        if refusal := warm.flow.refusal:
-            _logger.info("Each run of %s imports its code, which %s when it is imported.", code.entrypoint, refusal)
-        self._drop_what_is_too_much()
+        if side_effect := warm.flow.side_effect:
+            _logger.info("Each run of %s imports its code again, because the import %s.", code.entrypoint, side_effect)
+        self._evict()
         return warm
 
-    async def _engine(self, code: Code) -> EngineServer:
+    async def _engine(self, code: Code) -> EngineHandle:
         async with self._lock(code):
             if known := self._engines.get(code):
-                reason = known.outdated()
-                if reason is None:
+                changed = known.outdated()
+                if changed is None:
                     return known
-                _logger.info("Starting a new interpreter in %s: %s has changed.", code.directory, reason)
+                _logger.info("Starting a new interpreter in %s: %s has changed.", code.directory, changed)
                 self._engines.pop(code).retire()
-            engine = self._engines[code] = await EngineServer.begin(code.directory, dict(code.environment))
+            engine = self._engines[code] = await EngineHandle.start(code.directory, dict(code.environment))
             return engine
 
     def _drop(self, code: Code) -> None:
         if warm := self._flows.pop(code, None):
             warm.flow.retire()
 
-    def _drop_what_is_too_much(self) -> None:
+    def _evict(self) -> None:
         while len(self._flows) > self.limit:
-            unwanted = (code for code in self._flows if not self._is_wanted(code))
-            self._drop(next(unwanted, next(iter(self._flows))))
+            unneeded = (code for code in self._flows if not self._is_needed(code))
+            self._drop(next(unneeded, next(iter(self._flows))))
         self._drop_unused_engines()
 
     def _drop_unused_engines(self) -> None:

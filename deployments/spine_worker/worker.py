@@ -1,4 +1,4 @@
-"""The worker of type `spine`: Prefect's process worker, woken by events, which forks runs from warm interpreters."""
+"""The worker of type `spine`: Prefect's process worker, but woken by events and forking runs from warm interpreters."""
 
 import asyncio
 import os
@@ -18,33 +18,33 @@ from prefect.settings import PREFECT_WORKER_QUERY_SECONDS
 from prefect.workers.base import BaseJobConfiguration, BaseWorkerResult
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
-from spine_worker.caching_client import RememberingClient
+from spine_worker.caching_client import CachingClient
 from spine_worker.eligibility import workspace_of
 from spine_worker.execution import SharedExecution
-from spine_worker.launches import Attempts
-from spine_worker.reschedule import return_run, see_through
-from spine_worker.wakeup import wake_on_work
+from spine_worker.launches import Launches
+from spine_worker.reschedule import finish_uncancelled, release_claim
+from spine_worker.wakeup import wake_on_scheduled_runs
 from spine_worker.warm import CannotFork, Code, WarmServers
 
-_SECONDS_BETWEEN_LOOKS_AT_CODE = 1.0
+_SECONDS_BETWEEN_CODE_CHECKS = 1.0
 _SECONDS_BEFORE_LABELS = 1.0
-# As many as Prefect tells at once.
-_DEPLOYMENTS = 200
+# The most that Prefect returns at once.
+_MOST_DEPLOYMENTS = 200
 _WARM_FLOWS = int(os.environ.get("SPINE_WORKER_WARM_FLOWS", "16"))
 
 
 class SpineJobConfiguration(ProcessJobConfiguration):
-    """What a process worker is configured with."""
+    """The configuration of a process worker."""
 
     @classmethod
     @lru_cache(maxsize=1)
     def _base_environment(cls) -> dict[str, str]:
-        # The settings of a worker do not change, and take 20 ms to be put into variables.
+        # It takes 20 ms to turn the worker's settings into variables, and they do not change.
         return super()._base_environment()
 
 
 class SpineWorker(ProcessWorker):
-    """Starts runs at once, and is a process worker in all else."""
+    """Starts runs at once; in everything else it is a process worker."""
 
     type = "spine"
     job_configuration = SpineJobConfiguration
@@ -57,22 +57,22 @@ class SpineWorker(ProcessWorker):
         super().__init__(*args, **kwargs)
         self._servers = WarmServers(_WARM_FLOWS)
         self._execution = SharedExecution()
-        self._attempts = Attempts(self._servers, self._execution)
-        # Runs that were named and may become ours, and those that are and have not begun.
-        self._undecided: dict[UUID, asyncio.Future[None]] = {}
-        self._taken: set[UUID] = set()
-        self._remembering: RememberingClient | None = None
+        self._launches = Launches(self._servers, self._execution)
+        # Runs that a poll has returned and that this worker may claim, and those that it has claimed and not started.
+        self._unclaimed: dict[UUID, asyncio.Future[None]] = {}
+        self._claimed: set[UUID] = set()
+        self._caching_client: CachingClient | None = None
         self._polling = asyncio.Lock()
         self._woken = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
 
     @property
     def client(self) -> PrefectClient:
-        """Prefect's client, for runs that are submitted."""
+        """Prefect's client, which reads flows and deployments through a cache."""
         client = super().client
-        if self._remembering is None:
-            self._remembering = RememberingClient(client)
-        return cast(PrefectClient, self._remembering)
+        if self._caching_client is None:
+            self._caching_client = CachingClient(client)
+        return cast(PrefectClient, self._caching_client)
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
@@ -84,39 +84,39 @@ class SpineWorker(ProcessWorker):
             for task in self._background:
                 task.cancel()
             if exc_info[0] is not None and self._runs_task_group is not None:
-                # Runs are handed back before all else: there may not be much time.
+                # Reschedule the runs first: there may not be much time.
                 self._runs_task_group.cancel_scope.cancel()
             await super().__aexit__(*exc_info)
         finally:
-            self._remembering = None
+            self._caching_client = None
             with anyio.CancelScope(shield=True):
                 await asyncio.gather(*self._background, return_exceptions=True)
                 await self._execution.close()
             self._servers.close()
 
-    # Waking up
+    # Polling
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Poll, one at a time, and again only when it is known which of the named runs are ours.
+        """Poll, one poll at a time, and only when this worker has claimed the runs of the poll before, or failed to.
 
-        Until then Prefect on PostgreSQL neither names a run again nor counts it, and would name others beyond the limit
-        of their pool or queue. The wait ends when Prefect's own worker would ask again.
+        Until a run is claimed, Prefect on PostgreSQL neither returns it again nor counts it, and would return other
+        runs beyond the limit of their pool or queue. The wait ends when Prefect's own worker would poll again.
         """
         async with self._polling:
             before = set(self._submitting_flow_run_ids)
-            named = await super().get_and_submit_flow_runs()
+            runs = await super().get_and_submit_flow_runs()
             loop = asyncio.get_running_loop()
-            undecided = {run_id: loop.create_future() for run_id in self._submitting_flow_run_ids - before}
-            if undecided:
-                self._undecided |= undecided
-                await asyncio.wait(undecided.values(), timeout=PREFECT_WORKER_QUERY_SECONDS.value())
-            return named
+            unclaimed = {run_id: loop.create_future() for run_id in self._submitting_flow_run_ids - before}
+            if unclaimed:
+                self._unclaimed |= unclaimed
+                await asyncio.wait(unclaimed.values(), timeout=PREFECT_WORKER_QUERY_SECONDS.value())
+            return runs
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
-        answer = await super()._get_scheduled_flow_runs()
-        if self._remembering and any(one.flow_run.id not in self._submitting_flow_run_ids for one in answer):
-            self._remembering.work_has_come()
-        return answer
+        runs = await super()._get_scheduled_flow_runs()
+        if self._caching_client and any(one.flow_run.id not in self._submitting_flow_run_ids for one in runs):
+            self._caching_client.expire_deployments()
+        return runs
 
     async def _poll_when_woken(self) -> None:
         await self._synced()
@@ -128,10 +128,10 @@ class SpineWorker(ProcessWorker):
                     pool_id = self.work_pool.id
                     if listening is not None:
                         listening.cancel()
-                    listening = asyncio.create_task(wake_on_work(pool_id, self._woken.set))
+                    listening = asyncio.create_task(wake_on_scheduled_runs(pool_id, self._woken.set))
                 await self._woken.wait()
                 self._woken.clear()
-                # The loop that polls in any case tells of what goes wrong.
+                # Prefect's own polling loop reports the same errors.
                 with suppress(Exception):
                     await self.get_and_submit_flow_runs()
         finally:
@@ -139,47 +139,48 @@ class SpineWorker(ProcessWorker):
                 listening.cancel()
 
     async def _synced(self) -> None:
-        while not self._has_successfully_synced:  # noqa: ASYNC110 (Prefect has a flag for it and no event)
+        while not self._has_successfully_synced:  # noqa: ASYNC110 (Prefect has a flag for this and no event)
             await asyncio.sleep(0.1)
 
-    # Taking runs, and handing them back when the worker is stopped
+    # Claiming runs, and releasing them when the worker is stopped
 
     async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
-        # Also when the worker is stopped meanwhile it has to be known whose the run is.
+        # If the worker is stopped in the meantime, it must still learn whether it has claimed the run.
         with anyio.CancelScope(shield=True):
-            is_ours = await super()._propose_pending_state(flow_run)
-        if is_ours:
-            self._taken.add(flow_run.id)
-        self._decide(flow_run.id)
-        return is_ours
+            is_claimed = await super()._propose_pending_state(flow_run)
+        if is_claimed:
+            self._claimed.add(flow_run.id)
+        self._settle(flow_run.id)
+        return is_claimed
 
-    def _decide(self, run_id: UUID) -> None:
-        undecided = self._undecided.pop(run_id, None)
-        if undecided is not None and not undecided.done():
-            undecided.set_result(None)
+    def _settle(self, run_id: UUID) -> None:
+        """Let polling continue: this worker has claimed the run or has failed to."""
+        unclaimed = self._unclaimed.pop(run_id, None)
+        if unclaimed is not None and not unclaimed.done():
+            unclaimed.set_result(None)
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         try:
             await super()._submit_run(flow_run)
         except asyncio.CancelledError:
-            if flow_run.id in self._taken:
-                await see_through(return_run(self.client, flow_run))
+            if flow_run.id in self._claimed:
+                await finish_uncancelled(release_claim(self.client, flow_run))
             raise
         finally:
-            self._taken.discard(flow_run.id)
-            self._decide(flow_run.id)
+            self._claimed.discard(flow_run.id)
+            self._settle(flow_run.id)
 
-    # Starting warm
+    # Starting runs
 
     def _emit_flow_run_submitted_event(self, configuration: BaseJobConfiguration) -> Event | None:
-        # All is known that a process needs. It gets ready while the run's state is set.
+        # The configuration is complete. The process prepares itself while Prefect sets the run's state.
         run = configuration._related_objects.get("flow-run")
         if isinstance(configuration, ProcessJobConfiguration) and isinstance(run, FlowRun):
-            self._attempts.begin(run, configuration)
+            self._launches.prepare(run, configuration)
         return super()._emit_flow_run_submitted_event(configuration)
 
     async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
-        # Prefect on SQLite answers 503 to many of these when it is writing, to be asked again two seconds later.
+        # While Prefect on SQLite writes, it answers many of these requests with 503, and the client waits two seconds.
         if self._runs_task_group is not None:
             self._runs_task_group.start_soon(self._label, flow_run_id)
 
@@ -187,8 +188,8 @@ class SpineWorker(ProcessWorker):
         await asyncio.sleep(_SECONDS_BEFORE_LABELS)
         try:
             await super()._give_worker_labels_to_flow_run(flow_run_id)
-        except Exception as error:  # The run is worth more than its labels.
-            self._logger.warning("Flow run %s has no labels of its worker: %s", flow_run_id, error)
+        except Exception as error:  # The run does not need its labels.
+            self._logger.warning("Could not label flow run %s with its worker: %s", flow_run_id, error)
 
     async def _submit_run_and_capture_errors(
         self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[int | Exception] | None = None
@@ -196,8 +197,8 @@ class SpineWorker(ProcessWorker):
         try:
             return await super()._submit_run_and_capture_errors(flow_run, task_status)
         finally:
-            self._attempts.abandon(flow_run)
-            # Where runs are limited in number, another one may have waited for the end of this.
+            self._launches.abandon(flow_run)
+            # If the number of runs is limited, another run may have waited for the end of this one.
             self._woken.set()
 
     async def run(
@@ -206,24 +207,24 @@ class SpineWorker(ProcessWorker):
         configuration: ProcessJobConfiguration,
         task_status: anyio.abc.TaskStatus[int] | None = None,
     ) -> ProcessWorkerResult:
-        """Let the forked process run, or start it as the process worker does where it cannot be forked."""
-        begins = partial(self._taken.discard, flow_run.id)
+        """Start the forked process, or a new interpreter, as the process worker does, if the run cannot be forked."""
+        on_start = partial(self._claimed.discard, flow_run.id)
         try:
-            attempt = await self._attempts.take(flow_run, configuration)
+            launch = await self._launches.take(flow_run, configuration)
         except CannotFork as reason:
             self.get_flow_run_logger(flow_run).info("Starting in a new interpreter: %s.", reason)
-            begins()
+            on_start()
             return await super().run(flow_run, configuration, task_status)
         try:
-            execution = await attempt.execute(task_status or anyio.TASK_STATUS_IGNORED, begins)
+            execution = await launch.execute(task_status or anyio.TASK_STATUS_IGNORED, on_start)
         finally:
             with anyio.CancelScope(shield=True):
-                await attempt.close()
+                await launch.close()
         if execution is None or execution.status_code is None:
             raise RuntimeError("Failed to start flow run process.")
         return ProcessWorkerResult(status_code=execution.status_code, identifier=str(execution.handle.pid))
 
-    # Keeping warm
+    # Warm interpreters
 
     async def _keep_warm(self) -> None:
         await self._synced()
@@ -234,24 +235,24 @@ class SpineWorker(ProcessWorker):
                 if now() >= due:
                     due = now() + self.heartbeat_interval_seconds
                     await self._warm_up()
-                await self._servers.renew()
-            except Exception as error:  # What is not warm is started when it is needed.
-                self._logger.debug("Could not look after warm interpreters: %s", error)
-            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS_AT_CODE)
+                await self._servers.refresh()
+            except Exception as error:  # Runs start their interpreters on demand.
+                self._logger.debug("Could not refresh the warm interpreters: %s", error)
+            await asyncio.sleep(_SECONDS_BETWEEN_CODE_CHECKS)
 
     async def _warm_up(self) -> None:
-        """Import the flows of the pool's deployments, as runs without variables of their own would have it."""
+        """Import the flows of the pool's deployments, for runs without variables of their own."""
         in_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name]))
-        deployments = await self.client.read_deployments(work_pool_filter=in_pool, limit=_DEPLOYMENTS)
+        deployments = await self.client.read_deployments(work_pool_filter=in_pool, limit=_MOST_DEPLOYMENTS)
         codes = [code for one in deployments if (code := await self._code_of(one)) is not None]
-        self._servers.want(frozenset(codes))
+        self._servers.keep(frozenset(codes))
         for code in codes:
-            if not self._servers.knows(code) and not self._servers.is_full:
+            if not self._servers.has(code) and not self._servers.is_full:
                 with suppress(CannotFork):
                     await self._servers.server(code)
 
     async def _code_of(self, deployment: DeploymentResponse) -> Code | None:
-        """What runs of a deployment execute; None where they are not forked."""
+        """The code of a deployment's runs; None if they cannot be forked."""
         run = FlowRun(id=uuid4(), flow_id=deployment.flow_id, name="", deployment_id=deployment.id)
         try:
             configuration = await self.job_configuration.resolve_for_flow_run(
@@ -265,16 +266,16 @@ class SpineWorker(ProcessWorker):
             return workspace_of(configuration, deployment).code
         except CannotFork:
             return None
-        except Exception as error:  # Its runs will tell of it; the other deployments are warm all the same.
-            self._logger.debug("Deployment %s cannot be warm: %s", deployment.name, error)
+        except Exception as error:  # Its runs report the error; the other deployments must still be prepared.
+            self._logger.debug("Deployment %s cannot be prepared: %s", deployment.name, error)
             return None
 
     def _record_work_pool_snapshot(self, work_pool: WorkPool) -> None:
         if work_pool.type == ProcessWorker.type and self._work_pool is None:
-            # It says all that this worker needs to know; Prefect would warn of a mismatch.
+            # A pool of type process has all that this worker needs. Without this Prefect warns of a mismatch.
             self._work_pool = work_pool
-        was_made_anew = self._work_pool is not None and self._work_pool.id != work_pool.id
+        was_replaced = self._work_pool is not None and self._work_pool.id != work_pool.id
         super()._record_work_pool_snapshot(work_pool)
-        if was_made_anew:
-            # It has events of its own.
+        if was_replaced:
+            # The new pool has events of its own.
             self._woken.set()

@@ -1,4 +1,4 @@
-"""What the tests of the worker share: a project with an engine server, which is no matter of Prefect's server."""
+"""What the tests of the worker share: a project with an engine server, which needs no Prefect server."""
 
 from collections.abc import Iterator
 

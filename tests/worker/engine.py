@@ -1,4 +1,4 @@
-"""A fork server as a worker uses it, without the worker: asking it, and reading what it answers."""
+"""A fork server without a worker: sends it requests, and reads its answers."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ _FLOW = """
 from prefect import flow
 
 @flow
-def tells() -> None:
+def reports() -> None:
     pass
 """
 M = TypeVar("M", bound=Message)
@@ -32,15 +32,15 @@ M = TypeVar("M", bound=Message)
 
 @dataclass
 class Server:
-    """The other end of a server's socket."""
+    """A fork server, at the other end of its socket."""
 
     socket: socket.socket
     pid: int = 0
     _decoder: Decoder = field(default_factory=Decoder)
     _answers: deque[Message] = field(default_factory=deque)
 
-    def ask(self, *messages: Load | Start) -> list["Server"]:
-        """Send messages that may be received at once, and give the far end of each one's socket."""
+    def request(self, *messages: Load | Start) -> list["Server"]:
+        """Send messages, which may be received at once, and return the server or run of each."""
         ends = []
         for message in messages:
             ours, theirs = socket.socketpair()
@@ -53,13 +53,13 @@ class Server:
         return ends
 
     def started(self, ends: list["Server"]) -> list["Server"]:
-        """What was asked for, when it has been started."""
+        """The requested servers or runs, when they have started."""
         for end in ends:
             end.pid = self.answer(Started).pid
         return ends
 
     def answer(self, kind: type[M]) -> M:
-        """The next answer of this kind; others are passed over. Raises `EOFError` when the server has ended."""
+        """The next answer of this kind; others are skipped. Raises `EOFError` if the server has ended."""
         while True:
             while self._answers:
                 if isinstance(answer := self._answers.popleft(), kind):
@@ -69,16 +69,16 @@ class Server:
             self._answers += self._decoder.feed(received)
 
     def load(self, entrypoint: str) -> tuple["Server", Loaded]:
-        """A server for an entrypoint, and what it says of it."""
-        (server,) = self.started(self.ask(Load(entrypoint)))
+        """A flow server for an entrypoint, and what it reports."""
+        (server,) = self.started(self.request(Load(entrypoint)))
         return server, server.answer(Loaded)
 
 
 @contextmanager
 def engine_server(folder: Path, home: Path) -> Iterator[tuple[Server, Loaded]]:
-    """An engine server whose runs work in `folder`, with what it says when it is ready.
+    """An engine server whose runs work in `folder`, and what it reports when it is ready.
 
-    It may write bytecode, as it may where people run it.
+    It may write bytecode, as it may outside of tests.
     """
     ours, theirs = socket.socketpair()
     ours.settimeout(_SECONDS)
@@ -102,7 +102,7 @@ def engine_server(folder: Path, home: Path) -> Iterator[tuple[Server, Loaded]]:
 
 @dataclass(frozen=True)
 class Project:
-    """A folder of code and an engine server in it, whose Prefect has another folder as its home."""
+    """A directory of code and an engine server in it. Prefect's home is another directory."""
 
     folder: Path
     home: Path
@@ -110,16 +110,16 @@ class Project:
     ready: Loaded
 
     def write(self, name: str, code: str) -> Path:
-        """Write a file, a flow's module when its name begins so."""
+        """Write a file, and add a flow to it if its name begins with `flow`."""
         file = self.folder / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(dedent(code) + (_FLOW if name.startswith("flow") else ""))
         return file
 
     def load(self, name: str) -> Loaded:
-        """What a server says that has imported the flow of a module."""
-        # What was changed just now is not known to be what was imported.
+        """What a server reports that has imported the flow of a module."""
+        # A file that has changed just now counts as changed.
         time.sleep(0.05)
-        server, loaded = self.engine.load(f"{name}:tells")
+        server, loaded = self.engine.load(f"{name}:reports")
         server.socket.close()
         return loaded

@@ -1,4 +1,4 @@
-"""A work pool with a worker of one type, a project folder and deployments of its own."""
+"""A work pool with a worker of one type, a project and deployments of its own."""
 
 import json
 import os
@@ -24,24 +24,24 @@ ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 @dataclass
 class Pool:
-    """A pool and its worker: start runs, and see what became of them."""
+    """A pool and its worker: starts runs and reports on them."""
 
     kind: str
     stack: PrefectStack
     folder: Path
     name: str
-    # What its workers see besides.
+    # More environment variables of its workers.
     environment: dict[str, str] = field(default_factory=dict)
     worker: psutil.Popen = field(init=False)
 
     @property
     def project(self) -> Path:
-        """The folder of the flows' code, which a test may edit."""
+        """The directory of the flows' code, which a test may edit."""
         return self.folder / "project"
 
     @property
     def log(self) -> Path:
-        """What the worker and its runs have printed."""
+        """What the worker and its runs print."""
         return self.folder / "worker.log"
 
     def deploy(self, *entrypoints: str, **more: Any) -> None:
@@ -67,18 +67,18 @@ class Pool:
         return self.stack.deployment(function.replace("_", "-"), f"{self.name}-{function}")
 
     def start(self, function: str, variables: dict[str, Any] | None = None, **parameters: Any) -> "Run":
-        """Start a run, with job variables of its own. Its flow gets the path of a file of its own."""
+        """Start a run, with job variables of its own. Its flow gets the path of a file for its facts."""
         name = f"{uuid4().hex}.jsonl"
         body = {"parameters": {"path": str(self.folder / name), **parameters}, "job_variables": variables or {}}
         made = self.stack.post(f"/deployments/{self.deployment(function)['id']}/create_flow_run", body)
         return self.of(made["id"], name)
 
     def of(self, run_id: str, file: str) -> "Run":
-        """A run that was started, and what it tells in this file."""
+        """A run that was started, and that records facts in this file."""
         return Run(self.stack, run_id, self.folder / file)
 
     def run(self, function: str, **parameters: Any) -> "Run":
-        """Start a run and wait until it is completed."""
+        """Start a run and wait until it has completed."""
         run = self.start(function, **parameters)
         assert run.ended() == "COMPLETED", run.state
         return run
@@ -86,7 +86,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Run:
-    """A run that was started, and the file of what it tells."""
+    """A run that was started, and the file of its facts."""
 
     stack: PrefectStack
     id: str
@@ -94,23 +94,23 @@ class Run:
 
     @property
     def state(self) -> dict[str, Any]:
-        """Its state, as Prefect has it."""
+        """Its state in Prefect."""
         state: dict[str, Any] = self.stack.get(f"/flow_runs/{self.id}")["state"]
         return state
 
     @property
-    def told(self) -> list[dict[str, Any]]:
-        """What it has told, in order."""
+    def facts(self) -> list[dict[str, Any]]:
+        """What it has recorded, in order."""
         return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
 
     @property
     def fact(self) -> dict[str, Any]:
-        """The first that it told."""
-        wait_until(lambda: bool(self.told), f"run {self.id} to tell something", 180)
-        return self.told[0]
+        """The first that it has recorded."""
+        wait_until(lambda: bool(self.facts), f"run {self.id} to record something", 180)
+        return self.facts[0]
 
     def becomes(self, *types: str, seconds: float = 90) -> str:
-        """The type of its state, once it is one of these."""
+        """Wait until the type of its state is one of these, and return it."""
         found: list[str] = []
 
         def reached() -> bool:
@@ -121,11 +121,11 @@ class Run:
         return found[0]
 
     def ended(self, seconds: float = 90) -> str:
-        """The type of its last state."""
+        """Wait until it has ended, and return the type of its state."""
         return self.becomes(*ENDED, seconds=seconds)
 
     def set_state(self, state: str, name: str | None = None, *, force: bool = False) -> None:
-        """Do what the buttons of Prefect's UI do."""
+        """Set its state, as the buttons of Prefect's UI do."""
         body = {"state": {"type": state, "name": name}, "force": force}
         self.stack.post(f"/flow_runs/{self.id}/set_state", body)
 
@@ -157,7 +157,7 @@ def serving(pool: Pool) -> Iterator[None]:
 
 
 def edit(file: Path, old: str, new: str) -> None:
-    """Change a file in place, with a time and size by which compiled files are thought to be up to date."""
+    """Change a file but not its time and size, so that Python takes its bytecode as up to date."""
     text, before = file.read_text(), file.stat()
     assert old in text
     file.write_text(text.replace(old, new))

@@ -1,4 +1,4 @@
-"""What a run can rely on whichever worker carries it out: Prefect's own and ours, with the same assertions."""
+"""What a run can rely on with both workers, Prefect's process worker and ours: the same assertions for each."""
 
 import os
 import signal
@@ -13,11 +13,11 @@ from tests.support.stack import PrefectStack
 from tests.worker.pool import ENDED, Pool, Run, served_pool
 
 FLOWS = [
-    "tells",
+    "reports",
     "works_in_threads",
     "works_in_processes",
     "fails",
-    "succeeds_at_last",
+    "succeeds_on_third_try",
     "takes_too_long",
     "sleeps",
     "suspends",
@@ -30,26 +30,30 @@ def pool(
 ) -> Iterator[Pool]:
     """A pool with a worker of either type."""
     with served_pool(request.param, stack, tmp_path_factory.mktemp("worker") / request.param) as served:
-        served.deploy(*(f"behaviour.py:{name}" for name in FLOWS), "attempts.py:lasts", "attempts.py:hears_nothing")
+        served.deploy(
+            *(f"behaviour.py:{name}" for name in FLOWS), "launches.py:sleeps_for", "launches.py:ignores_sigterm"
+        )
         served.deploy("behaviour.py:takes_turns", concurrency_limit=1)
         yield served
 
 
 @pytest.fixture(scope="module")
 def runs(pool: Pool) -> dict[str, Run]:
-    """One run of each flow, begun at once."""
-    begun = {name: pool.start(name) for name in FLOWS if name != "tells"}
-    begun["hears_nothing"] = pool.start("hears_nothing")
-    begun["of its own"] = pool.start("tells", {"env": {"MARK": "of the run"}, "stream_output": False}, word="bittern")
-    runs = {**begun, "tells": pool.start("tells", word="heron"), "killed": pool.start("sleeps")}
-    # It has the half minute of patience that a cancelled run has; what else there is to be seen takes as long.
-    assert begun["hears_nothing"].fact
-    begun["hears_nothing"].set_state("CANCELLING")
+    """One run of each flow, all started at once."""
+    begun = {name: pool.start(name) for name in FLOWS if name != "reports"}
+    begun["ignores_sigterm"] = pool.start("ignores_sigterm")
+    begun["own variables"] = pool.start(
+        "reports", {"env": {"MARK": "of the run"}, "stream_output": False}, word="bittern"
+    )
+    runs = {**begun, "reports": pool.start("reports", word="heron"), "killed": pool.start("sleeps")}
+    # Its process is killed half a minute after this, which is as long as the other tests take.
+    assert begun["ignores_sigterm"].fact
+    begun["ignores_sigterm"].set_state("CANCELLING")
     return runs
 
 
 def test_a_run_has_its_parameters_and_environment(pool: Pool, runs: dict[str, Run]) -> None:
-    run = runs["tells"]
+    run = runs["reports"]
     assert run.ended() == "COMPLETED"
     fact = run.fact
     assert {name: fact[name] for name in ("word", "mark", "run_id", "is_current")} == {
@@ -60,29 +64,29 @@ def test_a_run_has_its_parameters_and_environment(pool: Pool, runs: dict[str, Ru
     }
 
 
-def test_a_run_has_the_variables_of_its_pool_below_those_of_its_deployment_and_its_own(
+def test_the_variables_of_a_run_override_those_of_its_deployment_and_those_of_its_pool(
     pool: Pool, runs: dict[str, Run]
 ) -> None:
-    run = runs["of its own"]
+    run = runs["own variables"]
     assert run.ended() == "COMPLETED"
     assert (run.fact["pool"], run.fact["mark"]) == (pool.name, "of the run")
-    assert (runs["tells"].fact["pool"], runs["tells"].fact["mark"]) == (pool.name, pool.name)
-    # The pool's working directory is where its code is looked for, and the deployment says where that is.
+    assert (runs["reports"].fact["pool"], runs["reports"].fact["mark"]) == (pool.name, pool.name)
+    # The deployment's pull step overrides the pool's working_dir.
     assert run.fact["cwd"] == str(pool.project)
     assert "printed: bittern" not in pool.log.read_text()
 
 
 def test_a_run_is_a_process_of_its_own_in_the_project(pool: Pool, runs: dict[str, Run]) -> None:
-    fact = runs["tells"].fact
+    fact = runs["reports"].fact
     assert fact["cwd"] == fact["first_path"] == str(pool.project)
     assert fact["group"] == fact["pid"] != pool.worker.pid
     assert (fact["main"], fact["executable"]) == ("__main__", sys.executable)
-    assert pool.stack.get(f"/flow_runs/{runs['tells'].id}")["infrastructure_pid"] == str(fact["pid"])
+    assert pool.stack.get(f"/flow_runs/{runs['reports'].id}")["infrastructure_pid"] == str(fact["pid"])
     wait_until(lambda: not psutil.pid_exists(fact["pid"]), "the process to end", 20)
 
 
-def test_what_a_run_logs_and_prints_is_seen(pool: Pool, runs: dict[str, Run]) -> None:
-    run = runs["tells"]
+def test_what_a_run_logs_and_prints_can_be_read(pool: Pool, runs: dict[str, Run]) -> None:
+    run = runs["reports"]
     run.ended()
     wait_until(lambda: "The word is heron." in run.logged(), "the log", 20)
     assert "Finished in state Completed()" in run.logged()
@@ -104,18 +108,18 @@ def test_tasks_run_in_processes(runs: dict[str, Run]) -> None:
     assert fact["pid"] not in fact["pids"]
 
 
-def test_a_failure_is_told_in_its_own_words(runs: dict[str, Run]) -> None:
+def test_the_state_of_a_failed_run_has_the_message_of_its_exception(runs: dict[str, Run]) -> None:
     run = runs["fails"]
     assert run.ended() == "FAILED"
     assert f"LookupError: nothing at {run.path.name}" in run.state["message"]
-    assert run.told == [{"hook": "on_failure", "state": "FAILED"}]
+    assert run.facts == [{"hook": "on_failure", "state": "FAILED"}]
 
 
-def test_a_run_is_retried_in_its_process(runs: dict[str, Run]) -> None:
-    run = runs["succeeds_at_last"]
+def test_the_retries_of_a_run_are_in_the_same_process(runs: dict[str, Run]) -> None:
+    run = runs["succeeds_on_third_try"]
     assert run.ended() == "COMPLETED"
-    assert [fact["count"] for fact in run.told] == [1, 2, 3]
-    assert len({fact["pid"] for fact in run.told}) == 1
+    assert [fact["count"] for fact in run.facts] == [1, 2, 3]
+    assert len({fact["pid"] for fact in run.facts}) == 1
 
 
 def test_a_run_beyond_its_time_limit_fails(runs: dict[str, Run]) -> None:
@@ -125,7 +129,7 @@ def test_a_run_beyond_its_time_limit_fails(runs: dict[str, Run]) -> None:
     wait_until(lambda: not psutil.pid_exists(run.fact["pid"]), "the process to end", 20)
 
 
-def test_a_run_tells_that_it_is_alive(runs: dict[str, Run]) -> None:
+def test_a_run_sends_heartbeats(runs: dict[str, Run]) -> None:
     run = runs["sleeps"]
     assert run.fact
     wanted = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": {"id": [f"prefect.flow-run.{run.id}"]}}
@@ -138,8 +142,8 @@ def test_a_run_that_sleeps_in_c_code_is_cancelled(runs: dict[str, Run]) -> None:
     run.set_state("CANCELLING")
     assert run.ended() == "CANCELLED"
     wait_until(lambda: not psutil.pid_exists(pid), "the process to end", 20)
-    wait_until(lambda: len(run.told) > 1, "the hook", 30)
-    assert run.told[1]["hook"] == "on_cancellation"
+    wait_until(lambda: len(run.facts) > 1, "the hook", 30)
+    assert run.facts[1]["hook"] == "on_cancellation"
 
 
 def test_a_run_that_is_killed_has_crashed(runs: dict[str, Run]) -> None:
@@ -147,39 +151,39 @@ def test_a_run_that_is_killed_has_crashed(runs: dict[str, Run]) -> None:
     os.kill(run.fact["pid"], signal.SIGKILL)
     assert run.ended() == "CRASHED"
     assert "-9" in run.state["message"]
-    wait_until(lambda: len(run.told) > 1, "the hook", 30)
-    assert run.told[1:] == [{"hook": "on_crashed", "state": "CRASHED"}]
+    wait_until(lambda: len(run.facts) > 1, "the hook", 30)
+    assert run.facts[1:] == [{"hook": "on_crashed", "state": "CRASHED"}]
 
 
-def test_a_suspended_run_goes_on_in_another_process_when_it_is_resumed(runs: dict[str, Run]) -> None:
+def test_a_suspended_run_continues_in_another_process_when_it_is_resumed(runs: dict[str, Run]) -> None:
     run = runs["suspends"]
     run.becomes("PAUSED")
     pid = run.fact["pid"]
     wait_until(lambda: not psutil.pid_exists(pid), "the process to end", 20)
     run.stack.post(f"/flow_runs/{run.id}/resume")
     assert run.ended() == "COMPLETED"
-    wait_until(lambda: len(run.told) == 4, "the hook", 20)
-    assert run.told[2]["resumed"] not in (pid, None)
-    assert run.told[3] == {"hook": "on_completion", "state": "COMPLETED"}
+    wait_until(lambda: len(run.facts) == 4, "the hook", 20)
+    assert run.facts[2]["resumed"] not in (pid, None)
+    assert run.facts[3] == {"hook": "on_completion", "state": "COMPLETED"}
 
 
-def test_a_deployments_limit_of_runs_at_once_holds(pool: Pool) -> None:
+def test_the_concurrency_limit_of_a_deployment_is_kept(pool: Pool) -> None:
     both = [pool.start("takes_turns") for _ in range(2)]
     assert [run.ended() for run in both] == ["COMPLETED", "COMPLETED"]
-    first, second = sorted((run.told for run in both), key=lambda told: told[0]["begins"])
+    first, second = sorted((run.facts for run in both), key=lambda facts: facts[0]["begins"])
     assert first[1]["ends"] < second[0]["begins"]
 
 
-def test_a_run_that_never_comes_back_from_c_code_is_cancelled(runs: dict[str, Run]) -> None:
-    run = runs["hears_nothing"]
+def test_a_run_that_never_returns_from_c_code_is_cancelled(runs: dict[str, Run]) -> None:
+    run = runs["ignores_sigterm"]
     assert run.ended() == "CANCELLED"
-    # Prefect's server calls it cancelled before the worker's patience is over.
+    # Prefect's server sets the state before the worker kills the process.
     wait_until(lambda: not psutil.pid_exists(run.fact["pid"]), "the process to end", 40)
-    assert len(run.told) == 1
+    assert len(run.facts) == 1
 
 
 @pytest.mark.parametrize("limited", ["", "/queues/default"], ids=["pool", "queue"])
-def test_the_limit_of_runs_at_once_of_a_pool_and_of_a_queue_holds(
+def test_the_concurrency_limits_of_a_pool_and_of_a_queue_are_kept(
     pool: Pool, runs: dict[str, Run], limited: str
 ) -> None:
     for run in runs.values():
@@ -188,9 +192,9 @@ def test_the_limit_of_runs_at_once_of_a_pool_and_of_a_queue_holds(
             run.ended()
     path = f"/work_pools/{pool.name}{limited}"
     pool.stack.patch(path, {"concurrency_limit": 1})
-    both = [pool.start("lasts", seconds=1) for _ in range(2)]
+    both = [pool.start("sleeps_for", seconds=1) for _ in range(2)]
     assert [run.ended() for run in both] == ["COMPLETED", "COMPLETED"]
-    first, second = sorted((run.told for run in both), key=lambda told: told[0]["begins"])
+    first, second = sorted((run.facts for run in both), key=lambda facts: facts[0]["begins"])
     assert first[1]["ends"] < second[0]["begins"]
     pool.stack.patch(path, {"concurrency_limit": None})
 

@@ -1,4 +1,4 @@
-"""What is special about runs that are forked from warm interpreters: they begin at once and share nothing."""
+"""What is special about runs that are forked from warm interpreters: they start at once and share nothing."""
 
 import gzip
 import os
@@ -20,10 +20,10 @@ AT_ONCE = 40
 
 @pytest.fixture(scope="module")
 def pool(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    """A pool with a worker of ours, which may write bytecode whatever this process may."""
+    """A pool with a spine worker, which may write bytecode even if this process may not."""
     stack = replace(stack, environment={**stack.environment, "PYTHONDONTWRITEBYTECODE": ""})
     with served_pool("spine", stack, tmp_path_factory.mktemp("forking") / "spine") as served:
-        served.deploy("warm.py:warm", "moments.py:moments", "behaviour.py:sleeps")
+        served.deploy("warm.py:warm", "side_effects.py:side_effects", "behaviour.py:sleeps")
         yield served
 
 
@@ -38,7 +38,7 @@ def test_runs_are_forked_from_one_interpreter_and_share_nothing(pool: Pool) -> N
 
 
 @pytest.mark.parametrize(("file", "fact"), [("warm.py", "value"), ("helper.py", "helper")])
-def test_code_that_is_edited_between_two_triggers_runs_in_the_second(pool: Pool, file: str, fact: str) -> None:
+def test_a_run_that_is_triggered_after_an_edit_executes_the_edited_code(pool: Pool, file: str, fact: str) -> None:
     before = pool.run("warm").fact
     edit(pool.project / file, "VALUE = 1", "VALUE = 2")
     after = pool.run("warm").fact
@@ -47,7 +47,7 @@ def test_code_that_is_edited_between_two_triggers_runs_in_the_second(pool: Pool,
     assert pool.run("warm").fact[fact] == 1
 
 
-def test_code_that_is_edited_while_runs_are_triggered_is_never_older_than_its_run(pool: Pool) -> None:
+def test_a_run_never_executes_code_that_is_older_than_its_trigger(pool: Pool) -> None:
     for value in range(2, 8):
         edit(pool.project / "helper.py", f"VALUE = {value - 1}", f"VALUE = {value}")
         runs = [pool.start("warm") for _ in range(2)]
@@ -56,7 +56,7 @@ def test_code_that_is_edited_while_runs_are_triggered_is_never_older_than_its_ru
     edit(pool.project / "helper.py", "VALUE = 7", "VALUE = 1")
 
 
-def test_what_is_in_the_buffers_of_open_files_is_written_when_a_run_ends(pool: Pool) -> None:
+def test_the_buffers_of_open_files_are_written_when_a_run_ends(pool: Pool) -> None:
     run = pool.run("warm")
     wait_until(lambda: not psutil.pid_exists(run.fact["pid"]), "the process of the run to end", 10)
     text, compressed = (Path(f"{run.path}.{name}").read_bytes() for name in ("text", "gzip"))
@@ -64,7 +64,7 @@ def test_what_is_in_the_buffers_of_open_files_is_written_when_a_run_ends(pool: P
 
 
 def sockets(pid: int) -> set[str]:
-    """The sockets that a process has open."""
+    """The open sockets of a process."""
     found = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -86,15 +86,15 @@ def test_a_run_inherits_no_socket(pool: Pool) -> None:
     assert [run.ended() for run in runs] == ["COMPLETED"] * 2
 
 
-def test_what_an_import_reads_of_the_moment_is_each_runs_own(pool: Pool) -> None:
-    first, second = (pool.run("moments").fact for _ in range(2))
+def test_a_module_with_side_effects_is_imported_by_each_run(pool: Pool) -> None:
+    first, second = (pool.run("side_effects").fact for _ in range(2))
     assert first["imported"] < second["imported"]
     assert [one["ticking"] for one in (first, second)] == [True, True]
     assert first["parent"] == second["parent"]
-    assert "Each run of moments.py:moments imports its code, which reads the clock" in pool.log.read_text()
+    assert "Each run of side_effects.py:side_effects imports its code again, because the import reads the clock"
 
 
-def test_what_cannot_be_forked_is_started_as_by_prefect_and_the_log_says_why(pool: Pool) -> None:
+def test_a_run_that_cannot_be_forked_starts_in_a_new_interpreter_and_the_log_says_why(pool: Pool) -> None:
     deployment = pool.deployment("warm")
     body = {
         "parameters": {"path": str(pool.folder / "command.jsonl")},
@@ -111,7 +111,7 @@ def test_what_cannot_be_forked_is_started_as_by_prefect_and_the_log_says_why(poo
     )
 
 
-@pytest.mark.parametrize("generations", [1, 2], ids=["of the flow", "of all flows"])
+@pytest.mark.parametrize("generations", [1, 2], ids=["flow server", "engine server"])
 def test_a_fork_server_that_is_killed_is_replaced_and_its_runs_end(pool: Pool, generations: int) -> None:
     lasting, ending = pool.start("sleeps"), pool.start("warm", seconds=2)
     server = psutil.Process(lasting.fact["pid"]).parent()
@@ -127,7 +127,7 @@ def test_a_fork_server_that_is_killed_is_replaced_and_its_runs_end(pool: Pool, g
     assert lasting.ended() == "CRASHED"
 
 
-def test_many_at_once_all_complete_and_leave_nothing_open(pool: Pool) -> None:
+def test_many_runs_at_once_complete_and_leave_nothing_open(pool: Pool) -> None:
     parent = psutil.Process(pool.run("warm").fact["parent"])
     before = (parent.num_fds(), pool.worker.num_fds(), parent.memory_info().rss)
     runs = [pool.start("warm") for _ in range(AT_ONCE)]

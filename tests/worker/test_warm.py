@@ -1,4 +1,4 @@
-"""Which fork servers a worker keeps, starts and gives up; with real ones, and without Prefect's server."""
+"""Which fork servers a worker starts, keeps and lets end, with real fork servers and without Prefect's server."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from spine_worker.warm import CannotFork, Code, WarmServers
 from tests.run_history.support import until
 
 FLOW = "from prefect import flow\n\n@flow\ndef empty() -> None: ...\n"
-# A file that is opened, or a folder that is listed, would belong to what the code was made from.
+# Opening a file or listing a directory would make the code depend on it.
 MARKED = """import os
 for number in range(9):
     try:
@@ -25,31 +25,31 @@ for number in range(9):
 
 @pytest.fixture
 async def servers() -> AsyncIterator[WarmServers]:
-    """Servers for two flows."""
-    servers = WarmServers(limit=2, seconds_unwanted=0)
+    """Fork servers for at most two flows."""
+    servers = WarmServers(limit=2, seconds_unneeded=0)
     yield servers
     servers.close()
 
 
 def code(folder: Path, version: str | None = None, file: str = "flow.py", text: str = FLOW, **environment: str) -> Code:
-    """Code in a folder."""
+    """The code of a flow, written into a directory."""
     folder.mkdir(exist_ok=True)
     (folder / file).write_text(text)
     return Code.of(folder, {**os.environ, **environment}, f"{file}:empty", version)
 
 
 def imports(folder: Path) -> int:
-    """How often marked code was imported."""
+    """How often marked code has been imported."""
     return len(list(folder.glob("mark*")))
 
 
 def interpreters(folder: Path) -> list[psutil.Process]:
-    """The engine servers of this process that work below a folder."""
+    """The engine servers of this process that work in a directory or below it."""
     return [one for one in psutil.Process().children() if str(folder) in " ".join(one.cmdline())]
 
 
 async def until_there_are(count: int, folder: Path) -> None:
-    """Wait for interpreters to end; it is this process that lets them."""
+    """Wait for interpreters to end, and let this process' event loop end them."""
 
     async def there_are() -> bool:
         return len(interpreters(folder)) == count
@@ -68,9 +68,7 @@ async def test_code_that_cannot_be_imported_is_tried_once_until_it_is_edited(
     await servers.server(broken)
 
 
-async def test_two_directories_that_are_cold_at_once_are_imported_once_each(
-    servers: WarmServers, tmp_path: Path
-) -> None:
+async def test_two_directories_that_start_at_once_are_imported_once_each(servers: WarmServers, tmp_path: Path) -> None:
     quick = code(tmp_path / "quick", text=MARKED + FLOW)
     slow = code(tmp_path / "slow", text=f"{MARKED}import time\ntime.sleep(2)\n{FLOW}")
     for _ in range(2):
@@ -79,18 +77,18 @@ async def test_two_directories_that_are_cold_at_once_are_imported_once_each(
     assert len(interpreters(tmp_path)) == 2
 
 
-async def test_what_no_deployment_wants_any_more_ends_and_takes_no_place(servers: WarmServers, tmp_path: Path) -> None:
+async def test_servers_that_no_deployment_needs_end_and_do_not_count(servers: WarmServers, tmp_path: Path) -> None:
     old, new = code(tmp_path, "old"), code(tmp_path, "new")
-    passing = code(tmp_path, "new", MARK="of one run")
-    servers.want(frozenset([old]))
-    for one in (old, passing):
+    of_one_run = code(tmp_path, "new", MARK="of one run")
+    servers.keep(frozenset([old]))
+    for one in (old, of_one_run):
         await servers.server(one)
     assert not servers.is_full
-    servers.want(frozenset([new]))
+    servers.keep(frozenset([new]))
     await servers.server(new)
-    assert servers.knows(new)
+    assert servers.has(new)
     code(tmp_path, text=MARKED + FLOW)
-    await servers.renew()
-    assert [servers.knows(one) for one in (old, passing, new)] == [False, False, True]
+    await servers.refresh()
+    assert [servers.has(one) for one in (old, of_one_run, new)] == [False, False, True]
     assert imports(tmp_path) == 1
     await until_there_are(1, tmp_path)

@@ -1,4 +1,4 @@
-"""What a forked child does to be the process of a run, as `python -m prefect.engine` would be."""
+"""Turns a forked child into the process of a run, equal to one started by `python -m prefect.engine`."""
 
 import atexit
 import gc
@@ -13,78 +13,82 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from spine_worker.forking.loading import Flow
+from spine_worker.forking.loading import LoadedFlow
 from spine_worker.forking.messages import GO
 
 
 @dataclass(frozen=True)
 class Run:
-    """What makes a run's process its own. Nothing is done of the run before `gate` says so."""
+    """What is particular to one run. The run does not begin before `GO` arrives over `gate`."""
 
     environment: dict[str, str]
     stream_output: bool
     gate: socket.socket
 
 
-def become_run(run: Run, flow: Flow | None) -> NoReturn:
-    """Run Prefect's engine on the imported flow, or have it import the flow; then end as an interpreter ends."""
-    _take_output(run.stream_output)
+def execute_run(run: Run, loaded: LoadedFlow | None) -> NoReturn:
+    """Execute a run in Prefect's engine and exit as an interpreter exits.
+
+    Without `loaded` the engine imports the flow itself.
+    """
+    _redirect_output(run.stream_output)
     os.environ.clear()
     os.environ.update(run.environment)
-    for name, value in (flow.environment if flow else {}).items():
+    for name, value in (loaded.environment if loaded else {}).items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
     _reseed()
-    status = _status_of_engine(run.gate, flow)
+    status = _run_engine(run.gate, loaded)
     try:
         _finish()
     finally:
         os._exit(status)
 
 
-def _take_output(stream: bool) -> None:
-    with open(os.devnull, "r+b") as nowhere:
-        os.dup2(nowhere.fileno(), 0)
+def _redirect_output(stream: bool) -> None:
+    with open(os.devnull, "r+b") as null:
+        os.dup2(null.fileno(), 0)
         if not stream:
-            os.dup2(nowhere.fileno(), 1)
-            os.dup2(nowhere.fileno(), 2)
+            os.dup2(null.fileno(), 1)
+            os.dup2(null.fileno(), 2)
 
 
 def _reseed() -> None:
-    """Python's own generator seeds itself after a fork; numpy's does not."""
+    """Seed numpy's global generator; Python's own is seeded automatically after a fork."""
     if numpy_random := sys.modules.get("numpy.random"):
         numpy_random.seed()
 
 
-def _status_of_engine(gate: socket.socket, flow: Flow | None) -> int:
+def _run_engine(gate: socket.socket, loaded: LoadedFlow | None) -> int:
+    """Run Prefect's engine and return the exit status of the process."""
     import prefect.flow_engine
 
-    load = prefect.flow_engine.load_flow
+    import_flow = prefect.flow_engine.load_flow
 
     def load_flow(flow_run: Any) -> Any:
         with gate:
             if gate.recv(1) != GO:
                 os._exit(0)
-        # Importing it once more would declare twice what may be declared once.
-        return flow.flow if flow else load(flow_run)
+        # A second import would repeat declarations that may be made only once.
+        return loaded.flow if loaded else import_flow(flow_run)
 
     prefect.flow_engine.load_flow = load_flow
     sys.argv = [""]
     try:
-        # The engine runs what it has under `if __name__ == "__main__"`.
+        # The engine's code is under `if __name__ == "__main__"`.
         sys.modules.pop("prefect.engine", None)
         runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
-    except SystemExit as ended:
-        return _status(ended.code)
-    except BaseException:  # As the interpreter does with what nobody catches.
+    except SystemExit as exit_request:
+        return _exit_status(exit_request.code)
+    except BaseException:  # The interpreter does the same with an exception that nothing catches.
         traceback.print_exc()
         return 1
     return 0
 
 
-def _status(code: object) -> int:
+def _exit_status(code: object) -> int:
     if code is None:
         return 0
     if isinstance(code, int):
@@ -94,11 +98,11 @@ def _status(code: object) -> int:
 
 
 def _finish() -> None:
-    """What an interpreter does at its end, without taking down each object of the one that was forked."""
+    """Do what an interpreter does when it exits, without deallocating the objects of the parent."""
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-    except BaseException:  # The status is decided.
+    except BaseException:  # The exit status is already decided.
         traceback.print_exc()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -107,13 +111,13 @@ def _finish() -> None:
 
 
 def _close_files() -> None:
-    """Write what is still in the buffers of files that this process has opened, and of archives."""
+    """Close the files that this process has opened, archives included, so that their buffers are written."""
     gc.collect()
-    # Objects of before the fork are frozen, and not among these.
+    # Objects from before the fork are frozen, so `get_objects` does not return them.
     files = [one for one in gc.get_objects() if issubclass(type(one), io.TextIOBase | io.BufferedIOBase)]
-    # Text is kept by what encodes it, then by what compresses it, then by what writes it.
+    # Close in the order in which data moves: text encoders first, then compressors, then the raw writers.
     for file in sorted(files, key=lambda one: (not isinstance(one, io.TextIOBase), type(one).__module__ == "_io")):
         try:
             file.close()
-        except Exception:  # As with what goes wrong in `__del__`.
+        except Exception:  # The interpreter does the same with an exception in `__del__`.
             traceback.print_exc()

@@ -1,8 +1,8 @@
-"""The environment that others see a process have.
+"""The environment of a process as other processes see it.
 
-The kernel shows the environment that a program was started with, whatever it sets later. `ps e`, and Spine itself
-when it looks for the processes of runs, go by `PREFECT__FLOW_RUN_ID` there; so a fork server is started with blanks
-in its place, which a run overwrites with its id.
+The kernel shows the environment that a program was started with, whatever the program sets later. `ps e`, and Spine
+when it looks for the processes of runs, read `PREFECT__FLOW_RUN_ID` there. A fork server is therefore started with
+blanks as its value, and each run overwrites them with its id.
 """
 
 import ctypes
@@ -11,16 +11,16 @@ NAME = "PREFECT__FLOW_RUN_ID"
 BLANK = " " * 36
 
 
-class RunInEnvironment:
-    """The place of the run's id in this process' environment; to be found before anything sets variables."""
+class RunIdSlot:
+    """The bytes of the run's id in the environment of this process. Create it before anything sets variables."""
 
     def __init__(self) -> None:
-        find = ctypes.CDLL(None).getenv
-        find.restype = ctypes.c_void_p
-        place = find(NAME.encode())
-        self._place: int | None = place if place and ctypes.string_at(place) == BLANK.encode() else None
+        getenv = ctypes.CDLL(None).getenv
+        getenv.restype = ctypes.c_void_p
+        address = getenv(NAME.encode())
+        self._address: int | None = address if address and ctypes.string_at(address) == BLANK.encode() else None
 
-    def set(self, run_id: str) -> None:
-        """Show this run's id, 36 characters of ASCII."""
-        if self._place is not None and len(run_id) == len(BLANK):
-            ctypes.memmove(self._place, run_id.encode("ascii"), len(BLANK))
+    def write(self, run_id: str) -> None:
+        """Write the id of a run, 36 characters of ASCII."""
+        if self._address is not None and len(run_id) == len(BLANK):
+            ctypes.memmove(self._address, run_id.encode("ascii"), len(BLANK))

@@ -1,7 +1,7 @@
-"""Which files a warm interpreter was made from, and whether they are still the same.
+"""The files that a warm interpreter was made from, and whether they have changed since.
 
-A file's signature is its change time in nanoseconds, size and inode; that of a path that ends in a slash is which
-folder it is, whatever is in it. None stands for a file that is not there.
+The signature of a file is its change time in nanoseconds, its size and its inode. The signature of a path that ends in
+a slash identifies the directory, whatever it contains. None stands for a file that does not exist.
 """
 
 import os
@@ -13,15 +13,15 @@ from pathlib import Path
 
 Signatures = dict[str, list[int] | None]
 
-# Prefect reads its settings from these, in the working directory.
+# Prefect reads its settings from these files of the working directory.
 _SETTINGS = ("prefect.toml", ".env", "pyproject.toml")
-# A file system's clock may be this much behind.
+# The clock of a file system may be this much behind.
 _CLOCK_STEP_NANOSECONDS = 20_000_000
-_NEVER = [-1, -1, -1]
+_ALWAYS_CHANGED = [-1, -1, -1]
 
 
 def signature(path: str) -> list[int] | None:
-    """The signature of a file as it is now."""
+    """The current signature of a file."""
     try:
         found = os.stat(path)
     except OSError:
@@ -31,30 +31,30 @@ def signature(path: str) -> list[int] | None:
     return [found.st_ctime_ns, found.st_size, found.st_ino]
 
 
-def changed(signatures: Signatures) -> str | None:
-    """The first file that is not as it was."""
+def first_changed(signatures: Signatures) -> str | None:
+    """The first file whose signature is no longer the given one."""
     return next((path for path, known in signatures.items() if signature(path) != known), None)
 
 
 def signatures(paths: Iterable[str], read_since: int) -> Signatures:
-    """The signatures of files that were read from the time `read_since` on, in nanoseconds.
+    """The signatures of files that were read at or after the time `read_since`, in nanoseconds.
 
-    One that has changed since then counts as changed: what was read of it may be what was there before.
+    A file that has changed since then counts as changed, because its earlier content may have been read.
     """
     found = {path: signature(path) for path in paths}
     unsettled = read_since - _CLOCK_STEP_NANOSECONDS
-    return {path: _NEVER if known and known[0] >= unsettled else known for path, known in found.items()}
+    return {path: _ALWAYS_CHANGED if known and known[0] >= unsettled else known for path, known in found.items()}
 
 
-def working_directory(path: str) -> Signatures:
-    """Which folder this process works in, under the name that it was given: another may take its place."""
+def directory_signature(path: str) -> Signatures:
+    """The identity of this process' working directory under its given name, which may later name another directory."""
     return {f"{path}/": signature("./")}
 
 
-def of_interpreter(directory: str) -> set[str]:
-    """What decides how Prefect and the installed packages behave: the folders of packages and Prefect's settings.
+def interpreter_files(directory: str) -> set[str]:
+    """What decides how Prefect and the installed packages behave: the package directories and Prefect's settings.
 
-    Prefect is to be imported before.
+    Import Prefect before.
     """
     from prefect.settings import get_current_settings
 
@@ -64,8 +64,8 @@ def of_interpreter(directory: str) -> set[str]:
     return packages | of_prefect | {os.path.join(directory, name) for name in _SETTINGS}
 
 
-def of_modules() -> set[str]:
-    """The files of all modules that belong to no installed package."""
+def project_module_files() -> set[str]:
+    """The files of all imported modules that belong to no installed package."""
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     return {str(Path(file).absolute()) for file in files if file and not is_installed(file)}
 

@@ -1,20 +1,20 @@
-"""Whether what a process has imported can be shared with the processes that are forked from it."""
+"""Whether the processes that are forked from this one can share what it has imported."""
 
 import os
 
-# Of the allocator that Arrow and Polars bring along, which looks after its threads in a fork by itself.
-_HARMLESS = {"jemalloc_bg_thd"}
+# A thread of jemalloc, the allocator of Arrow and Polars, which restarts it after a fork.
+_SAFE_THREADS = {"jemalloc_bg_thd"}
 
 
-class Sharing:
-    """Compares a process with what it was before an import."""
+class ForkSafety:
+    """Compares this process with what it was before an import."""
 
     def __init__(self) -> None:
         self._before = _descriptors()
 
-    def obstacle(self) -> str | None:
-        """Why a fork of this process would share what each run has to have of its own."""
-        # Libraries that can be forked end their threads before a fork, and begin them anew when they are needed.
+    def side_effect(self) -> str | None:
+        """What the import has left in this process that each run needs for itself."""
+        # Libraries that support forks end their threads before one, and start them again when they are needed.
         if (child := os.fork()) == 0:
             os._exit(0)
         os.waitpid(child, 0)
@@ -26,14 +26,14 @@ class Sharing:
 
 
 def _threads() -> list[str]:
-    """The ids of this process' threads, without the harmless ones."""
+    """The ids of the threads of this process, without those that are safe."""
     found = []
     for thread in os.listdir("/proc/self/task"):
         try:
             with open(f"/proc/self/task/{thread}/comm") as name:
-                if name.read().strip() not in _HARMLESS:
+                if name.read().strip() not in _SAFE_THREADS:
                     found.append(thread)
-        except OSError:  # It has ended meanwhile.
+        except OSError:  # The thread has ended in the meantime.
             continue
     return found
 

@@ -1,4 +1,4 @@
-"""Watching an import: which files it depends on, and what it does on behalf of the project's code."""
+"""Records an import: the files that it depends on, and the side effects of the project's code."""
 
 import importlib
 import os
@@ -14,43 +14,43 @@ from typing import Any
 
 from spine_worker.forking.files import is_installed
 from spine_worker.forking.import_side_effects import (
-    is_of_numpy,
-    read_by_call,
-    read_by_event,
-    read_of_environment,
-    state_of_numpy,
+    is_numpy_import,
+    numpy_random_state,
+    side_effect_of_call,
+    side_effect_of_event,
+    side_effect_of_variable,
 )
 
-_LOOKS = {
+_LOOKUPS = {
     id(function.__code__)
     for function in (os.path.exists, os.path.isfile, os.path.isdir, os.path.getmtime, os.path.getsize, Path.stat)
 }
-_MODULES = (".py", "/__init__.py", "")
+_MODULE_SUFFIXES = (".py", "/__init__.py", "")
 
 
 @dataclass
-class Watch:
-    """What was seen.
+class ImportRecorder:
+    """What an import has done.
 
-    `files` and `folders` are those outside of installed packages and the system's own that were read or listed, or
-    looked for in vain: a module's name is looked for in several places. `reads` says what was done that each run has
-    to do for itself.
+    `files` and `folders` were read or listed, or were looked up and not found: Python looks for a module in several
+    places. Those of installed packages and of the system are left out. `side_effects` are what each run has to do for
+    itself.
     """
 
     files: set[str] = field(default_factory=set)
     folders: set[str] = field(default_factory=set)
-    reads: list[str] = field(default_factory=list)
+    side_effects: list[str] = field(default_factory=list)
     _is_on: bool = True
-    _numpy: bytes | None = field(default_factory=state_of_numpy)
+    _numpy: bytes | None = field(default_factory=numpy_random_state)
 
     def stop(self) -> None:
-        """Look no more: there is no way to take an audit hook out again."""
+        """Stop recording; Python cannot remove an audit hook."""
         self._is_on = False
-        if self._numpy != state_of_numpy():
-            self.reads.append("reads or seeds random numbers")
+        if self._numpy != numpy_random_state():
+            self.side_effects.append("reads or seeds random numbers")
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Look at an event of Python's auditing."""
+        """Record an event of Python's auditing."""
         if not self._is_on:
             return
         if event == "open":
@@ -59,27 +59,27 @@ class Watch:
         elif event in ("os.listdir", "os.scandir"):
             if _is_of_project(sys._getframe(1)):
                 self._note(arguments[0] or ".", self.folders)
-        elif (what := read_by_event(event)) and _is_of_project(sys._getframe(1)):
-            self.reads.append(what)
+        elif (side_effect := side_effect_of_event(event)) and _is_of_project(sys._getframe(1)):
+            self.side_effects.append(side_effect)
 
     def profile(self, frame: FrameType, event: str, called: Any) -> None:
-        """Look at a call."""
-        what = None
+        """Record a call."""
+        side_effect = None
         if event == "c_call":
-            what = read_by_call(called)
+            side_effect = side_effect_of_call(called)
         elif event == "call":
-            what = read_of_environment(frame)
-            if id(frame.f_code) in _LOOKS and _is_of_project(frame):
+            side_effect = side_effect_of_variable(frame)
+            if id(frame.f_code) in _LOOKUPS and _is_of_project(frame):
                 self._note(frame.f_locals[frame.f_code.co_varnames[0]], self.files)
-        elif event == "return" and is_of_numpy(frame):
-            self._numpy = state_of_numpy()
-        if what and _is_of_project(frame):
-            self.reads.append(what)
+        elif event == "return" and is_numpy_import(frame):
+            self._numpy = numpy_random_state()
+        if side_effect and _is_of_project(frame):
+            self.side_effects.append(side_effect)
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> None:
-        """Look at where a module may be, as a finder of modules that finds none."""
+        """Record where a module may be. As a finder of modules, find none."""
         for folder in sys.path if path is None else path:
-            for suffix in _MODULES if os.path.isdir(folder) else ():
+            for suffix in _MODULE_SUFFIXES if os.path.isdir(folder) else ():
                 self._note(os.path.join(folder, name.rpartition(".")[2] + suffix), self.files)
 
     @staticmethod
@@ -91,26 +91,26 @@ class Watch:
 
 
 @contextmanager
-def watching() -> Iterator[Watch]:
-    """Watch what this process does meanwhile. Calls are watched in this thread only."""
-    watch, previous = Watch(), sys.getprofile()
-    # What was listed within one step of the file system's clock may have changed since.
+def recording_imports() -> Iterator[ImportRecorder]:
+    """Record what this process does inside the `with` block. Calls are recorded in this thread only."""
+    recorder, previous = ImportRecorder(), sys.getprofile()
+    # A directory that was listed within one step of the file system's clock may have changed since.
     importlib.invalidate_caches()
-    sys.meta_path.insert(0, watch)
-    sys.addaudithook(watch.audit)
-    sys.setprofile(watch.profile)
+    sys.meta_path.insert(0, recorder)
+    sys.addaudithook(recorder.audit)
+    sys.setprofile(recorder.profile)
     try:
-        yield watch
+        yield recorder
     finally:
         sys.setprofile(previous)
-        sys.meta_path.remove(watch)
-        watch.stop()
+        sys.meta_path.remove(recorder)
+        recorder.stop()
 
 
 def _is_of_project(frame: FrameType | None) -> bool:
-    """Whether something is done for the project's code, perhaps by way of libraries.
+    """Whether the project's code does something, directly or through libraries.
 
-    What a library does when it is imported is its own affair.
+    What a library does while it is imported does not count.
     """
     while frame is not None:
         file = frame.f_code.co_filename
@@ -119,7 +119,7 @@ def _is_of_project(frame: FrameType | None) -> bool:
         if not file.startswith(_NOT_OF_PROJECT):
             return True
         frame = frame.f_back
-    # A thread of an import does what it was begun for.
+    # A thread that an import has started works for that import.
     return threading.current_thread() is not threading.main_thread()
 
 

@@ -1,7 +1,8 @@
-"""What a project's code reads while it is imported that is another at each run: the clock, randomness, the world.
+"""What a project's code does while it is imported that each run has to do for itself: read the clock, random numbers
+or the network.
 
-`TODAY = date.today()` at the top of a module is right when each run imports it, and is yesterday's in the interpreter
-that has imported it once.
+`TODAY = date.today()` at the top of a module is right when each run imports the module. In an interpreter that has
+imported it once it is yesterday's date.
 """
 
 import datetime
@@ -37,44 +38,44 @@ _METHODS: list[tuple[type, set[str], str]] = [
 ]
 _OF_CLASSES = {"now", "today", "utcnow"}
 _EVENTS = {
-    **dict.fromkeys(["socket.connect", "socket.getaddrinfo", "socket.sendto"], "asks the network"),
+    **dict.fromkeys(["socket.connect", "socket.getaddrinfo", "socket.sendto"], "uses the network"),
     **dict.fromkeys(["subprocess.Popen", "os.posix_spawn", "os.exec", "os.system", "os.fork"], "starts a process"),
     "sqlite3.connect": "opens a database",
 }
 _NUMPY = "numpy.random"
-_ENVIRONMENT = type(os.environ).__getitem__.__code__
+_GET_VARIABLE = type(os.environ).__getitem__.__code__
 
 
-def read_by_call(called: Any) -> str | None:
-    """What a call of this function of C does that each run has to do for itself."""
+def side_effect_of_call(called: Any) -> str | None:
+    """The side effect of a call of this function, which is written in C."""
     name, owner = getattr(called, "__name__", None), getattr(called, "__self__", None)
     if isinstance(owner, type) and issubclass(owner, datetime.date):
         return "reads the clock" if name in _OF_CLASSES else None
-    for kind, names, what in _METHODS:
+    for kind, names, side_effect in _METHODS:
         if isinstance(owner, kind):
-            return what if name in names else None
+            return side_effect if name in names else None
     return _FUNCTIONS.get(called)
 
 
-def read_by_event(event: str) -> str | None:
-    """What an event of Python's auditing says is done that each run has to do for itself."""
+def side_effect_of_event(event: str) -> str | None:
+    """The side effect that an audit event of Python reports."""
     return _EVENTS.get(event)
 
 
-def read_of_environment(frame: FrameType) -> str | None:
-    """Which variable that is each run's own is read in this frame: Prefect marks those with two underscores."""
-    if frame.f_code is not _ENVIRONMENT:
+def side_effect_of_variable(frame: FrameType) -> str | None:
+    """Which environment variable of a single run is read in this frame: Prefect marks them with two underscores."""
+    if frame.f_code is not _GET_VARIABLE:
         return None
     name = frame.f_locals["key"]
     return f"reads {name}" if isinstance(name, str) and name.startswith("PREFECT__") else None
 
 
-def is_of_numpy(frame: FrameType) -> bool:
-    """Whether this frame is the import of numpy's generators."""
+def is_numpy_import(frame: FrameType) -> bool:
+    """Whether this frame is the import of numpy's random generators."""
     return frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == _NUMPY
 
 
-def state_of_numpy() -> bytes | None:
-    """The state of numpy's global generator, whose calls cannot be watched; None unless numpy is there."""
+def numpy_random_state() -> bytes | None:
+    """The state of numpy's global generator, whose calls cannot be observed; None if numpy is not imported."""
     get_state = getattr(sys.modules.get(_NUMPY), "get_state", None)
     return pickle.dumps(get_state()) if get_state else None

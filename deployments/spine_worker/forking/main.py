@@ -1,7 +1,7 @@
 """The engine server: `python main.py <socket's descriptor> <directory>`, in that directory and its runs' environment.
 
-It is started as a file so that the working directory can come first on `sys.path`, as it does for a run, without
-its modules taking the place of ours.
+It is started as a file so that the working directory can be first on `sys.path`, as it is for a run, without its
+modules replacing ours.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-# All that a run needs of Prefect and imports late.
+# What a run needs of Prefect and imports late.
 _MODULES = (
     "prefect.engine",
     "prefect.flow_engine",
@@ -46,29 +46,31 @@ _MODULES = (
 
 
 def main() -> None:
-    """Import Prefect, say so, and fork flow servers until the worker closes the socket."""
+    """Import Prefect, report it, and fork flow servers until the worker closes the socket."""
     began = time.time_ns()
     connection = socket.socket(fileno=int(sys.argv[1]))
-    root = str(Path(__file__).resolve().parents[2])
-    sys.path[0] = root
-    from spine_worker.forking.environment_block import NAME, RunInEnvironment
-    from spine_worker.forking.files import of_interpreter, signatures, working_directory
-    from spine_worker.forking.loading import import_sources, load
+    directory = sys.argv[2]
+    # The package is found where this file is. Once it is imported, its modules are found without `sys.path`.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    import spine_worker.forking  # noqa: F401
+
+    sys.path[0] = directory
+    from spine_worker.forking.environment_block import NAME, RunIdSlot
+    from spine_worker.forking.files import directory_signature, interpreter_files, signatures
+    from spine_worker.forking.loading import ignore_bytecode, load
     from spine_worker.forking.messages import Loaded
-    from spine_worker.forking.prefect_patches import trim
+    from spine_worker.forking.prefect_patches import patch_prefect
     from spine_worker.forking.server import EngineServer
 
-    directory = sys.argv[2]
-    in_environment = RunInEnvironment()
-    # It is blank, and nobody's: what asks for it here is to miss it.
+    slot = RunIdSlot()
+    # It is blank: code that reads it here must not find it.
     os.environ.pop(NAME, None)
-    sys.path[0] = directory
-    import_sources()
+    ignore_bytecode()
     for name in _MODULES:
         importlib.import_module(name)
-    trim()
-    server = EngineServer(connection, load, in_environment)
-    server.send(Loaded({**signatures(of_interpreter(directory), began), **working_directory(directory)}))
+    patch_prefect()
+    server = EngineServer(connection, load, slot)
+    server.send(Loaded({**signatures(interpreter_files(directory), began), **directory_signature(directory)}))
     server.serve()
 
 

@@ -1,8 +1,8 @@
-"""The messages between a worker and its fork servers: JSON over a stream socket, with the length in front.
+"""The messages between a worker and its fork servers: JSON over a stream socket, each with its length in front.
 
-Each server says `Loaded` once. An engine server then takes `Load`, with a socket for the new flow server, and a flow
-server takes `Start`, with a socket for the run. Both answer with `Started`, in order, and tell when a process that they
-forked has `Exited`.
+Each server sends `Loaded` once. After that an engine server accepts `Load`, with a socket for the new flow server, and
+a flow server accepts `Start`, with a socket for the run. Both answer with `Started`, in order, and send `Exited` when a
+process that they forked has ended.
 """
 
 import json
@@ -12,18 +12,19 @@ from typing import TypeVar
 
 from spine_worker.forking.files import Signatures
 
-# What opens the gate of a run.
+# Opens the gate of a run.
 GO = b"g"
-# The hooks that a worker runs, as Prefect's workers name them.
+# The hooks that a worker runs, by the names that Prefect's workers use.
 HOOKS = ("cancellation", "crashed")
 _LENGTH = struct.Struct("!I")
 
 
 @dataclass(frozen=True)
 class Load:
-    """Fork a flow server that imports this entrypoint.
+    """Fork a flow server for this entrypoint.
 
-    With `modules`, its runs import it for themselves, and the server imports of these what runs can share.
+    Without `modules` the server imports the flow, for all its runs. With `modules` each run imports the flow for
+    itself, and the server imports those of the modules that runs can share.
     """
 
     entrypoint: str
@@ -32,24 +33,25 @@ class Load:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A server is ready. `files` are those that what it runs was made from.
+    """A server is ready. `files` are the files that its imports depend on.
 
-    `refusal` says what its code does when it is imported that each run has to do for itself; it has ended then.
-    `modules` are those of installed packages that its code needs, and `hooks` the hooks that its flow may have for what
-    ends runs from outside.
+    `side_effect` says what the import of the flow does that each run has to do for itself; the server has ended then.
+    `modules` are the modules of installed packages that the flow needs, and `hooks` the hooks that the flow may have
+    for runs that are ended from outside.
     """
 
     files: Signatures
-    refusal: str | None = None
+    side_effect: str | None = None
     modules: list[str] = field(default_factory=list)
     hooks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Start:
-    """Fork a run with these environment variables; its output goes where the worker's goes, or nowhere.
+    """Fork a run with these environment variables; its output goes to the worker's output, or is dropped.
 
-    The run gets ready and begins when `GO` comes over the socket that is passed along; if that closes, it ends.
+    The process prepares the run and begins it when it receives `GO` over the socket that comes with the message. If
+    that socket is closed, the process ends.
     """
 
     environment: dict[str, str]
@@ -58,14 +60,14 @@ class Start:
 
 @dataclass(frozen=True)
 class Started:
-    """What was asked for has this process, the leader of a group and session of its own."""
+    """The requested server or run has this process, which leads a process group and session of its own."""
 
     pid: int
 
 
 @dataclass(frozen=True)
 class Exited:
-    """A process has ended; a negative status is the signal that ended it."""
+    """A process has ended; a negative status is the number of the signal that ended it."""
 
     pid: int
     status: int
@@ -77,13 +79,13 @@ M = TypeVar("M", bound=Message)
 
 
 def encoded(message: Message) -> bytes:
-    """A message as it goes over the socket."""
+    """The bytes of a message on the socket."""
     body = json.dumps([type(message).__name__, asdict(message)]).encode()
     return _LENGTH.pack(len(body)) + body
 
 
 class Decoder:
-    """Takes bytes as they come and gives whole messages."""
+    """Turns bytes, as they arrive, into whole messages."""
 
     def __init__(self) -> None:
         self._buffer = b""

@@ -1,4 +1,4 @@
-"""The installed packages that a flow needs, imported ahead where runs can share them."""
+"""The installed packages that a flow needs, imported in advance where runs can share them."""
 
 import ctypes
 import importlib
@@ -9,14 +9,14 @@ from contextlib import suppress
 from itertools import groupby
 
 from spine_worker.forking.files import is_installed
-from spine_worker.forking.fork_safety import Sharing
+from spine_worker.forking.fork_safety import ForkSafety
 
-# Of the kernel's `linux/prctl.h`.
+# From the kernel's `linux/prctl.h`.
 _PR_SET_PDEATHSIG = 1
 
 
 def installed_modules(before: set[str]) -> list[str]:
-    """The modules of installed packages that were imported since, in order."""
+    """The modules of installed packages that are imported and not in `before`, in the order of their import."""
     found = []
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
@@ -26,7 +26,10 @@ def installed_modules(before: set[str]) -> list[str]:
 
 
 def preload(modules: list[str]) -> None:
-    """Import these, except packages that start threads or keep files open: each is tried in a process of its own."""
+    """Import these modules, except packages that start threads or keep files open.
+
+    Each package is first tried in a process of its own.
+    """
     for _, group in groupby(modules, key=lambda name: name.partition(".")[0]):
         names = list(group)
         server = os.getpid()
@@ -38,7 +41,7 @@ def preload(modules: list[str]) -> None:
 
 
 def _die_with(server: int) -> None:
-    """End when the server does: it is killed when an import hangs, and its socket is ours, too."""
+    """End when the server ends: the worker kills it if an import hangs, and this process has its socket too."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != server:
         os._exit(1)
@@ -46,15 +49,15 @@ def _die_with(server: int) -> None:
 
 def _try(names: list[str]) -> int:
     try:
-        sharing = Sharing()
+        safety = ForkSafety()
         _import(names)
-        return 1 if sharing.obstacle() else 0
-    except BaseException:  # Whatever it is, it is to happen in the run.
+        return 1 if safety.side_effect() else 0
+    except BaseException:  # The run is to meet the same error.
         return 1
 
 
 def _import(names: list[str]) -> None:
     for name in names:
-        # Some modules can be imported only by way of others.
+        # Some modules can be imported only through others.
         with suppress(ImportError):
             importlib.import_module(name)

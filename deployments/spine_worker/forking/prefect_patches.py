@@ -1,8 +1,8 @@
-"""What each run would do anew in Prefect and need not.
+"""Work that Prefect repeats in each run and that runs can share.
 
 Two things take most of the time between the fork of a run and its first step. Each of Prefect's clients reads the
 same 150 certificates into a TLS context of its own, 25 ms each. And the engine waits for its subscription to
-suspensions, another 100 ms, before it begins the flow; a suspension takes effect between steps only, so the flow can
+suspensions, another 100 ms, before it begins the flow. A suspension takes effect only between steps, so the flow can
 begin while the subscription is made.
 """
 
@@ -23,12 +23,12 @@ from prefect._internal.observers import FlowRunSuspendingObserver
 from prefect.client.schemas.objects import State
 from prefect.logging import get_logger
 
-_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_BETWEEN_CHECKS = 0.2
 _SECONDS_TO_END = 2.0
 
 
-def trim() -> None:
-    """Change Prefect in this process, and in those that are forked from it."""
+def patch_prefect() -> None:
+    """Change Prefect in this process and in the processes that are forked from it."""
     prefect.client.orchestration.ssl = SimpleNamespace(  # type: ignore[assignment, attr-defined]
         SSLContext=ssl.SSLContext, CERT_NONE=ssl.CERT_NONE, create_default_context=lru_cache(ssl.create_default_context)
     )
@@ -39,8 +39,8 @@ def trim() -> None:
 def _observe_suspension(
     flow_run_id: UUID, suspension_request: FlowRunSuspensionRequest, polling_interval: float = 10
 ) -> Iterator[None]:
-    """Mark the request when the run is suspended; as Prefect does, but without waiting for the subscription."""
-    over = threading.Event()
+    """Mark the request when the run is suspended, as Prefect does, but without waiting for the subscription."""
+    ended = threading.Event()
 
     def suspended(flow_run_id: UUID, state: State) -> None:
         if not mark_flow_run_suspension_requested(flow_run_id, state):
@@ -49,19 +49,19 @@ def _observe_suspension(
     async def observe() -> None:
         async with FlowRunSuspendingObserver(on_suspended=suspended, polling_interval=polling_interval) as observer:
             await observer.watch_flow_run_id(flow_run_id)
-            while not over.is_set():  # noqa: ASYNC110 (it is set by another thread)
-                await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+            while not ended.is_set():  # noqa: ASYNC110 (another thread sets it)
+                await asyncio.sleep(_SECONDS_BETWEEN_CHECKS)
 
     def observe_in_thread() -> None:
         try:
             asyncio.run(observe())
-        except Exception:  # The run goes on without.
-            get_logger("flow_run_suspension").debug("Suspensions are not observed any more.", exc_info=True)
+        except Exception:  # The run can do without.
+            get_logger("flow_run_suspension").debug("Suspensions are no longer observed.", exc_info=True)
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=(observe_in_thread,), daemon=True)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        ended.set()
         thread.join(_SECONDS_TO_END)

@@ -1,4 +1,4 @@
-"""The loop of a fork server: take a message, fork, and tell which runs have ended."""
+"""The fork servers: processes that receive messages, fork, and report which of the forked processes have ended."""
 
 import gc
 import os
@@ -9,22 +9,23 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from spine_worker.forking.child import Run, become_run
-from spine_worker.forking.environment_block import RunInEnvironment
-from spine_worker.forking.loading import Flow
+from spine_worker.forking.child import Run, execute_run
+from spine_worker.forking.environment_block import RunIdSlot
+from spine_worker.forking.loading import LoadedFlow
 from spine_worker.forking.messages import Decoder, Exited, Load, Loaded, Message, Start, Started, encoded
 from spine_worker.forking.packages import preload
 
-Loader = Callable[[str], Flow]
+Loader = Callable[[str], LoadedFlow]
 
 
-class _Server:
+class _ForkServer:
     """A single thread that waits for messages and for the ends of its children."""
 
-    def __init__(self, connection: socket.socket, in_environment: RunInEnvironment) -> None:
+    def __init__(self, connection: socket.socket, slot: RunIdSlot) -> None:
         self._connection = connection
-        self._in_environment = in_environment
+        self._slot = slot
         self._decoder = Decoder()
+        # Descriptors that were received with messages and have not been used yet.
         self._passed: list[int] = []
         self._selector = selectors.DefaultSelector()
         self._woken, self._wakes = socket.socketpair()
@@ -32,16 +33,16 @@ class _Server:
             end.setblocking(False)
 
     def send(self, message: Message) -> None:
-        """Tell the worker. When it is gone there is nobody left to serve."""
+        """Send a message to the worker; exit if the worker is gone."""
         try:
             self._connection.sendall(encoded(message))
         except OSError:
             os._exit(0)
 
     def serve(self) -> NoReturn:
-        """Go on until the worker closes the connection. Runs go on without us."""
+        """Serve until the worker closes the connection. Runs continue after that."""
         gc.collect()
-        # What is there now stays: the collector must not write to pages that children share.
+        # Keep the collector from writing to memory pages that the children share.
         gc.freeze()
         self._handle_signals()
         self._selector.register(self._connection, selectors.EVENT_READ)
@@ -54,8 +55,8 @@ class _Server:
                 self._receive()
 
     def _handle_signals(self) -> None:
-        """Wake up when a child ends; a Ctrl-C is the worker's to handle."""
-        # What was imported may have set handlers; they are for the runs.
+        """Wake up when a child ends, and ignore Ctrl-C, which the worker handles."""
+        # The import may have set handlers, which the runs are to have.
         self._handlers = {
             signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda *_: None),
             signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
@@ -71,10 +72,10 @@ class _Server:
             os._exit(0)
         self._passed += descriptors
         for message in self._decoder.feed(data):
-            self.answer(message)
+            self.handle(message)
 
-    def answer(self, message: Message) -> None:
-        """Do what a message asks for."""
+    def handle(self, message: Message) -> None:
+        """Carry out a message."""
         raise NotImplementedError
 
     def _reap(self) -> None:
@@ -93,83 +94,83 @@ class _Server:
             self.send(Exited(pid, os.waitstatus_to_exitcode(status)))
 
     def fork(self) -> int:
-        """Fork; the child has none of this server's sockets and signal handlers, and a session of its own."""
+        """Fork. The child has none of this server's sockets and signal handlers, and a session of its own."""
         sys.stdout.flush()
         sys.stderr.flush()
-        begun, begins = os.pipe()
+        started, starts = os.pipe()
         pid = os.fork()
         if pid:
-            os.close(begins)
-            # Until it leads its group it cannot be signalled as one.
-            os.read(begun, 1)
-            os.close(begun)
+            os.close(starts)
+            # Until the child leads its process group, signals to the group would miss it.
+            os.read(started, 1)
+            os.close(started)
             return pid
         signal.set_wakeup_fd(-1)
         for number, handler in self._handlers.items():
-            # One that was not set by Python has no name there.
+            # The handler is None if something other than Python has set it.
             signal.signal(number, handler or signal.SIG_DFL)
         os.setsid()
         for mine in (self._selector, self._connection, self._woken, self._wakes):
             mine.close()
-        # What came along with messages that are still to be answered is for others.
+        # These came with messages that are not handled yet, and belong to other children.
         for descriptor in self._passed:
             os.close(descriptor)
         self._passed.clear()
-        os.close(begun)
-        os.close(begins)
+        os.close(started)
+        os.close(starts)
         return 0
 
 
-class EngineServer(_Server):
+class EngineServer(_ForkServer):
     """Has imported Prefect, and forks a flow server for each entrypoint."""
 
-    def __init__(self, connection: socket.socket, load: Loader, in_environment: RunInEnvironment) -> None:
-        super().__init__(connection, in_environment)
+    def __init__(self, connection: socket.socket, load: Loader, slot: RunIdSlot) -> None:
+        super().__init__(connection, slot)
         self._load = load
 
-    def answer(self, message: Message) -> None:
-        """Fork a flow server, which speaks over the socket that came along."""
+    def handle(self, message: Message) -> None:
+        """Fork a flow server, which uses the socket that came with the message."""
         if not isinstance(message, Load):
-            raise TypeError(f"An engine server takes no {type(message).__name__}.")
+            raise TypeError(f"An engine server does not accept {type(message).__name__}.")
         connection = socket.socket(fileno=self._passed.pop(0))
         pid = self.fork()
         if pid == 0:
-            server = FlowServer(connection, self._in_environment)
+            server = FlowServer(connection, self._slot)
             if message.modules is None:
                 server.share(self._load(message.entrypoint))
             else:
-                server.share_only(message.modules)
+                server.share_packages(message.modules)
             server.serve()
         connection.close()
         self.send(Started(pid))
 
 
-class FlowServer(_Server):
-    """Has imported a flow, unless each run has to, and forks a process for each run of it."""
+class FlowServer(_ForkServer):
+    """Has imported a flow, or the packages that it needs, and forks a process for each of its runs."""
 
-    _flow: Flow | None
+    _loaded: LoadedFlow | None
 
-    def share(self, flow: Flow) -> None:
-        """Say what was imported; end if runs cannot share it."""
-        self._flow = flow
-        self.send(Loaded(flow.files, flow.refusal, flow.modules, flow.hooks))
-        if flow.refusal:
+    def share(self, loaded: LoadedFlow) -> None:
+        """Share an imported flow with the runs, and report it; exit if runs cannot share it."""
+        self._loaded = loaded
+        self.send(Loaded(loaded.files, loaded.side_effect, loaded.modules, loaded.hooks))
+        if loaded.side_effect:
             os._exit(0)
 
-    def share_only(self, modules: list[str]) -> None:
-        """Let each run import the flow, and have imported what it will need of installed packages."""
-        self._flow = None
+    def share_packages(self, modules: list[str]) -> None:
+        """Share these modules of installed packages with the runs, each of which imports the flow."""
+        self._loaded = None
         preload(modules)
         self.send(Loaded({}))
 
-    def answer(self, message: Message) -> None:
+    def handle(self, message: Message) -> None:
         """Fork a run."""
         if not isinstance(message, Start):
-            raise TypeError(f"A flow server takes no {type(message).__name__}.")
+            raise TypeError(f"A flow server does not accept {type(message).__name__}.")
         gate = socket.socket(fileno=self._passed.pop(0))
         pid = self.fork()
         if pid == 0:
-            self._in_environment.set(message.environment.get("PREFECT__FLOW_RUN_ID", ""))
-            become_run(Run(message.environment, message.stream_output, gate), self._flow)
+            self._slot.write(message.environment.get("PREFECT__FLOW_RUN_ID", ""))
+            execute_run(Run(message.environment, message.stream_output, gate), self._loaded)
         gate.close()
         self.send(Started(pid))

@@ -1,4 +1,4 @@
-"""Flows that each worker has to carry out alike. What they have to tell goes to a file."""
+"""Flows that both workers must execute alike. They record facts in a file."""
 
 import json
 import os
@@ -19,17 +19,17 @@ def write(path: str, **facts: Any) -> None:
 
 
 def hook(name: str) -> Any:
-    """A hook that tells that it was run."""
+    """A hook that records that it has run."""
 
-    def tell(flow: object, flow_run: Any, state: Any) -> None:
+    def record(flow: object, flow_run: Any, state: Any) -> None:
         write(flow_run.parameters["path"], hook=name, state=state.type.value)
 
-    return tell
+    return record
 
 
 @task
 def double(number: int) -> tuple[int, int]:
-    """Twice the number, and the process it was made in."""
+    """Twice the number, and the process that computed it."""
     return 2 * number, os.getpid()
 
 
@@ -40,8 +40,8 @@ def child(number: int) -> int:
 
 
 @flow
-def tells(path: str, word: str) -> str:
-    """Tell all about the process."""
+def reports(path: str, word: str) -> str:
+    """Record the facts of the process."""
     get_run_logger().info("The word is %s.", word)
     print("printed: " + word)
     write(
@@ -63,14 +63,14 @@ def tells(path: str, word: str) -> str:
 
 @flow(task_runner=ThreadPoolTaskRunner(max_workers=3))  # type: ignore[arg-type]
 def works_in_threads(path: str) -> None:
-    """Mapped tasks in threads of this process, and a subflow."""
+    """Run mapped tasks in threads of this process, and a subflow."""
     results = double.map([1, 2, 3]).result()
     write(path, results=[one[0] for one in results], pids=[one[1] for one in results], pid=os.getpid(), child=child(21))
 
 
 @flow(task_runner=ProcessPoolTaskRunner(max_workers=2))  # type: ignore[arg-type]
 def works_in_processes(path: str) -> None:
-    """Mapped tasks in processes of their own."""
+    """Run mapped tasks in processes of their own."""
     results = double.map([1, 2, 3]).result()
     write(path, results=[one[0] for one in results], pids=[one[1] for one in results], pid=os.getpid())
 
@@ -82,7 +82,7 @@ def fails(path: str) -> None:
 
 
 @flow(retries=2)
-def succeeds_at_last(path: str) -> None:
+def succeeds_on_third_try(path: str) -> None:
     """Fail twice."""
     count = runtime.flow_run.get_run_count()
     write(path, count=count, pid=os.getpid())
@@ -100,14 +100,14 @@ def takes_too_long(path: str) -> None:
 
 @flow(on_crashed=[hook("on_crashed")], on_cancellation=[hook("on_cancellation")])
 def sleeps(path: str) -> None:
-    """Sleep in C code, for as long as nobody ends it."""
+    """Sleep in C code until something ends the process."""
     write(path, pid=os.getpid())
     time.sleep(600)
 
 
 @flow(on_completion=[hook("on_completion")])
 def suspends(path: str) -> None:
-    """Give the process back and go on when resumed, in another one."""
+    """End the process and, when resumed, continue in another one."""
     write(path, pid=os.getpid())
     suspend_flow_run(timeout=300, key="once")
     write(path, resumed=os.getpid(), run_count=get_run_context().flow_run.run_count)  # type: ignore[union-attr]
@@ -115,7 +115,7 @@ def suspends(path: str) -> None:
 
 @flow
 def takes_turns(path: str) -> None:
-    """One of several that may not run at once."""
+    """Run with a limit of one run at a time."""
     write(path, begins=time.time())
     time.sleep(0.5)
     write(path, ends=time.time())

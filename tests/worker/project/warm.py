@@ -1,4 +1,4 @@
-"""A flow that tells what it finds of earlier runs and of the interpreter that it was forked from."""
+"""A flow that records what it sees of earlier runs and of the interpreter that it was forked from."""
 
 import gzip
 import json
@@ -20,7 +20,7 @@ os.environ["SET_BY_IMPORT"] = "yes"
 
 @flow
 def warm(path: str, seconds: float = 0) -> None:
-    """Tell, and leave traces that no other run may find."""
+    """Record the facts, and leave traces that no other run may see."""
     seen.append(os.getpid())
     facts = {
         "value": VALUE,

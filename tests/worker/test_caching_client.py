@@ -1,4 +1,4 @@
-"""What the worker's client remembers of a real server, and what it does not."""
+"""What the worker's client caches of a real server, and what it reads again."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from spine_worker.caching_client import RememberingClient
+from spine_worker.caching_client import CachingClient
 
 from tests.support.stack import PrefectStack
 
@@ -15,7 +15,7 @@ from tests.support.stack import PrefectStack
 @pytest.fixture
 def deployment(stack: PrefectStack) -> str:
     """A deployment whose version can be changed."""
-    flow = stack.post("/flows/", {"name": "remembered"})["id"]
+    flow = stack.post("/flows/", {"name": "cached"})["id"]
     return str(stack.post("/deployments/", {"flow_id": flow, "name": uuid4().hex, "version": "old"})["id"])
 
 
@@ -27,28 +27,26 @@ async def client(stack: PrefectStack) -> AsyncIterator[PrefectClient]:
             yield client
 
 
-async def test_runs_that_come_together_share_a_reading_of_their_deployment(
-    client: PrefectClient, deployment: str
-) -> None:
+async def test_runs_of_one_poll_share_one_request_for_their_deployment(client: PrefectClient, deployment: str) -> None:
     requests = []
 
     async def count(request: object) -> None:
         requests.append(request)
 
-    remembering = RememberingClient(client)
-    await remembering.read_deployment(UUID(deployment))
+    caching = CachingClient(client)
+    await caching.read_deployment(UUID(deployment))
     client._client.event_hooks = {"request": [count]}
-    remembering.work_has_come()
-    read = await asyncio.gather(*(remembering.read_deployment(UUID(deployment)) for _ in range(20)))
+    caching.expire_deployments()
+    read = await asyncio.gather(*(caching.read_deployment(UUID(deployment)) for _ in range(20)))
     assert {one.version for one in read} == {"old"}
     assert len(requests) == 1
 
 
-async def test_a_run_that_comes_after_a_change_has_the_changed_deployment(
+async def test_a_run_that_is_scheduled_after_a_change_gets_the_changed_deployment(
     client: PrefectClient, deployment: str, stack: PrefectStack
 ) -> None:
-    remembering = RememberingClient(client)
-    assert (await remembering.read_deployment(UUID(deployment))).version == "old"
+    caching = CachingClient(client)
+    assert (await caching.read_deployment(UUID(deployment))).version == "old"
     stack.patch(f"/deployments/{deployment}", {"version": "new"})
-    remembering.work_has_come()
-    assert (await remembering.read_deployment(UUID(deployment))).version == "new"
+    caching.expire_deployments()
+    assert (await caching.read_deployment(UUID(deployment))).version == "new"

@@ -1,4 +1,4 @@
-"""Flows that tell which of their attempts does what."""
+"""Flows that record what each of their attempts does."""
 
 import atexit
 import ctypes
@@ -16,10 +16,10 @@ if Path("slow").exists():
 
 
 def write(path: str, **facts: Any) -> None:
-    """Add a line of facts, with the number of the attempt."""
-    who = {"attempt": runtime.flow_run.get_run_count(), "pid": os.getpid(), "parent": os.getppid()}
+    """Add a line of facts, with the number and the processes of the attempt."""
+    attempt = {"attempt": runtime.flow_run.get_run_count(), "pid": os.getpid(), "parent": os.getppid()}
     with Path(path).open("a") as file:
-        file.write(json.dumps({**who, **facts}) + "\n")
+        file.write(json.dumps({**attempt, **facts}) + "\n")
 
 
 def wait_for(file: Path) -> None:
@@ -31,7 +31,7 @@ def wait_for(file: Path) -> None:
 
 
 @flow
-def lasts(path: str, seconds: float = 600) -> None:
+def sleeps_for(path: str, seconds: float = 600) -> None:
     """Sleep in C code."""
     write(path, begins=time.time())
     time.sleep(seconds)
@@ -39,8 +39,8 @@ def lasts(path: str, seconds: float = 600) -> None:
 
 
 @flow
-def lingers(path: str, seconds: float = 0) -> None:
-    """Fail at first, in a process that ends when a file is there."""
+def exits_late(path: str, seconds: float = 0) -> None:
+    """Fail in the first attempt, whose process ends only when a file exists."""
     write(path)
     if runtime.flow_run.get_run_count() == 1:
         atexit.register(wait_for, Path(path).with_suffix(".end"))
@@ -49,16 +49,16 @@ def lingers(path: str, seconds: float = 0) -> None:
 
 
 @task(persist_result=True)
-def remember(path: str) -> float:
-    """A step that is to be done once."""
-    write(path, step="remember")
+def first_step(path: str) -> float:
+    """A step that must run only once."""
+    write(path, step="first_step")
     return time.time()
 
 
 @flow
-def goes_on(path: str) -> None:
-    """Do a step, and then sleep in the first attempt."""
-    remember(path)
+def continues(path: str) -> None:
+    """Run a step, and sleep after it in the first attempt."""
+    first_step(path)
     if runtime.flow_run.get_run_count() == 1:
         write(path, step="sleep")
         time.sleep(600)
@@ -66,8 +66,8 @@ def goes_on(path: str) -> None:
 
 
 @flow
-def hears_nothing(path: str, sleep: str = "PyDLL") -> None:
-    """Ignore what asks for an end, in C code that never comes back: with the interpreter's lock (PyDLL) or without."""
+def ignores_sigterm(path: str, sleep: str = "PyDLL") -> None:
+    """Ignore SIGTERM in C code that never returns, with the interpreter's lock (PyDLL) or without it (CDLL)."""
     if runtime.flow_run.get_run_count() == 1:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         write(path, begins=time.time())

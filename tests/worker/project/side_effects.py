@@ -1,4 +1,4 @@
-"""A flow whose module does at its import what each run has to have done for itself."""
+"""A flow whose module has side effects when it is imported that each run needs for itself."""
 
 import json
 import os
@@ -14,7 +14,7 @@ ticking.start()
 
 
 @flow
-def moments(path: str) -> None:
-    """Tell when it was imported and whether the thread is there."""
+def side_effects(path: str) -> None:
+    """Record when the module was imported and whether its thread is running."""
     facts = {"imported": IMPORTED, "ticking": ticking.is_alive(), "parent": os.getppid()}
     Path(path).write_text(json.dumps(facts) + "\n")
