@@ -126,9 +126,10 @@ def test_imports_point_down() -> None:
     up = []
     for name in python_files("api"):
         own = part_of(name.removeprefix("api/").removesuffix(".py").replace("/", "."))
-        used = {part_of(imported) for imported in imports_of(name) if imported.startswith("spine.")} - {own}
+        # `spine/__init__.py` has no floor: it imports the public API, and nothing imports more than that from it.
         if own == "__init__":
             continue
+        used = {part_of(imported) for imported in imports_of(name) if imported.startswith("spine.")} - {own}
         assert {own, *used} <= set(height), f"{name}: give every part a place in FLOORS"
         up += [f"{name} imports {part}" for part in sorted(used) if height[part] > height[own]]
     assert up == []
@@ -181,7 +182,8 @@ def test_the_public_api_is_documented_and_typed() -> None:
     assert sorted(spine.__all__) == ["SourceContent", "aread_source", "read_source"]
     for name in spine.__all__:
         public = getattr(spine, name)
-        assert inspect.getdoc(public), f"{name} has no docstring"
+        # A dataclass without a docstring has its signature as one.
+        assert not (inspect.getdoc(public) or f"{name}(").startswith(f"{name}("), f"{name} has no docstring"
         for member_name, function in functions_in(public):
             assert inspect.getdoc(function), f"{name}.{member_name} has no docstring"
             hints = get_type_hints(function)
