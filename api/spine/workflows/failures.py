@@ -62,6 +62,7 @@ _BY_MODULE: dict[str, Category] = {
     "socket": Category.NETWORK,
     "ssl": Category.NETWORK,
     "paramiko": Category.NETWORK,
+    "asyncssh": Category.NETWORK,
     "botocore": Category.STORAGE,
     "s3fs": Category.STORAGE,
     "polars": Category.PARSE,

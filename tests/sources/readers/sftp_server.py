@@ -3,12 +3,15 @@
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncssh
+from spine.sources.readers.base import Reader
+
+from tests.sources.readers.support import OPEN, config_of, limits
 
 USER, PASSWORD = "desk", "s3cr3t-of-desk"
 
@@ -74,8 +77,10 @@ def _files_of(made: SftpServer) -> type[asyncssh.SFTPServer]:
 
 
 @contextmanager
-def sftp_server(folder: Path, key_type: str = "ssh-ed25519") -> Iterator[SftpServer]:
-    """A server of `folder`, with a key of its own."""
+def sftp_server(
+    folder: Path, key_type: str = "ssh-ed25519", *, other_key_types: Sequence[str] = (), keepalive_seconds: float = 0
+) -> Iterator[SftpServer]:
+    """A server of `folder` with new keys, which disconnects clients that do not answer two keepalive requests."""
     made = SftpServer(folder, asyncssh.generate_private_key(key_type), asyncssh.generate_private_key("ssh-ed25519"))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -85,7 +90,9 @@ def sftp_server(folder: Path, key_type: str = "ssh-ed25519") -> Iterator[SftpSer
         return await asyncssh.listen(
             "127.0.0.1",
             0,
-            server_host_keys=[made.host_key],
+            server_host_keys=[made.host_key, *map(asyncssh.generate_private_key, other_key_types)],
+            keepalive_interval=keepalive_seconds,
+            keepalive_count_max=2,
             server_factory=_logins_of(made),
             sftp_factory=_files_of(made),
         )
@@ -107,3 +114,13 @@ def sftp_server(folder: Path, key_type: str = "ssh-ed25519") -> Iterator[SftpSer
         asyncio.run_coroutine_threadsafe(stop(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
+
+
+def reader(
+    server: SftpServer, path: str, *, seconds: float = 60, max_bytes: int | None = None, **fields: str
+) -> Reader:
+    given = {"host": "127.0.0.1", "port": server.port, "username": USER, "host_key": server.public_key, "path": path}
+    login = {} if "private_key_ref" in fields else {"password_ref": "env:PW"}
+    secrets = {"password_ref": PASSWORD, "private_key_ref": server.user_key.export_private_key().decode()}
+    config = config_of("sftp", **{**given, **login, **fields})
+    return config.open_reader({name: secrets[name] for name in config.secret_refs()}, OPEN, limits(max_bytes, seconds))

@@ -1,4 +1,4 @@
-"""SFTP: only from the server whose key is known, and whole files only."""
+"""Files of SFTP servers are read whole or not at all."""
 
 import os
 import time
@@ -6,21 +6,16 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
-import asyncssh
 import pytest
 from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
-from spine.sources.readers.base import Item, Reader, Unchanged
+from spine.sources.readers.base import Item, Unchanged
 
-from tests.sources.readers.sftp_server import PASSWORD, USER, SftpServer, sftp_server
+from tests.sources.readers.sftp_server import SftpServer, reader, sftp_server
 from tests.sources.readers.support import (
-    CLOSED,
     CONTENT,
-    OPEN,
-    config_of,
     failure,
     known_of,
-    limits,
     read,
     read_one,
     settle,
@@ -45,17 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SftpServer]:
         yield started
 
 
-def reader(
-    server: SftpServer, path: str, *, seconds: float = 60, max_bytes: int | None = None, **fields: str
-) -> Reader:
-    given = {"host": "127.0.0.1", "port": server.port, "username": USER, "host_key": server.public_key, "path": path}
-    login = {} if "private_key_ref" in fields else {"password_ref": "env:PW"}
-    secrets = {"password_ref": PASSWORD, "private_key_ref": server.user_key.export_private_key().decode()}
-    config = config_of("sftp", **{**given, **login, **fields})
-    return config.open_reader({name: secrets[name] for name in config.secret_refs()}, OPEN, limits(max_bytes, seconds))
-
-
-def test_a_file_is_read_with_what_is_known_of_it(server: SftpServer) -> None:
+def test_a_file_is_read_with_its_validators(server: SftpServer) -> None:
     item, content = read_one(reader(server, "/big"))
     assert content == CONTENT
     assert item.key == f"sftp://127.0.0.1:{server.port}/big"
@@ -98,7 +83,7 @@ def test_a_big_file_is_read_in_chunks_of_little_memory(server: SftpServer) -> No
     assert peak < 32 * 1024 * 1024
 
 
-def test_an_unchanged_file_is_not_read_but_by_force(server: SftpServer) -> None:
+def test_an_unchanged_file_is_read_only_with_force(server: SftpServer) -> None:
     known = known_of(read(reader(server, "/in/a.csv")))
     [unchanged] = read(reader(server, "/in/a.csv"), known)
     assert isinstance(unchanged, Unchanged)
@@ -130,14 +115,14 @@ def test_a_pattern_gives_every_file_in_order(server: SftpServer, pattern: str, e
     assert [item.key for item, _ in found] == sorted(item.key for item, _ in found)
 
 
-def test_what_is_not_there_or_no_file_is_told(server: SftpServer) -> None:
+def test_missing_files_and_directories_are_reported(server: SftpServer) -> None:
     for path in ("/none", "/none/*", "/in/*.parquet", "/top.csv/x"):
         failed = failure(reader(server, path))
         assert (failed.category, failed.transient) == (ErrorCategory.SOURCE, False), path
     assert failure(reader(server, "/in")).category is ErrorCategory.CONFIG
 
 
-def test_a_name_that_is_no_utf8_is_told_where_it_stands_in_the_way(tmp_path: Path) -> None:
+def test_a_directory_with_a_name_that_is_not_utf8_is_reported_only_where_it_must_be_listed(tmp_path: Path) -> None:
     for name in (b"a.csv", b"b\xe4.txt"):
         path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
         path.write_bytes(b"1")
@@ -145,72 +130,21 @@ def test_a_name_that_is_no_utf8_is_told_where_it_stands_in_the_way(tmp_path: Pat
     with sftp_server(tmp_path) as server:
         failed = failure(reader(server, "/*.csv"))
         assert (failed.category, failed.transient) == (ErrorCategory.SOURCE, False)
-        assert "is not UTF-8; a folder with such a name in it" in failed.sentence
+        assert "contains a name that is not UTF-8" in failed.sentence
         assert read_one(reader(server, "/a.csv"))[1] == b"1"
 
 
-@pytest.mark.parametrize("form", ["line", "with comment", "fingerprint"])
-def test_the_key_of_the_server_is_known_by_line_or_fingerprint(server: SftpServer, form: str) -> None:
-    key = {
-        "line": server.public_key,
-        "with comment": f"{server.public_key} me@desk",
-        "fingerprint": server.fingerprint,
-    }[form]
-    assert read_one(reader(server, "/top.csv", host_key=key))[1] == b"top.csv"
-
-
-@pytest.mark.parametrize("form", ["line", "fingerprint", "other type"])
-def test_a_server_with_another_key_is_told_nothing(server: SftpServer, form: str) -> None:
-    other = asyncssh.generate_private_key("ecdsa-sha2-nistp256" if form == "other type" else "ssh-ed25519")
-    key = other.get_fingerprint() if form == "fingerprint" else other.export_public_key().decode().strip()
-    server.logins.clear()
-    failed = failure(reader(server, "/top.csv", host_key=key))
-    assert (failed.category, failed.transient) == (ErrorCategory.AUTH, False)
-    assert (server.fingerprint in failed.sentence) is (form != "other type")
-    assert not server.logins
-
-
-@pytest.mark.parametrize("key_type", ["ssh-rsa", "ecdsa-sha2-nistp384"])
-def test_a_fingerprint_of_a_key_of_any_type_is_found(tmp_path: Path, key_type: str) -> None:
-    (tmp_path / "a").write_bytes(b"1")
-    settle(tmp_path / "a")
-    with sftp_server(tmp_path, key_type) as server:
-        assert read_one(reader(server, "/a", host_key=server.fingerprint))[1] == b"1"
-        assert read_one(reader(server, "/a"))[1] == b"1"
-
-
-@pytest.mark.parametrize("form", ["openssh", "pkcs8-pem", "pkcs1-pem"])
-def test_a_private_key_opens_the_server_in_any_form(
-    server: SftpServer, monkeypatch: pytest.MonkeyPatch, form: str
-) -> None:
-    if form == "pkcs1-pem":
-        monkeypatch.setattr(server, "user_key", asyncssh.generate_private_key("ssh-rsa"))
-    text = server.user_key.export_private_key(form).decode()
-    config = config_of(
-        "sftp",
-        host="127.0.0.1",
-        port=server.port,
-        username=USER,
-        host_key=server.public_key,
-        path="/top.csv",
-        private_key_ref="env:KEY",
-    )
-    assert read_one(config.open_reader({"private_key_ref": text}, OPEN, limits()))[1] == b"top.csv"
-
-
-def test_a_wrong_password_or_key_is_told_without_showing_it(server: SftpServer) -> None:
-    wrong_key = asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode()
-    given = {"host": "127.0.0.1", "port": server.port, "username": USER, "host_key": server.public_key, "path": "/a"}
-    tries = {"password_ref": "s3cr3t-wrong", "private_key_ref": wrong_key}
-    for name, secret in tries.items():
-        config = config_of("sftp", **given, **{name: "env:X"})
-        failed = failure(config.open_reader({name: secret}, OPEN, limits()))
-        assert (failed.category, failed.transient) == (ErrorCategory.AUTH, False)
-        assert secret not in failed.sentence
-    config = config_of("sftp", **given, private_key_ref="env:X")
-    with pytest.raises(FetchFailure, match="is no private key") as caught:
-        config.open_reader({"private_key_ref": "s3cr3t-wrong"}, OPEN, limits())
-    assert "s3cr3t" not in caught.value.sentence
+def test_a_server_that_checks_its_clients_is_answered_while_the_caller_is_busy(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(CONTENT)
+    settle(tmp_path / "big")
+    with sftp_server(tmp_path, keepalive_seconds=0.1) as server:
+        opened = reader(server, "/big")
+        item = next(opened.items({}, False))
+        assert isinstance(item, Item)
+        parts = [next(item.chunks)]
+        time.sleep(1)
+        assert b"".join([*parts, *item.chunks]) == CONTENT
+        opened.close()
 
 
 def _grow(file: Path) -> None:
@@ -225,7 +159,7 @@ def _shrink(file: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_grow, _shrink, os.utime])
-def test_a_file_that_changes_while_it_is_read_is_not_handed_out_as_whole(server: SftpServer, change: object) -> None:
+def test_a_file_that_changes_while_it_is_read_is_a_failure(server: SftpServer, change: object) -> None:
     file = server.folder / "changing"
     file.write_bytes(CONTENT)
     settle(file)
@@ -241,7 +175,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_handed_out_as_whole(server:
     opened.close()
 
 
-def test_limits_hold(server: SftpServer) -> None:
+def test_limits_are_enforced(server: SftpServer) -> None:
     assert "1,000 bytes that max_bytes" in failure(reader(server, "/big", max_bytes=1000)).sentence
     server.hangs.set()
     try:
@@ -252,25 +186,3 @@ def test_limits_hold(server: SftpServer) -> None:
     assert time.monotonic() - began < 2.5
     assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)
     assert "0.8 s that timeout_seconds" in failed.sentence
-
-
-def test_a_forbidden_address_is_not_connected_to(server: SftpServer) -> None:
-    server.logins.clear()
-    config = config_of(
-        "sftp",
-        host="localhost",
-        port=server.port,
-        username=USER,
-        host_key=server.public_key,
-        path="/top.csv",
-        password_ref="env:PW",
-    )
-    failed = failure(config.open_reader({"password_ref": PASSWORD}, CLOSED, limits()))
-    assert failed.category is ErrorCategory.CONFIG
-    assert "SPINE_ALLOW_PRIVATE_ADDRESSES" in failed.sentence
-    assert not server.logins
-
-
-def test_nobody_there_is_a_failure_of_the_network(server: SftpServer) -> None:
-    failed = failure(reader(server, "/a", port=1))  # type: ignore[arg-type]
-    assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)
