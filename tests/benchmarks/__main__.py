@@ -20,6 +20,7 @@ from spine.workflows.steps import NOT_SIMPLY_COMPLETED
 
 from tests.benchmarks import alerts, finra_rows, schedules, sources, worker
 from tests.benchmarks.seeding import copy_run
+from tests.benchmarks.table import line, print_header, write_to_readme
 from tests.benchmarks.timing import alternate, row
 from tests.support.postgres import fresh_database, postgresql_server
 from tests.support.prefect_database import prefect_database
@@ -87,7 +88,7 @@ def measure_finra() -> None:
         reading = f"{found['read_csv_seconds']:.1f} s, {found['read_csv_peak_rss_mb']:.0f} MB peak"
         ratio = found["seconds"] / found["read_csv_seconds"]
         aim = "seconds, bounded memory"
-        print(f"| finra.weekly_refresh, {rows:,} rows | {ours} | polars.read_csv | {reading} | {ratio:.1f} | {aim} |")
+        line(f"finra.weekly_refresh, {rows:,} rows", ours, "polars.read_csv", reading, f"{ratio:.1f}", aim)
 
 
 def measure_runs() -> None:
@@ -179,9 +180,10 @@ def main() -> None:
         "sources": measure_sources,
         "worker": measure_worker,
     }
-    print("| what | Spine | compared with | that | ratio | aim |\n|---|---|---|---|---|---|")
+    print_header()
     for name in sys.argv[1:] or parts:
         parts[name]()
+        write_to_readme()
 
 
 def _one_real_run(stack: PrefectStack, folder: Path) -> str:

@@ -13,6 +13,7 @@ import psycopg
 from spine.tables.base import utc_now
 from sqlalchemy import create_engine, text
 
+from tests.benchmarks.table import line as table_line
 from tests.benchmarks.timing import row
 from tests.run_history.support import Line
 from tests.support.receivers import Receiver, receiver
@@ -38,8 +39,8 @@ def measure_sending(api: Api, database: str) -> None:
         accepted = SENDS / (time.perf_counter() - began)
         desk.wait_for(SENDS, seconds=300)
         through = SENDS / (time.perf_counter() - began)
-        print(f"| alerts accepted per second, {database} | {accepted:.0f} | | | | |", flush=True)
-        print(f"| alerts accepted and delivered per second, {database} | {through:.0f} | | | | |", flush=True)
+        table_line(f"alerts accepted per second, {database}", f"{accepted:.0f}")
+        table_line(f"alerts accepted and delivered per second, {database}", f"{through:.0f}")
         # The outbox alone: what was accepted while the channel was off is sent when it is on again.
         api.client.patch(f"/alerts/channels/{channel}", json={"enabled": False})
         desk.requests.clear()
@@ -97,7 +98,7 @@ def measure_failures(api: Api, stack: PrefectStack) -> None:
             desk.wait_for(number + 1)
             spent.append(time.perf_counter() - began)
         told = f"{median(spent):.2f} s median, {max(spent):.2f} s at most"
-        print(f"| a run's failure to the receiver (n={FAILURES}) | {told} | | | | ≤ 2 s |", flush=True)
+        table_line(f"a run's failure to the receiver (n={FAILURES})", told, aim="≤ 2 s")
 
 
 def fill_with_a_million(database_url: str) -> None:
@@ -144,7 +145,7 @@ async def measure_reading(url: str) -> None:
                 response = await client.get(path, params=query)
                 assert response.status_code == 200, response.text
                 spent.append((time.perf_counter() - began) * 1000)
-            print(f"| {what}, 1,000,000 alerts, PostgreSQL | {median(spent[2:]):.1f} ms | | | | |", flush=True)
+            table_line(f"{what}, 1,000,000 alerts, PostgreSQL", f"{median(spent[2:]):.1f} ms")
 
 
 def show_plans(database_url: str) -> None:

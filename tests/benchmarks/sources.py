@@ -25,6 +25,7 @@ from spine.sources.fetching.context import FetchContext
 from spine.sources.parsers import ParserConfig, ParserType, parse
 
 from tests.benchmarks import finra_rows
+from tests.benchmarks.table import line
 from tests.benchmarks.timing import row
 from tests.sources.support import NO_PREFECT, Desk
 from tests.support.processes import free_port, running, wait_for_http
@@ -103,7 +104,7 @@ async def _unchanged(desk: Desk, files: Path, url: str) -> None:
             spent.append((time.perf_counter() - began) * 1000)
             assert (fetched.content_changed, fetched.bytes_fetched) == (False, 0)
         told = f"{median(spent):.1f} ms, p95 {quantiles(spent, n=20)[-1]:.1f} ms"
-        print(f"| unchanged {what} of {LARGE} MB | {told} | | | | nothing is read |", flush=True)
+        line(f"unchanged {what} of {LARGE} MB", told, aim="nothing is read")
 
 
 def _memory(folder: Path, source_type: str, where: str) -> None:
@@ -111,7 +112,7 @@ def _memory(folder: Path, source_type: str, where: str) -> None:
     done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "FILES": str(folder)})
     before, peak = map(float, done.stdout.split())
     told = f"{peak - before:.0f} MB above {before:.0f} MB"
-    print(f"| peak memory of {HUGE} MB by {source_type} | {told} | the idle process | | | < 150 MB above |", flush=True)
+    line(f"peak memory of {HUGE} MB by {source_type}", told, "the idle process", aim="< 150 MB above")
 
 
 def _parsing(folder: Path) -> None:
@@ -124,7 +125,7 @@ def _parsing(folder: Path) -> None:
             pass
 
     ours = _rows_per_second(lambda: parse(path, path.name, ParserType.PSV, ParserConfig()))
-    row(f"parsing {ROWS:,} rows", ours, "pyarrow's reader alone", _rows_per_second(alone), "M rows/s", "told")
+    row(f"parsing {ROWS:,} rows", ours, "pyarrow's reader alone", _rows_per_second(alone), "M rows/s", "shown")
 
 
 def _rows_per_second(read: Callable[[], object]) -> float:

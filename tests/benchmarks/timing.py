@@ -4,6 +4,8 @@ import time
 from collections.abc import Awaitable, Callable
 from statistics import median
 
+from tests.benchmarks.table import line
+
 ROUNDS = 40
 
 Action = Callable[[], Awaitable[object]]
@@ -22,7 +24,5 @@ async def alternate(ours: Action, direct: Action, rounds: int = ROUNDS) -> tuple
 
 
 def row(what: str, ours: float, compared: str, direct: float, unit: str, aim: str) -> None:
-    """One line of the table."""
-    print(
-        f"| {what} | {ours:.1f} {unit} | {compared} | {direct:.1f} {unit} | {ours / direct:.2f} | {aim} |", flush=True
-    )
+    """One line of the table, with the ratio of the two figures."""
+    line(what, f"{ours:.1f} {unit}", compared, f"{direct:.1f} {unit}", f"{ours / direct:.2f}", aim)

@@ -13,6 +13,7 @@ from uuid import uuid4
 import httpx
 import psutil
 
+from tests.benchmarks.table import line
 from tests.support.prefect_processes import prefect_worker
 from tests.support.processes import wait_until
 from tests.support.stack import FINAL, Api, PrefectStack
@@ -44,7 +45,7 @@ def measure(stack: PrefectStack, api: Api, folder: Path, server: psutil.Popen) -
         workers = {f"worker, {name}": one for name, one in processes.items()}
         idle = {"Prefect's server": server, "the API": api.process, **workers}
         told = ", ".join(f"{name} {_memory(one):.0f} MB" for name, one in idle.items())
-        print(f"| idle memory (PSS) | {told} | | | | |", flush=True)
+        line("idle memory (PSS)", told)
         spent: dict[str, list[tuple[float, float]]] = {name: [] for name in WORKERS}
         for _ in range(ROUNDS + 1):
             for name, times in spent.items():
@@ -54,7 +55,7 @@ def measure(stack: PrefectStack, api: Api, folder: Path, server: psutil.Popen) -
             _row(f"trigger until the {what}", seconds, aim="≥ 10 times")
         last = {name: [_many(stack, api, name, AT_ONCE)] for name in WORKERS}
         _row(f"{AT_ONCE} triggers at once until the last is completed", last)
-        print(f"| {MANY_AT_ONCE} triggers at once, spine | {_many(stack, api, 'spine', MANY_AT_ONCE):.1f} s | | | | |")
+        line(f"{MANY_AT_ONCE} triggers at once, spine", f"{_many(stack, api, 'spine', MANY_AT_ONCE):.1f} s")
         _one_after_the_other(stack, api, processes["spine"])
 
 
@@ -120,9 +121,7 @@ def _one_after_the_other(stack: PrefectStack, api: Api, worker: psutil.Popen) ->
     before = held()
     for _ in range(IN_A_ROW):
         _completed(stack, api, "spine")
-    print(
-        f"| {IN_A_ROW} runs in a row: worker + interpreters before and after | {before}; {held()} | | | | |", flush=True
-    )
+    line(f"{IN_A_ROW} runs in a row: worker + interpreters before and after", f"{before}; {held()}")
 
 
 def _many(stack: PrefectStack, api: Api, name: str, count: int) -> float:
@@ -183,7 +182,7 @@ def _row(what: str, seconds: dict[str, list[float]], aim: str = "") -> None:
     ours = seconds.pop("spine")
     for name, others in seconds.items():
         ratio = median(others) / median(ours)
-        print(f"| {what} | {_told(ours)} | {name} | {_told(others)} | {ratio:.1f} times | {aim} |", flush=True)
+        line(what, _told(ours), name, _told(others), f"{ratio:.1f} times", aim)
 
 
 def _told(seconds: list[float]) -> str:
