@@ -87,7 +87,7 @@ UNCLEAR = {
 # Files that have not been rewritten yet.
 NOT_REWRITTEN = (
     *("api/spine/connections/*", "api/spine/sources/parsers/*", "api/spine/sources/readers/*"),
-    *("api/spine/up/*", "deployments/*"),
+    "deployments/*",
 )
 
 INSTALLED = ("api/spine", "deployments/spine_worker")

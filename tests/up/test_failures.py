@@ -34,18 +34,18 @@ def test_a_taken_port_stops_before_anything_starts(home: Path) -> None:
     with socket.create_server((LOOPBACK, 0)) as listener:
         port = str(listener.getsockname()[1])
         done = spine_up("--home", str(home), "--port", port)
-    assert_one_sentence(done, f"Port {port} on 127.0.0.1 is taken", "--port")
+    assert_one_sentence(done, f"Port {port} on 127.0.0.1 is in use", "--port")
     assert not (home / "spine.db").exists()
 
 
 def test_a_home_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert_one_sentence(spine_up("--home", str(tmp_path / "file" / "home")), "cannot be written", "--home")
+    assert_one_sentence(spine_up("--home", str(tmp_path / "file" / "home")), "is not writable", "--home")
 
 
 def test_settings_that_do_not_fit_together_are_named(home: Path, ports: list[str]) -> None:
     done = spine_up("--home", str(home), *ports, SPINE_JWKS_URL="https://issuer.example/keys")
-    assert_one_sentence(done, "SPINE_JWKS_URL", "belong together")
+    assert_one_sentence(done, "SPINE_JWKS_URL", "must be set together")
 
 
 def test_a_database_url_that_is_none_is_named(home: Path, ports: list[str]) -> None:

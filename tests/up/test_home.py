@@ -15,21 +15,21 @@ def test_the_home_is_made_with_its_parents_and_closed_to_others(tmp_path: Path) 
     assert (home / "logs").is_dir()
 
 
-def test_a_home_that_is_a_file_is_a_sentence(tmp_path: Path) -> None:
+def test_a_file_as_home_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UpError, match=r"cannot be written \(file exists\); name another with --home"):
+    with pytest.raises(UpError, match=r"is not writable \(file exists\); choose another with --home"):
         prepare_home(tmp_path / "file")
 
 
-def test_a_home_below_a_file_is_a_sentence(tmp_path: Path) -> None:
+def test_a_home_below_a_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UpError, match=r"cannot be written \(not a directory\)"):
+    with pytest.raises(UpError, match=r"is not writable \(not a directory\)"):
         prepare_home(tmp_path / "file" / "home")
 
 
-def test_a_second_process_is_refused_and_told_who_has_the_home(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
     prepare_home(tmp_path)
-    enter = f"from pathlib import Path\nfrom api.up.home import locked\nwith locked(Path({str(tmp_path)!r})): pass"
+    enter = f"from pathlib import Path\nfrom spine.up.home import locked\nwith locked(Path({str(tmp_path)!r})): pass"
     with locked(tmp_path):
         second = subprocess.run([sys.executable, "-c", enter], capture_output=True, text=True, check=False)
     assert f"is in use by another spine up (pid {os.getpid()})" in second.stderr

@@ -22,7 +22,7 @@ class Pool:
     def __init__(self, stack: PrefectStack) -> None:
         self.name = f"pool-{uuid4().hex[:8]}"
         self._stack = stack
-        assert ensure_work_pool(stack.url, self.name, WorkerType.SPINE) == f"{self.name} (made)"
+        assert ensure_work_pool(stack.url, self.name, WorkerType.SPINE) == f"{self.name} (created)"
         self._flow = stack.post("/flows/", {"name": "interrupted"})["id"]
 
     def run(self, state: str, worker: str | None, **more: Any) -> str:
@@ -105,7 +105,7 @@ def test_an_existing_pool_is_kept_as_it_is(pool: Pool, stack: PrefectStack) -> N
     stack.http.patch(f"{stack.url}/work_pools/{pool.name}", json={"concurrency_limit": 3}).raise_for_status()
     before = stack.get(f"/work_pools/{pool.name}")
     for worker in WorkerType:
-        assert ensure_work_pool(stack.url, pool.name, worker) == f"{pool.name} (kept)"
+        assert ensure_work_pool(stack.url, pool.name, worker) == f"{pool.name} (existing)"
     assert stack.get(f"/work_pools/{pool.name}") == before
 
 

@@ -7,7 +7,7 @@ from spine.up.console import last_words, lines_since
 @pytest.mark.parametrize(
     ("log", "words"),
     [
-        ("", "it wrote nothing"),
+        ("", "it wrote no output"),
         ("one\ntwo\n\n", "two"),
         (
             "Traceback (most recent call last):\n  File\nValueError: no such pool\n\nServer stopped!\n",

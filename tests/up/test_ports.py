@@ -24,12 +24,12 @@ def test_a_free_port_passes() -> None:
 
 
 def test_a_taken_port_is_a_sentence_that_names_the_option(taken_port: int) -> None:
-    with pytest.raises(UpError, match=rf"Port {taken_port} on 127\.0\.0\.1 is taken; .* with --port\."):
+    with pytest.raises(UpError, match=rf"Port {taken_port} on 127\.0\.0\.1 is in use; .* with --port\."):
         check_port(LOOPBACK, taken_port, "--port", "--host")
 
 
 def test_a_port_taken_on_loopback_is_taken_for_all_addresses(taken_port: int) -> None:
-    with pytest.raises(UpError, match="is taken"):
+    with pytest.raises(UpError, match="is in use"):
         check_port("0.0.0.0", taken_port, "--port", "--host")  # noqa: S104 (the case under test)
 
 

@@ -1,14 +1,12 @@
 """`spine up`: the whole stack as child processes of one command, with its state in one folder.
 
-command      the options of the command, and the one place that turns failures into a sentence
-steps        what happens at a start, in order
-plan         the addresses and folders of one start
-home         the state folder: made, checked, locked
-environment  which child gets which variables
-children     starting the children and watching them
-processes    finding, signalling and outliving processes
-shutdown     stopping everything in order, within a deadline
-prefect_side what is asked of Prefect: the work pool, the deployments, the interrupted runs
-waiting      signals, and waiting that notices them
-console      how the steps are shown
+command        `spine up` and `spine deploy`: their options, and the translation of failures into one sentence
+start          the steps of a start, in order
+plan           addresses, folders and environments of one start, and the check of its ports
+deploy         the project's `prefect.yaml`, deployed around entries that fail
+home           the state folder: created, checked, locked
+processes      starting, finding and signalling child processes, and stopping all of them in order
+prefect_setup  calls to Prefect: the work pool, Spine's own deployments, interrupted runs
+waiting        waiting that notices signals and children that ended
+console        how the steps are shown
 """

@@ -1,4 +1,4 @@
-"""The commands `spine up` and `spine deploy`: their options, and the one place that turns a failure into a sentence."""
+"""The commands `spine up` and `spine deploy`: their options, and the translation of failures into one sentence."""
 
 import contextlib
 import os
@@ -49,7 +49,7 @@ def deploy(
     ] = None,
 ) -> None:
     """Deploy Spine's own flows to the Prefect API of PREFECT_API_URL or of the Prefect profile; safe to repeat."""
-    # Imported only now: Prefect and the flows take seconds, which `spine --help` need not.
+    # Imported here: Prefect and the flows take seconds to import.
     from spine.up.prefect_setup import deploy_to_prefect
 
     try:
@@ -69,14 +69,14 @@ def _up(plan: Plan) -> None:
         console.say(f"Starting Spine in {plan.home}")
         if running(plan.home):
             with console.step("Leftovers") as step:
-                step.detail = "stopped what an earlier start left behind"
+                step.detail = "stopped processes of an earlier start"
                 stop_all(plan.home, signals.hurry)
         check_ports(plan)
         _run(plan, settings, console, signals)
 
 
 def _run(plan: Plan, settings: Settings, console: Console, signals: Signals) -> None:
-    # Imported only now: the database libraries would delay the sentence about a taken port.
+    # Imported here: the database libraries would delay the message about a port that is in use.
     from spine.up.start import Start
 
     begun = time.monotonic()
@@ -125,7 +125,7 @@ def _settings(plan: Plan) -> Settings:
 
 @contextlib.contextmanager
 def _unexpected(home: Path) -> Iterator[None]:
-    """Keep the traceback of a defect of ours in a file; the person at the terminal gets a sentence all the same."""
+    """Write the traceback of an unexpected error to a file, and show one sentence in the terminal."""
     try:
         yield
     except (UpError, StopRequested):
@@ -134,4 +134,4 @@ def _unexpected(home: Path) -> Iterator[None]:
         log = home / "logs" / "up.log"
         with contextlib.suppress(OSError), log.open("a") as file:
             traceback.print_exc(file=file)
-        raise UpError(f"spine up met an unexpected {type(error).__name__}: {error} (details: {log}).") from error
+        raise UpError(f"Unexpected {type(error).__name__}: {error} (details: {log}).") from error

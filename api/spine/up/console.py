@@ -1,7 +1,7 @@
 """How `spine up` shows what it does: a line for each step, with its time, at once.
 
-Without a terminal the lines are plain text, so that a supervisor's log stays readable. What a child's log says about
-its end is shown in one line.
+Without a terminal the lines are plain text, so that a supervisor's log stays readable. The end of a child is
+explained by one line of its log.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from spine.up.waiting import StopRequested
 
 @dataclass
 class Step:
-    """A step that is under way; `detail` is what its line says beside the time."""
+    """A step in progress; `detail` is the text of its line after the time."""
 
     detail: str = ""
 
@@ -61,7 +61,7 @@ class Console:
 
     def say(self, text: str = "") -> None:
         """Print one line as it is."""
-        # A reader that went away (`spine up | head`, a closed terminal) must not keep us from stopping the children.
+        # A reader that has gone (`spine up | head`, a closed terminal) must not prevent the stop of the children.
         with contextlib.suppress(OSError):
             print(text, file=self._out, flush=True)
 
@@ -108,15 +108,15 @@ def lines_since(log: Path, offset: int, *, whole: bool = False) -> list[str]:
 
 
 def last_words(lines: list[str], at_most: int = 1) -> str:
-    """What explains best why a process ended: the last exception, else the last lines, `at_most` so many."""
+    """The best explanation of an end: the last exception, else the last lines, at most `at_most`."""
     if not lines:
-        return "it wrote nothing"
+        return "it wrote no output"
     exceptions = [line for line in lines if _EXCEPTION.match(line)]
     return presentable(exceptions[-1] if exceptions else " ".join(_message(line) for line in lines[-at_most:]))
 
 
 def presentable(text: str) -> str:
-    """One line without passwords and of bearable length."""
+    """One line without passwords, at most 400 characters."""
     return _PASSWORD.sub(r"\1:***@", " ".join(text.split()))[:400]
 
 

@@ -18,11 +18,11 @@ from spine.up.waiting import UpError
 
 PREFECT_YAML = "prefect.yaml"
 SECONDS_FOR_A_DEPLOY = 300.0
-# With one of these lines Prefect leaves out the whole file, whichever of its deployments is wrong.
+# With this line Prefect skips the whole file because one of its entries is invalid.
 _REFUSED_FILE = "Skipping deployment configuration due to validation errors"
 _DEPLOYED = "successfully created with id"
 
-# Runs `prefect deploy` with these arguments to its end; answers None when it did not end in time.
+# Runs `prefect deploy` with these arguments; returns None when it did not end in time.
 RunDeploy = Callable[[list[str]], Child | None]
 
 
@@ -68,7 +68,7 @@ class ProjectDeploy:
                 self._deploy(config, entries[:half])
                 entries = entries[half:]
                 continue
-            # Prefect takes them in the order of the file and ends at the first one that fails.
+            # Prefect deploys the entries in the order of the file and stops at the first one that fails.
             self.deployed += done
             if done < len(entries):
                 self.failed[str(entries[done]["name"])] = _reason(child)

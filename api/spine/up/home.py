@@ -1,4 +1,4 @@
-"""The state folder: made, checked and locked."""
+"""The state folder: created, checked and locked."""
 
 import contextlib
 import fcntl
@@ -13,9 +13,9 @@ from spine.up.waiting import UpError
 
 
 def prepare_home(home: Path) -> None:
-    """Make the folder and its subfolders; raises `UpError` when that is impossible."""
+    """Create the folder and its subfolders. Raises `UpError` if that is not possible."""
     try:
-        # The folder holds keys and databases: nobody else needs to look into it.
+        # The folder has keys and databases: only its owner may read it.
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("logs", "run"):
             (home / name).mkdir(exist_ok=True)
@@ -24,12 +24,12 @@ def prepare_home(home: Path) -> None:
         probe.unlink()
     except OSError as error:
         reason = (error.strerror or "unknown reason").lower()
-        raise UpError(f"The home {home} cannot be written ({reason}); name another with --home.") from None
+        raise UpError(f"The home {home} is not writable ({reason}); choose another with --home.") from None
 
 
 @contextlib.contextmanager
 def locked(home: Path) -> Iterator[None]:
-    """Hold the home for this process; the kernel lets go of it however the process ends."""
+    """Lock the home for this process; the kernel releases the lock when the process ends. Raises `UpError`."""
     path = home / "run" / "lock"
     with path.open("a+") as file:
         try:
@@ -37,7 +37,9 @@ def locked(home: Path) -> Iterator[None]:
         except OSError:
             file.seek(0)
             pid = file.read().strip() or "unknown"
-            message = f"The home {home} is in use by another spine up (pid {pid}); stop it or name another with --home."
+            message = (
+                f"The home {home} is in use by another spine up (pid {pid}); stop it or choose another with --home."
+            )
             raise UpError(message) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -46,7 +48,7 @@ def locked(home: Path) -> Iterator[None]:
 
 
 def worker_name(home: Path) -> str:
-    """The name of this home's worker, made once.
+    """The name of this home's worker, created once.
 
     It stays the same so that runs of an earlier worker are recognised, also in a container whose host name is
     new at each start; and it differs between homes so that two of them can share a Prefect server.
@@ -58,12 +60,12 @@ def worker_name(home: Path) -> str:
 
 
 def write_record(home: Path, name: str, pid: int, create_time: float) -> None:
-    """Write down a child so that the next start finds it should this process be killed."""
+    """Record a child, so that the next start finds it if this process is killed."""
     write_atomically(_record(home, name), json.dumps({"name": name, "pid": pid, "create_time": create_time}) + "\n")
 
 
 def read_records(home: Path) -> dict[str, tuple[int, float]]:
-    """Pid and creation time of each child that was written down, by name; unreadable records are left out."""
+    """Pid and creation time of each recorded child, by name; unreadable records are skipped."""
     records = {}
     for path in sorted((home / "run").glob("*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -73,13 +75,13 @@ def read_records(home: Path) -> dict[str, tuple[int, float]]:
 
 
 def forget_records(home: Path) -> None:
-    """Remove the records, once their processes are gone."""
+    """Remove the records of processes that have ended."""
     for path in (home / "run").glob("*.json"):
         path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file that readers see whole or not at all."""
+    """Write a file so that readers see all of it or nothing."""
     temporary = path.with_name(path.name + ".new")
     temporary.write_text(text)
     temporary.replace(path)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from spine.up.waiting import UpError
 
-# Prefect's API knows no credentials of its own by default, so it listens on the loopback whatever `--host` says.
+# Prefect's API has no credentials by default, so it listens on the loopback, not on `--host`.
 LOOPBACK = "127.0.0.1"
 
 
 class WorkerType(StrEnum):
-    """The type of worker that runs flows: one that starts them at once, or Prefect's own."""
+    """The type of worker: `spine` starts runs at once, `process` is Prefect's own."""
 
     SPINE = "spine"
     PROCESS = "process"
@@ -81,8 +81,8 @@ def address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-# Every child and all that descends from it carries the home in this variable; it is how processes that outlived
-# a killed worker are recognised as ours. Users have no reason to set it, unlike `SPINE_HOME`.
+# Every child and its descendants have the home in this variable, by which processes of a killed worker are found.
+# Users have no reason to set it, unlike `SPINE_HOME`.
 MARKER = "SPINE_UP_CHILD_OF"
 
 # Prefect checks each schedule's time zone against the list of all zones on every read, and Python makes that list by
@@ -99,20 +99,20 @@ _FOR_SERVER = {
 _FOR_WORKER = {
     # Prefect's default is ten seconds, most of what a triggered run would wait for.
     "PREFECT_WORKER_QUERY_SECONDS": "1",
-    # A stop is to be over within seconds, and the worker has runs to hand back after their processes have ended.
+    # A stop must end within seconds, and the worker reschedules its runs after their processes have ended.
     "SPINE_WORKER_GRACE_SECONDS": "3",
 }
 
 
 def shared_environment(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What every process of this start sees, `spine up` itself included."""
+    """The environment of every process of this start, including `spine up` itself."""
     prefect_home = Path(user.get("PREFECT_HOME") or plan.home / "prefect").expanduser().absolute()
     defaults = {
         "PREFECT_HOME": str(prefect_home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "SPINE_WAREHOUSE_URL": str(plan.home / "warehouse"),
-        # On a laptop, what one reads from and tells people of is on that laptop, too.
+        # On a laptop, sources and receivers of alerts are often on the same laptop.
         "SPINE_ALLOW_PRIVATE_ADDRESSES": "true",
         "SPINE_FILE_ROOTS": str(plan.project / "data"),
     }
@@ -164,7 +164,7 @@ def check_port(host: str, port: int, port_option: str, host_option: str) -> None
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
-            # Like the servers do: connections of an earlier start that are still closing do not count.
+            # As the servers do: connections of an earlier start that are still closing do not block the port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(place)
             probe.listen(1)
@@ -176,7 +176,7 @@ def check_port(host: str, port: int, port_option: str, host_option: str) -> None
 
 def _sentence(error: OSError, host: str, port: int, port_option: str, host_option: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"Port {port} on {host} is taken; stop what listens there or choose another with {port_option}."
+        return f"Port {port} on {host} is in use; stop the process that uses it or choose another with {port_option}."
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{host} is not an address of this machine; choose another with {host_option}."
     if error.errno == errno.EACCES:

@@ -1,4 +1,4 @@
-"""What `spine up` asks of Prefect through its client: the work pool, and the runs that a dead worker left open.
+"""Calls to Prefect through its client: the work pool, Spine's own deployments, and runs that a worker left open.
 
 Prefect takes two seconds to import, so the functions import it themselves: the caller has children to start first.
 """
@@ -29,7 +29,7 @@ _WHY_CRASHED = "The worker was stopped or killed while this run was in progress;
 
 
 def is_healthy(api_url: str, *, trust_env: bool) -> bool:
-    """Whether Prefect's API answers, asked through the environment's proxy if `trust_env`.
+    """Whether Prefect's API answers, through the environment's proxy if `trust_env`.
 
     A malformed URL is an `UpError`.
     """
@@ -43,7 +43,7 @@ def is_healthy(api_url: str, *, trust_env: bool) -> bool:
 
 
 def ensure_work_pool(api_url: str, name: str, worker: WorkerType) -> str:
-    """Make the work pool unless it exists; an existing pool is never changed. Returns what was done.
+    """Create the work pool unless it exists; an existing pool is never changed. Returns what was done.
 
     Workers of both types serve pools of either: they are configured with the same variables.
     """
@@ -52,7 +52,7 @@ def ensure_work_pool(api_url: str, name: str, worker: WorkerType) -> str:
 
 
 def deploy_to_prefect(work_pool: str, *, move: bool) -> dict[str, str]:
-    """Deploy Spine's own flows to the configured Prefect API; the work pool is made if there is none of that name.
+    """Deploy Spine's own flows to the configured Prefect API; a missing work pool is created.
 
     Returns what was done by deployment. Raises `UpError`.
     """
@@ -91,12 +91,12 @@ async def _deploy_to_prefect(api_url: str, work_pool: str, move: bool) -> dict[s
     from spine.flows.deployment import deploy_own_flows
 
     async with _client(api_url) as client:
-        await _read_or_make_pool(client, work_pool, WorkerType.SPINE)
+        await _read_or_create_pool(client, work_pool, WorkerType.SPINE)
         return await deploy_own_flows(client, work_pool, move=move)
 
 
-async def _read_or_make_pool(client: "PrefectClient", name: str, worker: WorkerType) -> "WorkPool | None":
-    """The work pool as it was; None when it was made just now."""
+async def _read_or_create_pool(client: "PrefectClient", name: str, worker: WorkerType) -> "WorkPool | None":
+    """The work pool as it was; None if it was created just now."""
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
     from prefect.workers.process import ProcessWorker
@@ -106,7 +106,7 @@ async def _read_or_make_pool(client: "PrefectClient", name: str, worker: WorkerT
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
         new = WorkPoolCreate(name=name, type=worker.value, base_job_template=template)
-        # Another process may have made the pool since it was looked for.
+        # Another process may have created the pool meanwhile.
         with contextlib.suppress(ObjectAlreadyExists):
             await client.create_work_pool(new)
     return None
@@ -114,15 +114,15 @@ async def _read_or_make_pool(client: "PrefectClient", name: str, worker: WorkerT
 
 async def _ensure_work_pool(api_url: str, name: str, worker: WorkerType) -> str:
     async with _client(api_url) as client:
-        pool = await _read_or_make_pool(client, name, worker)
+        pool = await _read_or_create_pool(client, name, worker)
     if pool is None:
-        return f"{name} (made)"
+        return f"{name} (created)"
     if pool.type not in list(WorkerType):
         raise UpError(
-            f"The work pool {name!r} is of type {pool.type!r} and spine up starts a {worker} worker; "
-            "name another pool with SPINE_WORK_POOL."
+            f"The work pool {name!r} is of type {pool.type!r}, but spine up starts a {worker} worker; "
+            "set SPINE_WORK_POOL to another pool."
         )
-    return f"{name} (kept)"
+    return f"{name} (existing)"
 
 
 async def _crash_interrupted_runs(api_url: str, pool: str, worker: str) -> list[str]:
@@ -169,7 +169,7 @@ async def _interrupted(client: "PrefectClient", pool: str, worker: str) -> list[
 def _is_ours(run: "FlowRun", worker: str, workers: set[str]) -> bool:
     if WORKER_LABEL in run.labels:
         return run.labels[WORKER_LABEL] == worker
-    # A worker labels a run a moment after it has taken it; until then it can only be ours if nobody else was there.
+    # A worker labels a run a moment after it has taken it. Until then it is ours only if there is no other worker.
     return workers <= {worker}
 
 

@@ -1,7 +1,7 @@
-"""The processes of a start: starting the children, finding all that descends from them, and stopping it in order.
+"""The child processes of `spine up`: starting them, finding their descendants, and stopping all of them in order.
 
-The order of a stop lets Prefect still record an interrupted flow run: flow runs and worker, then the API, then the
-server. It serves both a start that ends and a start that finds what a killed one left behind.
+The order is flow runs and worker, then the API, then the server, so that Prefect can still record interrupted flow
+runs. It is the same when `spine up` ends and when a start finds processes of an earlier one that was killed.
 """
 
 import os
@@ -47,8 +47,8 @@ class Child:
     log: Path
     log_offset: int
 
-    def epitaph(self) -> str:
-        """How it ended, in one sentence; to be asked only once it has."""
+    def last_message(self) -> str:
+        """How it ended, in one sentence; call it only after the end."""
         code = self.process.returncode
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return f"{TITLES[self.name]} {how}: {last_words(lines_since(self.log, self.log_offset))} (log: {self.log})"
@@ -94,7 +94,7 @@ class Children:
         """Raise `UpError` when a watched child has died."""
         for child in self._watched:
             if child.process.poll() is not None:
-                raise UpError(child.epitaph())
+                raise UpError(child.last_message())
 
 
 FLOW_RUN_ID = "PREFECT__FLOW_RUN_ID"
@@ -111,7 +111,7 @@ def find(pid: int, create_time: float) -> psutil.Process | None:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether it still runs; a zombie does not, whoever has yet to reap it."""
+    """Whether it still runs; a zombie does not."""
     with suppress(psutil.Error):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
@@ -128,7 +128,7 @@ def with_descendants(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
 
 
 def variable(process: psutil.Process, name: str) -> str | None:
-    """The value of an environment variable that the process was started with; None without, and where it is blank."""
+    """The value of an environment variable that the process was started with; None if it is missing or blank."""
     try:
         return process.environ().get(name, "").strip() or None
     except (psutil.Error, OSError):
@@ -136,7 +136,7 @@ def variable(process: psutil.Process, name: str) -> str | None:
 
 
 def of_home(home: Path) -> list[psutil.Process]:
-    """Every process that descends from a child of this home, also when its parents are long dead."""
+    """Every process that descends from a child of this home, even if its parents have ended."""
     spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     return [
         process
@@ -146,7 +146,7 @@ def of_home(home: Path) -> list[psutil.Process]:
 
 
 def flow_runs(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Of these, the processes that lead a flow run: their parent is not part of the run."""
+    """The processes that lead a flow run: their parent is not part of the run."""
     return [process for process in processes if variable(process, FLOW_RUN_ID) and not _parent_in_run(process)]
 
 
@@ -159,14 +159,14 @@ def _parent_in_run(process: psutil.Process) -> bool:
 
 
 def send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
-    """Signal each process that is still there."""
+    """Signal each process that still runs."""
     for process in processes:
         with suppress(psutil.Error):
             process.send_signal(number)
 
 
 def wait_gone(processes: Iterable[psutil.Process], deadline: float, hurry: Event) -> list[psutil.Process]:
-    """Wait until all are gone, at most until `deadline` (monotonic); returns those that are still there."""
+    """Wait until all are gone, at most until `deadline` (monotonic); returns those that still run."""
     remaining = [process for process in processes if alive(process)]
     while remaining and time.monotonic() < deadline and not hurry.is_set():
         hurry.wait(0.05)
@@ -175,31 +175,31 @@ def wait_gone(processes: Iterable[psutil.Process], deadline: float, hurry: Event
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
-    """SIGKILL what is still there, and wait the moment that takes."""
+    """SIGKILL the processes that still run, and wait until they are gone."""
     doomed = [process for process in processes if alive(process)]
     send(doomed, signal.SIGKILL)
     wait_gone(doomed, time.monotonic() + 1.0, Event())
 
 
-# Seconds after the start of a stop at which the patience with each part ends; the promise is 10 s in all.
+# Seconds after the beginning of a stop at which the wait for each part ends. All together takes at most 10 s.
 FLOW_RUNS_UNTIL = 3.0
 WORKER_UNTIL = 4.0
-HANDED_BACK_UNTIL = 5.5
+RESCHEDULED_UNTIL = 5.5
 REPORT_UNTIL = 6.2
 API_UNTIL = 6.5
 SERVER_UNTIL = 8.7
 
 
 def running(home: Path) -> list[psutil.Process]:
-    """Every living process that a start of this home has left, with all that descends from them."""
+    """Every running process of an earlier start of this home, with its descendants."""
     return with_descendants([*_recorded(home).values(), *of_home(home)])
 
 
 def stop_all(home: Path, hurry: Event, report: Callable[[], object] | None = None) -> None:
     """Stop every process of the home; afterwards none is left.
 
-    `report` runs between the worker's end and the server's: the moment to tell Prefect about runs that could not
-    do so themselves. When `hurry` is set all are killed at once.
+    `report` is called between the end of the worker and that of the server: it reports interrupted runs to Prefect.
+    When `hurry` is set, all processes are killed at once.
     """
     begun = time.monotonic()
     by_name = _recorded(home)
@@ -213,36 +213,35 @@ def stop_all(home: Path, hurry: Event, report: Callable[[], object] | None = Non
     kill(wait_gone(api, begun + API_UNTIL, hurry))
     send(server, signal.SIGTERM)
     kill(wait_gone(server, begun + SERVER_UNTIL, hurry))
-    # What was started while we were stopping, such as a flow run that the worker had just picked up.
+    # Processes that were started during the stop, such as a flow run that the worker had just picked up.
     kill(running(home))
     forget_records(home)
 
 
 def _stop_worker(worker: psutil.Process | None, others: list[psutil.Process], begun: float, hurry: Event) -> None:
-    """Stop the worker and its flow runs, and whatever is neither API nor server."""
-    if worker is not None and _hands_back(worker):
+    """Stop the worker, its flow runs, and everything else that is neither API nor server."""
+    if worker is not None and _reschedules(worker):
         send([worker], signal.SIGTERM)
-        wait_gone([worker], begun + HANDED_BACK_UNTIL, hurry)
+        wait_gone([worker], begun + RESCHEDULED_UNTIL, hurry)
     else:
-        _let_runs_crash(worker, others, begun, hurry)
+        _crash_runs(worker, others, begun, hurry)
     kill(with_descendants(others))
 
 
-def _hands_back(worker: psutil.Process) -> bool:
-    """Whether the worker is of our type, which sees to its flow runs itself."""
+def _reschedules(worker: psutil.Process) -> bool:
+    """Whether the worker is of type `spine`, which stops its flow runs itself."""
     with suppress(psutil.Error):
         command = worker.cmdline()
         return ("--type", WorkerType.SPINE) in pairwise(command)
     return False
 
 
-def _let_runs_crash(worker: psutil.Process | None, others: list[psutil.Process], begun: float, hurry: Event) -> None:
-    """Stop a process worker, or what a dead worker has left.
+def _crash_runs(worker: psutil.Process | None, others: list[psutil.Process], begun: float, hurry: Event) -> None:
+    """Stop a process worker, or the flow runs of a worker that has ended.
 
-    The flow runs go first, so that each reports itself as crashed. Meanwhile the worker is held still: it would take
-    new runs, and a worker that is told to stop signals its flow runs a second time, which cuts their report short.
-    The subprocesses of a run are left to it at first: a step whose tool is stopped under it would report a failure
-    of the tool.
+    The flow runs stop first, so that each reports itself as crashed. Meanwhile the worker is paused: it would take
+    new runs, and a worker that stops signals its flow runs a second time, which interrupts their report. The
+    subprocesses of a run are stopped by the run: a step whose tool is stopped first would report that the tool failed.
     """
     workers = [worker] if worker else []
     leaders = flow_runs(others)
@@ -251,7 +250,7 @@ def _let_runs_crash(worker: psutil.Process | None, others: list[psutil.Process],
     wait_gone(leaders, begun + FLOW_RUNS_UNTIL, hurry)
     send(workers, signal.SIGTERM)
     send(workers, signal.SIGCONT)
-    # Without runs the worker has nothing left to report; it may linger for seconds over its event stream.
+    # Without runs the worker has nothing left to report, but its event stream can keep it for seconds.
     wait_gone(workers, min(begun + WORKER_UNTIL, time.monotonic() + 1.0), hurry)
 
 

@@ -1,4 +1,4 @@
-"""What happens at a start, in order.
+"""The steps of a start, in order.
 
 Waiting overlaps where nothing depends on it: while the Prefect server comes up, Spine's database is migrated and
 the API starts.
@@ -22,7 +22,7 @@ from spine.up.prefect_setup import crash_interrupted_runs, ensure_work_pool, is_
 from spine.up.processes import API, DEPLOY, OWN_DEPLOY, SERVER, WORKER, Child, Children
 from spine.up.waiting import UpError, Waiting
 
-# Generous: a first start on a busy machine with a slow disk still is a start.
+# Generous: a first start on a busy machine with a slow disk must succeed, too.
 _SERVER_SECONDS = 180.0
 _EXTERNAL_SECONDS = 5.0
 _API_SECONDS = 90.0
@@ -59,7 +59,7 @@ class Start:
         return key
 
     def report_interrupted_runs(self) -> list[str]:
-        """Set what our worker left open to CRASHED; to be called while it does not run."""
+        """Set the runs that our worker left open to CRASHED; call it only while the worker does not run."""
         return crash_interrupted_runs(self.plan.prefect_api, self.settings.work_pool, self.worker_name)
 
     def _launch_server(self) -> None:
@@ -69,7 +69,7 @@ class Start:
     def _launch_api(self) -> None:
         where = ["--host", self.plan.host, "--port", str(self.plan.port)]
         quiet = ["--no-access-log", "--log-level", "warning"]
-        # Open event streams would otherwise hold the API's end until it is killed.
+        # Open event streams would otherwise delay the end of the API until it is killed.
         prompt = ["--timeout-graceful-shutdown", "1"]
         module = ["uvicorn", "--factory", "spine.main:create_app", *where, *quiet, *prompt]
         self._children.start(API, module, api_environment(self.plan))
@@ -94,7 +94,7 @@ class Start:
                 raise UpError(presentable(error.detail)) from error
             except OSError as error:
                 raise UpError(f"The admin key cannot be kept in {self.plan.home}: {error.strerror}.") from error
-            # Shown here and not in the summary: this is its only showing, and a later step can fail.
+            # Shown here and not in the summary: the key is shown only once, and a later step can fail.
             step.detail = f"{key.secret_to_show}   (shown this once)" if key.secret_to_show else key.note
         return key
 
@@ -160,7 +160,7 @@ class Start:
         return {**worker_environment(self.plan), "COLUMNS": "200"}
 
     def _ended(self, child: Child) -> bool:
-        """Wait for the end of a child that is to end by itself; one that does not in time is killed."""
+        """Wait for a child that ends by itself; kill it and return False after `SECONDS_FOR_A_DEPLOY`."""
         if self._waiting.within(lambda: child.process.poll() is not None, SECONDS_FOR_A_DEPLOY):
             return True
         child.process.kill()
@@ -182,7 +182,7 @@ class Start:
             step.detail = self.worker_name
 
     def _worker_has_reported(self) -> bool:
-        # The last heartbeat of an earlier worker of this name looks alive for a minute: only a new one proves ours.
+        # For a minute the last heartbeat of an earlier worker of this name looks alive: wait for a newer one.
         return self._waiting.result(self._heartbeat) != self._heartbeat_before
 
     def _heartbeat(self) -> datetime | None:
@@ -198,14 +198,14 @@ def _migrate(url: URL) -> None:
     except SpineError as error:
         raise UpError(presentable(error.detail)) from error
     except Exception as error:
-        # A migration can fail in as many ways as its SQL, its driver and its database have errors.
+        # Each SQL statement, driver and database has errors of its own.
         reason = presentable(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
         raise UpError(f"Spine's database {url.render_as_string()} could not be migrated: {reason}.") from error
 
 
 def _answers(url: str) -> bool:
     try:
-        # The API is on this machine; a proxy from the environment has no say.
+        # The API is on this machine, so the environment's proxy is not used.
         return httpx.get(url, timeout=5.0, trust_env=False).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False

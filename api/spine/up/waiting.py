@@ -1,4 +1,4 @@
-"""Waiting that notices signals and children that die, and what can end `spine up` early."""
+"""Waiting that notices signals and children that ended, and the exceptions that end `spine up`."""
 
 import signal
 import threading
@@ -24,10 +24,10 @@ _PAUSE = 0.1
 
 
 class Signals:
-    """While it is entered, SIGINT, SIGTERM and SIGHUP ask for a stop; a second SIGINT asks for it at once.
+    """Within the block SIGINT, SIGTERM and SIGHUP request a stop; a second SIGINT requests it at once.
 
-    The handlers only set flags: an exception raised from a handler could fall between starting a child and
-    writing down that it exists.
+    The handlers only set flags: an exception from a handler could be raised between the start of a child and the
+    record of that child.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Signals:
 
     def __enter__(self) -> Self:
         for number in _SIGNALS:
-            # `nohup` has SIGHUP ignored, and means it.
+            # `nohup` ignores SIGHUP on purpose.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._arrived)
         return self
@@ -54,14 +54,14 @@ class Signals:
 
 
 class Waiting:
-    """Waits for one thing while watching for signals and, through `watch`, for children that die."""
+    """Waits for one thing while checking for signals and, through `watch`, for children that ended."""
 
     def __init__(self, signals: Signals, watch: Callable[[], None]) -> None:
         self._signals = signals
         self._watch = watch
 
     def check(self) -> None:
-        """Raise `StopRequested` after a signal, or `UpError` when a child has died."""
+        """Raise `StopRequested` after a signal, or `UpError` when a child has ended."""
         if self._signals.stop.is_set():
             raise StopRequested
         self._watch()
