@@ -133,15 +133,15 @@ class Follower:
 
     async def _listen(self) -> None:
         await self._has_lease.wait()
-        async with aclosing(listen()) as happenings:
-            async for happening in happenings:
-                if happening.kind is Kind.OPENED:
+        async with aclosing(listen()) as events:
+            async for event in events:
+                if event.kind is Kind.OPENED:
                     self._log_throttle.recovered(self._listen.__name__)
-                if happening.run_id is not None:
-                    self._ended_again.add(happening.run_id)
-                if happening.kind is not Kind.DEPLOYMENT_CHANGED:
+                if event.run_id is not None:
+                    self._ended_again.add(event.run_id)
+                if event.kind is not Kind.DEPLOYMENT_CHANGED:
                     self._run_ended.set()
-                if happening.kind is not Kind.RUN_ENDED:
+                if event.kind is not Kind.RUN_ENDED:
                     self._deployment_changed.set()
                 if not self._has_lease.is_set():
                     return
