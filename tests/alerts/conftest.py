@@ -1,4 +1,4 @@
-"""Receivers, and API processes that retry soon and may send to this machine."""
+"""Local receivers, and API processes that retry quickly and may send to this machine."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -27,14 +27,14 @@ FAST_RETRIES = {
 
 @pytest.fixture
 def desk() -> Iterator[Receiver]:
-    """Somebody who is told."""
+    """A local HTTP receiver of alerts."""
     with receiver() as made:
         yield made
 
 
 @pytest.fixture
 def other_desk() -> Iterator[Receiver]:
-    """Somebody else."""
+    """A second receiver."""
     with receiver() as made:
         yield made
 
@@ -49,7 +49,7 @@ def sqlite_alerts(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="package")
 def alerts_database(postgresql_url: str) -> Iterator[str]:
-    """A PostgreSQL database of its own: the other APIs would send what is to be sent in theirs."""
+    """A separate PostgreSQL database: API processes on a shared one would send each other's deliveries."""
     with fresh_database(postgresql_url) as database:
         yield database
 
@@ -67,7 +67,7 @@ def postgresql_alerts(
 
 @pytest.fixture(params=["sqlite_alerts", "postgresql_alerts"], ids=["sqlite", "postgresql"])
 def alerts(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Alerts over an API on either database, with no channels but those that the test makes."""
+    """Alerts over an API on each database, with only the channels that the test creates."""
     found: Alerts = request.getfixturevalue(request.param)
     yield found
     found.delete_channels()
@@ -75,7 +75,7 @@ def alerts(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 @pytest.fixture
 async def sender() -> AsyncIterator[Sender]:
-    """Tries once, and gives up soon."""
+    """Makes single attempts, with a short time limit."""
     made = Sender(True, resolve, seconds=2)
     yield made
     made.close()

@@ -1,4 +1,4 @@
-"""Look for secrets where none may be: in the database, in the log, and in every answer."""
+"""Find leaked secrets in the database, in the log, and in the API's responses."""
 
 from collections.abc import Iterable
 
@@ -7,12 +7,12 @@ from sqlalchemy import create_engine, select
 
 from tests.support.stack import Api
 
-# A part of every secret that the tests of alerts use.
+# Every secret in the tests of alerts contains one of these.
 SECRETS = ("t0psecret", "s3cret", "s3cr3t", "t0k3n", "pa55word")
 
 
 def find_leaks(api: Api, secrets: Iterable[str] = SECRETS) -> set[tuple[str, str]]:
-    """Which secret was found where, after the tests that used this API."""
+    """Each secret that was found, and where; for use after the tests that used this API."""
     url = api.settings.sqlalchemy_url.render_as_string(hide_password=False).replace("+aiosqlite", "")
     engine = create_engine(url)
     with engine.connect() as connection:

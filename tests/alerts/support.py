@@ -1,4 +1,4 @@
-"""What the tests of alerts share: channels, alerts, and waiting for what becomes of them."""
+"""Helpers for tests of alerts: create channels, raise alerts, and wait for their deliveries."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ class Alerts:
         return self.api.client
 
     def channel(self, desk: Receiver | None = None, **fields: Any) -> dict[str, Any]:
-        """Make a channel, a webhook to `desk` unless `fields` say otherwise, that hears of everything at once."""
+        """Create a channel that gets all alerts unthrottled; a webhook to `desk`, unless `fields` change that."""
         body = {
             "name": f"desk-{uuid4().hex[:8]}",
             "channel_type": "webhook",
@@ -38,12 +38,12 @@ class Alerts:
         return found
 
     def post(self, **fields: Any) -> httpx.Response:
-        """Try to raise an alert."""
+        """Send a request to raise an alert."""
         body = {"severity": "ERROR", "title": "Rows are missing", "message": "3 of 9", "source": "desk.load", **fields}
         return self.client.post("/alerts", json=body)
 
     def alert(self, **fields: Any) -> str:
-        """Raise an alert and give its id."""
+        """Raise an alert and return its id."""
         response = self.post(**fields)
         assert response.status_code == 201, response.text
         return str(response.json()["id"])
@@ -71,7 +71,7 @@ class Alerts:
         return found
 
     def delete_channels(self) -> None:
-        """Leave nobody to be told."""
+        """Delete all channels."""
         while rows := self.api.get("/alerts/channels", limit=100)["data"]:
             for row in rows:
                 self.client.delete(f"/alerts/channels/{row['id']}")

@@ -1,4 +1,4 @@
-"""What each type of channel sends, byte for byte where a receiver may check it."""
+"""What each type of channel sends, byte for byte where a receiver can check it."""
 
 import hmac
 import json
@@ -43,7 +43,7 @@ def config(channel_type: str, **fields: Any) -> ChannelConfig:
     return CHANNEL_TYPES[channel_type].model_validate(fields)
 
 
-async def test_a_webhook_gets_all_of_it_signed_to_the_byte(sender: Sender, desk: Receiver) -> None:
+async def test_a_webhook_gets_all_fields_signed(sender: Sender, desk: Receiver) -> None:
     channel = config("webhook", url=desk.url, secret="hm4c-s3cret", headers={"X-Team": "desk", "Content-Type": "a/b"})
     message = replace(
         MESSAGE, message="äöü \u2028 \U0001f4a5", metadata={"rows": [1, None]}, domain="finra.otc", held_back=3
@@ -100,22 +100,22 @@ async def test_servicenow_gets_one_incident(sender: Sender, desk: Receiver) -> N
     desk.always = table()
     outcome = await sender.send(snow(desk), MESSAGE, None)
     assert (outcome.sent, outcome.status) == (True, 201)
-    asked, posted = desk.requests
-    assert asked.path.startswith("/api/now/table/incident?sysparm_query=correlation_id%3D01DELIVERY&sysparm_limit=1")
+    lookup, posted = desk.requests
+    assert lookup.path.startswith("/api/now/table/incident?sysparm_query=correlation_id%3D01DELIVERY&sysparm_limit=1")
     assert posted.path == "/api/now/table/incident"
     assert posted.headers["Authorization"] == requests.auth._basic_auth_str("spine", "pa55 w/rd")
     assert posted.json["short_description"] == "[ERROR] Rows are missing"
-    told = {name: posted.json[name] for name in ("urgency", "impact", "assignment_group", "correlation_id")}
-    assert told == {"urgency": "2", "impact": "2", "assignment_group": "data", "correlation_id": "01DELIVERY"}
+    fields = {name: posted.json[name] for name in ("urgency", "impact", "assignment_group", "correlation_id")}
+    assert fields == {"urgency": "2", "impact": "2", "assignment_group": "data", "correlation_id": "01DELIVERY"}
 
 
-async def test_an_incident_that_is_there_is_not_made_again(sender: Sender, desk: Receiver) -> None:
+async def test_an_existing_incident_is_not_created_again(sender: Sender, desk: Receiver) -> None:
     desk.always = table("01DELIVERY")
     assert (await sender.send(snow(desk), MESSAGE, None)).sent
     assert desk.posts == []
 
 
-async def test_what_servicenow_refuses_is_told(sender: Sender, desk: Receiver) -> None:
+async def test_a_refusal_of_servicenow_is_an_outcome(sender: Sender, desk: Receiver) -> None:
     desk.always = table(create=403)
     outcome = await sender.send(snow(desk), MESSAGE, None)
     assert (outcome.sent, outcome.status, outcome.permanent) == (False, 403, True)
@@ -135,7 +135,7 @@ CHAT: list[tuple[str, dict[str, str], Mapping[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("channel_type", "fields", "expected"), CHAT, ids=[kind for kind, _, _ in CHAT])
-async def test_chat_services_of_ones_own(
+async def test_self_hosted_chat_services_get_the_payload_of_their_type(
     sender: Sender, desk: Receiver, channel_type: str, fields: dict[str, str], expected: Mapping[str, Any]
 ) -> None:
     outcome = await sender.send(config(channel_type, webhook_url=desk.url, **fields), MESSAGE, None)
@@ -158,7 +158,7 @@ async def test_chat_services_of_ones_own(
         ("apprise", {"url": SLACK}, NotifySlack),
     ],
 )
-def test_services_that_apprise_knows_are_told_by_its_plugin(
+def test_services_that_apprise_supports_use_its_plugin(
     channel_type: str, fields: dict[str, str], plugin: type[Any]
 ) -> None:
     made = config(channel_type, **fields).plugin(MESSAGE, None, {})
@@ -168,14 +168,14 @@ def test_services_that_apprise_knows_are_told_by_its_plugin(
         assert (made.channels, made.user) == (["#ops"], "spine")
 
 
-@pytest.mark.parametrize(("severity", "told"), [(Severity.INFO, "info"), (Severity.CRITICAL, "critical")])
-def test_pagerduty_knows_how_bad_it_is(severity: Severity, told: str) -> None:
+@pytest.mark.parametrize(("severity", "expected"), [(Severity.INFO, "info"), (Severity.CRITICAL, "critical")])
+def test_pagerduty_gets_the_severity(severity: Severity, expected: str) -> None:
     made = config("pagerduty", routing_key="R" * 32).plugin(replace(MESSAGE, severity=severity), None, {})
     assert isinstance(made, NotifyPagerDuty)
-    assert made.severity == told
+    assert made.severity == expected
 
 
-async def test_any_apprise_url_is_told(sender: Sender, desk: Receiver) -> None:
+async def test_an_apprise_url_is_sent_by_its_plugin(sender: Sender, desk: Receiver) -> None:
     outcome = await sender.send(config("apprise", url=f"json://127.0.0.1:{desk.port}/a?redirect=yes"), MESSAGE, None)
     assert outcome.sent
     assert desk.posts[0].json["title"] == "[ERROR] Rows are missing"
@@ -224,13 +224,13 @@ def test_an_apprise_url_reaches_no_service_of_the_machine(url: str) -> None:
         config("apprise", url=url)
 
 
-WRONG: list[tuple[str, dict[str, Any]]] = [
+INVALID: list[tuple[str, dict[str, Any]]] = [
     *(
         ("servicenow", {"instance": one})
         for one in ("https://[", "https://h:abc", "http://h:99999", "https://u:p@h", "a/b")
     ),
     *(("email", {"smtp_host": one}) for one in ("http://h", "h x", "h\r\nx", "h/x")),
-    # Apprise would write to somebody else, or to nobody.
+    # Apprise would write to another address, or to none.
     *(("email", {"recipients": [one]}) for one in ("a@b@c.de", "x@y.zz#", "x@y", "a@b.cd, e@f.gh", "A <x@y.zz>")),
     ("email", {"from_address": "a@b@c.de"}),
     ("email", {"recipients": ["x@y.zz", "x@y.zz"]}),
@@ -239,18 +239,18 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     *(("webhook", {"headers": {one: "x"}}) for one in ("Host", "content-length", "IDEMPOTENCY-KEY", "a b", "")),
     ("webhook", {"headers": {"X": "a\nb"}}),
 ]
-RIGHT: dict[str, dict[str, Any]] = {
+VALID: dict[str, dict[str, Any]] = {
     "servicenow": {"instance": "dev1", "username": "u", "password_ref": "env:X", "assignment_group": "g"},
     "email": {"smtp_host": "h", "smtp_port": 25, "from_address": "a@b.co", "recipients": ["x@y.zz"]},
     "webhook": {"url": "http://h/x"},
 }
 
 
-@pytest.mark.parametrize(("channel_type", "wrong"), WRONG)
-def test_what_cannot_be_sent_to_is_refused(channel_type: str, wrong: dict[str, Any]) -> None:
-    assert config(channel_type, **RIGHT[channel_type]).hosts()
+@pytest.mark.parametrize(("channel_type", "invalid"), INVALID)
+def test_an_invalid_config_is_refused(channel_type: str, invalid: dict[str, Any]) -> None:
+    assert config(channel_type, **VALID[channel_type]).hosts()
     with pytest.raises(ValidationError):
-        config(channel_type, **{**RIGHT[channel_type], **wrong})
+        config(channel_type, **{**VALID[channel_type], **invalid})
 
 
 def test_a_config_shows_no_secret() -> None:

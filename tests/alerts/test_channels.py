@@ -1,4 +1,4 @@
-"""Channels over the API: what is stored, what is shown, and what is refused."""
+"""Alert channels over the API: storage, responses and validation."""
 
 from typing import Any
 from uuid import uuid4
@@ -24,7 +24,7 @@ EMAIL = {
     "from_address": "spine@example.com",
     "recipients": ["a@example.com", "b@example.com"],
 }
-RIGHT: list[tuple[str, dict[str, Any]]] = [
+VALID: list[tuple[str, dict[str, Any]]] = [
     ("slack", {"webhook_url": "https://hooks.slack.com/services/T1/B2/t0psecret", "channel": "#ops"}),
     ("email", EMAIL),
     (
@@ -40,7 +40,7 @@ RIGHT: list[tuple[str, dict[str, Any]]] = [
 
 
 def stored_text(api: Api) -> str:
-    """Everything in the channels' table."""
+    """All rows of the table of channels, as text."""
     engine = create_engine(str(api.settings.sqlalchemy_url.render_as_string(False)).replace("+aiosqlite", ""))
     with engine.connect() as connection:
         found = [str(tuple(row)) for row in connection.execute(text("SELECT * FROM alert_channels"))]
@@ -48,8 +48,8 @@ def stored_text(api: Api) -> str:
     return "\n".join(found)
 
 
-@pytest.mark.parametrize(("channel_type", "config"), RIGHT, ids=[kind for kind, _ in RIGHT])
-def test_every_type_is_stored_without_its_secrets_in_sight(
+@pytest.mark.parametrize(("channel_type", "config"), VALID, ids=[kind for kind, _ in VALID])
+def test_the_config_of_every_type_is_stored_and_shown_without_its_secrets(
     alerts: Alerts, channel_type: str, config: dict[str, Any]
 ) -> None:
     shown = alerts.channel(channel_type=channel_type.upper(), config=config)
@@ -64,7 +64,7 @@ def test_every_type_is_stored_without_its_secrets_in_sight(
     assert row == shown == alerts.api.get(f"/alerts/channels/{shown['name']}")
 
 
-def test_a_leak_would_be_found(alerts: Alerts) -> None:
+def test_find_leaks_finds_a_leak(alerts: Alerts) -> None:
     alerts.channel(
         name=f"shown-{(name := uuid4().hex)}",
         channel_type="email",
@@ -73,7 +73,7 @@ def test_a_leak_would_be_found(alerts: Alerts) -> None:
     assert find_leaks(alerts.api, [name]) == {(name, "database"), (name, "answers")}
 
 
-WRONG: list[tuple[str, dict[str, Any], str]] = [
+INVALID: list[tuple[str, dict[str, Any], str]] = [
     ("slack", {}, "webhook_url"),
     ("slack", {"webhook_url": "ftp://s3cret.example.com/x"}, "webhook_url"),
     ("slack", {"webhook_url": "https://example.com/s3cret", "room": "x"}, "room"),
@@ -101,8 +101,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("channel_type", "config", "named"), WRONG)
-def test_a_wrong_config_is_400_names_the_field_and_repeats_no_secret(
+@pytest.mark.parametrize(("channel_type", "config", "named"), INVALID)
+def test_an_invalid_config_is_400_with_the_field_and_without_secrets(
     sqlite_alerts: Alerts, channel_type: str, config: dict[str, Any], named: str
 ) -> None:
     body = {"name": f"wrong-{uuid4().hex[:6]}", "channel_type": channel_type, "config": config}
@@ -126,14 +126,14 @@ def test_a_wrong_config_is_400_names_the_field_and_repeats_no_secret(
         {"enabled": "yes"},
     ],
 )
-def test_what_does_not_fit_the_schema_is_422(sqlite_alerts: Alerts, change: dict[str, Any]) -> None:
+def test_a_channel_that_does_not_fit_the_schema_is_422(sqlite_alerts: Alerts, change: dict[str, Any]) -> None:
     body = {"name": f"bad-{uuid4().hex[:6]}", "channel_type": "webhook", "config": WEBHOOK, **change}
     response = sqlite_alerts.client.post("/alerts/channels", json=body)
     assert response.status_code == 422
     assert "t0psecret" not in response.text
 
 
-def test_a_name_can_be_used_once(alerts: Alerts) -> None:
+def test_a_name_in_use_is_409(alerts: Alerts) -> None:
     taken = alerts.channel()
     other = alerts.channel()
     body = {"name": taken["name"], "channel_type": "webhook", "config": WEBHOOK}
@@ -142,7 +142,7 @@ def test_a_name_can_be_used_once(alerts: Alerts) -> None:
     assert alerts.api.get(f"/alerts/channels/{other['id']}") == other
 
 
-def test_only_what_is_sent_changes_and_masked_secrets_stay(alerts: Alerts, desk: Receiver) -> None:
+def test_an_update_changes_only_the_given_fields_and_keeps_masked_secrets(alerts: Alerts, desk: Receiver) -> None:
     config = {"url": desk.url, "headers": {"X-Auth": "kept-s3cret", "X-Old": "1"}}
     channel = alerts.channel(desk, config=config, domains=["finra.*"])
     path = f"/alerts/channels/{channel['name']}"
@@ -165,7 +165,7 @@ def test_only_what_is_sent_changes_and_masked_secrets_stay(alerts: Alerts, desk:
         assert alerts.client.patch(path, json={null: None}).status_code == 422
 
 
-def test_lists_filter_and_page(sqlite_alerts: Alerts) -> None:
+def test_the_list_of_channels_has_filters_and_pages(sqlite_alerts: Alerts) -> None:
     sqlite_alerts.delete_channels()
     made = [sqlite_alerts.channel(enabled=number % 2 == 0)["id"] for number in range(5)]
     pages = [sqlite_alerts.api.get("/alerts/channels", limit=2, offset=offset)["data"] for offset in (0, 2, 4)]
@@ -178,7 +178,7 @@ def test_lists_filter_and_page(sqlite_alerts: Alerts) -> None:
     sqlite_alerts.delete_channels()
 
 
-def test_a_deleted_channel_leaves_its_history(alerts: Alerts, desk: Receiver) -> None:
+def test_deliveries_outlive_a_deleted_channel(alerts: Alerts, desk: Receiver) -> None:
     channel = alerts.channel(desk)
     alert_id = alerts.alert()
     alerts.settled(alert_id)
@@ -189,18 +189,18 @@ def test_a_deleted_channel_leaves_its_history(alerts: Alerts, desk: Receiver) ->
     assert alerts.channel(desk, name=channel["name"])["id"] != channel["id"]
 
 
-def test_a_test_is_sent_now_also_to_a_disabled_channel(alerts: Alerts, desk: Receiver) -> None:
+def test_a_test_message_is_sent_at_once_even_to_a_disabled_channel(alerts: Alerts, desk: Receiver) -> None:
     channel = alerts.channel(desk, enabled=False)
     answer = alerts.client.post(f"/alerts/channels/{channel['name']}/test")
     assert answer.status_code == 200
-    told = answer.json()
-    assert (told["success"], told["channel_id"], told["response"]["status"]) == (True, channel["id"], 200)
+    result = answer.json()
+    assert (result["success"], result["channel_id"], result["response"]["status"]) == (True, channel["id"], 200)
     assert desk.posts[0].json["title"] == f"Test of the channel {channel['name']}"
     assert alerts.api.get("/alerts", source="spine.test")["data"] == []
 
 
 @pytest.mark.parametrize("channel_type", ["slack", "teams", "discord"])
-def test_chat_services_at_any_host_get_their_own_payload(
+def test_chat_services_at_other_hosts_get_the_payload_of_their_type(
     sqlite_alerts: Alerts, desk: Receiver, channel_type: str
 ) -> None:
     channel = sqlite_alerts.channel(channel_type=channel_type, config={"webhook_url": desk.url})

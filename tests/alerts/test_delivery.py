@@ -1,4 +1,4 @@
-"""From an alert to its receivers: what is tried, how often, and what is remembered of it."""
+"""Deliveries from an alert to its receivers: attempts, retries and what is recorded."""
 
 import json
 from datetime import datetime
@@ -9,7 +9,7 @@ from tests.alerts.support import Alerts
 from tests.support.receivers import Behaviour, Receiver, drip, drop, echo, endless, hang, refuse
 
 
-def test_an_alert_reaches_its_receiver_with_all_that_it_says(alerts: Alerts, desk: Receiver) -> None:
+def test_an_alert_reaches_its_receiver_with_all_its_fields(alerts: Alerts, desk: Receiver) -> None:
     channel = alerts.channel(desk)
     alert_id = alerts.alert(domain="finra.otc", metadata={"rows": [1, 2]}, run_id="r-1", error_category="parse")
     delivery = alerts.delivery(alert_id)
@@ -17,29 +17,29 @@ def test_an_alert_reaches_its_receiver_with_all_that_it_says(alerts: Alerts, des
     assert (delivery["channel_id"], delivery["channel_name"]) == (channel["id"], channel["name"])
     assert delivery["delivered_at"] >= delivery["attempted_at"]
     (request,) = desk.posts
-    told = request.json
-    assert (told["id"], told["severity"], told["title"], told["message"]) == (
+    sent = request.json
+    assert (sent["id"], sent["severity"], sent["title"], sent["message"]) == (
         alert_id,
         "ERROR",
         "Rows are missing",
         "3 of 9",
     )
-    assert (told["metadata"], told["run_id"], told["error_category"]) == ({"rows": [1, 2]}, "r-1", "PARSE")
+    assert (sent["metadata"], sent["run_id"], sent["error_category"]) == ({"rows": [1, 2]}, "r-1", "PARSE")
     assert request.headers["Idempotency-Key"] == delivery["id"]
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "said"),
+    ("behaviour", "reason"),
     [
-        (refuse(503, b"come back later"), "HTTP 503 Service Unavailable: come back later"),
+        (refuse(503, b"try later"), "HTTP 503 Service Unavailable: try later"),
         (refuse(429), "HTTP 429 Too Many Requests"),
         (refuse(500), "HTTP 500 Internal Server Error"),
         (drop, "it closed the connection"),
     ],
     ids=["503", "429", "500", "drop"],
 )
-def test_what_may_go_well_later_is_tried_again_under_the_same_key(
-    alerts: Alerts, desk: Receiver, behaviour: Behaviour, said: str
+def test_a_temporary_failure_is_retried_with_the_same_key(
+    alerts: Alerts, desk: Receiver, behaviour: Behaviour, reason: str
 ) -> None:
     channel = alerts.channel(desk)
     desk.behaviours += [behaviour, behaviour]
@@ -53,13 +53,13 @@ def test_what_may_go_well_later_is_tried_again_under_the_same_key(
     assert shown["last_failure_at"] < shown["last_success_at"]
     desk.always = behaviour
     failed = alerts.delivery(alerts.alert())
-    assert (failed["status"], failed["attempt"], failed["error"]) == ("FAILED", 4, said)
+    assert (failed["status"], failed["attempt"], failed["error"]) == ("FAILED", 4, reason)
     shown = alerts.api.get(f"/alerts/channels/{channel['id']}")
     assert shown["consecutive_failures"] == 4
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
-def test_what_cannot_go_well_later_is_not_tried_again(alerts: Alerts, desk: Receiver, status: int) -> None:
+def test_a_permanent_failure_is_not_retried(alerts: Alerts, desk: Receiver, status: int) -> None:
     alerts.channel(desk)
     desk.always = refuse(status, b"no\x00body here")
     delivery = alerts.delivery(alerts.alert())
@@ -77,7 +77,7 @@ def test_a_redirect_is_not_followed(alerts: Alerts, desk: Receiver, other_desk: 
     assert other_desk.requests == []
 
 
-def test_the_receiver_says_when_to_come_again(alerts: Alerts, desk: Receiver) -> None:
+def test_a_retry_waits_as_long_as_the_receiver_requests(alerts: Alerts, desk: Receiver) -> None:
     alerts.channel(desk)
     desk.behaviours.append(refuse(429, Retry_After="2"))
     alert_id = alerts.alert()
@@ -92,7 +92,7 @@ def test_the_receiver_says_when_to_come_again(alerts: Alerts, desk: Receiver) ->
 
 
 @pytest.mark.parametrize("behaviour", [hang, drip], ids=["hang", "drip"])
-def test_a_receiver_that_never_answers_is_given_up_and_delays_nobody_else(
+def test_a_receiver_that_never_answers_times_out_and_delays_no_other_channel(
     sqlite_alerts: Alerts, desk: Receiver, other_desk: Receiver, behaviour: Behaviour
 ) -> None:
     sqlite_alerts.channel(desk, name="slow")
@@ -103,19 +103,19 @@ def test_a_receiver_that_never_answers_is_given_up_and_delays_nobody_else(
     assert len(other_desk.wait_for(12, seconds=8)) == 12
     pending = {one["channel_name"]: one for one in sqlite_alerts.read(last)["deliveries"]}
     assert (pending["quick"]["status"], pending["slow"]["status"]) == ("SENT", "PENDING")
-    tried = sqlite_alerts.client.post("/alerts/channels/slow/test", timeout=20).json()
-    assert (tried["success"], tried["response"]["reason"]) == (False, "no answer within 10 s")
+    result = sqlite_alerts.client.post("/alerts/channels/slow/test", timeout=20).json()
+    assert (result["success"], result["response"]["reason"]) == (False, "no answer within 10 s")
     sqlite_alerts.delete_channels()
     assert {one["status"] for one in sqlite_alerts.read(last)["deliveries"]} == {"SENT", "FAILED"}
 
 
-def test_a_receiver_that_never_stops_talking_has_taken_it(alerts: Alerts, desk: Receiver) -> None:
+def test_an_endless_2xx_response_counts_as_sent(alerts: Alerts, desk: Receiver) -> None:
     alerts.channel(desk)
     desk.always = endless
     assert alerts.delivery(alerts.alert())["status"] == "SENT"
 
 
-def test_nothing_that_a_receiver_repeats_is_a_secret_any_more(alerts: Alerts, desk: Receiver) -> None:
+def test_secrets_that_a_receiver_repeats_are_masked(alerts: Alerts, desk: Receiver) -> None:
     config = {
         "url": f"{desk.url}?token=t0k3n-in-query",
         "headers": {"X-Auth": "h3ader-s3cret"},
@@ -124,14 +124,14 @@ def test_nothing_that_a_receiver_repeats_is_a_secret_any_more(alerts: Alerts, de
     channel = alerts.channel(desk, config=config)
     desk.always = echo(403)
     delivery = alerts.delivery(alerts.alert())
-    tried = alerts.client.post(f"/alerts/channels/{channel['id']}/test").text
-    for text in (json.dumps(delivery), tried):
+    result = alerts.client.post(f"/alerts/channels/{channel['id']}/test").text
+    for text in (json.dumps(delivery), result):
         assert "HTTP 403" in text
         for secret in ("s3cr3t-path-of-hook", "t0k3n-in-query", "h3ader-s3cret", "hm4c-s3cret"):
             assert secret not in text
 
 
-def test_a_closed_port_is_told_in_words(alerts: Alerts, desk: Receiver) -> None:
+def test_a_refused_connection_has_a_readable_error(alerts: Alerts, desk: Receiver) -> None:
     alerts.channel(config={"url": "http://127.0.0.1:9/nobody"})
     delivery = alerts.delivery(alerts.alert())
     assert (delivery["status"], delivery["attempt"], delivery["error"]) == ("FAILED", 4, "the connection was refused")

@@ -1,4 +1,4 @@
-"""Telling that telling fails: in the health, in the metrics, and to the other channels."""
+"""Delivery failures are reported in the health, in the metrics, and to the other channels."""
 
 import httpx
 
@@ -6,7 +6,7 @@ from tests.alerts.support import Alerts
 from tests.support.receivers import Receiver, refuse
 
 
-def test_a_delivery_that_fails_for_good_is_told_to_the_others_once(
+def test_an_abandoned_delivery_is_reported_once_to_the_other_channels(
     alerts: Alerts, desk: Receiver, other_desk: Receiver
 ) -> None:
     broken = alerts.channel(desk, name=f"broken-{desk.port}")
@@ -25,7 +25,7 @@ def test_a_delivery_that_fails_for_good_is_told_to_the_others_once(
     assert len(other_desk.posts) == 1
 
 
-def test_a_channel_that_fails_ten_times_in_a_row_is_told_and_seen(
+def test_a_channel_that_fails_ten_times_in_a_row_is_reported_to_the_others_and_in_the_health(
     alerts: Alerts, desk: Receiver, other_desk: Receiver
 ) -> None:
     failing = alerts.channel(desk, name=f"failing-{desk.port}")

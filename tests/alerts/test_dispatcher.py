@@ -1,4 +1,4 @@
-"""What the dispatcher takes, holds and gives back, on both databases."""
+"""What the dispatcher leases, sends and releases, on both databases."""
 
 import asyncio
 import time
@@ -27,8 +27,8 @@ from tests.support.databases import migrate
 ALERTS = 120
 
 
-class Desk:
-    """Answers at once up to a certain delivery, and slowly from then on."""
+class FakeSender:
+    """Sends the first `quick` deliveries at once, and takes `slowly` seconds for each of the others."""
 
     def __init__(self, quick: int, slowly: float = 0.0) -> None:
         self.sends: Counter[str] = Counter()
@@ -60,7 +60,7 @@ async def _filled(settings: Settings) -> AsyncIterator[SessionFactory]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SessionFactory]:
-    """A database with a channel and alerts that wait for it."""
+    """A database with a channel and alerts whose deliveries are due."""
     if request.param == "sqlite":
         async with _filled(Settings.model_validate({"home": tmp_path})) as made:
             yield made
@@ -70,11 +70,11 @@ async def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
             yield made
 
 
-async def send_all(sessions: SessionFactory, desk: Desk) -> None:
-    """Dispatch until everything is marked as sent."""
+async def send_all(sessions: SessionFactory, sender: FakeSender) -> None:
+    """Dispatch until all deliveries are recorded as sent."""
     config = WebhookConfig.model_validate({"url": "https://example.com/none"})
     retry_policy = RetryPolicy(3, timedelta(seconds=1))
-    async with Dispatcher(sessions, lambda _: config, desk, retry_policy).dispatching():
+    async with Dispatcher(sessions, lambda _: config, sender, retry_policy).dispatching():
         until = time.monotonic() + 30
         while await count(sessions, AlertDelivery.status == SENT) < ALERTS:
             assert time.monotonic() < until
@@ -86,12 +86,12 @@ async def count(sessions: SessionFactory, *conditions: object) -> int:
         return await session.scalar(select(func.count()).select_from(AlertDelivery).where(*conditions)) or 0  # type: ignore[arg-type]
 
 
-async def test_everything_is_sent_once_and_only_so_much_at_once(sessions: SessionFactory) -> None:
-    desk = Desk(quick=ALERTS)
-    await send_all(sessions, desk)
-    assert set(desk.sends.values()) == {1}
-    assert len(desk.sends) == ALERTS
-    assert desk.most_at_once <= LANE_WIDTH
+async def test_each_delivery_is_sent_once_and_the_number_in_flight_is_limited(sessions: SessionFactory) -> None:
+    sender = FakeSender(quick=ALERTS)
+    await send_all(sessions, sender)
+    assert set(sender.sends.values()) == {1}
+    assert len(sender.sends) == ALERTS
+    assert sender.most_at_once <= LANE_WIDTH
     async with sessions() as session:
         channel = await session.scalar(select(AlertChannel))
         assert channel is not None
@@ -99,24 +99,24 @@ async def test_everything_is_sent_once_and_only_so_much_at_once(sessions: Sessio
     assert await count(sessions, AlertDelivery.lease.is_not(None), AlertDelivery.delivery_ms.is_(None)) == 0
 
 
-async def test_what_waits_too_long_for_a_receiver_that_became_slow_is_given_back(
+async def test_deliveries_whose_lease_gets_too_short_for_a_slow_receiver_are_released(
     sessions: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery_queue, "LEASE", timedelta(seconds=2))
     monkeypatch.setattr(delivery_queue, "LONGEST_ATTEMPT", timedelta(seconds=1.4))
-    desk = Desk(quick=ALERTS // 4, slowly=0.3)
-    given_back = 0
+    sender = FakeSender(quick=ALERTS // 4, slowly=0.3)
+    released = 0
     real = delivery_queue._release
 
     async def counted(*arguments: object) -> None:
-        nonlocal given_back
-        given_back += 1
+        nonlocal released
+        released += 1
         await real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(delivery_queue, "_release", counted)
-    await send_all(sessions, desk)
-    # Of as many as are taken while it is quick, few can be sent before the lease is too short for another try.
-    assert 0 < given_back <= MOST_LEASED
-    assert set(desk.sends.values()) == {1}
-    assert len(desk.sends) == ALERTS
+    await send_all(sessions, sender)
+    # Of those leased while it is quick, few can be sent before the lease is too short for another attempt.
+    assert 0 < released <= MOST_LEASED
+    assert set(sender.sends.values()) == {1}
+    assert len(sender.sends) == ALERTS
     assert await count(sessions, AlertDelivery.attempt != 1) == 0

@@ -23,7 +23,7 @@ from tests.support.stack import PrefectStack, api_process
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Who signs the servers' certificates."""
+    """The authority that signs the servers' certificates."""
     return trustme.CA()
 
 
@@ -68,8 +68,8 @@ def test_each_recipient_gets_a_message_and_a_delivery(mail_alerts: Alerts, autho
         channel = mail_alerts.channel(
             channel_type="email", config=config(mailbox, recipients=["a@example.com", "b@example.com"])
         )
-        # The first try of one of them is put off; the other gets its message once.
-        mailbox.answers += ["451 4.7.1 come again"]
+        # The first attempt for one of them is deferred; the other recipient gets the message once.
+        mailbox.answers += ["451 4.7.1 try later"]
         shown = mail_alerts.settled(mail_alerts.alert(message="Zeilen fehlen: äöü"))
         mail_alerts.client.delete(f"/alerts/channels/{channel['id']}")
     assert {one["recipient"] for one in shown["deliveries"]} == {"a@example.com", "b@example.com"}
@@ -94,7 +94,7 @@ def test_tls_and_login(mail_alerts: Alerts, authority: trustme.CA, mode: str, mo
     assert mailbox.logins == (1 if mode == "starttls" else 0)
 
 
-def test_a_wrong_password_is_not_tried_again_and_told_without_it(mail_alerts: Alerts, authority: trustme.CA) -> None:
+def test_a_wrong_password_is_not_retried_and_not_shown_in_the_error(mail_alerts: Alerts, authority: trustme.CA) -> None:
     login = {"smtp_user": "spine", "smtp_password_ref": "env:OLD_PASSWORD", "use_tls": True}
     with mail_server(authority, "starttls", login=True) as mailbox:
         channel = mail_alerts.channel(channel_type="email", config=config(mailbox, **login))
@@ -105,7 +105,7 @@ def test_a_wrong_password_is_not_tried_again_and_told_without_it(mail_alerts: Al
     assert "wr0ng" not in str(delivery)
 
 
-def test_a_refused_recipient_is_not_tried_again(mail_alerts: Alerts, authority: trustme.CA) -> None:
+def test_a_refused_recipient_is_not_retried(mail_alerts: Alerts, authority: trustme.CA) -> None:
     with mail_server(authority) as mailbox:
         channel = mail_alerts.channel(channel_type="email", config=config(mailbox))
         mailbox.answers += ["550 5.1.1 nobody of that name"]
@@ -118,23 +118,23 @@ def test_a_refused_recipient_is_not_tried_again(mail_alerts: Alerts, authority: 
     )
 
 
-def test_a_certificate_of_a_stranger_is_refused(mail_alerts: Alerts) -> None:
+def test_a_certificate_of_an_unknown_authority_is_refused(mail_alerts: Alerts) -> None:
     with mail_server(trustme.CA(), "starttls") as mailbox:
         channel = mail_alerts.channel(channel_type="email", config=config(mailbox, use_tls=True))
-        told = mail_alerts.client.post(f"/alerts/channels/{channel['id']}/test").json()
+        result = mail_alerts.client.post(f"/alerts/channels/{channel['id']}/test").json()
         mail_alerts.client.delete(f"/alerts/channels/{channel['id']}")
-    assert (told["success"], told["response"]["reason"]) == (False, "its certificate cannot be verified")
+    assert (result["success"], result["response"]["reason"]) == (False, "its certificate cannot be verified")
     assert mailbox.messages == []
 
 
-def test_a_secret_that_is_not_there_is_told(mail_alerts: Alerts, authority: trustme.CA) -> None:
+def test_a_missing_secret_is_reported(mail_alerts: Alerts, authority: trustme.CA) -> None:
     login = {"smtp_user": "spine", "smtp_password_ref": "env:NO_SUCH_VARIABLE"}
     with mail_server(authority) as mailbox:
         channel = mail_alerts.channel(channel_type="email", config=config(mailbox, **login))
-        told = mail_alerts.client.post(f"/alerts/channels/{channel['id']}/test").json()
+        result = mail_alerts.client.post(f"/alerts/channels/{channel['id']}/test").json()
         mail_alerts.client.delete(f"/alerts/channels/{channel['id']}")
-    assert told["success"] is False
-    assert "NO_SUCH_VARIABLE" in told["response"]["reason"]
+    assert result["success"] is False
+    assert "NO_SUCH_VARIABLE" in result["response"]["reason"]
 
 
 @pytest.fixture
@@ -147,16 +147,16 @@ async def sender() -> AsyncIterator[Sender]:
     made.close()
 
 
-async def tell(sender: Sender, mailbox: Mailbox, **fields: Any) -> Outcome:
-    """Send one message, whose title has more than one line in it."""
+async def send_one(sender: Sender, mailbox: Mailbox, **fields: Any) -> Outcome:
+    """Send one message whose title has several lines."""
     channel = EmailConfig.model_validate(config(mailbox, **fields))
     message = replace(MESSAGE, title="Rows are missing\r\nBcc: eve@example.com\r\n\r\nhello")
     return await sender.send(channel, message, "a@example.com")
 
 
-async def test_a_title_makes_no_header(sender: Sender, authority: trustme.CA) -> None:
+async def test_a_title_with_line_breaks_cannot_add_headers(sender: Sender, authority: trustme.CA) -> None:
     with mail_server(authority) as mailbox:
-        assert (await tell(sender, mailbox)).sent
+        assert (await send_one(sender, mailbox)).sent
     ((recipients, message),) = mailbox.messages
     assert recipients == ["a@example.com"]
     assert message["Bcc"] is None
@@ -173,46 +173,48 @@ async def test_a_title_makes_no_header(sender: Sender, authority: trustme.CA) ->
         ('550-5.1.1 nobody\r\n550 it\'s "so"', True),
     ],
 )
-async def test_a_refusal_tells_whether_another_try_can_help(
+async def test_a_refusal_is_permanent_or_temporary_by_its_status(
     sender: Sender, authority: trustme.CA, answer: str, permanent: bool
 ) -> None:
     with mail_server(authority) as mailbox:
         mailbox.answers.append(answer)
-        outcome = await tell(sender, mailbox)
+        outcome = await send_one(sender, mailbox)
     assert (outcome.sent, outcome.status, outcome.permanent) == (False, int(answer[:3]), permanent)
     assert (outcome.reason or "").startswith(answer[:3])
     assert "\\" not in (outcome.reason or "")
 
 
 @pytest.mark.parametrize("use_tls", ["starttls", "implicit"])
-async def test_a_stranger_gets_neither_mail_nor_password(sender: Sender, use_tls: str) -> None:
+async def test_a_server_with_an_untrusted_certificate_gets_neither_mail_nor_password(
+    sender: Sender, use_tls: str
+) -> None:
     login = {"smtp_user": "spine", "smtp_password_ref": "env:NEW"}
     with mail_server(trustme.CA(), "ssl" if use_tls == "implicit" else "starttls", login=True) as mailbox:
-        outcome = await tell(sender, mailbox, use_tls=use_tls, **login)
+        outcome = await send_one(sender, mailbox, use_tls=use_tls, **login)
     assert outcome == Outcome(sent=False, reason="its certificate cannot be verified")
     assert (mailbox.messages, mailbox.logins) == ([], 0)
 
 
-async def test_without_tls_nothing_is_sent_when_tls_is_wanted(sender: Sender, authority: trustme.CA) -> None:
+async def test_nothing_is_sent_without_tls_if_tls_is_configured(sender: Sender, authority: trustme.CA) -> None:
     with mail_server(authority) as mailbox:
-        outcome = await tell(sender, mailbox, use_tls="starttls")
+        outcome = await send_one(sender, mailbox, use_tls="starttls")
     assert (outcome.sent, outcome.permanent, mailbox.messages) == (False, False, [])
 
 
-@pytest.mark.parametrize("said", ["wr0ng-pa55word", "\0spine\0wr0ng-pa55word", "spine:wr0ng-pa55word"])
-async def test_a_server_that_repeats_a_login_is_not_repeated(sender: Sender, authority: trustme.CA, said: str) -> None:
+@pytest.mark.parametrize("login_text", ["wr0ng-pa55word", "\0spine\0wr0ng-pa55word", "spine:wr0ng-pa55word"])
+async def test_a_login_that_a_server_repeats_is_masked(sender: Sender, authority: trustme.CA, login_text: str) -> None:
     login = {"smtp_user": "spine", "smtp_password_ref": "env:OLD"}
     with mail_server(authority) as mailbox:
-        mailbox.answers.append(f"550 not with {b64encode(said.encode()).decode()}")
-        outcome = await tell(sender, mailbox)
+        mailbox.answers.append(f"550 not with {b64encode(login_text.encode()).decode()}")
+        outcome = await send_one(sender, mailbox)
         assert "***" not in (outcome.reason or "")
     with mail_server(authority, login=True) as mailbox:
-        mailbox.refusal = f"535 not with {b64encode(said.encode()).decode()}"
-        outcome = await tell(sender, mailbox, **login)
+        mailbox.refusal = f"535 not with {b64encode(login_text.encode()).decode()}"
+        outcome = await send_one(sender, mailbox, **login)
     assert outcome == Outcome(False, 535, "535 not with ***", permanent=True)
 
 
-async def test_nobody_there_is_told_in_words(sender: Sender, authority: trustme.CA) -> None:
+async def test_a_refused_connection_to_the_server_has_a_readable_reason(sender: Sender, authority: trustme.CA) -> None:
     with mail_server(authority) as mailbox:
         pass
-    assert await tell(sender, mailbox) == Outcome(sent=False, reason="the connection was refused")
+    assert await send_one(sender, mailbox) == Outcome(sent=False, reason="the connection was refused")

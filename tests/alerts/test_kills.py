@@ -1,4 +1,4 @@
-"""Nothing that was accepted is lost, whenever the process dies, and several processes send nothing twice."""
+"""No accepted alert is lost when a process is killed, and several processes send nothing twice."""
 
 import random
 import threading
@@ -22,7 +22,7 @@ POSTERS = 4
 
 
 def post_until_accepted(client: httpx.Client, url: list[str], number: int) -> str:
-    """Raise an alert as a client does that is told nothing: again, under the same key, until there is an answer."""
+    """Raise an alert as a client should: repeat the request with the same key until there is a response."""
     headers = {"Idempotency-Key": f"alert-{number}"}
     body = {"severity": "ERROR", "title": f"alert {number}", "message": "m", "source": "kills"}
     until = time.monotonic() + 120
@@ -35,11 +35,11 @@ def post_until_accepted(client: httpx.Client, url: list[str], number: int) -> st
         if response.status_code == 201:
             return str(response.json()["id"])
         assert response.status_code == 503, response.text
-    raise AssertionError("nobody took the alert")
+    raise AssertionError("no process accepted the alert")
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_of_500_alerts_none_is_lost_whenever_the_process_is_killed(
+def test_none_of_500_alerts_is_lost_when_the_process_is_killed_repeatedly(
     stack: PrefectStack, alerts_database: str, tmp_path: Path, database: str
 ) -> None:
     kills = KILLS if database == "sqlite" else 3
@@ -81,13 +81,13 @@ def test_of_500_alerts_none_is_lost_whenever_the_process_is_killed(
 
 
 def _paced(client: httpx.Client, url: list[str], number: int, pause: threading.Event) -> str:
-    # So that there is something to be accepted and sent at every kill.
+    # So that alerts are being accepted and sent at every kill.
     pause.wait(0.15)
     return post_until_accepted(client, url, number)
 
 
 def _check(receivers: list[Receiver], ids: set[str]) -> None:
-    """All are there, and what came twice came under the same key."""
+    """All alerts arrived, and repeats have the same key."""
     duplicates = 0
     for one in receivers:
         until = time.monotonic() + 60
@@ -100,7 +100,7 @@ def _check(receivers: list[Receiver], ids: set[str]) -> None:
             keys[request.json["id"]].add(request.headers["Idempotency-Key"])
         assert all(len(found) == 1 for found in keys.values())
         duplicates += len(one.posts) - len(ids)
-    # Only what was in flight at a kill: a lane has eight places.
+    # Only deliveries in flight at a kill can be repeated: a lane has eight slots.
     assert duplicates <= KILLS * 3 * 8
     print(f"{duplicates} of {len(ids) * 3} were sent twice")
 

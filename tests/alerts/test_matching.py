@@ -1,4 +1,4 @@
-"""Who hears of an alert, how often, and what requests for alerts are refused."""
+"""Which channels get an alert, throttling, and validation of alerts."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,24 +9,24 @@ from tests.alerts.support import Alerts
 from tests.support.receivers import Receiver, refuse
 
 
-def told(alerts: Alerts, alert_id: str) -> set[str]:
-    """The names of the channels that hear of an alert."""
+def channels_of(alerts: Alerts, alert_id: str) -> set[str]:
+    """The names of the channels that get an alert."""
     return {delivery["channel_name"] for delivery in alerts.read(alert_id)["deliveries"]}
 
 
-def test_channels_hear_of_what_is_bad_enough_and_of_their_domains(alerts: Alerts, desk: Receiver) -> None:
+def test_channels_get_alerts_by_severity_and_domain(alerts: Alerts, desk: Receiver) -> None:
     alerts.channel(desk, name="all")
     alerts.channel(desk, name="errors", min_severity="ERROR")
     alerts.channel(desk, name="finra", domains=["finra.*", "sec"])
     alerts.channel(desk, name="off", enabled=False)
-    assert told(alerts, alerts.alert(severity="WARNING", domain="finra.otc")) == {"all", "finra"}
-    assert told(alerts, alerts.alert(severity="critical", domain="sec")) == {"all", "errors", "finra"}
-    assert told(alerts, alerts.alert(severity="ERROR", domain="security")) == {"all", "errors"}
-    assert told(alerts, alerts.alert(severity="INFO", domain="FINRA.otc")) == {"all"}
-    assert told(alerts, alerts.alert(severity="ERROR")) == {"all", "errors"}
+    assert channels_of(alerts, alerts.alert(severity="WARNING", domain="finra.otc")) == {"all", "finra"}
+    assert channels_of(alerts, alerts.alert(severity="critical", domain="sec")) == {"all", "errors", "finra"}
+    assert channels_of(alerts, alerts.alert(severity="ERROR", domain="security")) == {"all", "errors"}
+    assert channels_of(alerts, alerts.alert(severity="INFO", domain="FINRA.otc")) == {"all"}
+    assert channels_of(alerts, alerts.alert(severity="ERROR")) == {"all", "errors"}
 
 
-def test_the_same_alert_is_held_back_and_counted(alerts: Alerts, desk: Receiver, other_desk: Receiver) -> None:
+def test_repeats_of_an_alert_are_throttled_and_counted(alerts: Alerts, desk: Receiver, other_desk: Receiver) -> None:
     quiet = alerts.channel(desk, throttle_minutes=5)
     alerts.channel(other_desk)
     first, *others = [alerts.alert(dedup_key="the same", title=f"number {number}") for number in range(4)]
@@ -41,7 +41,7 @@ def test_the_same_alert_is_held_back_and_counted(alerts: Alerts, desk: Receiver,
     assert (row["delivery_count"], row["success_count"], row["failed_count"]) == (2, 1, 0)
     assert len(desk.posts) == 1
     assert alerts.settled(alerts.alert(dedup_key="another"))["deliveries"][0]["status"] == "SENT"
-    # Shortened to nothing, the window is over, and the next notice tells what was held back.
+    # Without a throttle time, the next message is sent and has the number of throttled alerts.
     alerts.client.patch(f"/alerts/channels/{quiet['id']}", json={"throttle_minutes": 0})
     alerts.settled(alerts.alert(dedup_key="the same"))
     assert [request.json["held_back"] for request in desk.posts] == [0, 0, 3]
@@ -49,7 +49,7 @@ def test_the_same_alert_is_held_back_and_counted(alerts: Alerts, desk: Receiver,
 
 
 @pytest.mark.parametrize("change", [{"source": "x"}, {"title": "x"}, {"severity": "CRITICAL"}, {"domain": "x"}])
-def test_by_default_alerts_are_the_same_by_source_title_severity_and_domain(
+def test_the_default_key_is_source_title_severity_and_domain(
     sqlite_alerts: Alerts, desk: Receiver, change: dict[str, Any]
 ) -> None:
     channel = sqlite_alerts.channel(desk, throttle_minutes=5)
@@ -59,7 +59,7 @@ def test_by_default_alerts_are_the_same_by_source_title_severity_and_domain(
     sqlite_alerts.client.delete(f"/alerts/channels/{channel['id']}")
 
 
-def test_of_many_at_once_one_is_sent(alerts: Alerts, desk: Receiver) -> None:
+def test_of_many_concurrent_repeats_one_is_sent(alerts: Alerts, desk: Receiver) -> None:
     alerts.channel(desk, throttle_minutes=5)
     with ThreadPoolExecutor(8) as pool:
         ids = list(pool.map(lambda _: alerts.alert(), range(24)))
@@ -68,14 +68,14 @@ def test_of_many_at_once_one_is_sent(alerts: Alerts, desk: Receiver) -> None:
     assert len(desk.posts) == 1
 
 
-def test_what_nobody_heard_is_not_held_back_next_time(alerts: Alerts, desk: Receiver) -> None:
+def test_an_alert_that_failed_does_not_throttle_the_next_one(alerts: Alerts, desk: Receiver) -> None:
     alerts.channel(desk, throttle_minutes=5)
     desk.behaviours.append(refuse(404))
     assert alerts.delivery(alerts.alert())["status"] == "FAILED"
     assert alerts.delivery(alerts.alert())["status"] == "SENT"
 
 
-def test_an_alert_that_is_sent_again_under_its_key_is_the_same_alert(alerts: Alerts, desk: Receiver) -> None:
+def test_requests_with_the_same_idempotency_key_raise_one_alert(alerts: Alerts, desk: Receiver) -> None:
     alerts.channel(desk)
     body = {"severity": "ERROR", "title": "once", "message": "m", "source": "s"}
     headers = {"Idempotency-Key": f"key-of-{desk.port}"}

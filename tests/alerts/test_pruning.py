@@ -1,4 +1,4 @@
-"""Old alerts are deleted, by a flow that by default only counts them."""
+"""Pruning: a flow deletes old alerts, and by default only counts them."""
 
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ from tests.support.stack import PrefectStack
 
 
 def make_old(alerts: Alerts, alert_id: str, days: int) -> None:
-    """Let an alert have been raised long ago."""
+    """Change the time of an alert to `days` ago."""
     url = alerts.api.settings.sqlalchemy_url.render_as_string(hide_password=False).replace("+aiosqlite", "")
     engine = create_engine(url)
     moment = utc_now() - timedelta(days=days)
@@ -26,7 +26,7 @@ def make_old(alerts: Alerts, alert_id: str, days: int) -> None:
     engine.dispose()
 
 
-async def test_only_what_is_old_and_sent_is_deleted(
+async def test_only_old_alerts_without_pending_deliveries_are_deleted(
     alerts: Alerts, desk: Receiver, stack: PrefectStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = alerts.api.settings.sqlalchemy_url.render_as_string(hide_password=False)

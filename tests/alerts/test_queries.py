@@ -31,7 +31,7 @@ def test_filters_combine_and_pages_do_not_overlap(alerts: Alerts) -> None:
         assert alerts.client.get(f"/alerts/{missing}").status_code == 404
 
 
-def test_statistics_count_what_happened(alerts: Alerts, desk: Receiver) -> None:
+def test_statistics_count_alerts_and_deliveries(alerts: Alerts, desk: Receiver) -> None:
     before = alerts.api.get("/alerts/stats", period="HOUR")
     source = f"counted-{uuid4().hex[:8]}"
     alerts.channel(desk)
@@ -41,7 +41,7 @@ def test_statistics_count_what_happened(alerts: Alerts, desk: Receiver) -> None:
     alerts.settled(alerts.alert(source=source, severity="INFO"))
     after = alerts.api.get("/alerts/stats", period="hour")
     assert after["period"] == "hour"
-    # The failure for good raises an alert of its own.
+    # The abandoned delivery raises another alert.
     assert after["by_source"][source] == 4
     assert after["by_domain"][f"{source}.x"] == 2
     assert after["by_severity"]["CRITICAL"] == before["by_severity"].get("CRITICAL", 0) + 1

@@ -1,4 +1,4 @@
-"""Whatever a receiver says, no secret is in what is told of it."""
+"""Whatever a receiver answers, the reason of an outcome contains no secret."""
 
 import asyncio
 import gc
@@ -15,7 +15,7 @@ from spine.alerts.scrubbing import scrub, secret_parts
 from spine.alerts.transport import Sender
 from spine.errors import BadRequest, SpineError, Unavailable
 
-from tests.alerts.transport_support import MESSAGE, hook, says
+from tests.alerts.transport_support import MESSAGE, hook, refuse_with_text
 from tests.support.receivers import (
     Receiver,
     bad_headers,
@@ -26,7 +26,7 @@ from tests.support.receivers import (
 @pytest.mark.parametrize(
     ("error", "permanent"), [(BadRequest("The secret is gone."), True), (Unavailable("Out."), False)]
 )
-async def test_a_secret_that_cannot_be_looked_up_is_told(error: SpineError, permanent: bool) -> None:
+async def test_a_failed_lookup_of_a_secret_is_the_reason(error: SpineError, permanent: bool) -> None:
     async def fails(ref: str) -> str:
         raise error
 
@@ -52,10 +52,10 @@ ECHOED = [
 
 
 @pytest.mark.parametrize(("fields", "said", "hidden"), ECHOED)
-async def test_a_reason_has_no_secret_in_any_form(
+async def test_a_reason_contains_no_secret_in_any_encoding(
     sender: Sender, desk: Receiver, fields: dict[str, Any], said: str, hidden: str
 ) -> None:
-    desk.always = says(said)
+    desk.always = refuse_with_text(said)
     outcome = await sender.send(hook(desk, **fields), MESSAGE, None)
     assert (outcome.reason or "").startswith("HTTP 403 Forbidden: ")
     assert hidden not in (outcome.reason or "")
@@ -63,8 +63,8 @@ async def test_a_reason_has_no_secret_in_any_form(
 
 
 @pytest.mark.parametrize("login", ["desk:pa55word", "d:p4", "de%40sk:p%3Aw", "only-a-t0ken"])
-async def test_a_reflected_login_is_hidden(sender: Sender, desk: Receiver, login: str) -> None:
-    desk.always = says("who is {Authorization}?")
+async def test_a_repeated_login_is_masked(sender: Sender, desk: Receiver, login: str) -> None:
+    desk.always = refuse_with_text("who is {Authorization}?")
     url = desk.url.replace("http://", f"http://{login}@" if ":" in login else f"http://{login}:@")
     outcome = await sender.send(hook(desk, url=url), MESSAGE, None)
     assert outcome.reason == "HTTP 403 Forbidden: who is Basic ***?"
@@ -76,7 +76,7 @@ async def test_a_short_secret_does_not_garble_the_status(sender: Sender, desk: R
     assert outcome.reason == "HTTP 403 Forbidden: *** of them"
 
 
-async def test_a_long_answer_is_cut_and_no_secret_with_it(sender: Sender, desk: Receiver) -> None:
+async def test_a_long_answer_is_cut_without_leaving_part_of_a_secret(sender: Sender, desk: Receiver) -> None:
     desk.always = refuse(403, b"x" * 260 + b"hm4c-s3cret" * 30)
     outcome = await sender.send(hook(desk, secret="hm4c-s3cret"), MESSAGE, None)
     assert outcome.reason is not None
@@ -84,12 +84,12 @@ async def test_a_long_answer_is_cut_and_no_secret_with_it(sender: Sender, desk: 
     assert "hm4c" not in outcome.reason
 
 
-async def test_an_apprise_url_is_hidden_in_all_its_parts() -> None:
+async def test_all_parts_of_an_apprise_url_are_masked() -> None:
     config = CHANNEL_TYPES["apprise"].model_validate(
         {"url": "tgram://123456789:abcdefg_hijklmnop/12315544/?x=t0pSecret"}
     )
-    told = "post to /bot123456789:abcdefg_hijklmnop/send for 12315544 with t0pSecret and abcdefg_hijklmnop"
-    assert scrub(told, secret_parts(config, {})) == "post to /bot***/send for *** with *** and ***"
+    text = "post to /bot123456789:abcdefg_hijklmnop/send for 12315544 with t0pSecret and abcdefg_hijklmnop"
+    assert scrub(text, secret_parts(config, {})) == "post to /bot***/send for *** with *** and ***"
 
 
 async def test_nothing_of_a_send_reaches_the_log(
@@ -112,6 +112,6 @@ async def test_nothing_of_a_send_reaches_the_log(
         await asyncio.sleep(0.1)
     # Only pytest listens to loggers that do not propagate.
     assert not logging.getLogger("apprise").propagate
-    told = [one for one in caplog.records if one.name != "apprise"]
-    assert "s3cr" not in "".join(map(str, [one.getMessage() for one in told]))
-    assert [one for one in told if one.levelno > logging.INFO] == []
+    records = [one for one in caplog.records if one.name != "apprise"]
+    assert "s3cr" not in "".join(map(str, [one.getMessage() for one in records]))
+    assert [one for one in records if one.levelno > logging.INFO] == []

@@ -1,4 +1,4 @@
-"""ServiceNow through its Table API: one incident, however often it is tried."""
+"""ServiceNow through its Table API: one incident, however many attempts there are."""
 
 from base64 import b64encode
 
@@ -9,7 +9,7 @@ from tests.support.receivers import Handler, Receiver, drop
 
 
 class Table:
-    """The incidents that were made."""
+    """A Table API with the incidents that were created."""
 
     def __init__(self) -> None:
         self.made: list[str] = []
@@ -32,7 +32,7 @@ class Table:
                 handler.answer(201, b'{"result": {"sys_id": "1"}}')
 
 
-def test_an_incident_is_made_once_also_when_its_answer_is_lost(
+def test_an_incident_is_created_once_even_if_the_response_is_lost(
     alerts: Alerts, desk: Receiver, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     secret = tmp_path_factory.mktemp("secrets") / "servicenow"

@@ -1,4 +1,4 @@
-"""One try to tell one receiver: bounded in time, told in words, and without a secret in them."""
+"""One attempt to send: bounded in time, with a readable reason that contains no secret."""
 
 import asyncio
 import subprocess
@@ -33,7 +33,7 @@ TEMPORARY = [408, 409, 421, 423, 425, 429, 500, 502, 503, 504]
 
 
 @pytest.mark.parametrize("status", PERMANENT + TEMPORARY)
-async def test_a_status_tells_whether_another_try_can_help(sender: Sender, desk: Receiver, status: int) -> None:
+async def test_a_failure_is_permanent_or_temporary_by_its_status(sender: Sender, desk: Receiver, status: int) -> None:
     desk.always = refuse(status, b"so\r\nsay we", Retry_After="7", Location="/elsewhere")
     outcome = await sender.send(hook(desk), MESSAGE, None)
     assert (outcome.sent, outcome.status, outcome.permanent) == (False, status, status in PERMANENT)
@@ -62,14 +62,16 @@ async def test_a_2xx_whose_body_cannot_be_read_is_sent(sender: Sender, desk: Rec
 
 
 @pytest.mark.parametrize("location", ["http://[", "http://x:y/", "//", "\x00"])
-async def test_a_redirect_to_nowhere_is_a_redirect(sender: Sender, desk: Receiver, location: str) -> None:
+async def test_a_redirect_with_an_invalid_target_is_still_a_redirect(
+    sender: Sender, desk: Receiver, location: str
+) -> None:
     desk.always = refuse(302, Location=location)
     outcome = await sender.send(hook(desk), MESSAGE, None)
     assert (outcome.status, outcome.permanent) == (302, True)
     assert "redirects are not followed" in (outcome.reason or "")
 
 
-async def test_no_more_of_a_redirect_is_read_than_of_any_answer(sender: Sender, desk: Receiver) -> None:
+async def test_the_body_of_a_redirect_is_read_only_up_to_the_limit(sender: Sender, desk: Receiver) -> None:
     desk.always = redirect_endlessly
     outcome = await sender.send(hook(desk), MESSAGE, None)
     assert (outcome.status, outcome.permanent) == (302, True)
@@ -78,7 +80,7 @@ async def test_no_more_of_a_redirect_is_read_than_of_any_answer(sender: Sender, 
 
 
 @pytest.mark.parametrize("behaviour", [hang, drip], ids=["hang", "drip"])
-async def test_what_never_answers_is_given_up(sender: Sender, desk: Receiver, behaviour: Behaviour) -> None:
+async def test_a_receiver_that_never_answers_times_out(sender: Sender, desk: Receiver, behaviour: Behaviour) -> None:
     desk.always = behaviour
     began = time.monotonic()
     outcome = await sender.send(hook(desk), MESSAGE, None)
@@ -93,17 +95,17 @@ async def test_what_never_answers_is_given_up(sender: Sender, desk: Receiver, be
         ("http://nobody.invalid/hook", "its host name does not resolve"),
     ],
 )
-async def test_what_cannot_be_reached_is_told_in_words(sender: Sender, url: str, reason: str) -> None:
+async def test_an_unreachable_host_has_a_readable_reason(sender: Sender, url: str, reason: str) -> None:
     outcome = await sender.send(WebhookConfig(url=SecretStr(url)), MESSAGE, None)
     assert outcome == Outcome(sent=False, reason=reason)
 
 
-async def test_a_dropped_connection_is_told_in_words(sender: Sender, desk: Receiver) -> None:
+async def test_a_dropped_connection_has_a_readable_reason(sender: Sender, desk: Receiver) -> None:
     desk.always = drop
     assert await sender.send(hook(desk), MESSAGE, None) == Outcome(sent=False, reason="it closed the connection")
 
 
-async def test_a_private_address_is_refused_for_good(desk: Receiver) -> None:
+async def test_a_private_address_is_a_permanent_failure(desk: Receiver) -> None:
     sender = Sender(False, resolve, seconds=2)
     outcome = await sender.send(hook(desk), MESSAGE, None)
     sender.close()
@@ -112,7 +114,7 @@ async def test_a_private_address_is_refused_for_good(desk: Receiver) -> None:
 
 
 @pytest.mark.parametrize("problem", [RuntimeError("pl4in-s3cret"), TypeError(), SystemExit(3), MemoryError()])
-async def test_nothing_that_a_plugin_raises_comes_through(
+async def test_an_exception_of_a_plugin_becomes_an_outcome_without_secrets(
     sender: Sender, desk: Receiver, problem: BaseException
 ) -> None:
     class Broken(WebhookConfig):
@@ -124,7 +126,7 @@ async def test_nothing_that_a_plugin_raises_comes_through(
     assert "s3cret" not in (outcome.reason or "")
 
 
-async def test_after_its_end_a_sender_says_so(desk: Receiver) -> None:
+async def test_a_closed_sender_ends_its_sends_and_refuses_new_ones(desk: Receiver) -> None:
     sender = Sender(True, resolve, seconds=5)
     desk.always = hang
     under_way = asyncio.create_task(sender.send(hook(desk), MESSAGE, None))
@@ -136,7 +138,7 @@ async def test_after_its_end_a_sender_says_so(desk: Receiver) -> None:
     assert time.monotonic() - began < 2
 
 
-async def test_senders_do_not_wait_for_each_other(desk: Receiver, other_desk: Receiver) -> None:
+async def test_slow_sends_do_not_delay_other_sends(desk: Receiver, other_desk: Receiver) -> None:
     sender = Sender(True, resolve, seconds=2)
     desk.always = hang
     slow = [asyncio.create_task(sender.send(hook(desk), MESSAGE, None)) for _ in range(20)]
@@ -148,9 +150,7 @@ async def test_senders_do_not_wait_for_each_other(desk: Receiver, other_desk: Re
     sender.close()
 
 
-async def test_one_that_waited_for_a_thread_is_not_sent_after_it_was_given_up(
-    desk: Receiver, other_desk: Receiver
-) -> None:
+async def test_a_send_that_timed_out_while_queued_is_not_sent_later(desk: Receiver, other_desk: Receiver) -> None:
     class Stuck(WebhookConfig):
         def plugin(self, message: AlertMessage, recipient: str | None, secrets: Any) -> Any:
             time.sleep(2.5)
@@ -183,7 +183,7 @@ asyncio.run(main())
 """
 
 
-def test_a_cancelled_send_does_not_hold_up_the_end_of_the_process(desk: Receiver) -> None:
+def test_a_cancelled_send_does_not_delay_the_end_of_the_process(desk: Receiver) -> None:
     desk.always = hang
     began = time.monotonic()
     ended = subprocess.run(
@@ -224,11 +224,11 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         ("\u0663", None),
     ],
 )
-def test_retry_after_is_read_in_both_forms(header: str | None, seconds: float | None) -> None:
+def test_retry_after_is_parsed_in_both_forms(header: str | None, seconds: float | None) -> None:
     assert parse_retry_after(header, NOW) == seconds
 
 
-def test_outside_of_a_send_requests_is_as_ever(desk: Receiver, other_desk: Receiver) -> None:
+def test_requests_is_unchanged_outside_of_a_send(desk: Receiver, other_desk: Receiver) -> None:
     desk.always = refuse(302, Location=other_desk.url)
     other_desk.always = refuse(200, b"x" * 100_000)
     followed = requests.get(desk.url, timeout=5)
@@ -240,7 +240,7 @@ def test_outside_of_a_send_requests_is_as_ever(desk: Receiver, other_desk: Recei
     assert len(long.content) == len(long.text) == 65536
 
 
-async def test_what_two_sends_are_told_is_not_mixed_up(sender: Sender, desk: Receiver, other_desk: Receiver) -> None:
+async def test_replies_to_concurrent_sends_are_kept_apart(sender: Sender, desk: Receiver, other_desk: Receiver) -> None:
     desk.always, other_desk.always = refuse(500, b"first"), refuse(404, b"second")
     configs: list[ChannelConfig] = [hook(desk), hook(other_desk)] * 10
     outcomes = await asyncio.gather(*(sender.send(config, MESSAGE, None) for config in configs))

@@ -1,4 +1,4 @@
-"""What the tests of single tries share."""
+"""Helpers for tests of single attempts to send."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -36,8 +36,8 @@ def hook(desk: Receiver, **fields: Any) -> WebhookConfig:
     return WebhookConfig.model_validate({"url": desk.url, **fields})
 
 
-def says(text: str, status: int = 403, **headers: str) -> Behaviour:
-    """Refuse with a body that repeats something of the request."""
+def refuse_with_text(text: str, status: int = 403, **headers: str) -> Behaviour:
+    """Refuse with a body that can repeat parts of the request."""
 
     def behave(handler: Handler) -> None:
         known = {name: handler.headers.get(name, "") for name in ("Authorization", "X-Auth")}
