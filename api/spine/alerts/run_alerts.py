@@ -44,7 +44,7 @@ class RunAlerts:
         self._wake = wake
 
     async def run(self, prefect: Prefect, sessions: SessionFactory) -> None:
-        """Process all claims that are there now."""
+        """Process all claims that are stored now."""
         while claims := await _oldest_claims(sessions):
             found = await asyncio.gather(*(_read(prefect.for_one_request(), claim) for claim in claims))
             for claim, failure in zip(claims, found, strict=True):

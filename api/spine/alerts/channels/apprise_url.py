@@ -6,7 +6,7 @@ from typing import Annotated
 from apprise.plugins.base import NotifyBase
 from pydantic import AfterValidator, SecretStr
 
-from spine.alerts.channels.base import ChannelConfig, LongSecret, host_of, instantiate, parse_apprise_url, reads_a_file
+from spine.alerts.channels.base import ChannelConfig, LongSecret, hosts_in, instantiate, parse_apprise_url, reads_a_file
 from spine.alerts.messages import AlertMessage
 
 # These reach the machine that Spine runs on.
@@ -37,7 +37,7 @@ class AppriseConfig(ChannelConfig):
     def hosts(self) -> list[str]:
         """The host in the URL, if the URL has one: the URLs of some services have no host."""
         try:
-            return host_of(self.url.get_secret_value())
+            return hosts_in(self.url.get_secret_value())
         except ValueError:
             return []
 

@@ -16,7 +16,7 @@ from spine.schemas import Text
 # Redirects are not followed: a redirect goes to an address that nobody configured.
 ASSET = AppriseAsset(app_id="Spine", app_desc="Spine", app_url="", http_redirects=False)
 
-# Options whose value is the path of a file. For other services than these, `template` is a name at the service.
+# Options whose value is the path of a file; `template` is one only for the services below.
 _FILES = {"keyfile", "subfile", "pgpkey", "pgppub", "pgpprv"}
 _WITH_TEMPLATE_FILES = {"slack", "discord", "guilded", "tgram", "workflow", "workflows"}
 
@@ -65,7 +65,7 @@ def instantiate(url: str) -> NotifyBase | None:
     return found if isinstance(found, NotifyBase) else None
 
 
-def host_of(url: str) -> list[str]:
+def hosts_in(url: str) -> list[str]:
     """The host in a URL, if there is one."""
     host = urlsplit(url).hostname
     return [host] if host else []

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from apprise.plugins.base import NotifyBase
 
-from spine.alerts.channels.base import ChannelConfig, SecretUrl, host_of, instantiate
+from spine.alerts.channels.base import ChannelConfig, SecretUrl, hosts_in, instantiate
 from spine.alerts.channels.json_post import COLOURS, JsonPost
 from spine.alerts.messages import AlertMessage
 
@@ -20,7 +20,7 @@ class DiscordConfig(ChannelConfig):
 
     def hosts(self) -> list[str]:
         """The webhook's host."""
-        return host_of(self.webhook_url.get_secret_value())
+        return hosts_in(self.webhook_url.get_secret_value())
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """Apprise's plugin for Discord's own hosts, the same payload for any other."""

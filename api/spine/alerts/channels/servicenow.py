@@ -11,7 +11,7 @@ from apprise import NotifyType
 from apprise.plugins.base import NotifyBase
 from pydantic import AfterValidator
 
-from spine.alerts.channels.base import ASSET, ChannelConfig, ShortText, host_of
+from spine.alerts.channels.base import ASSET, ChannelConfig, ShortText, hosts_in
 from spine.alerts.channels.json_post import succeeded
 from spine.alerts.messages import AlertMessage
 from spine.secrets.refs import check_ref
@@ -50,7 +50,7 @@ class ServiceNowConfig(ChannelConfig):
 
     def hosts(self) -> list[str]:
         """The instance's host."""
-        return host_of(self.base_url)
+        return hosts_in(self.base_url)
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """A plugin that creates one incident, however many attempts there are."""

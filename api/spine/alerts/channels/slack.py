@@ -6,7 +6,7 @@ from urllib.parse import quote, urlsplit
 
 from apprise.plugins.base import NotifyBase
 
-from spine.alerts.channels.base import ChannelConfig, SecretUrl, ShortText, host_of, instantiate
+from spine.alerts.channels.base import ChannelConfig, SecretUrl, ShortText, hosts_in, instantiate
 from spine.alerts.channels.json_post import JsonPost
 from spine.alerts.messages import AlertMessage
 
@@ -20,7 +20,7 @@ class SlackConfig(ChannelConfig):
 
     def hosts(self) -> list[str]:
         """The webhook's host."""
-        return host_of(self.webhook_url.get_secret_value())
+        return hosts_in(self.webhook_url.get_secret_value())
 
     def _with_options(self, url: str) -> str:
         """Slack's URL, or the Apprise URL with the channel and the user name if one is set."""

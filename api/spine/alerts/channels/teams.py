@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from apprise.plugins.base import NotifyBase
 
-from spine.alerts.channels.base import ChannelConfig, SecretUrl, host_of, instantiate
+from spine.alerts.channels.base import ChannelConfig, SecretUrl, hosts_in, instantiate
 from spine.alerts.channels.json_post import JsonPost
 from spine.alerts.messages import AlertMessage
 
@@ -17,7 +17,7 @@ class TeamsConfig(ChannelConfig):
 
     def hosts(self) -> list[str]:
         """The webhook's host."""
-        return host_of(self.webhook_url.get_secret_value())
+        return hosts_in(self.webhook_url.get_secret_value())
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """Apprise's plugin for hosts that it supports (Workflows), an adaptive card for any other."""

@@ -10,7 +10,7 @@ from typing import Annotated
 from apprise.plugins.base import NotifyBase
 from pydantic import AfterValidator, Field, SecretStr
 
-from spine.alerts.channels.base import ChannelConfig, LongSecret, SecretUrl, host_of
+from spine.alerts.channels.base import ChannelConfig, LongSecret, SecretUrl, hosts_in
 from spine.alerts.channels.json_post import JsonPost, as_json
 from spine.alerts.messages import AlertMessage
 
@@ -43,7 +43,7 @@ class WebhookConfig(ChannelConfig):
 
     def hosts(self) -> list[str]:
         """The URL's host."""
-        return host_of(self.url.get_secret_value())
+        return hosts_in(self.url.get_secret_value())
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """A POST with the same `Idempotency-Key` at every attempt."""
