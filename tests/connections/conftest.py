@@ -1,4 +1,4 @@
-"""Databases to read from."""
+"""Databases with a table of trades."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from uuid import uuid4
 import psycopg
 import pymysql
 import pytest
-from spine.connections.resolved_connection import ConnectionTarget
+from spine.connections.resolved_connection import ResolvedConnection
 from sqlalchemy import make_url
 
 from tests.connections.support import sqlite_target, target
@@ -18,8 +18,8 @@ TRADES = [(1, "AAA", "12.50"), (2, "BBB", "0.25"), (3, None, None)]
 
 
 @pytest.fixture
-def postgresql(postgresql_url: str) -> Iterator[ConnectionTarget]:
-    """A PostgreSQL with a table of three trades; over a socket where it is the embedded one."""
+def postgresql(postgresql_url: str) -> Iterator[ResolvedConnection]:
+    """A PostgreSQL with a table of three trades."""
     with fresh_database(postgresql_url) as database, psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE trades (id int, venue text, price numeric(10, 2))")
         with connection.cursor() as cursor:
@@ -31,14 +31,14 @@ def postgresql(postgresql_url: str) -> Iterator[ConnectionTarget]:
 
 
 @pytest.fixture
-def mariadb() -> Iterator[ConnectionTarget]:
-    """A MariaDB with the same table, where there is one."""
+def mariadb() -> Iterator[ResolvedConnection]:
+    """A MariaDB with the same table, if this machine has one."""
     try:
         connection = pymysql.connect(host="127.0.0.1", port=3306, user="root", password="", autocommit=True)
     except pymysql.Error:
-        pytest.skip("there is no MariaDB on this machine")
+        pytest.skip("this machine has no MariaDB")
     with connection, connection.cursor() as cursor:
-        name = f"spine_test_{uuid4().hex[:12]}"  # its own, as a killed test leaves its database behind
+        name = f"spine_test_{uuid4().hex[:12]}"  # unique, because a killed test leaves its database behind
         cursor.execute(f"CREATE DATABASE {name}")
         try:
             cursor.execute(f"USE {name}")
@@ -50,7 +50,7 @@ def mariadb() -> Iterator[ConnectionTarget]:
 
 
 @pytest.fixture
-def sqlite(tmp_path: Path) -> ConnectionTarget:
+def sqlite(tmp_path: Path) -> ResolvedConnection:
     """A SQLite file with the same table."""
     with sqlite3.connect(tmp_path / "desk.db") as connection:
         connection.execute("CREATE TABLE trades (id int, venue text, price real)")
@@ -60,7 +60,7 @@ def sqlite(tmp_path: Path) -> ConnectionTarget:
 
 
 @pytest.fixture(params=["postgresql", "mariadb", "sqlite"])
-def database(request: pytest.FixtureRequest) -> ConnectionTarget:
-    """Each of them."""
-    found: ConnectionTarget = request.getfixturevalue(request.param)
+def database(request: pytest.FixtureRequest) -> ResolvedConnection:
+    """Each type of database."""
+    found: ResolvedConnection = request.getfixturevalue(request.param)
     return found

@@ -1,4 +1,4 @@
-"""Servers that speak as much of a database's protocol as it takes to be trusted, and then misbehave."""
+"""Servers that speak the beginning of a database protocol and then misbehave."""
 
 import socket
 import struct
@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-# The old and the new protocol, passwords, and ways to log in by name; no TLS.
+# Protocol 4.1, secure passwords and authentication plugins; no TLS.
 _CAPABILITIES = 0x0000_8200 | 0x0008_0000
 
 
 @contextmanager
 def serving(answer: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A port of loopback each of whose connections is answered in a thread of its own, and closed at the end."""
+    """A port of loopback; each connection is handled in its own thread, and closed at the end."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threads: list[threading.Thread] = []
         taken: list[socket.socket] = []
@@ -44,18 +44,18 @@ def serving(answer: Callable[[socket.socket], None]) -> Iterator[int]:
 
 
 @contextmanager
-def mysql_that_wants_the_password(way: str) -> Iterator[tuple[int, list[bytes]]]:
-    """A MySQL without TLS that asks for the password itself, and what it was sent after that."""
+def mysql_that_requests_the_password(way: str) -> Iterator[tuple[int, list[bytes]]]:
+    """A MySQL without TLS that requests the password in plain text, and what it then received."""
     sent: list[bytes] = []
     greeting = b"\x0a8.0.0\0" + struct.pack("<I", 1) + b"saltsalt\0" + struct.pack("<H", _CAPABILITIES & 0xFFFF)
     greeting += struct.pack("<BHHB", 45, 2, _CAPABILITIES >> 16, 21) + bytes(10)
     greeting += b"saltsaltsalt\0mysql_native_password\0"
-    asked = b"\xfe" + way.encode() + b"\0" + (b"\x05Password: " if way == "dialog" else b"\0")
+    request = b"\xfe" + way.encode() + b"\0" + (b"\x05Password: " if way == "dialog" else b"\0")
 
     def answer(connection: socket.socket) -> None:
         connection.sendall(struct.pack("<I", len(greeting)) + greeting)
         connection.recv(4096)
-        connection.sendall(struct.pack("<I", len(asked) | 2 << 24) + asked)
+        connection.sendall(struct.pack("<I", len(request) | 2 << 24) + request)
         sent.append(connection.recv(4096))
 
     with serving(answer) as port:
@@ -64,7 +64,7 @@ def mysql_that_wants_the_password(way: str) -> Iterator[tuple[int, list[bytes]]]
 
 @contextmanager
 def postgresql_that_stalls(seconds: float = 0) -> Iterator[int]:
-    """A PostgreSQL that lets everybody in, after so many seconds, and then never says a word again."""
+    """A PostgreSQL that accepts any login, after so many seconds, and then never sends anything again."""
 
     def answer(connection: socket.socket) -> None:
         connection.recv(4096)

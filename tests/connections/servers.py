@@ -1,4 +1,4 @@
-"""Real database servers with TLS, of this test's own, on free ports of loopback."""
+"""Real database servers with TLS, started by the tests on free ports of loopback."""
 
 import os
 import pwd
@@ -31,7 +31,7 @@ class TlsServer:
 
 
 def _certificate(folder: Path, name: str) -> tuple[str, Path, Path]:
-    """The authority's PEM, the certificate's file and the key's."""
+    """The PEM of the authority, the file of the certificate and that of the key."""
     authority = trustme.CA()
     issued = authority.issue_cert(name)
     certificate, key = folder / "server.pem", folder / "server.key"
@@ -42,7 +42,7 @@ def _certificate(folder: Path, name: str) -> tuple[str, Path, Path]:
 
 
 def _postgresql_programs() -> Path:
-    """Where `initdb` and `postgres` are: the machine's own, or those that come as a package."""
+    """The folder of `initdb` and `postgres`: of this machine, or of the Python package."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if found:
         return found[-1].parent
@@ -66,7 +66,7 @@ def _as_server_user() -> dict[str, str | int]:
 
 @contextmanager
 def postgresql_with_tls(_: Path, name: str = "127.0.0.1") -> Iterator[TlsServer]:
-    """A PostgreSQL that takes TLS, and a user with a password; its user may not enter the folders of the tests."""
+    """A PostgreSQL with TLS and a user with a password, in a folder that its operating system user can read."""
     with tempfile.TemporaryDirectory(prefix="spine-test-") as folder:
         yield from _postgresql_with_tls(Path(folder), name)
 
@@ -119,10 +119,10 @@ def _answers_postgresql(port: int) -> bool:
 
 @contextmanager
 def mariadb_with_tls(folder: Path, name: str = "127.0.0.1") -> Iterator[TlsServer]:
-    """A MariaDB that takes TLS, and a user with a password; where there is none, the test is skipped."""
+    """A MariaDB with TLS and a user with a password; skips the test if this machine has none."""
     program, install = shutil.which("mariadbd"), shutil.which("mariadb-install-db")
     if program is None or install is None:
-        pytest.skip("MariaDB is not on this machine")
+        pytest.skip("this machine has no MariaDB")
     authority, certificate, key = _certificate(folder, name)
     data, port = folder / "data", free_port()
     user = ["--user=root"] if os.geteuid() == 0 else []
@@ -161,7 +161,7 @@ def _answers_mariadb(port: int) -> bool:
 
 @contextmanager
 def silent_server() -> Iterator[int]:
-    """A port that takes connections and never says a word."""
+    """A port that accepts connections and never sends anything."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         taken: list[socket.socket] = []
 

@@ -1,19 +1,19 @@
-"""Connections as drivers see them."""
+"""Resolved connections, and reading a query over them."""
 
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from spine.connections.resolved_connection import ConnectionTarget
+from spine.connections.resolved_connection import ResolvedConnection
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.limits import Limits
 from spine.sources.readers.base import Item
 from spine.sources.readers.database import open_query_reader
 
 
-def target(**fields: Any) -> ConnectionTarget:
-    """A target on this machine."""
+def target(**fields: Any) -> ResolvedConnection:
+    """A resolved connection to this machine."""
     given: dict[str, Any] = {
         "id": "01J00000000000000000000001",
         "name": "warehouse",
@@ -26,15 +26,15 @@ def target(**fields: Any) -> ConnectionTarget:
         "allow_private": True,
         "file_roots": (),
     }
-    return ConnectionTarget(**{**given, **fields})
+    return ResolvedConnection(**{**given, **fields})
 
 
-def sqlite_target(file: Path) -> ConnectionTarget:
-    """A file whose folder is open."""
+def sqlite_target(file: Path) -> ResolvedConnection:
+    """A SQLite file below an allowed root."""
     return target(db_type="sqlite", database=file.name, file_roots=(file.parent,), host="", port=0)
 
 
-def read(source: ConnectionTarget, query: str, seconds: float = 30, max_bytes: int | None = None) -> bytes:
+def read(source: ResolvedConnection, query: str, seconds: float = 30, max_bytes: int | None = None) -> bytes:
     """The Parquet file of a query."""
     reader = open_query_reader(source, query, Limits(max_bytes, time.monotonic() + seconds, seconds))
     try:
@@ -46,8 +46,8 @@ def read(source: ConnectionTarget, query: str, seconds: float = 30, max_bytes: i
         reader.close()
 
 
-def failure(source: ConnectionTarget, query: str, seconds: float = 30, max_bytes: int | None = None) -> FetchFailure:
-    """Why a query cannot be read."""
+def failure(source: ResolvedConnection, query: str, seconds: float = 30, max_bytes: int | None = None) -> FetchFailure:
+    """The failure of a query."""
     with pytest.raises(FetchFailure) as caught:
         read(source, query, seconds, max_bytes)
     return caught.value

@@ -1,4 +1,4 @@
-"""Queries as sources: typed, streamed, read-only, and the same bytes for the same rows."""
+"""Queries: typed, streamed, read-only, and the same bytes for the same rows."""
 
 import gc
 import io
@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from spine.connections.drivers import base, driver_of
-from spine.connections.drivers.base import explained
-from spine.connections.resolved_connection import ConnectionTarget
+from spine.connections.drivers.base import translated_errors
+from spine.connections.resolved_connection import ResolvedConnection
 from spine.egress.fetch_failure import FetchFailure
 
 from tests.connections.misbehaving import postgresql_that_stalls
@@ -43,7 +43,7 @@ def table_of(content: bytes) -> Any:
     return pq.read_table(io.BytesIO(content))
 
 
-def test_rows_come_as_parquet_and_the_same_rows_give_the_same_bytes(database: ConnectionTarget) -> None:
+def test_equal_rows_become_equal_parquet_files(database: ResolvedConnection) -> None:
     query = "SELECT id, venue, price FROM trades ORDER BY id"
     content = read(database, query)
     price = float if database.db_type == "sqlite" else Decimal
@@ -55,12 +55,12 @@ def test_rows_come_as_parquet_and_the_same_rows_give_the_same_bytes(database: Co
     assert read(database, query) == content
 
 
-def test_a_result_without_rows_has_its_columns(database: ConnectionTarget) -> None:
+def test_a_result_without_rows_has_its_columns(database: ResolvedConnection) -> None:
     found = table_of(read(database, "SELECT id, venue FROM trades WHERE id > 99"))
     assert (found.num_rows, found.column_names) == (0, ["id", "venue"])
 
 
-def test_many_rows_all_come(database: ConnectionTarget) -> None:
+def test_a_large_result_is_complete(database: ResolvedConnection) -> None:
     found = table_of(read(database, MANY_ROWS[database.db_type].format(count=120_000)))
     assert found.num_rows == 120_000
     assert found.column("venue")[-1].as_py() == "venue 120000"
@@ -76,12 +76,12 @@ def test_many_rows_all_come(database: ConnectionTarget) -> None:
         "SELECT 1; COMMIT; DELETE FROM trades",
     ],
 )
-def test_a_query_that_writes_is_refused_and_changes_nothing(database: ConnectionTarget, query: str) -> None:
+def test_a_query_that_writes_is_refused_and_changes_nothing(database: ResolvedConnection, query: str) -> None:
     assert failure(database, query).category in ("CONFIG", "SOURCE")
     assert table_of(read(database, "SELECT id FROM trades")).num_rows == 3
 
 
-def test_a_query_in_postgresql_cannot_write_by_a_detour(postgresql: ConnectionTarget) -> None:
+def test_functions_and_ctes_in_postgresql_cannot_write(postgresql: ResolvedConnection) -> None:
     with psycopg.connect(
         host=postgresql.host,
         port=postgresql.port,
@@ -95,13 +95,18 @@ def test_a_query_in_postgresql_cannot_write_by_a_detour(postgresql: ConnectionTa
     assert table_of(read(postgresql, "SELECT id FROM trades")).num_rows == 3
 
 
-def test_the_time_limit_holds_while_the_server_thinks(database: ConnectionTarget) -> None:
+def test_a_query_that_a_read_only_transaction_does_not_stop_is_never_sent() -> None:
+    failed = failure(target(db_type="mysql"), "SELECT 1 INTO OUTFILE '/srv/x'")
+    assert (failed.category, failed.sentence.startswith("The query must not write")) == ("CONFIG", True)
+
+
+def test_the_time_limit_applies_while_the_server_computes(database: ResolvedConnection) -> None:
     failed = failure(database, SLEEP[database.db_type], seconds=1)
     assert "timeout_seconds" in failed.sentence
     assert failed.transient
 
 
-def test_the_time_for_connecting_is_part_of_the_time_limit() -> None:
+def test_the_time_limit_includes_connecting() -> None:
     with postgresql_that_stalls(seconds=2) as port:
         began = time.monotonic()
         failed = failure(target(port=port), "SELECT 1", seconds=3)
@@ -110,9 +115,7 @@ def test_the_time_for_connecting_is_part_of_the_time_limit() -> None:
 
 
 @pytest.mark.parametrize("db_type", ["postgresql", "mysql", "oracle"])
-def test_a_server_that_never_answers_is_given_up_without_a_time_limit(
-    db_type: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_server_fails_even_without_a_time_limit(db_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (base, import_module(f"spine.connections.drivers.{db_type}")):
         monkeypatch.setattr(module, "SECONDS_TO_CONNECT", 2.0)
     with silent_server() as port:
@@ -121,19 +124,19 @@ def test_a_server_that_never_answers_is_given_up_without_a_time_limit(
     assert "within 2 s" in failed.sentence
 
 
-def test_the_limit_of_bytes_holds_and_rows_that_are_left_are_no_trouble(
-    database: ConnectionTarget, monkeypatch: pytest.MonkeyPatch
+def test_a_query_may_be_abandoned_at_the_byte_limit(
+    database: ResolvedConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    troubles: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", troubles.append)
+    errors: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", errors.append)
     failed = failure(database, MANY_ROWS[database.db_type].format(count=300_000), max_bytes=50_000)
     assert (failed.category, "max_bytes" in failed.sentence) == ("SOURCE", True)
     del failed
     gc.collect()
-    assert troubles == []
+    assert errors == []
 
 
-def test_what_is_wrong_with_a_query_is_told_in_the_words_of_the_server(database: ConnectionTarget) -> None:
+def test_a_wrong_query_is_explained_in_the_words_of_the_server(database: ResolvedConnection) -> None:
     assert (gone := failure(database, "SELECT * FROM nowhere")).category == "SOURCE"
     assert "nowhere" in gone.sentence
     assert failure(database, "SELECT FROM WHERE").category == "CONFIG"
@@ -142,12 +145,12 @@ def test_what_is_wrong_with_a_query_is_told_in_the_words_of_the_server(database:
     assert (twice.category, "AS" in twice.sentence) == ("CONFIG", True)
 
 
-def test_a_refused_login_is_a_matter_of_auth_without_the_password(mariadb: ConnectionTarget) -> None:
+def test_a_refused_login_has_category_auth_and_does_not_show_the_password(mariadb: ResolvedConnection) -> None:
     failed = failure(replace(mariadb, username="nobody", password="s3cr3t-pw"), "SELECT 1")
     assert (failed.category, "s3cr3t-pw" in failed.sentence) == ("AUTH", False)
 
 
-def test_the_types_of_postgresql_are_kept(postgresql: ConnectionTarget) -> None:
+def test_the_types_of_postgresql_are_kept(postgresql: ResolvedConnection) -> None:
     query = """
         SELECT 1::bigint AS big, 2::smallint AS small, true AS yes, 1.5::float8 AS real, 2.50::numeric(6, 2) AS money,
         3.14159::numeric AS exact, '2026-01-05'::date AS day, '2026-01-05 10:00'::timestamp AS local,
@@ -176,7 +179,7 @@ def test_the_types_of_postgresql_are_kept(postgresql: ConnectionTarget) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "UTF8"])
-def test_text_is_read_and_asked_for_whatever_its_encoding(postgresql: ConnectionTarget, encoding: str) -> None:
+def test_text_works_in_any_database_encoding(postgresql: ResolvedConnection, encoding: str) -> None:
     name = f"{postgresql.database}_{encoding.lower()}"
     login: dict[str, Any] = {"host": postgresql.host, "port": postgresql.port, "user": postgresql.username}
     with psycopg.connect(**login, dbname=postgresql.database, autocommit=True) as owner:
@@ -196,12 +199,12 @@ def test_text_is_read_and_asked_for_whatever_its_encoding(postgresql: Connection
             owner.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
-def test_text_that_no_server_should_have_sent_is_told() -> None:
-    with pytest.raises(FetchFailure, match="not in UTF-8"), explained(driver_of("postgresql"), target()):
+def test_invalid_utf8_from_a_server_is_reported() -> None:
+    with pytest.raises(FetchFailure, match="not valid UTF-8"), translated_errors(driver_of("postgresql"), target()):
         b"\xff".decode()
 
 
-def test_a_column_that_begins_with_nothing_takes_what_follows(database: ConnectionTarget) -> None:
+def test_a_column_that_begins_with_null_takes_the_type_of_later_values(database: ResolvedConnection) -> None:
     found = table_of(read(database, "SELECT price, id FROM trades ORDER BY id DESC"))
     assert found.num_rows == 3
 
@@ -217,8 +220,8 @@ def test_a_column_that_begins_with_nothing_takes_what_follows(database: Connecti
         ("x'00'", "'a'", None),
     ],
 )
-def test_a_value_that_comes_late_is_kept_as_it_is_or_refused(
-    sqlite: ConnectionTarget, early: str, late: str, found: Any
+def test_a_late_value_of_another_type_is_kept_exactly_or_refused(
+    sqlite: ResolvedConnection, early: str, late: str, found: Any
 ) -> None:
     rows = MANY_ROWS["sqlite"].format(count=6_001)
     query = f"SELECT CASE WHEN id <= 6000 THEN {early} ELSE {late} END AS number FROM ({rows})"  # noqa: S608
@@ -233,12 +236,12 @@ MEMORY = """
 import resource, sys, time
 from pathlib import PosixPath
 from spine.connections.drivers import driver_of
-from spine.connections.resolved_connection import ConnectionTarget
+from spine.connections.resolved_connection import ResolvedConnection
 from spine.egress.limits import Limits
 
 from spine.sources.readers.database import open_query_reader
 import pyarrow.parquet
-target = ConnectionTarget(**eval(sys.argv[1]))
+target = ResolvedConnection(**eval(sys.argv[1]))
 driver_of(target.db_type)
 reader = open_query_reader(target, sys.argv[2], Limits(None, time.monotonic() + 120, 120))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -257,9 +260,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize(("times", "count"), [(60, 200_000), (32_768, 400)])
-def test_the_memory_for_a_large_result_does_not_grow_with_it(
-    database: ConnectionTarget, times: int, count: int
-) -> None:
+def test_memory_does_not_grow_with_the_result(database: ResolvedConnection, times: int, count: int) -> None:
     query = LARGE[database.db_type].format(times=times, count=count)
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, repr(asdict(database)), query],

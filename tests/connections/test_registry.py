@@ -1,4 +1,4 @@
-"""Connections as clients register, read, try and delete them: the whole API in this process, on either database."""
+"""The routes of connections: the whole API in this process, on either database."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine import main
 from spine.auth.bootstrap import ensure_admin_key
-from spine.connections.health_check import MOST_AT_ONCE, SECONDS_TO_TRY, try_connection
+from spine.connections.health_check import MOST_CONCURRENT_CHECKS, SECONDS_FOR_A_CHECK, check_health
 from spine.settings import Settings, get_settings
 
 from tests.connections.misbehaving import postgresql_that_stalls
@@ -25,36 +25,36 @@ from tests.support.processes import free_port
 from tests.support.stack import ADMIN_KEY
 
 PATH = "/sources/connections"
-# None of these may be in an answer.
+# No response may contain these.
 PLAIN, WRONG = "pl41n-s3cr3t", "wr0ng-s3cr3t"
 
 
 @dataclass
 class Registry:
-    """The API as a client sees it, and the text of every answer."""
+    """The API as a client sees it, and the text of every response."""
 
     app: FastAPI
     client: httpx.AsyncClient
-    answers: list[str] = field(default_factory=list)
+    responses: list[str] = field(default_factory=list)
 
     async def send(self, method: str, path: str, status: int = 200, **sent: Any) -> Any:
-        """The body of an answer with this status."""
+        """The body of a response with this status."""
         response = await self.client.request(method, path, **sent)
-        self.answers.append(f"{response.headers} {response.text}")
+        self.responses.append(f"{response.headers} {response.text}")
         assert response.status_code == status, response.text
         return response.json()
 
-    async def make(self, **fields: Any) -> dict[str, Any]:
-        """Register a connection and show it."""
+    async def create(self, **fields: Any) -> dict[str, Any]:
+        """Register a connection and read it."""
         made = await self.send("POST", PATH, 201, json=body(**fields))
         assert made["status"] == "created"
         return await self.show(made["id"])
 
     async def refuse(self, status: int, **fields: Any) -> str:
-        """Why a connection is refused, of which nothing is kept and no secret is repeated."""
+        """The reason why a connection is refused; nothing is stored and no secret is repeated."""
         before = await self.send("GET", PATH)
         refused = await self.send("POST", PATH, status, json=body(**fields))
-        assert PLAIN not in self.answers[-1]
+        assert PLAIN not in self.responses[-1]
         assert await self.send("GET", PATH) == before
         return str(refused["detail"])
 
@@ -62,15 +62,15 @@ class Registry:
         """One connection."""
         return dict(await self.send("GET", f"{PATH}/{connection}"))
 
-    async def try_(self, made: dict[str, Any]) -> dict[str, Any]:
-        """Try a connection, and see that what was told is kept as its health."""
-        told = await self.send("POST", f"{PATH}/{made['id']}/test")
+    async def check(self, made: dict[str, Any]) -> dict[str, Any]:
+        """Test a connection, and check that the result is stored as its health."""
+        result = await self.send("POST", f"{PATH}/{made['id']}/test")
         shown = await self.show(made["id"])
-        status = "HEALTHY" if told["success"] else "UNHEALTHY"
-        assert (shown["health_status"], shown["health_message"]) == (status, told["message"])
+        status = "HEALTHY" if result["success"] else "UNHEALTHY"
+        assert (shown["health_status"], shown["health_message"]) == (status, result["message"])
         assert shown["last_health_check_at"] > (made["last_health_check_at"] or made["created_at"])
-        assert (told["latency_ms"] is not None) is told["success"]
-        return dict(told)
+        assert (result["latency_ms"] is not None) is result["success"]
+        return dict(result)
 
 
 def body(**fields: Any) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 async def started(settings: Settings) -> AsyncIterator[Registry]:
-    """The API in this process, with Prefect out of reach."""
+    """The API in this process, with Prefect unreachable."""
     with pytest.MonkeyPatch.context() as patched, temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         # The log of this process is pytest's.
         patched.setattr(main, "configure_logging", lambda _: None)
@@ -105,8 +105,8 @@ async def started(settings: Settings) -> AsyncIterator[Registry]:
 
 @pytest.fixture
 async def registry(started: Registry) -> AsyncIterator[Registry]:
-    """The API without sources and connections."""
-    started.answers.clear()
+    """The API with no sources or connections."""
+    started.responses.clear()
     yield started
     for path in ("/sources", PATH):
         for one in (await started.send("GET", path, params={"limit": 100}))["data"]:
@@ -115,18 +115,18 @@ async def registry(started: Registry) -> AsyncIterator[Registry]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
-    """A PostgreSQL that checks passwords, with TLS."""
+    """A PostgreSQL with passwords and TLS."""
     with postgresql_with_tls(tmp_path_factory.mktemp("server")) as started:
         yield started
 
 
 def at(server: TlsServer, **fields: Any) -> dict[str, Any]:
-    """The fields of a connection to the server, but for its password."""
+    """The fields of a connection to the server, without its password."""
     return {"host": "127.0.0.1", "port": server.port, "database": "postgres", "username": USER, **fields}
 
 
 async def test_a_new_connection_has_every_field_of_the_contract_and_no_reference(registry: Registry) -> None:
-    made = await registry.make(name="The warehouse", username="reader", password_ref="env:DESK_PASSWORD")
+    made = await registry.create(name="The warehouse", username="reader", password_ref="env:DESK_PASSWORD")
     assert await registry.show("The warehouse") == await registry.show(made["id"].lower()) == made
     assert made.pop("created_at") <= made.pop("updated_at")
     assert len(made.pop("id")) == 26
@@ -135,17 +135,17 @@ async def test_a_new_connection_has_every_field_of_the_contract_and_no_reference
     defaults = {"pool_size": 5, "pool_overflow": 10, "ssl_mode": "require", "enabled": True}
     health = {"health_status": "UNKNOWN", "health_message": None, "last_health_check_at": None}
     assert made == {**given, **defaults, **health, "active_connections": 0, "idle_connections": 0}
-    assert not [answer for answer in registry.answers if "DESK_PASSWORD" in answer]
+    assert not [text for text in registry.responses if "DESK_PASSWORD" in text]
 
 
 async def test_a_name_can_be_used_once(registry: Registry) -> None:
-    made = await registry.make(name="taken")
+    made = await registry.create(name="taken")
     assert "'taken'" in await registry.refuse(409, name="taken", port=1)
     assert await registry.show("taken") == made
 
 
 async def test_lists_are_newest_first_and_filtered(registry: Registry) -> None:
-    first, second = await registry.make(db_type="MySQL"), await registry.make(enabled=False)
+    first, second = await registry.create(db_type="MySQL"), await registry.create(enabled=False)
     for query, wanted in (
         ({}, [second, first]),
         ({"db_type": "MYSQL"}, [first]),
@@ -164,14 +164,14 @@ async def test_an_unknown_source_or_fetch_is_404(registry: Registry) -> None:
 
 
 @pytest.mark.parametrize("name", ["password", "Password", "pwd", "secret", "token"])
-async def test_a_plain_password_is_refused_with_what_to_send_instead(registry: Registry, name: str) -> None:
-    told = await registry.refuse(422, **{name: PLAIN})
-    assert f"{name} would be kept in plain text; send password_ref instead" in told
-    assert "env:NAME" in told
+async def test_a_plain_password_is_refused_with_the_field_to_use_instead(registry: Registry, name: str) -> None:
+    result = await registry.refuse(422, **{name: PLAIN})
+    assert f"{name} would be stored in plain text; send password_ref instead" in result
+    assert "env:NAME" in result
 
 
 @pytest.mark.parametrize(
-    ("status", "told", "fields"),
+    ("status", "reason", "fields"),
     [
         *((422, "password_ref", {"password_ref": ref}) for ref in (PLAIN, f"prefect:{PLAIN}/x", "env:SPINE_API_KEY")),
         (422, "host", {"host": f"reader:{PLAIN}@db.example.com"}),
@@ -189,23 +189,25 @@ async def test_a_plain_password_is_refused_with_what_to_send_instead(registry: R
         (400, "SPINE_FILE_ROOTS", {"db_type": "sqlite", "host": None, "port": None, "database": "/etc/desk.db"}),
     ],
 )
-async def test_what_cannot_be_is_refused(registry: Registry, status: int, told: str, fields: dict[str, Any]) -> None:
-    assert told in await registry.refuse(status, **fields)
+async def test_an_invalid_connection_is_refused(
+    registry: Registry, status: int, reason: str, fields: dict[str, Any]
+) -> None:
+    assert reason in await registry.refuse(status, **fields)
 
 
-async def test_a_private_address_is_neither_registered_nor_tried_without_leave(
+async def test_a_private_address_is_neither_registered_nor_connected_to_unless_allowed(
     registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = await registry.make(host="127.0.0.1", port=9)
+    made = await registry.create(host="127.0.0.1", port=9)
     closed = settings.model_copy(update={"allow_private_addresses": False})
     monkeypatch.setattr(registry.app, "dependency_overrides", {get_settings: lambda: closed})
     for host in ("127.0.0.1", "localhost", "10.0.0.1", "::1", "2130706433"):
         assert "SPINE_ALLOW_PRIVATE_ADDRESSES" in await registry.refuse(400, host=host)
-    assert "SPINE_ALLOW_PRIVATE_ADDRESSES" in (await registry.try_(made))["message"]
+    assert "SPINE_ALLOW_PRIVATE_ADDRESSES" in (await registry.check(made))["message"]
 
 
-async def test_a_connection_is_kept_for_as_long_as_a_source_uses_it(registry: Registry) -> None:
-    made = await registry.make(name="used")
+async def test_a_connection_cannot_be_deleted_while_a_source_uses_it(registry: Registry) -> None:
+    made = await registry.create(name="used")
     source = {"name": "Desk rates", "source_type": "database", "config": {"connection": "used", "query": "SELECT 1"}}
     await registry.send("POST", "/sources", 201, json=source)
     refused = await registry.send("DELETE", f"{PATH}/used", 409)
@@ -217,82 +219,82 @@ async def test_a_connection_is_kept_for_as_long_as_a_source_uses_it(registry: Re
 
 
 @pytest.mark.parametrize("kind", ["env", "file"])
-async def test_a_password_is_looked_up_each_time_that_a_connection_is_tried(
+async def test_a_password_is_resolved_for_each_test(
     registry: Registry, server: TlsServer, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def keep(password: str) -> None:
+    def store(password: str) -> None:
         monkeypatch.setenv("DESK_PASSWORD", password)
         (tmp_path / "password").write_text(f"{password}\n")
 
     ref = {"env": "env:DESK_PASSWORD", "file": f"file:{tmp_path / 'password'}"}[kind]
-    made = await registry.make(**at(server, password_ref=ref))
-    missing = await registry.try_(made)
+    made = await registry.create(**at(server, password_ref=ref))
+    missing = await registry.check(made)
     assert (missing["success"], ref in missing["message"]) == (False, True)
-    keep(WRONG)
-    wrong = await registry.try_(made)
+    store(WRONG)
+    wrong = await registry.check(made)
     assert (wrong["success"], "password authentication failed" in wrong["message"]) == (False, True), wrong
-    keep(PASSWORD)
-    right = await registry.try_(made)
+    store(PASSWORD)
+    right = await registry.check(made)
     assert (right["success"], right["message"].startswith("PostgreSQL ")) == (True, True), right
     assert 0 < right["latency_ms"] < 60_000
-    assert not [answer for answer in registry.answers if WRONG in answer or PASSWORD in answer]
+    assert not [text for text in registry.responses if WRONG in text or PASSWORD in text]
 
 
-async def test_the_authority_to_trust_is_looked_up_too(registry: Registry, server: TlsServer, tmp_path: Path) -> None:
+async def test_the_trusted_authority_is_resolved_too(registry: Registry, server: TlsServer, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text(server.authority)
     (tmp_path / "password").write_text(PASSWORD)
     refs = {"password_ref": f"file:{tmp_path / 'password'}", "ssl_cert_ref": f"file:{tmp_path / 'ca.pem'}"}
-    made = await registry.make(**at(server, ssl_mode="verify-full", **refs))
-    assert (await registry.try_(made))["success"]
-    other = await registry.make(**at(server, ssl_mode="verify-full", **refs, database="nowhere"))
-    assert 'database "nowhere" does not exist' in (await registry.try_(other))["message"]
+    made = await registry.create(**at(server, ssl_mode="verify-full", **refs))
+    assert (await registry.check(made))["success"]
+    other = await registry.create(**at(server, ssl_mode="verify-full", **refs, database="nowhere"))
+    assert 'database "nowhere" does not exist' in (await registry.check(other))["message"]
 
 
-async def test_a_keeper_of_secrets_that_is_out_of_reach_says_nothing_about_the_database(registry: Registry) -> None:
-    made = await registry.make(password_ref="prefect:desk-password")
-    told = await registry.send("POST", f"{PATH}/{made['id']}/test")
-    assert (told["success"], told["latency_ms"]) == (False, None)
-    assert "Prefect" in told["message"]
+async def test_an_unreachable_secret_store_does_not_change_the_health(registry: Registry) -> None:
+    made = await registry.create(password_ref="prefect:desk-password")
+    result = await registry.send("POST", f"{PATH}/{made['id']}/test")
+    assert (result["success"], result["latency_ms"]) == (False, None)
+    assert "Prefect" in result["message"]
     assert await registry.show(made["id"]) == made
 
 
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
-async def test_servers_that_never_answer_are_given_up_in_time_and_hold_up_nobody(
+async def test_silent_servers_fail_in_time_and_block_nothing_else(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DESK_PASSWORD", PASSWORD)
     with silent_server() as port:
         fields = {"host": "127.0.0.1", "port": port, "username": "u", "password_ref": "env:DESK_PASSWORD"}
-        made = [await registry.make(**fields, db_type=kind) for kind in ("postgresql", "mysql", "oracle")]
-        began = time.monotonic()
-        trying = [asyncio.create_task(registry.try_(one)) for one in made]
+        made = [await registry.create(**fields, db_type=kind) for kind in ("postgresql", "mysql", "oracle")]
+        started_at = time.monotonic()
+        checking = [asyncio.create_task(registry.check(one)) for one in made]
         await asyncio.sleep(1)
         shown = [await registry.show(one["id"]) for one in made]
         assert [one["active_connections"] for one in shown] == [1, 1, 1]
-        assert time.monotonic() - began < 5
-        told = await asyncio.gather(*trying)
-        assert time.monotonic() - began < SECONDS_TO_TRY + 2
-    assert not [one for one in told if one["success"]]
+        assert time.monotonic() - started_at < 5
+        result = await asyncio.gather(*checking)
+        assert time.monotonic() - started_at < SECONDS_FOR_A_CHECK + 2
+    assert not [one for one in result if one["success"]]
 
 
-async def test_that_too_many_are_tried_at_once_says_nothing_about_a_database(registry: Registry) -> None:
-    made = await registry.make(host="127.0.0.1", port=free_port())
+async def test_too_many_concurrent_tests_do_not_change_the_health(registry: Registry) -> None:
+    made = await registry.create(host="127.0.0.1", port=free_port())
     with postgresql_that_stalls() as port:
-        slow = [asyncio.create_task(try_connection(target(port=port), seconds=3)) for _ in range(MOST_AT_ONCE)]
+        slow = [asyncio.create_task(check_health(target(port=port), seconds=3)) for _ in range(MOST_CONCURRENT_CHECKS)]
         await asyncio.sleep(0)
-        told = await registry.send("POST", f"{PATH}/{made['id']}/test")
+        result = await registry.send("POST", f"{PATH}/{made['id']}/test")
         await asyncio.gather(*slow)
-    assert (told["success"], told["latency_ms"], made["name"] in told["message"]) == (False, None, True), told
+    assert (result["success"], result["latency_ms"], made["name"] in result["message"]) == (False, None, True), result
     assert await registry.show(made["id"]) == made
 
 
-async def test_a_missing_driver_says_what_to_install(registry: Registry) -> None:
-    made = await registry.make(db_type="db2", host="127.0.0.1")
-    assert "install prefect-spine[db2]" in (await registry.try_(made))["message"]
+async def test_a_missing_driver_reports_what_to_install(registry: Registry) -> None:
+    made = await registry.create(db_type="db2", host="127.0.0.1")
+    assert "install prefect-spine[db2]" in (await registry.check(made))["message"]
 
 
-async def test_a_disabled_connection_is_not_tried(registry: Registry) -> None:
-    made = await registry.make(name="resting", enabled=False)
+async def test_a_disabled_connection_is_not_tested(registry: Registry) -> None:
+    made = await registry.create(name="resting", enabled=False)
     refused = await registry.send("POST", f"{PATH}/resting/test", 409)
     assert refused["detail"] == "The connection 'resting' is disabled."
     assert await registry.show("resting") == made

@@ -193,11 +193,23 @@ async def test_a_wrong_query_is_explained_and_the_cache_keeps_the_last_good_cont
         await desk.update(name, config={"connection": connection, "query": query})
         fetched = await desk.fetch(name)
         assert (fetched.status, fetched.error_category) == ("FAILED", category), query
-        assert "says: " in (fetched.error or "")
+        assert "reported: " in (fetched.error or "")
     assert "nowhere" in (fetched.error or "")
     assert [rows(content) for content in await desk.content(name)] == [TRADES]
     source = await desk.source(name)
     assert (source.last_content_hash, source.consecutive_failures) == (good.content_hash, 2)
+
+
+async def test_a_query_that_writes_in_its_database_is_not_registered(desk: Desk) -> None:
+    address: dict[str, Any] = {"host": "127.0.0.1", "port": free_port(), "database": "desk"}
+    mysql, postgresql = [await connect(desk, db_type=kind, **address) for kind in ("mysql", "postgresql")]
+    query = "SELECT 1 INTO OUTFILE '/srv/x'"
+    with pytest.raises(BadRequest, match=r"config\.query: must not write: INTO OUTFILE"):
+        await desk.register("database", {"connection": mysql, "query": query})
+    name = await desk.register("database", {"connection": postgresql, "query": query})
+    with pytest.raises(BadRequest, match="must not write"):
+        await desk.update(name, config={"connection": mysql, "query": query})
+    assert (await desk.source(name)).connection_id == postgresql
 
 
 async def test_a_stopped_server_is_a_network_error(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""Registered database connections: kept without their secrets, tried with the real driver, read in read-only ways."""
+"""Registered database connections: stored without their secrets, tested with the real driver, read-only."""

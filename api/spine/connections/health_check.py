@@ -1,4 +1,4 @@
-"""Trying a connection: connect with the real driver, ask something trivial, and tell what the server said."""
+"""The health check of a connection: connect with the real driver, run a trivial query, and report the result."""
 
 import asyncio
 import threading
@@ -7,76 +7,80 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from spine.connections.drivers import driver_of
-from spine.connections.drivers.base import Driver, abort_after, connected, explained
-from spine.connections.resolved_connection import ConnectionTarget
-from spine.connections.usage import counted
+from spine.connections.drivers.base import Driver, abort_after, open_session, translated_errors
+from spine.connections.resolved_connection import ResolvedConnection
+from spine.connections.usage import track_session
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guarded_call import GuardedCall
 from spine.egress.limits import Limits
 from spine.errors import Unavailable
 from spine.schemas import ErrorCategory
 
-SECONDS_TO_TRY = 10.0
-# More at once are not begun: one that waits for its turn would look like a database that does not answer.
-MOST_AT_ONCE = 32
-# A driver that meets its limit says more than one that is given up.
-_SECONDS_FOR_THE_DRIVER = 1.0
-# Of their own, so that slow databases take no threads from anything else.
-_threads = ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="try-connection")
-_free = threading.BoundedSemaphore(MOST_AT_ONCE)
+SECONDS_FOR_A_CHECK = 10.0
+# A check that waited for a thread would report that its database does not respond.
+MOST_CONCURRENT_CHECKS = 32
+# The driver ends before the check does, because its own error says more than a timeout.
+_SECONDS_AFTER_THE_DRIVER = 1.0
+# A pool of its own, so that slow databases do not block other work.
+_threads = ThreadPoolExecutor(MOST_CONCURRENT_CHECKS, thread_name_prefix="check-connection")
+_free = threading.BoundedSemaphore(MOST_CONCURRENT_CHECKS)
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What came of a try; `latency_ms` is from the first packet to the answer."""
+class HealthCheckResult:
+    """The result of a check; `latency_ms` is the time from the first packet to the result of the query."""
 
     success: bool
     message: str
     latency_ms: float | None = None
 
 
-async def try_connection(target: ConnectionTarget, seconds: float = SECONDS_TO_TRY) -> Trial:
-    """Connect, ask, and close, all within so many seconds. Raises `Unavailable` while too many others are tried."""
+async def check_health(target: ResolvedConnection, seconds: float = SECONDS_FOR_A_CHECK) -> HealthCheckResult:
+    """Connect, query and close, within so many seconds. Raises `Unavailable` while too many checks are running."""
     if not _free.acquire(blocking=False):
-        raise Unavailable(f"{MOST_AT_ONCE} connections are being tried at this moment; try {target.name} again soon.")
-    work = _threads.submit(_try, target, max(seconds - _SECONDS_FOR_THE_DRIVER, 0.1))
+        raise Unavailable(f"{MOST_CONCURRENT_CHECKS} connections are being tested already; test {target.name} later.")
+    work = _threads.submit(_check, target, max(seconds - _SECONDS_AFTER_THE_DRIVER, 0.1))
     work.add_done_callback(lambda _: _free.release())
-    trying = asyncio.wrap_future(work)
-    done, _ = await asyncio.wait([trying], timeout=seconds)
+    checking = asyncio.wrap_future(work)
+    done, _ = await asyncio.wait([checking], timeout=seconds)
     if done:
-        return trying.result()
-    # Its thread ends by the limits of the driver.
-    return Trial(False, f"The database {target.name} did not answer within {seconds:g} s.")
+        return checking.result()
+    # The thread ends at the driver's own time limit.
+    return HealthCheckResult(False, _no_response(target, seconds))
 
 
-def _try(target: ConnectionTarget, seconds: float) -> Trial:
+def _check(target: ResolvedConnection, seconds: float) -> HealthCheckResult:
     try:
         driver = driver_of(target.db_type)
     except FetchFailure as missing:
-        return Trial(False, missing.sentence)
-    began = time.monotonic()
-    limits = Limits(None, began + seconds, seconds)
-    work = GuardedCall(target.allow_private, limits)
+        return HealthCheckResult(False, missing.sentence)
+    started = time.monotonic()
+    limits = Limits(None, started + seconds, seconds)
+    call = GuardedCall(target.allow_private, limits)
     try:
-        with counted(target.id):
-            product = work.run(_ask, driver, target, limits)
+        with track_session(target.id):
+            product = call.run(_probe, driver, target, limits)
     except FetchFailure as failure:
-        refused = work.refusal(target.host)
-        late = time.monotonic() - began >= seconds and failure.category is ErrorCategory.NETWORK
-        told = f"The database {target.name} did not answer within {seconds:g} s." if late else failure.sentence
-        return Trial(False, refused.sentence if refused else told)
+        if refused := call.refusal(target.host):
+            return HealthCheckResult(False, refused.sentence)
+        timed_out = time.monotonic() - started >= seconds and failure.category is ErrorCategory.NETWORK
+        return HealthCheckResult(False, _no_response(target, seconds) if timed_out else failure.sentence)
     finally:
-        work.close()
-    took = round((time.monotonic() - began) * 1000, 1)
-    return Trial(True, f"{product} answered in {took:g} ms.", took)
+        call.close()
+    latency_ms = round((time.monotonic() - started) * 1000, 1)
+    return HealthCheckResult(True, f"{product} responded in {latency_ms:g} ms.", latency_ms)
 
 
-def _ask(driver: Driver, target: ConnectionTarget, limits: Limits) -> str:
-    with explained(driver, target):
-        session = connected(driver, target, limits.left())
-        clock = abort_after(limits.left(), session.abort)
+def _no_response(target: ResolvedConnection, seconds: float) -> str:
+    return f"The database {target.name} did not respond within {seconds:g} s."
+
+
+def _probe(driver: Driver, target: ResolvedConnection, limits: Limits) -> str:
+    with translated_errors(driver, target):
+        session = open_session(driver, target, limits.left())
+        timer = abort_after(limits.left(), session.abort)
         try:
             return session.probe()
         finally:
-            clock.cancel()
+            timer.cancel()
             session.close()

@@ -1,4 +1,4 @@
-"""A connection with its secrets, for the moment in which it is used."""
+"""A connection with its secrets resolved, which exists only while it is used."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ from spine.tables.connections import DatabaseConnection
 
 
 @dataclass(frozen=True)
-class ConnectionTarget:
-    """All that a driver needs; `ca` is the PEM of the authority to trust, None for those that the system trusts."""
+class ResolvedConnection:
+    """All that a driver needs; `ca` is the PEM of the trusted authority, None for the system's authorities."""
 
     id: str
     name: str
@@ -29,16 +29,16 @@ class ConnectionTarget:
     ca: str | None = field(default=None, repr=False)
 
     def scrubbed(self, text: str) -> str:
-        """One line of what a server or driver said, without the secret that some of them repeat."""
-        # The secret first: a line of its own may have other white space than the secret has.
+        """The message of a server or driver as one line, without the password, which some messages repeat."""
+        # The password first, because joining lines changes white space that may be part of it.
         return " ".join((text.replace(self.password, "***") if self.password else text).split())
 
 
-async def open_target(row: DatabaseConnection, prefect: Prefect, settings: Settings) -> ConnectionTarget:
-    """Look up the secrets of a connection. Raises `Conflict` when it is disabled, and what `resolve_ref` raises."""
+async def resolve_connection(row: DatabaseConnection, prefect: Prefect, settings: Settings) -> ResolvedConnection:
+    """Resolve the secrets of a connection. Raises `Conflict` if it is disabled, and what `resolve_ref` raises."""
     if not row.enabled:
         raise Conflict(f"The connection {row.name!r} is disabled.")
-    return ConnectionTarget(
+    return ResolvedConnection(
         id=row.id,
         name=row.name,
         db_type=row.db_type,

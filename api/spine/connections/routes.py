@@ -31,19 +31,19 @@ async def list_connections(
 async def create_connection(
     session: SessionDep, settings: SettingsDep, caller: CallerDep, body: DatabaseConnectionCreate
 ) -> ActionResponse:
-    """Register a database connection; nothing is connected yet."""
+    """Register a database connection, without connecting to it."""
     return await service.create_connection(session, settings, caller, body)
 
 
 @router.get("/{connection_id}", operation_id="get_connection", responses=errors(404))
 async def get_connection(session: SessionDep, connection_id: str) -> DatabaseConnectionResponse:
-    """Show one connection, by id or name, and how it was when it was last tried."""
+    """Show one connection, by id or name, and the result of its last test."""
     return service.present(await service.find_connection(session, connection_id))
 
 
 @router.delete("/{connection_id}", operation_id="delete_connection", responses=errors(404, 409))
 async def delete_connection(session: SessionDep, connection_id: str) -> ActionResponse:
-    """Delete a connection that no source reads over."""
+    """Delete a connection that no source uses."""
     return await service.delete_connection(session, connection_id)
 
 
@@ -51,5 +51,5 @@ async def delete_connection(session: SessionDep, connection_id: str) -> ActionRe
 async def test_connection(
     sessions: SessionsDep, prefect: PrefectDep, settings: SettingsDep, connection_id: str
 ) -> ConnectionTestResponse:
-    """Connect with the real driver, run a trivial query, and tell what the server says."""
-    return await service.check_connection(sessions, prefect, settings, connection_id)
+    """Connect with the real driver, run a trivial query, and report the result."""
+    return await service.test_connection(sessions, prefect, settings, connection_id)

@@ -1,4 +1,4 @@
-"""The models of `/api/v1/sources/connections`, as clients are typed against them."""
+"""The models of `/api/v1/sources/connections`."""
 
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -21,7 +21,7 @@ class DbType(CaseInsensitiveEnum):
 
 
 class SslMode(CaseInsensitiveEnum):
-    """No TLS; TLS or nothing; with a certificate of a known authority; and with the host's name in it."""
+    """`disable`: no TLS. `require`: TLS. `verify-ca`: also a trusted certificate. `verify-full`: also for this host."""
 
     DISABLE = "disable"
     REQUIRE = "require"
@@ -30,31 +30,31 @@ class SslMode(CaseInsensitiveEnum):
 
 
 class HealthStatus(CaseInsensitiveEnum):
-    """How a connection was when it was last tried."""
+    """The result of the last test of a connection."""
 
     HEALTHY = "HEALTHY"
     UNHEALTHY = "UNHEALTHY"
     UNKNOWN = "UNKNOWN"
 
 
-def _is_plain(text: str) -> str:
+def _is_plain_name(text: str) -> str:
     if not text.isprintable() or "://" in text:
         raise ValueError("must be a plain name, not a URL")
     return text
 
 
-Name = Annotated[Text, Field(min_length=1, max_length=200, description="Unique over all connections.")]
+Name = Annotated[Text, Field(min_length=1, max_length=200, description="Unique among connections.")]
 Host = Annotated[Text, Field(min_length=1, max_length=255), AfterValidator(check_host)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
-PlainText = Annotated[Text, Field(min_length=1, max_length=1_000), AfterValidator(_is_plain)]
+PlainText = Annotated[Text, Field(min_length=1, max_length=1_000), AfterValidator(_is_plain_name)]
 Username = Annotated[Text, Field(min_length=1, max_length=255)]
 Ref = Annotated[Text, Field(min_length=1, max_length=255), AfterValidator(check_ref)]
-# What people call a password.
+# Common names of secret fields.
 _SECRETS = {"password", "passwd", "pwd", "pass", "secret", "token", "credentials", "api_key", "private_key"}
 
 
 class DatabaseConnectionCreate(BaseModel):
-    """A new connection. Its password stays where it is kept: `password_ref` names it."""
+    """A new connection. `password_ref` refers to its password, which another system stores."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -79,7 +79,7 @@ class DatabaseConnectionCreate(BaseModel):
     db_type: DbType
     host: Host | None = Field(default=None, description="Not for sqlite.")
     port: Port | None = Field(default=None, description="Not for sqlite.")
-    database: PlainText = Field(description="The database; for oracle the service, for sqlite the file.")
+    database: PlainText = Field(description="The database; for oracle the service name, for sqlite the file.")
     username: Username | None = None
     password_ref: Ref | None = Field(
         default=None, description="env:NAME, file:/path, prefect:block or vault:path#field"
@@ -96,13 +96,13 @@ class DatabaseConnectionCreate(BaseModel):
         for name in sent if isinstance(sent, dict) else ():
             if isinstance(name, str) and name.lower() in _SECRETS:
                 raise ValueError(
-                    f"{name} would be kept in plain text; send password_ref instead, which names where it is kept: "
+                    f"{name} would be stored in plain text; send password_ref instead, a reference to the secret: "
                     "env:NAME, file:/run/secrets/x, prefect:block-name or vault:path#field"
                 )
         return sent
 
     @model_validator(mode="after")
-    def _host_and_port_but_for_sqlite(self) -> Self:
+    def _host_and_port_unless_sqlite(self) -> Self:
         missing = [name for name in ("host", "port") if getattr(self, name) is None]
         if self.db_type is not DbType.SQLITE and missing:
             raise ValueError(f"{' and '.join(missing)} must be given for {self.db_type.value}")
@@ -126,15 +126,15 @@ class DatabaseConnectionResponse(BaseModel):
     last_health_check_at: datetime | None
     health_status: HealthStatus
     health_message: str | None
-    active_connections: int = Field(description="Open now in the process that answers; none is kept for later.")
+    active_connections: int = Field(description="Sessions that the responding process has open now; there is no pool.")
     idle_connections: int
     created_at: datetime
     updated_at: datetime
 
 
 class ConnectionTestResponse(BaseModel):
-    """What the server said."""
+    """The result of a test."""
 
     success: bool
     message: str
-    latency_ms: float | None = Field(description="From the first packet to the answer of a query; null on failure.")
+    latency_ms: float | None = Field(description="From the first packet to the result of the query; null on failure.")

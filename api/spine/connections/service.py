@@ -1,12 +1,12 @@
-"""Connections: registered, read, tried and deleted."""
+"""The connections: create, list, test and delete."""
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.callers import Caller
-from spine.connections.health_check import try_connection
-from spine.connections.resolved_connection import open_target
+from spine.connections.health_check import check_health
+from spine.connections.resolved_connection import resolve_connection
 from spine.connections.schemas import (
     ConnectionTestResponse,
     DatabaseConnectionCreate,
@@ -35,7 +35,7 @@ from spine.tables.sources import Source
 async def create_connection(
     session: AsyncSession, settings: Settings, caller: Caller, body: DatabaseConnectionCreate
 ) -> ActionResponse:
-    """Register a connection. Raises `BadRequest` for what is plainly forbidden, and `Conflict` for its name."""
+    """Register a connection. Raises `BadRequest` for a forbidden place, and `Conflict` for a name in use."""
     check_name(body.name)
     _check_place(settings, body)
     row = DatabaseConnection(**body.model_dump(mode="json"), id=new_id(), created_by=caller.name)
@@ -43,7 +43,7 @@ async def create_connection(
     try:
         await session.flush()
     except IntegrityError:
-        raise Conflict(f"There is a connection named {body.name!r} already.") from None
+        raise Conflict(f"A connection named {body.name!r} already exists.") from None
     return ActionResponse(id=row.id, status="created", message=f"The connection {row.name!r} was registered.")
 
 
@@ -73,7 +73,7 @@ async def list_connections(
 
 
 async def find_connection(session: AsyncSession, id_or_name: str, *, to_change: bool = False) -> DatabaseConnection:
-    """The connection with this id, or else this name; with `to_change` the first statement of its transaction.
+    """The connection with this id, or else with this name; `to_change` locks it, and comes first in a transaction.
 
     Raises `NotFound`.
     """
@@ -90,51 +90,52 @@ async def find_connection(session: AsyncSession, id_or_name: str, *, to_change: 
 
 
 async def delete_connection(session: AsyncSession, id_or_name: str) -> ActionResponse:
-    """Delete a connection. Raises `NotFound`, and `Conflict` naming the sources that read over it."""
+    """Delete a connection. Raises `NotFound`, and `Conflict` with the sources that use it."""
     row = await find_connection(session, id_or_name, to_change=True)
     users = await _sources_using(session, row.id)
     if users:
-        raise Conflict(f"The connection {row.name!r} is used by {_named(users)}; change or delete that first.")
+        them = "it" if len(users) == 1 else "them"
+        raise Conflict(f"The connection {row.name!r} is used by {_list_of(users)}; change or delete {them} first.")
     await session.delete(row)
     await session.flush()
     return ActionResponse(id=row.id, status="deleted", message=f"The connection {row.name!r} was deleted.")
 
 
 async def _sources_using(session: AsyncSession, connection_id: str) -> list[str]:
-    """The names of the sources that read over a connection, in order."""
-    mine = select(Source.name).where(Source.connection_id == connection_id).order_by(Source.name)
-    return list(await session.scalars(mine))
+    """The names of the sources that use a connection, in order."""
+    names = select(Source.name).where(Source.connection_id == connection_id).order_by(Source.name)
+    return list(await session.scalars(names))
 
 
-def _named(sources: list[str]) -> str:
-    told = ", ".join(repr(name) for name in sources[:10])
+def _list_of(sources: list[str]) -> str:
+    names = ", ".join(repr(name) for name in sources[:10])
     more = f" and {len(sources) - 10} more" if len(sources) > 10 else ""
-    return f"the source{'s' if len(sources) > 1 else ''} {told}{more}"
+    return f"the source{'s' if len(sources) > 1 else ''} {names}{more}"
 
 
-async def check_connection(
+async def test_connection(
     sessions: SessionFactory, prefect: Prefect, settings: Settings, id_or_name: str
 ) -> ConnectionTestResponse:
-    """Try a connection now and keep how it was.
+    """Test a connection and store the result as its health.
 
-    Raises `NotFound`, and `Conflict` for one that is disabled. A keeper of its secrets out of reach, and too many tries
-    at once, are told and say nothing about the database, so that its health stays.
+    Raises `NotFound`, and `Conflict` if it is disabled. If Prefect or Vault is unreachable, or too many tests are
+    running, the result reports that and the stored health stays, because neither says anything about the database.
     """
     async with reading(sessions) as session:
         row = await find_connection(session, id_or_name)
     try:
-        trial = await try_connection(await open_target(row, prefect, settings))
+        result = await check_health(await resolve_connection(row, prefect, settings))
     except (SecretMissing, BadRequest) as missing:
-        await _note_health(sessions, row.id, HealthStatus.UNHEALTHY, missing.detail)
+        await _store_health(sessions, row.id, HealthStatus.UNHEALTHY, missing.detail)
         return ConnectionTestResponse(success=False, message=missing.detail, latency_ms=None)
     except Unavailable as reason:
         return ConnectionTestResponse(success=False, message=reason.detail, latency_ms=None)
-    status = HealthStatus.HEALTHY if trial.success else HealthStatus.UNHEALTHY
-    await _note_health(sessions, row.id, status, trial.message)
-    return ConnectionTestResponse(success=trial.success, message=trial.message, latency_ms=trial.latency_ms)
+    status = HealthStatus.HEALTHY if result.success else HealthStatus.UNHEALTHY
+    await _store_health(sessions, row.id, status, result.message)
+    return ConnectionTestResponse(success=result.success, message=result.message, latency_ms=result.latency_ms)
 
 
-async def _note_health(sessions: SessionFactory, connection_id: str, status: HealthStatus, message: str) -> None:
+async def _store_health(sessions: SessionFactory, connection_id: str, status: HealthStatus, message: str) -> None:
     mine = update(DatabaseConnection).where(DatabaseConnection.id == connection_id)
     health = {"health_status": status.value, "health_message": message, "last_health_check_at": utc_now()}
     async with transaction(sessions) as session:
@@ -142,7 +143,7 @@ async def _note_health(sessions: SessionFactory, connection_id: str, status: Hea
 
 
 def present(row: DatabaseConnection) -> DatabaseConnectionResponse:
-    """A connection as clients see it."""
+    """The connection as a response."""
     return DatabaseConnectionResponse(
         id=row.id,
         name=row.name,

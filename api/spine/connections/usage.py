@@ -1,4 +1,4 @@
-"""How many sessions of each connection this process has open; none is kept for later."""
+"""The number of open sessions of each connection in this process; there is no pool."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ _lock = Lock()
 
 
 @contextmanager
-def counted(connection_id: str) -> Iterator[None]:
-    """Count a session for as long as the block lasts."""
+def track_session(connection_id: str) -> Iterator[None]:
+    """Count a session while the block runs."""
     with _lock:
         _open[connection_id] += 1
     try:
@@ -22,5 +22,5 @@ def counted(connection_id: str) -> Iterator[None]:
 
 
 def open_sessions(connection_id: str) -> int:
-    """How many sessions are open now."""
+    """The number of sessions that are open now."""
     return _open[connection_id]

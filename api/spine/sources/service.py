@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from spine.auth.callers import Caller
 from spine.cache.garbage_collection import delete_unreferenced
 from spine.cache.store import BlobStore
+from spine.connections.drivers.queries import check_query
 from spine.connections.service import find_connection
 from spine.database import SessionFactory, reading, transaction
 from spine.egress.fetch_failure import FetchFailure
@@ -182,9 +183,14 @@ async def _connection_id(session: AsyncSession, config: SourceConfig) -> str | N
     if not isinstance(config, DatabaseConfig):
         return None
     try:
-        return (await find_connection(session, config.connection)).id
+        connection = await find_connection(session, config.connection)
     except NotFound as reason:
         raise refused("connection", reason.detail.removesuffix(".")) from None
+    try:
+        check_query(connection.db_type, config.query)
+    except ValueError as reason:
+        raise refused("query", str(reason)) from None
+    return connection.id
 
 
 async def _flush(session: AsyncSession, name: str) -> None:

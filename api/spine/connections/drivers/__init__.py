@@ -1,4 +1,4 @@
-"""The drivers, one small file for each type of database. Each needs its package only when it is used."""
+"""The drivers, one module for each type of database, imported only when it is used."""
 
 from importlib import import_module
 
@@ -16,10 +16,10 @@ _MODULES = {
 
 
 def driver_of(db_type: str) -> Driver:
-    """The driver of a type of database. Raises `FetchFailure` when its package is missing, or cannot be loaded."""
+    """The driver of a type of database. Raises `FetchFailure` if its package is missing or cannot be loaded."""
     try:
         driver: Driver = import_module(_MODULES[db_type]).DRIVER
     except ImportError as broken:
-        sentence = f"The driver for {db_type} cannot be loaded where this runs: {broken}."
+        sentence = f"The driver for {db_type} cannot be loaded on this machine: {broken}."
         raise FetchFailure(ErrorCategory.CONFIG, sentence) from None
     return driver

@@ -1,11 +1,11 @@
-"""Db2 with ibm_db, whose client library connects in C: the address is checked here and given to it."""
+"""Db2 with ibm_db, whose client library connects in C: it is given an address that is checked here."""
 
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from spine.connections.drivers.base import SECONDS_TO_CONNECT, Column, Rows, Session, checked_addresses, missing_package
-from spine.connections.resolved_connection import ConnectionTarget
+from spine.connections.drivers.base import SECONDS_TO_CONNECT, Column, Rows, Session, allowed_addresses, missing_package
+from spine.connections.resolved_connection import ResolvedConnection
 from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
 
@@ -21,11 +21,11 @@ _NETWORK = ("SQL30081N", "SQL1224N", "SQL30108N", "SQL0952N")
 
 
 class _Driver:
-    def connect(self, target: ConnectionTarget, seconds: float) -> Session:
+    def connect(self, target: ResolvedConnection, seconds: float) -> Session:
         wait = int(min(seconds, SECONDS_TO_CONNECT))
         parts = {
             "DATABASE": target.database,
-            "HOSTNAME": checked_addresses(target)[0],
+            "HOSTNAME": allowed_addresses(target)[0],
             "PORT": str(target.port),
             "PROTOCOL": "TCPIP",
             "UID": target.username or "",
@@ -39,26 +39,26 @@ class _Driver:
         if target.ssl_mode == "require":
             parts["SECURITY"] = "SSL"
         if any(";" in part for part in parts.values()):
-            sentence = "A value of this connection has a semicolon, which Db2's client would take for its end."
+            sentence = "A value of this connection contains a semicolon, which the client of Db2 does not support."
             raise FetchFailure(ErrorCategory.CONFIG, sentence)
         text = "".join(f"{name}={value};" for name, value in parts.items())
         connection = ibm_db.connect(text, "", "", {ibm_db.SQL_ATTR_AUTOCOMMIT: ibm_db.SQL_AUTOCOMMIT_OFF})
         return _Session(ibm_db_dbi.Connection(connection))
 
-    def explain(self, target: ConnectionTarget, error: Exception) -> FetchFailure | None:
-        # Its connect raises a bare Exception with the message of the server.
+    def translate(self, target: ResolvedConnection, error: Exception) -> FetchFailure | None:
+        # `ibm_db.connect` raises a bare Exception with the message of the server.
         if type(error) is not Exception and not isinstance(error, ibm_db_dbi.Error):
             return None
-        said = target.scrubbed(str(error))
-        if any(code in said for code in _LOGIN):
+        message = target.scrubbed(str(error))
+        if any(code in message for code in _LOGIN):
             category = ErrorCategory.AUTH
-        elif any(code in said for code in _QUERY):
+        elif any(code in message for code in _QUERY):
             category = ErrorCategory.CONFIG
-        elif any(code in said for code in _NETWORK):
+        elif any(code in message for code in _NETWORK):
             category = ErrorCategory.NETWORK
         else:
             category = ErrorCategory.SOURCE
-        sentence = f"The database {target.name} says: {said}"
+        sentence = f"The database {target.name} reported: {message}"
         return FetchFailure(category, sentence, transient=category is ErrorCategory.NETWORK)
 
 
@@ -74,7 +74,7 @@ class _Session:
 
     def select(self, query: str) -> Rows:
         cursor = self._connection.cursor()
-        # On a line of its own, or a comment at the end of the query would swallow it.
+        # On a line of its own, because the query may end in a comment.
         cursor.execute(f"{query}\nFOR READ ONLY")
         return _Rows(cursor)
 
@@ -83,7 +83,7 @@ class _Session:
             self._connection.close()
 
     def close(self) -> None:
-        # What a query might have changed was never committed.
+        # Undoes any change, as nothing is ever committed.
         with suppress(Exception):
             self._connection.rollback()
         self.abort()

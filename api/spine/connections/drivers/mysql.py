@@ -1,4 +1,4 @@
-"""MySQL and MariaDB with PyMySQL, whose sockets are Python's, so that the guard sees every address."""
+"""MySQL and MariaDB with PyMySQL, which connects in Python, so that the guard checks every address."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from spine.connections.drivers.base import SECONDS_TO_CONNECT, Column, Rows, Session, missing_package, tls_context
-from spine.connections.resolved_connection import ConnectionTarget
+from spine.connections.resolved_connection import ResolvedConnection
 from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
 
@@ -44,12 +44,12 @@ _READ_ONLY = 1792
 _QUERY = {ER.PARSE_ERROR, ER.SYNTAX_ERROR, ER.EMPTY_QUERY, _READ_ONLY}
 _LOST = {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_CONN_HOST_ERROR, CR.CR_CONNECTION_ERROR, 0}
 _TLS = {CR.CR_SSL_CONNECTION_ERROR}
-# The ways to log in that send the password as it is, whoever asks for it.
+# The login methods that send the password in plain text.
 _PLAIN_LOGINS = ("mysql_clear_password", "dialog")
 
 
 class _Driver:
-    def connect(self, target: ConnectionTarget, seconds: float) -> Session:
+    def connect(self, target: ResolvedConnection, seconds: float) -> Session:
         tls: dict[str, Any] = {"ssl_disabled": True, "auth_plugin_map": dict.fromkeys(_PLAIN_LOGINS, _NoPlainLogin)}
         if target.ssl_mode != "disable":
             tls = {"ssl": tls_context(target)}
@@ -58,7 +58,7 @@ class _Driver:
             host=target.host,
             port=target.port,
             user=target.username or "",
-            # PyMySQL would take text for Latin-1, which is not what the password was set in.
+            # As bytes, because PyMySQL encodes text as Latin-1.
             password=(target.password or "").encode(),
             database=target.database,
             charset="utf8mb4",
@@ -71,34 +71,35 @@ class _Driver:
         )
         return _Session(connection)
 
-    def explain(self, target: ConnectionTarget, error: Exception) -> FetchFailure | None:
+    def translate(self, target: ResolvedConnection, error: Exception) -> FetchFailure | None:
         if not isinstance(error, pymysql.Error):
             return None
-        code, said = (*error.args, 0, "")[:2] if error.args else (0, type(error).__name__)
+        code, text = (*error.args, 0, "")[:2] if error.args else (0, type(error).__name__)
         if code == _READ_ONLY:
             category = ErrorCategory.CONFIG
-        elif code in _LOGIN or "Access denied" in str(said):
+        elif code in _LOGIN or "Access denied" in str(text):
             category = ErrorCategory.AUTH
-        elif code in _QUERY or code in _TLS or "SSL" in str(said) or "certificate" in str(said):
+        elif code in _QUERY or code in _TLS or "SSL" in str(text) or "certificate" in str(text):
             category = ErrorCategory.CONFIG
         elif code in _LOST:
             category = ErrorCategory.NETWORK
         else:
             category = ErrorCategory.SOURCE
-        sentence = f"The database {target.name} says: {target.scrubbed(str(said))}"
+        sentence = f"The database {target.name} reported: {target.scrubbed(str(text))}"
         return FetchFailure(category, sentence, transient=category is ErrorCategory.NETWORK)
 
 
 class _NoPlainLogin:
-    """What PyMySQL asks for an answer when a server wants the password itself."""
+    """The handler that PyMySQL calls when a server requests the password in plain text."""
 
     def __init__(self, connection: Any) -> None:
         pass
 
     def authenticate(self, packet: Any) -> NoReturn:
-        """Say nothing."""
+        """Refuse, without sending anything."""
         raise pymysql.OperationalError(
-            CR.CR_SSL_CONNECTION_ERROR, "the server asks for the password in plain text, which ssl_mode disable forbids"
+            CR.CR_SSL_CONNECTION_ERROR,
+            "the server requests the password in plain text, which is refused with ssl_mode disable",
         )
 
 
@@ -116,7 +117,7 @@ class _Session:
         with self._connection.cursor() as cursor:
             cursor.execute("SET SESSION TRANSACTION READ ONLY")
             cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
-        # The rows stay with the server until they are asked for.
+        # The server keeps the rows until they are fetched.
         cursor = self._connection.cursor()
         cursor.execute(query)
         return _Rows(cursor)
@@ -126,7 +127,8 @@ class _Session:
             self._connection._force_close()
 
     def close(self) -> None:
-        # Without a good-bye, which would read the rest of the rows first; nor is PyMySQL to look for them later.
+        # Without closing the protocol, which would read the remaining rows first; the result is detached for the same
+        # reason.
         self.abort()
         if (unread := self._connection._result) is not None:
             unread.unbuffered_active = False
@@ -147,7 +149,7 @@ def _column(field: Any) -> Column:
     if field.type_code == FIELD_TYPE.LONGLONG and field.flags & FLAG.UNSIGNED:
         return Column(field.name, pa.uint64())
     if field.type_code == FIELD_TYPE.NEWDECIMAL:
-        # Its length counts the sign and the point, too.
+        # The length includes the sign and the decimal point.
         digits = field.length - (1 if field.scale else 0) - (0 if field.flags & FLAG.UNSIGNED else 1)
         fits = 0 < digits <= 38
         return Column(field.name, pa.decimal128(digits, field.scale) if fits else pa.string())

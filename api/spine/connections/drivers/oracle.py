@@ -1,4 +1,4 @@
-"""Oracle with python-oracledb in its thin mode, whose sockets are Python's."""
+"""Oracle with python-oracledb in thin mode, which connects in Python, so that the guard checks every address."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from spine.connections.drivers.base import SECONDS_TO_CONNECT, Column, Rows, Session, missing_package, tls_context
-from spine.connections.resolved_connection import ConnectionTarget
+from spine.connections.resolved_connection import ResolvedConnection
 from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
 
@@ -31,8 +31,8 @@ _TYPES = {
 
 
 class _Driver:
-    def connect(self, target: ConnectionTarget, seconds: float) -> Session:
-        # Whole contents and exact numbers instead of handles and floats.
+    def connect(self, target: ResolvedConnection, seconds: float) -> Session:
+        # Contents instead of LOB handles, and exact numbers instead of floats.
         oracledb.defaults.fetch_lobs = False
         oracledb.defaults.fetch_decimals = True
         tls: dict[str, Any] = {}
@@ -52,21 +52,21 @@ class _Driver:
             connection.call_timeout = int(min(seconds, 2_000_000) * 1000)
         return _Session(connection)
 
-    def explain(self, target: ConnectionTarget, error: Exception) -> FetchFailure | None:
+    def translate(self, target: ResolvedConnection, error: Exception) -> FetchFailure | None:
         if not isinstance(error, oracledb.Error):
             return None
-        told = error.args[0] if error.args else None
-        code = getattr(told, "code", 0)
-        said = target.scrubbed(str(getattr(told, "message", "") or error))
+        details = error.args[0] if error.args else None
+        code = getattr(details, "code", 0)
+        message = target.scrubbed(str(getattr(details, "message", "") or error))
         if code in _LOGIN:
             category = ErrorCategory.AUTH
         elif code in _QUERY:
             category = ErrorCategory.CONFIG
-        elif "DPY-4011" in said or "DPY-6" in said or "DPY-4024" in said:
+        elif "DPY-4011" in message or "DPY-6" in message or "DPY-4024" in message:
             category = ErrorCategory.NETWORK
         else:
             category = ErrorCategory.SOURCE
-        sentence = f"The database {target.name} says: {said}"
+        sentence = f"The database {target.name} reported: {message}"
         return FetchFailure(category, sentence, transient=category is ErrorCategory.NETWORK)
 
 
@@ -102,7 +102,7 @@ class _Rows:
         self.columns: Sequence[Column] = [_column(one) for one in cursor.description or ()]
 
     def fetch(self, count: int) -> Sequence[Sequence[Any]]:
-        # As many as come with one answer of the server.
+        # The number of rows in one response of the server.
         self._cursor.arraysize = count
         rows: Sequence[Sequence[Any]] = self._cursor.fetchmany()
         return rows

@@ -1,7 +1,7 @@
 """PostgreSQL with psycopg, over libpq.
 
-libpq connects in C, so the addresses are checked here and given to it. Nothing of a personal set-up takes part: no
-password file, no client certificate, no authority that happens to lie in a home.
+libpq connects in C, so it is given addresses that are checked here. The personal configuration of the user that runs
+Spine has no effect: no password file, client certificate or certificate authority from a home directory is used.
 """
 
 import os
@@ -21,15 +21,15 @@ from spine.connections.drivers.base import (
     Column,
     Rows,
     Session,
-    checked_addresses,
-    system_authorities,
+    allowed_addresses,
+    system_ca_file,
     tls_context,
 )
-from spine.connections.resolved_connection import ConnectionTarget
+from spine.connections.resolved_connection import ResolvedConnection
 from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
 
-# libpq takes a file that is not there for one that nobody wants to use.
+# libpq ignores a file that does not exist.
 _NO_FILE = "/dev/null/none"
 _TYPES: dict[int, pa.DataType] = {
     16: pa.bool_(),
@@ -46,9 +46,9 @@ _TYPES: dict[int, pa.DataType] = {
     1184: pa.timestamp("us", "UTC"),
 }
 _NUMERIC = 1700
-# libpq waits no shorter for an address.
+# The shortest timeout that libpq supports for one address.
 _LEAST_SECONDS = 2
-# The classes of SQLSTATE, and single ones, by what they mean for who reads a source.
+# Error categories by SQLSTATE, or by its class.
 _CATEGORIES = {
     "28": ErrorCategory.AUTH,
     "42501": ErrorCategory.AUTH,
@@ -65,9 +65,9 @@ _TLS = ("SSL", "certificate", "TLS")
 
 
 class _Driver:
-    def connect(self, target: ConnectionTarget, seconds: float) -> Session:
+    def connect(self, target: ResolvedConnection, seconds: float) -> Session:
         seconds_to_connect = min(seconds, SECONDS_TO_CONNECT)
-        addresses = checked_addresses(target)[: max(1, int(seconds_to_connect // _LEAST_SECONDS))]
+        addresses = allowed_addresses(target)[: max(1, int(seconds_to_connect // _LEAST_SECONDS))]
         with tempfile.TemporaryDirectory(prefix="spine-") as folder:
             connection = psycopg.connect(
                 host=",".join([target.host] * len(addresses)),
@@ -82,45 +82,45 @@ class _Driver:
                 sslcert=_NO_FILE,
                 sslkey=_NO_FILE,
                 gssencmode="disable",
-                # For each address.
+                # The timeout for each address.
                 connect_timeout=max(_LEAST_SECONDS, int(seconds_to_connect / len(addresses))),
                 application_name="spine",
-                # Whatever the database keeps its text in: queries are sent in it, and psycopg gives text as bytes for
-                # SQL_ASCII.
+                # Independent of the encoding of the database: queries are sent in it, and for SQL_ASCII psycopg would
+                # return text as bytes.
                 client_encoding="UTF8",
                 options=f"-c default_transaction_read_only=on -c statement_timeout={int(min(seconds, 1e6) * 1000)}",
             )
         set_json_loads(lambda text: bytes(text).decode() if not isinstance(text, str) else text, connection)
         return _Session(connection)
 
-    def explain(self, target: ConnectionTarget, error: Exception) -> FetchFailure | None:
+    def translate(self, target: ResolvedConnection, error: Exception) -> FetchFailure | None:
         if not isinstance(error, psycopg.Error):
             return None
-        said = target.scrubbed(error.diag.message_primary or str(error)) or type(error).__name__
-        category = _category(error, said)
+        message = target.scrubbed(error.diag.message_primary or str(error)) or type(error).__name__
+        category = _category(error, message)
         transient = category is ErrorCategory.NETWORK
-        return FetchFailure(category, f"The database {target.name} says: {said}", transient=transient)
+        return FetchFailure(category, f"The database {target.name} reported: {message}", transient=transient)
 
 
-def _authorities(target: ConnectionTarget, folder: str) -> str:
-    """The file of the authorities to trust; with `require` none, or libpq would verify where it finds one."""
+def _authorities(target: ResolvedConnection, folder: str) -> str:
+    """The file of the trusted authorities; none with `require`, because libpq verifies whenever it finds one."""
     if target.ssl_mode not in ("verify-ca", "verify-full"):
         return _NO_FILE
     if target.ca is None:
-        return system_authorities()
-    tls_context(target)  # Told by us, where libpq would only say that it cannot read the file.
+        return system_ca_file()
+    tls_context(target)  # Raises a clear error for an invalid certificate, which libpq does not report.
     path = os.path.join(folder, "ca.pem")
     with open(path, "w") as file:
         file.write(target.ca)
     return path
 
 
-def _category(error: psycopg.Error, said: str) -> ErrorCategory:
+def _category(error: psycopg.Error, message: str) -> ErrorCategory:
     if error.sqlstate:
         return _CATEGORIES.get(error.sqlstate, _CATEGORIES.get(error.sqlstate[:2], ErrorCategory.SOURCE))
-    if any(text in said for text in _REFUSED_LOGIN):
+    if any(text in message for text in _REFUSED_LOGIN):
         return ErrorCategory.AUTH
-    if any(text in said for text in _TLS):
+    if any(text in message for text in _TLS):
         return ErrorCategory.CONFIG
     return ErrorCategory.NETWORK
 
@@ -137,7 +137,7 @@ class _Session:
     def select(self, query: str) -> Rows:
         self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         cursor = self._connection.cursor(name=f"spine_{uuid4().hex[:12]}")
-        # Over the extended protocol, which takes one statement and no more.
+        # The extended protocol allows only one statement.
         cursor.execute(query.encode())
         return _Rows(cursor)
 

@@ -1,4 +1,4 @@
-"""SQLite files below SPINE_FILE_ROOTS, opened to be read only."""
+"""SQLite files below SPINE_FILE_ROOTS, opened read-only."""
 
 import os
 import sqlite3
@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from spine.connections.drivers.base import Column, Rows, Session
-from spine.connections.resolved_connection import ConnectionTarget
+from spine.connections.resolved_connection import ResolvedConnection
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.paths import absolute_path, outside_of_roots, resolved_root_of
 from spine.schemas import ErrorCategory
@@ -18,37 +18,37 @@ _FORBIDDEN = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGM
 
 
 class _Driver:
-    def connect(self, target: ConnectionTarget, seconds: float) -> Session:
+    def connect(self, target: ResolvedConnection, seconds: float) -> Session:
         path = _real_path(target)
         uri = f"file:{quote(path)}?mode=ro"
         connection = sqlite3.connect(uri, uri=True, timeout=min(seconds, 30), check_same_thread=False)
         connection.execute("PRAGMA query_only=ON")
-        # Another file would be outside of what was checked.
+        # Attached files would bypass the check of the path.
         connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_DENY if action in _FORBIDDEN else sqlite3.SQLITE_OK)
         return _Session(connection)
 
-    def explain(self, target: ConnectionTarget, error: Exception) -> FetchFailure | None:
+    def translate(self, target: ResolvedConnection, error: Exception) -> FetchFailure | None:
         if not isinstance(error, sqlite3.Error):
             return None
-        said = target.scrubbed(str(error))
+        message = target.scrubbed(str(error))
         name = error.sqlite_errorname if hasattr(error, "sqlite_errorname") else ""
-        if name in ("SQLITE_READONLY", "SQLITE_AUTH") or "syntax error" in said:
+        if name in ("SQLITE_READONLY", "SQLITE_AUTH") or "syntax error" in message:
             category = ErrorCategory.CONFIG
         elif name in ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_INTERRUPT"):
-            return FetchFailure(ErrorCategory.SOURCE, f"The database {target.name} says: {said}", transient=True)
+            return FetchFailure(ErrorCategory.SOURCE, f"The database {target.name} reported: {message}", transient=True)
         else:
             category = ErrorCategory.SOURCE
-        return FetchFailure(category, f"The database {target.name} says: {said}")
+        return FetchFailure(category, f"The database {target.name} reported: {message}")
 
 
-def _real_path(target: ConnectionTarget) -> str:
-    """The file itself, with all links followed; SQLite would make one that is not there, but for its mode."""
+def _real_path(target: ResolvedConnection) -> str:
+    """The path of the file, with all links resolved. Raises `FetchFailure` outside of the roots."""
     path = absolute_path(target.database, target.file_roots)
     real = Path(os.path.realpath(path))
     if resolved_root_of(real, target.file_roots) is None:
         raise outside_of_roots(path)
     if not real.is_file():
-        raise FetchFailure(ErrorCategory.SOURCE, f"{path} is not there, or no file.")
+        raise FetchFailure(ErrorCategory.SOURCE, f"{path} was not found, or is not a file.")
     return str(real)
 
 
@@ -57,7 +57,7 @@ class _Session:
         self._connection = connection
 
     def probe(self) -> str:
-        # Reads the file, which opening it does not.
+        # Reads the file; opening it does not.
         self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         return f"SQLite {sqlite3.sqlite_version}"
 
@@ -76,7 +76,7 @@ class _Session:
 class _Rows:
     def __init__(self, cursor: sqlite3.Cursor) -> None:
         self._cursor = cursor
-        # Types belong to values here; those of the first rows tell.
+        # In SQLite values have types and columns do not, so the first rows determine them.
         self.columns: Sequence[Column] = [Column(str(one[0]), None) for one in cursor.description or ()]
 
     def fetch(self, count: int) -> Sequence[Sequence[Any]]:

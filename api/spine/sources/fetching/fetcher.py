@@ -14,7 +14,7 @@ import structlog
 from spine.cache.entries import NewEntry, content_hash_of, current_entries
 from spine.cache.eviction import evict
 from spine.cache.leases import acquire_lease, acquire_leases
-from spine.connections.resolved_connection import open_target
+from spine.connections.resolved_connection import resolve_connection
 from spine.connections.service import find_connection
 from spine.database import database_errors, reading, transaction
 from spine.egress.fetch_failure import FetchFailure, FetchLost
@@ -140,7 +140,7 @@ async def _open_reader(context: FetchContext, source: Source, config: SourceConf
         async with context.sessions() as session:
             connection = await find_connection(session, source.connection_id or config.connection)
     with as_fetch_failures():
-        target = await open_target(connection, context.prefect, context.settings)
+        target = await resolve_connection(connection, context.prefect, context.settings)
     return open_query_reader(target, config.query, limits)
 
 

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spine.connections.drivers import driver_of
-from spine.connections.drivers.base import Rows, Session, abort_after, connected, explained
-from spine.connections.resolved_connection import ConnectionTarget
-from spine.connections.usage import counted
+from spine.connections.drivers.base import Rows, Session, abort_after, open_session, translated_errors
+from spine.connections.drivers.queries import check_query
+from spine.connections.resolved_connection import ResolvedConnection
+from spine.connections.usage import track_session
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guarded_call import GuardedCall
 from spine.egress.limits import Limits
@@ -35,7 +36,7 @@ _ROWS_FOR_TYPES = 5_000
 class QueryReader:
     """Reads one query, in a read-only transaction with a server-side cursor."""
 
-    def __init__(self, target: ConnectionTarget, query: str, limits: Limits) -> None:
+    def __init__(self, target: ResolvedConnection, query: str, limits: Limits) -> None:
         self._target = target
         self._query = query
         self._limits = limits
@@ -57,7 +58,7 @@ class QueryReader:
         self._guarded.close()
 
     def _chunks(self) -> Iterator[bytes]:
-        with counted(self._target.id):
+        with track_session(self._target.id):
             try:
                 rows = self._run(self._begin)
                 yield from self._parquet_chunks(rows)
@@ -65,8 +66,12 @@ class QueryReader:
                 self.close()
 
     def _begin(self) -> Rows:
+        try:
+            check_query(self._target.db_type, self._query)
+        except ValueError as reason:
+            raise FetchFailure(ErrorCategory.CONFIG, f"The query {reason}.") from None
         seconds = self._limits.wait(1e9)
-        session = self._session = connected(driver_of(self._target.db_type), self._target, seconds)
+        session = self._session = open_session(driver_of(self._target.db_type), self._target, seconds)
         if isfinite(self._limits.deadline):
             self._timer = abort_after(self._limits.left(), session.abort)
         return session.select(self._query)
@@ -74,7 +79,7 @@ class QueryReader:
     def _run(self, call: Any) -> Any:
         """Call within the guard, with errors of the driver translated."""
         try:
-            with explained(driver_of(self._target.db_type), self._target):
+            with translated_errors(driver_of(self._target.db_type), self._target):
                 return self._guarded.run(call)
         except FetchFailure as failure:
             if (refused := self._guarded.refusal(self._target.host)) is not None:
@@ -124,7 +129,7 @@ class QueryReader:
             yield part
 
 
-def open_query_reader(target: ConnectionTarget, query: str, limits: Limits) -> QueryReader:
+def open_query_reader(target: ResolvedConnection, query: str, limits: Limits) -> QueryReader:
     """A reader of a query; it connects when the chunks of its item are first requested."""
     return QueryReader(target, query, limits)
 
