@@ -27,8 +27,8 @@ from tests.support.processes import PROJECT, free_port
 
 OURS = set(Base.metadata.tables)
 
-# Loads everything first and then waits for a line, so that several of these really start at once.
-MIGRATE_WHEN_TOLD = """
+# Loads everything first and then waits for a line, so that several of these start at the same time.
+MIGRATE_ON_SIGNAL = """
 import sys
 from sqlalchemy import make_url
 from spine.migrations.migrate import upgrade
@@ -51,9 +51,9 @@ def fresh_postgresql(postgresql_url: str) -> Iterator[URL]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
-    """A database in which there is nothing yet."""
+    """An empty database."""
     if request.param == "sqlite":
-        return Settings(home=tmp_path / "not" / "there" / "yet").sqlalchemy_url
+        return Settings(home=tmp_path / "missing" / "folders").sqlalchemy_url
     found: URL = request.getfixturevalue("fresh_postgresql")
     return found
 
@@ -73,12 +73,12 @@ def test_an_empty_database_gets_all_tables_and_a_second_upgrade_changes_nothing(
     assert tables_in(url) == {*OURS, "alembic_version"}
 
 
-def test_the_migrations_build_what_the_models_say(url: URL) -> None:
+def test_the_migrations_match_the_models(url: URL) -> None:
     upgrade(url)
     command.check(alembic_config(url))
 
 
-def test_the_comparison_with_the_models_notices_a_lost_column(url: URL) -> None:
+def test_the_comparison_with_the_models_detects_a_missing_column(url: URL) -> None:
     upgrade(url)
     engine = create_engine(url.set(drivername=url.drivername.replace("+aiosqlite", "")))
     with engine.begin() as connection:
@@ -88,7 +88,7 @@ def test_the_comparison_with_the_models_notices_a_lost_column(url: URL) -> None:
         command.check(alembic_config(url))
 
 
-def test_all_migrations_can_be_taken_back_and_done_again(url: URL) -> None:
+def test_all_migrations_can_be_reverted_and_applied_again(url: URL) -> None:
     upgrade(url)
     command.downgrade(alembic_config(url), "base")
     assert tables_in(url) == {"alembic_version"}
@@ -96,8 +96,8 @@ def test_all_migrations_can_be_taken_back_and_done_again(url: URL) -> None:
     command.check(alembic_config(url))
 
 
-def test_processes_that_migrate_one_database_at_once_all_succeed(fresh_postgresql: URL) -> None:
-    migrate = [sys.executable, "-c", MIGRATE_WHEN_TOLD, fresh_postgresql.render_as_string(hide_password=False)]
+def test_concurrent_migrations_of_one_database_all_succeed(fresh_postgresql: URL) -> None:
+    migrate = [sys.executable, "-c", MIGRATE_ON_SIGNAL, fresh_postgresql.render_as_string(hide_password=False)]
     processes = [
         subprocess.Popen(
             migrate, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -117,20 +117,20 @@ def test_processes_that_migrate_one_database_at_once_all_succeed(fresh_postgresq
     assert tables_in(fresh_postgresql) == {*OURS, "alembic_version"}
 
 
-def test_a_postgresql_that_is_down_is_told_within_ten_seconds() -> None:
-    began = time.monotonic()
+def test_a_stopped_postgresql_is_reported_within_ten_seconds() -> None:
+    started_at = time.monotonic()
     with pytest.raises(DatabaseUnavailable, match="out of reach"):
         upgrade(as_url(f"postgresql://nobody@127.0.0.1:{free_port()}/spine"))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - started_at < 10
 
 
-def test_a_postgresql_that_accepts_and_never_answers_is_told_within_ten_seconds() -> None:
+def test_a_silent_postgresql_is_reported_within_ten_seconds() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = as_url(f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/spine")
-        began = time.monotonic()
+        started_at = time.monotonic()
         with pytest.raises(DatabaseUnavailable, match="out of reach"):
             upgrade(url)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - started_at < 10
 
 
 async def stored_and_read(url: URL, made: datetime) -> datetime:
@@ -145,7 +145,7 @@ async def stored_and_read(url: URL, made: datetime) -> datetime:
         await engine.dispose()
 
 
-def test_a_time_of_any_zone_comes_back_as_the_same_moment_in_utc(url: URL) -> None:
+def test_a_time_of_any_zone_is_read_back_as_the_same_moment_in_utc(url: URL) -> None:
     upgrade(url)
     made = datetime(2025, 12, 12, 1, 30, 15, 123456, tzinfo=timezone(timedelta(hours=5, minutes=30)))
     read = asyncio.run(stored_and_read(url, made))

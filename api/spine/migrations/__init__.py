@@ -1,1 +1,1 @@
-"""The migrations of Spine's tables, and `upgrade`, which runs them."""
+"""The migrations of Spine's tables, and `upgrade`, which applies them."""

@@ -1,4 +1,4 @@
-"""Alembic's environment: one connection, one transaction, the same on SQLite and PostgreSQL."""
+"""The environment of Alembic: one connection and one transaction, on SQLite and PostgreSQL."""
 
 from alembic import context
 from sqlalchemy import Connection, create_engine, text
@@ -6,12 +6,12 @@ from sqlalchemy import Connection, create_engine, text
 from spine.database import SECONDS_TO_CONNECT
 from spine.tables import Base
 
-# Any number that no other program on the same database takes: two processes that start together must not both migrate.
+# An advisory lock, with a number that no other program uses: of several processes that start together, one migrates.
 MIGRATION_LOCK = 7_271_645
 
 
 def run(connection: Connection) -> None:
-    """Run the wanted migrations over `connection`, one process at a time."""
+    """Run the requested migrations, one process at a time."""
     context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":

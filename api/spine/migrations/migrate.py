@@ -1,4 +1,4 @@
-"""Alembic from code: `spine up` and the tests build the same tables as the command line would."""
+"""Alembic from code, for `spine up`, the command line and the tests."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ MIGRATIONS = Path(__file__).parent
 
 
 def alembic_config(url: URL) -> Config:
-    """Configuration for `url`, which travels as an object so that no file or log ever holds the password."""
+    """Configuration for `url`, passed as an object so that the password reaches no file or log."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["url"] = url
@@ -20,9 +20,9 @@ def alembic_config(url: URL) -> Config:
 
 
 def upgrade(url: URL) -> None:
-    """Bring the database at `url` to the newest revision; safe to repeat.
+    """Upgrade the database at `url` to the newest revision; safe to repeat.
 
-    Raises `DatabaseUnavailable` when the database cannot be reached.
+    Raises `DatabaseUnavailable` if the database is unreachable.
     """
     if url.get_backend_name() == "sqlite" and url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)

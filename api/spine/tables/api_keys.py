@@ -23,7 +23,7 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-# A name is unique among the keys that work; a revoked key keeps its name without blocking it.
+# A name is unique among active keys; a revoked key does not block its name.
 Index(
     "uq_api_keys_active_name",
     ApiKey.name,

@@ -1,4 +1,4 @@
-"""What every table of Spine shares: the declarative base, UTC times, ULIDs."""
+"""What all tables share: the declarative base, UTC times and ULIDs."""
 
 from datetime import UTC, datetime
 
@@ -23,31 +23,31 @@ class Base(DeclarativeBase):
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC time; SQLite, which keeps no offset, gets and gives it as naive UTC underneath."""
+    """An aware UTC time, which SQLite stores as naive UTC."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive times, store the rest as UTC."""
+        """Convert an aware time to UTC. Raises `ValueError` for a naive one."""
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("a naive time has no place in the database")
+            raise ValueError("a naive time cannot be stored")
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give every time back with its offset."""
+        """Return an aware time in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def new_id() -> str:
-    """A fresh ULID: 26 characters, sortable by time of making."""
+    """A new ULID: 26 characters, sortable by time of creation."""
     return str(ULID())
 
 
 def utc_now() -> datetime:
-    """The present moment, aware, in UTC."""
+    """The current time, aware, in UTC."""
     return datetime.now(UTC)

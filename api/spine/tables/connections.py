@@ -11,7 +11,7 @@ UNKNOWN = "UNKNOWN"
 
 
 class DatabaseConnection(Base):
-    """How to reach a database. Secrets are named, never held, and how it was when it was last tried."""
+    """How to reach a database, with references to its secrets, and the result of its last test."""
 
     __tablename__ = "database_connections"
 

@@ -11,13 +11,13 @@ from spine.tables.base import Base, UtcDateTime, new_id, utc_now
 class IdempotentRequest(Base):
     """One key of one caller on one route; `answer` is null until the work is done.
 
-    `id` names the operation itself: whoever carries it out, first try or repeat, uses the same one towards Prefect.
+    `id` identifies the operation: the first attempt and every repeat send the same one to Prefect.
     """
 
     __tablename__ = "idempotent_requests"
 
     id: Mapped[str] = mapped_column(String(26), primary_key=True, default=new_id)
-    # SHA-256 over owner, route and key, because together they are longer than an index entry may be.
+    # SHA-256 of owner, route and key, which together are too long for an index.
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     owner: Mapped[str] = mapped_column(Text)
     route: Mapped[str] = mapped_column(Text)

@@ -1,4 +1,4 @@
-"""The only rows that workflows need: who won the right to retry a run."""
+"""The table of claims on retries."""
 
 from datetime import datetime
 from uuid import UUID
@@ -10,7 +10,7 @@ from spine.tables.base import Base, UtcDateTime, utc_now
 
 
 class RetryClaim(Base):
-    """The right to retry a run out of one final state, which one caller gets.
+    """The right to retry a run from one final state, which only one caller gets.
 
     The key is the id of the final state that the retry leaves: the next failure is another state, with another claim.
     """

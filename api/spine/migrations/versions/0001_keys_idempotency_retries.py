@@ -1,4 +1,4 @@
-"""Make the tables of API keys, idempotent requests and retry claims."""
+"""Create the tables of API keys, idempotent requests and retry claims."""
 
 import sqlalchemy as sa
 from alembic import op

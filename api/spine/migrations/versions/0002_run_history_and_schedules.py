@@ -1,4 +1,4 @@
-"""Make the tables of run history and schedules."""
+"""Create the tables of run history and schedules."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,11 +11,11 @@ depends_on = None
 
 
 def upgrade() -> None:
-    _make_run_history()
-    _make_schedules()
+    _create_run_history()
+    _create_schedules()
 
 
-def _make_run_history() -> None:
+def _create_run_history() -> None:
     op.create_table(
         "deployment_statistics",
         sa.Column("deployment_id", sa.Uuid(), nullable=False),
@@ -50,11 +50,11 @@ def _make_run_history() -> None:
             "ix_run_endings_deployment_id", ["deployment_id", "outcome", "scheduled_at"], unique=False
         )
         batch_op.create_index("ix_run_endings_started_at", ["deployment_id", "started_at"], unique=False)
-    # The row that whoever records endings locks.
+    # The row that is locked while outcomes are recorded.
     op.execute("INSERT INTO follower_cursors (name) VALUES ('runs')")
 
 
-def _make_schedules() -> None:
+def _create_schedules() -> None:
     op.create_table(
         "schedule_holds",
         sa.Column("deployment_id", sa.Uuid(), nullable=False),

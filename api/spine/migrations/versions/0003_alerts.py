@@ -1,4 +1,4 @@
-"""Make the tables of alerts."""
+"""Create the tables of alerts."""
 
 from datetime import UTC, datetime
 
@@ -13,13 +13,13 @@ depends_on = None
 
 
 def upgrade() -> None:
-    _make_channels()
-    _make_alerts()
-    _make_deliveries()
-    _make_claims()
+    _create_channels()
+    _create_alerts()
+    _create_deliveries()
+    _create_claims()
 
 
-def _make_channels() -> None:
+def _create_channels() -> None:
     op.create_table(
         "alert_channels",
         sa.Column("id", sa.String(length=26), nullable=False),
@@ -52,7 +52,7 @@ def _make_channels() -> None:
         batch_op.create_index(batch_op.f("ix_alert_throttles_quiet_until"), ["quiet_until"], unique=False)
 
 
-def _make_alerts() -> None:
+def _create_alerts() -> None:
     op.create_table(
         "alerts",
         sa.Column("id", sa.String(length=26), nullable=False),
@@ -89,7 +89,7 @@ def _make_alerts() -> None:
         )
 
 
-def _make_deliveries() -> None:
+def _create_deliveries() -> None:
     op.create_table(
         "alert_deliveries",
         sa.Column("id", sa.String(length=26), nullable=False),
@@ -132,7 +132,7 @@ def _make_deliveries() -> None:
         )
 
 
-def _make_claims() -> None:
+def _create_claims() -> None:
     op.create_table(
         "run_alert_claims",
         sa.Column("state_id", sa.Uuid(), nullable=False),
@@ -146,7 +146,7 @@ def _make_claims() -> None:
 
     with op.batch_alter_table("follower_cursors", schema=None) as batch_op:
         batch_op.add_column(sa.Column("alerts_since", UtcDateTime(), nullable=True))
-    # What failed before this moment is history and raises no alert.
+    # Earlier failures are history and raise no alert.
     cursors = sa.table("follower_cursors", sa.column("alerts_since", UtcDateTime()))
     op.execute(cursors.update().values(alerts_since=datetime.now(UTC)))
     with op.batch_alter_table("follower_cursors", schema=None) as batch_op:

@@ -1,4 +1,4 @@
-"""Make the tables of sources, fetches, the cache and connections."""
+"""Create the tables of sources, fetches, the cache and connections."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,17 +13,17 @@ OPEN = sa.text("status IN ('PENDING', 'RUNNING')")
 
 
 def upgrade() -> None:
-    _make_cache_blobs()
-    _make_cache_counters()
-    _make_database_connections()
-    _make_cache_holds()
-    _make_sources()
-    _make_cache_entries()
-    _make_fetches()
-    _make_source_uses()
+    _create_cache_blobs()
+    _create_cache_counters()
+    _create_database_connections()
+    _create_cache_holds()
+    _create_sources()
+    _create_cache_entries()
+    _create_fetches()
+    _create_source_uses()
 
 
-def _make_cache_blobs() -> None:
+def _create_cache_blobs() -> None:
     op.create_table(
         "cache_blobs",
         sa.Column("content_hash", sa.String(length=64), nullable=False),
@@ -37,7 +37,7 @@ def _make_cache_blobs() -> None:
         batch_op.create_index(batch_op.f("ix_cache_blobs_last_used_at"), ["last_used_at"], unique=False)
 
 
-def _make_cache_counters() -> None:
+def _create_cache_counters() -> None:
     op.create_table(
         "cache_counters",
         sa.Column("name", sa.String(length=20), nullable=False),
@@ -46,7 +46,7 @@ def _make_cache_counters() -> None:
     )
 
 
-def _make_database_connections() -> None:
+def _create_database_connections() -> None:
     op.create_table(
         "database_connections",
         sa.Column("id", sa.String(length=26), nullable=False),
@@ -73,7 +73,7 @@ def _make_database_connections() -> None:
     )
 
 
-def _make_cache_holds() -> None:
+def _create_cache_holds() -> None:
     op.create_table(
         "cache_holds",
         sa.Column("content_hash", sa.String(length=64), nullable=False),
@@ -89,7 +89,7 @@ def _make_cache_holds() -> None:
         batch_op.create_index(batch_op.f("ix_cache_holds_holder"), ["holder"], unique=False)
 
 
-def _make_sources() -> None:
+def _create_sources() -> None:
     op.create_table(
         "sources",
         sa.Column("id", sa.String(length=26), nullable=False),
@@ -127,7 +127,7 @@ def _make_sources() -> None:
         batch_op.create_index("ix_sources_source_type", ["source_type", "id"], unique=False)
 
 
-def _make_cache_entries() -> None:
+def _create_cache_entries() -> None:
     op.create_table(
         "cache_entries",
         sa.Column("id", sa.String(length=26), nullable=False),
@@ -161,7 +161,7 @@ def _make_cache_entries() -> None:
         batch_op.create_index("uq_cache_entries_source_id_key_hash", ["source_id", "key_hash"], unique=True)
 
 
-def _make_fetches() -> None:
+def _create_fetches() -> None:
     op.create_table(
         "fetches",
         sa.Column("id", sa.String(length=26), nullable=False),
@@ -199,7 +199,7 @@ def _make_fetches() -> None:
         batch_op.create_index("ix_fetches_status", ["source_id", "status", "id"], unique=False)
 
 
-def _make_source_uses() -> None:
+def _create_source_uses() -> None:
     op.create_table(
         "source_uses",
         sa.Column("run_id", sa.Uuid(), nullable=False),

@@ -21,7 +21,7 @@ def upgrade() -> None:
     with op.batch_alter_table("fetches", schema=None) as batch_op:
         batch_op.add_column(sa.Column("config_version", sa.Integer(), nullable=True))
         batch_op.add_column(sa.Column("last_call", UtcDateTime(), nullable=True))
-    # What was fetched before counts as read under the present configuration.
+    # Earlier fetches count as read with the current configuration.
     op.execute(sa.table("fetches", sa.column("config_version", sa.Integer())).update().values(config_version=1))
     with op.batch_alter_table("alerts", schema=None) as batch_op:
         batch_op.create_index(
