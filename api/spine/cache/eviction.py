@@ -42,9 +42,9 @@ async def _is_too_large(sessions: SessionFactory, max_bytes: int) -> bool:
 
 async def _candidates(sessions: SessionFactory, kept: Collection[str]) -> list[str]:
     """A batch of contents that may be evicted, in the order of eviction."""
-    is_named = exists().where(CacheEntry.content_hash == CacheBlob.content_hash)
+    has_entry = exists().where(CacheEntry.content_hash == CacheBlob.content_hash)
     free = select(CacheBlob.content_hash).where(CacheBlob.size_bytes.is_not(None), ~is_leased())
-    free = free.order_by(is_named, CacheBlob.last_used_at, CacheBlob.content_hash)
+    free = free.order_by(has_entry, CacheBlob.last_used_at, CacheBlob.content_hash)
     async with reading(sessions) as session:
         # Kept contents may come before the others.
         found = (await session.scalars(free.limit(len(kept) + _BATCH_SIZE))).all()

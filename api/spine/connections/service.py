@@ -67,8 +67,8 @@ async def list_connections(
     if enabled is not None:
         conditions.append(DatabaseConnection.enabled.is_(enabled))
     newest_first = (DatabaseConnection.created_at.desc(), DatabaseConnection.id.desc())
-    wanted = select(DatabaseConnection).where(*conditions).order_by(*newest_first)
-    rows, total = await paginate(session, wanted, page)
+    connections = select(DatabaseConnection).where(*conditions).order_by(*newest_first)
+    rows, total = await paginate(session, connections, page)
     return make_page([present(row) for (row,) in rows], total, page)
 
 
@@ -81,9 +81,9 @@ async def find_connection(session: AsyncSession, id_or_name: str, *, to_change: 
         await lock_out_writers(session)
     found: DatabaseConnection | None = None
     if id_or_name.isprintable():
-        for mine in (DatabaseConnection.id == id_or_name.upper(), DatabaseConnection.name == id_or_name):
-            wanted = select(DatabaseConnection).where(mine)
-            found = found or await session.scalar(wanted.with_for_update() if to_change else wanted)
+        for condition in (DatabaseConnection.id == id_or_name.upper(), DatabaseConnection.name == id_or_name):
+            matching = select(DatabaseConnection).where(condition)
+            found = found or await session.scalar(matching.with_for_update() if to_change else matching)
     if found is None:
         raise NotFound(f"No connection has the id or name {id_or_name!r}.")
     return found
@@ -136,10 +136,10 @@ async def test_connection(
 
 
 async def _store_health(sessions: SessionFactory, connection_id: str, status: HealthStatus, message: str) -> None:
-    mine = update(DatabaseConnection).where(DatabaseConnection.id == connection_id)
+    row = update(DatabaseConnection).where(DatabaseConnection.id == connection_id)
     health = {"health_status": status.value, "health_message": message, "last_health_check_at": utc_now()}
     async with transaction(sessions) as session:
-        await session.execute(mine.values(**health))
+        await session.execute(row.values(**health))
 
 
 def present(row: DatabaseConnection) -> DatabaseConnectionResponse:
