@@ -13,6 +13,17 @@ from tests.support.processes import wait_until
 from tests.worker.engine import Project
 
 
+def test_an_engine_server_imports_nothing_of_spine_but_the_fork_servers(project: Project) -> None:
+    code = """
+    import sys
+    roots = {"spine", "spine_worker", "api", "deployments", "flows", "tests"}
+    found = {name for name in sys.modules if name.partition(".")[0] in roots} - {"spine_worker"}
+    assert all(name.startswith("spine_worker.forking") for name in found), found
+    """
+    project.write("flow_without_spine.py", code)
+    assert project.load("flow_without_spine.py").side_effect is None
+
+
 def test_servers_that_are_requested_at_once_inherit_nothing_of_each_other(project: Project) -> None:
     project.write("flow_at_once.py", "")
     os.kill(project.engine.pid, signal.SIGSTOP)

@@ -31,11 +31,13 @@ async def servers() -> AsyncIterator[WarmServers]:
     servers.close()
 
 
-def code(folder: Path, version: str | None = None, file: str = "flow.py", text: str = FLOW, **environment: str) -> Code:
+def code(
+    folder: Path, version: str | None = None, text: str = FLOW, entrypoint: str = "flow.py:empty", **environment: str
+) -> Code:
     """The code of a flow, written into a directory."""
     folder.mkdir(exist_ok=True)
-    (folder / file).write_text(text)
-    return Code.of(folder, {**os.environ, **environment}, f"{file}:empty", version)
+    (folder / "flow.py").write_text(text)
+    return Code.of(folder, {**os.environ, **environment}, entrypoint, version)
 
 
 def imports(folder: Path) -> int:
@@ -57,10 +59,11 @@ async def until_there_are(count: int, folder: Path) -> None:
     await until(there_are, f"there to be {count} interpreters", 60)
 
 
+@pytest.mark.parametrize("entrypoint", ["flow.py:empty", "flow:empty", "flow.empty"])
 async def test_code_that_cannot_be_imported_is_tried_once_until_it_is_edited(
-    servers: WarmServers, tmp_path: Path
+    servers: WarmServers, tmp_path: Path, entrypoint: str
 ) -> None:
-    broken = code(tmp_path, text=f"{MARKED}os._exit(3)\n")
+    broken = code(tmp_path, text=f"{MARKED}os._exit(3)\n", entrypoint=entrypoint)
     answers = await asyncio.gather(*(servers.server(broken) for _ in range(3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [CannotFork] * 3
     assert imports(tmp_path) == 1
