@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
 DISTRIBUTION = "prefect-spine"
-# A relative directory is that in which the worker was started: nothing is copied, and nothing has to lie there.
+# Without a pull step Prefect would copy the directory of the worker for each run. Relative to it means: the directory
+# that a worker of type `spine` was started in, or an empty temporary folder with Prefect's process worker.
 PULL_STEPS = [{"prefect.deployments.steps.set_working_directory": {"directory": "."}}]
 
 
