@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from tests.support.api_here import api_here
 from tests.support.databases import LentDatabases
 from tests.support.order import Stopwatch, group_of, put_in_order
 from tests.support.postgres import fresh_database
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.servers import MAKERS
 from tests.support.shared import Asker, Owner
-from tests.support.stack import Api, PrefectStack, api_process
+from tests.support.stack import Api, PrefectStack
 
 OWNER = pytest.StashKey[Owner]()
 
@@ -153,9 +154,7 @@ def proxy(stack: PrefectStack) -> Iterator[Proxy]:
 @pytest.fixture(scope="session")
 def proxied_api(stack: PrefectStack, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """An API that reaches Prefect only through the proxy, and only for requests."""
-    with api_process(
-        proxy.url, stack.home, tmp_path_factory.mktemp("proxied-api"), SPINE_FOLLOW_RUNS="false"
-    ) as started:
+    with api_here(proxy.url, stack.home, tmp_path_factory.mktemp("proxied-api"), SPINE_FOLLOW_RUNS="false") as started:
         yield started
 
 

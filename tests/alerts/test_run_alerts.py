@@ -12,6 +12,7 @@ import pytest
 from tests.alerts.conftest import FAST_RETRIES
 from tests.alerts.support import Alerts
 from tests.run_history.support import Line
+from tests.support.api_here import api_here
 from tests.support.prefect_processes import prefect_environment, prefect_server
 from tests.support.processes import free_port, wait_until
 from tests.support.receivers import Receiver
@@ -24,7 +25,7 @@ FAR_AWAY = {"schedule": {"cron": "0 3 1 1 *", "timezone": "UTC"}}
 @pytest.fixture(scope="module")
 def watching(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alerts]:
     """Alerts over an API that follows runs."""
-    with api_process(stack.url, stack.home, Path(tmp_path_factory.mktemp("watching")), **FOLLOWING) as api:
+    with api_here(stack.url, stack.home, Path(tmp_path_factory.mktemp("watching")), **FOLLOWING) as api:
         yield Alerts(api)
 
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.support.api_here import api_here
 from tests.support.processes import free_port, wait_until
 from tests.support.stack import ADMIN_KEY, Api, PrefectStack, api_process
 
@@ -207,7 +208,7 @@ def test_503_with_the_time_to_wait_when_prefect_is_down(
     stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}/api"
-    with api_process(nowhere, stack.home, tmp_path_factory.mktemp("no-prefect")) as api:
+    with api_here(nowhere, stack.home, tmp_path_factory.mktemp("no-prefect")) as api:
         for response in (api.client.get(RUNS), api.client.post(TRIGGER), api.client.get(f"{RUNS}/{NEVER_A_RUN}")):
             assert_envelope(response, 503, "out of reach")
             assert int(response.headers["Retry-After"]) > 0

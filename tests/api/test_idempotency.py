@@ -24,6 +24,7 @@ from spine.tables.idempotency import IdempotentRequest
 from sqlalchemy import update
 
 from tests.schedules.support import IDLE_POOL, ensure_pool
+from tests.support.api_here import api_here
 from tests.support.processes import PROJECT, wait_until
 from tests.support.proxy import Proxy
 from tests.support.stack import ADMIN_KEY, Api, PrefectStack, api_process
@@ -156,7 +157,7 @@ def test_ten_requests_at_once_start_one_run_and_get_one_answer(
     assert order.runs(stack) == [answers[0].json()["run_id"]]
 
 
-def test_two_api_processes_on_one_database_start_one_run(
+def test_two_api_herees_on_one_database_start_one_run(
     postgresql_api: Api, second_postgresql_api: Api, stack: PrefectStack, workflow: str
 ) -> None:
     for order in (Order(workflow), Order(workflow), Order(workflow)):
@@ -170,7 +171,7 @@ def test_keys_survive_a_restart_of_the_api(
     stack: PrefectStack, order: Order, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("restarted")
-    with api_process(stack.url, stack.home, folder) as api:
+    with api_here(stack.url, stack.home, folder) as api:
         first = order.send(api.client)
     with api_process(stack.url, stack.home, folder) as api:
         second = order.send(api.client)
@@ -286,7 +287,7 @@ def test_an_answer_that_is_lost_after_prefect_made_the_run_starts_no_second_run(
     server = AnswerLoser(stack.url, losses_left=1)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/api"
-    with api_process(url, stack.home, tmp_path_factory.mktemp("lost")) as api:
+    with api_here(url, stack.home, tmp_path_factory.mktemp("lost")) as api:
         headers = order.headers if keyed else {}
         answer = api.client.post(order.path, json={"params": order.params}, headers=headers)
     server.shutdown()

@@ -24,8 +24,9 @@ from spine.auth.jwt import SECONDS_BETWEEN_FETCHES, SECONDS_KEYS_STAY_FRESH, Jwt
 from spine.errors import Unauthorized, Unavailable
 from spine.settings import Settings
 
+from tests.support.api_here import api_here
 from tests.support.processes import free_port
-from tests.support.stack import Api, PrefectStack, api_process
+from tests.support.stack import Api, PrefectStack
 
 ISSUER = "https://issuer.example"
 AUDIENCE = "spine"
@@ -94,7 +95,7 @@ def jwt_api(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> It
     """An API that accepts tokens signed with either key."""
     server = KeyServer({"keys": [published(RSA_KEY, "rsa-1"), published(EC_KEY, "ec-1")]})
     jwt_settings = {"SPINE_JWKS_URL": server.url, "SPINE_JWT_ISSUER": ISSUER, "SPINE_JWT_AUDIENCE": AUDIENCE}
-    with api_process(stack.url, stack.home, tmp_path_factory.mktemp("jwt-api"), None, **jwt_settings) as started:
+    with api_here(stack.url, stack.home, tmp_path_factory.mktemp("jwt-api"), None, **jwt_settings) as started:
         yield started
     server.close()
 
@@ -273,7 +274,7 @@ def test_tokens_are_503_and_keys_work_while_the_issuer_is_down(
 ) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}/jwks.json"
     jwt_settings = {"SPINE_JWKS_URL": nowhere, "SPINE_JWT_ISSUER": ISSUER, "SPINE_JWT_AUDIENCE": AUDIENCE}
-    with api_process(stack.url, stack.home, tmp_path_factory.mktemp("no-issuer"), None, **jwt_settings) as api:
+    with api_here(stack.url, stack.home, tmp_path_factory.mktemp("no-issuer"), None, **jwt_settings) as api:
         response = ask(api, signed())
         assert response.status_code == 503
         assert int(response.headers["Retry-After"]) > 0

@@ -10,6 +10,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
+from tests.support.api_here import api_here
 from tests.support.postgres import fresh_database, postgresql_server
 from tests.support.prefect_processes import prefect_environment, prefect_server
 from tests.support.processes import free_port, wait_until
@@ -62,7 +63,7 @@ def test_a_database_that_is_down_is_503_and_recovers(stack: PrefectStack, tmp_pa
     with (
         postgresql_server(tmp_path / "postgresql") as server,
         fresh_database(server) as database,
-        api_process(stack.url, stack.home, tmp_path / "api", database) as api,
+        api_here(stack.url, stack.home, tmp_path / "api", database) as api,
     ):
         assert api.client.get("/workflows/definitions").status_code == 200
         with psycopg.connect(server, autocommit=True) as connection:

@@ -247,12 +247,23 @@ def _switch_off_schedules(stack: PrefectStack) -> None:
             stack.patch(f"/deployments/{deployment['id']}/schedules/{schedule['id']}", {"active": False})
 
 
+def settings_of(folder: Path, database_url: str | None, **more: str) -> Settings:
+    """The settings of an API with the variables `more`, on a migrated database with the admin key."""
+    folder.mkdir(parents=True, exist_ok=True)
+    given = {name.removeprefix("SPINE_").lower(): value for name, value in more.items() if name.startswith("SPINE_")}
+    given |= {"home": str(folder), "api_key": ADMIN_KEY, **({"database_url": database_url} if database_url else {})}
+    settings = Settings.model_validate(given)
+    migrate(settings.sqlalchemy_url)
+    ensure_admin_key(settings)
+    return settings
+
+
 @contextmanager
 def api_process(
     prefect_url: str, prefect_home: Path, folder: Path, database_url: str | None = None, **more: str
 ) -> Iterator[Api]:
     """An API process that answers, on a migrated database with the admin key."""
-    folder.mkdir(parents=True, exist_ok=True)
+    settings = settings_of(folder, database_url, **more)
     environment = {
         "PREFECT_HOME": str(prefect_home),
         "PREFECT_API_URL": prefect_url,
@@ -262,10 +273,6 @@ def api_process(
         **({"SPINE_DATABASE_URL": database_url} if database_url else {}),
         **more,
     }
-    given = {"home": folder, "api_key": ADMIN_KEY, "database_url": database_url}
-    settings = Settings.model_validate({name: value for name, value in given.items() if value is not None})
-    migrate(settings.sqlalchemy_url)
-    ensure_admin_key(settings)
     port = free_port()
     log = folder / f"api-{uuid4().hex[:6]}.log"
     command = ["uvicorn", "--factory", "spine.main:create_app", "--port", str(port), "--no-access-log"]

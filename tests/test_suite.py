@@ -1,0 +1,39 @@
+"""The suite itself: what runs by default, what runs with `-m slow`, and how it is ordered."""
+
+import json
+import re
+import shlex
+import tomllib
+from fnmatch import fnmatch
+
+from tests.support.order import GROUPS, MEASURED
+from tests.support.processes import PROJECT
+from tests.support.project import committed_files
+from tests.support.source_code import python_files
+
+
+def test_every_test_is_in_one_half_of_the_suite() -> None:
+    options = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    given = shlex.split(options["addopts"])
+    assert given[given.index("-m") + 1] == "not slow"
+    assert not [one for one in given if one.startswith(("-k", "--ignore", "--deselect"))]
+    assert options["testpaths"] == ["tests"]
+    assert {"norecursedirs", "python_files", "python_classes", "python_functions"}.isdisjoint(options)
+    texts = {name: (PROJECT / name).read_text() for name in python_files("tests")}
+    assert not [name for name, text in texts.items() if re.search(r"(?m)^collect_ignore", text)]
+
+
+def test_ci_runs_the_command_of_the_readme_and_then_the_slow_half() -> None:
+    run = (PROJECT / ".ci" / "run").read_text()
+    (command,) = re.findall(r"(?m)^python3 -m venv .*pytest$", (PROJECT / "README.md").read_text())
+    slow = f"{command.rpartition(' && ')[2]} -m slow"
+    assert 0 < run.index(f"{command};") < run.index(slow)
+
+
+def test_what_orders_the_files_names_files_that_are_there() -> None:
+    files = set(committed_files())
+    measured = json.loads(MEASURED.read_text())
+    assert set(measured) == {"default", "slow"}
+    assert {file for half in measured.values() for file in half} <= files
+    patterns = [pattern for group in GROUPS.values() for pattern in group]
+    assert [pattern for pattern in patterns if not any(fnmatch(file, pattern) for file in files)] == []
