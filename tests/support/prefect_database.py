@@ -1,7 +1,8 @@
 """Prefect's own database in the tests: the machine's PostgreSQL, as past one machine, or SQLite where there is none.
 
-With SQLite the server stands still for a minute whenever it waits for a lock that it holds itself. The tests of
-`spine up` use SQLite in any case, as `spine up` does.
+The quiet server and the tests of `spine up` use SQLite in any case, as `spine up` does. Measured, the server takes as
+much processor time on either (60 runs of four states: 7.9 s on SQLite, 8.9 s with PostgreSQL's own); its start takes
+3.5 s more on SQLite, for the migrations.
 """
 
 from collections.abc import Iterator

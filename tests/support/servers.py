@@ -57,7 +57,7 @@ def _quiet_api(shared: Shared, folder: Path) -> Iterator[Api]:
 # Each stands after those that it needs.
 MAKERS: dict[str, Maker] = {
     "stack": lambda _, folder: prefect_stack(folder),
-    "quiet_stack": lambda _, folder: bare_stack(folder),
+    "quiet_stack": lambda _, folder: bare_stack(folder, on_sqlite=True),
     "postgresql": lambda _, folder: postgresql_server(folder),
     "api": _api,
     "postgresql_api": _postgresql_api,

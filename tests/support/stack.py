@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from uuid import uuid4
 
 import httpx
 import psutil
+import yaml
 from spine.auth.bootstrap import ensure_admin_key
 from spine.settings import Settings
 
@@ -218,10 +220,11 @@ def _api_elsewhere(url: str, pid: int, settings: Settings, log: Path, is_patient
 
 
 @contextmanager
-def bare_stack(folder: Path) -> Iterator[PrefectStack]:
-    """A server with nothing in it."""
+def bare_stack(folder: Path, *, on_sqlite: bool = False) -> Iterator[PrefectStack]:
+    """A server with nothing in it, on SQLite or on whatever there is."""
     environment = prefect_environment(folder / "prefect", free_port())
-    with prefect_database() as database, prefect_server({**environment, **database}, folder / "prefect-server.log"):
+    databases = nullcontext(dict[str, str]()) if on_sqlite else prefect_database()
+    with databases as database, prefect_server({**environment, **database}, folder / "prefect-server.log"):
         every = {**os.environ, **environment, **database}
         yield PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", every)
 
@@ -232,12 +235,20 @@ def prefect_stack(folder: Path) -> Iterator[PrefectStack]:
     with ExitStack() as cleanup:
         stack = cleanup.enter_context(bare_stack(folder))
         stack.post("/work_pools/", {"name": "spine", "type": "spine"})
-        stack.cli("deploy", "--all", "--no-prompt")
-        stack.deploy_own_flows()
-        stack.cli("deploy", "--all", "--no-prompt", "--prefect-file", str(DEMO / "prefect.yaml"))
+        with ThreadPoolExecutor() as pool:
+            for deploying in (pool.submit(_deploy_files, stack, folder), pool.submit(stack.deploy_own_flows)):
+                deploying.result()
         _switch_off_schedules(stack)
         cleanup.enter_context(prefect_worker(stack.environment, folder / "worker.log"))
         yield stack
+
+
+def _deploy_files(stack: PrefectStack, folder: Path) -> None:
+    """Deploy what the files of the project and of the demo list, with one command for both."""
+    files = [yaml.safe_load((place / "prefect.yaml").read_text()) for place in (PROJECT, DEMO)]
+    both = {"name": "tests", "deployments": [entry for file in files for entry in file["deployments"]]}
+    (folder / "prefect.yaml").write_text(yaml.safe_dump(both))
+    stack.cli("deploy", "--all", "--no-prompt", "--prefect-file", str(folder / "prefect.yaml"))
 
 
 def _switch_off_schedules(stack: PrefectStack) -> None:
