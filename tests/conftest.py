@@ -1,5 +1,6 @@
 """What all tests share: one real Prefect server and worker for the session, and API processes on both databases."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let the process in which the run began own what all processes share."""
     if not hasattr(config, "workerinput"):
         config.stash[OWNER] = Owner(MAKERS)
+        # Ends the run as Ctrl-C does, which stops what is shared.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         if config.getoption("measure"):
             config.pluginmanager.register(Stopwatch())
 
@@ -141,6 +144,18 @@ def worker_api(shared: Callable[[str], Any]) -> Api:
 @pytest.fixture(scope="session", params=["api", "postgresql_api"], ids=["sqlite", "postgresql"])
 def each_api(request: pytest.FixtureRequest) -> Any:
     """The API on either database, one after the other."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param("api", id="sqlite"),
+        pytest.param("postgresql_api", id="postgresql", marks=pytest.mark.slow),
+    ],
+)
+def either_api(request: pytest.FixtureRequest) -> Any:
+    """The API, on PostgreSQL only in the slow half: for what neither locks nor depends on how SQL is understood."""
     return request.getfixturevalue(request.param)
 
 

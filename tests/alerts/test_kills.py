@@ -16,8 +16,6 @@ from tests.alerts.support import Alerts
 from tests.support.receivers import Receiver, receiver
 from tests.support.stack import ADMIN_KEY, PrefectStack, api_process
 
-ALERTS = 500
-KILLS = 20
 POSTERS = 4
 
 
@@ -38,11 +36,18 @@ def post_until_accepted(client: httpx.Client, url: list[str], number: int) -> st
     raise AssertionError("no process accepted the alert")
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_none_of_500_alerts_is_lost_when_the_process_is_killed_repeatedly(
-    stack: PrefectStack, alerts_database: str, tmp_path: Path, database: str
+@pytest.mark.parametrize(
+    ("database", "alerts", "kills"),
+    [
+        ("sqlite", 60, 2),
+        pytest.param("sqlite", 500, 20, marks=pytest.mark.slow),
+        pytest.param("postgresql", 500, 3, marks=pytest.mark.slow),
+    ],
+)
+def test_no_alert_is_lost_when_the_process_is_killed_repeatedly(
+    stack: PrefectStack, request: pytest.FixtureRequest, tmp_path: Path, database: str, alerts: int, kills: int
 ) -> None:
-    kills = KILLS if database == "sqlite" else 3
+    given = request.getfixturevalue("alerts_database") if database == "postgresql" else None
     chance = random.Random(5)
     url, pause = [""], threading.Event()
     with ExitStack() as desks:
@@ -51,7 +56,6 @@ def test_none_of_500_alerts_is_lost_when_the_process_is_killed_repeatedly(
         def api_on_same_folder() -> ExitStack:
             running = ExitStack()
             home = tmp_path / "api"
-            given = alerts_database if database == "postgresql" else None
             api = running.enter_context(api_process(stack.url, stack.home, home, given, **FAST_RETRIES))
             url[0] = api.url
             running.callback(api.process.kill)
@@ -65,15 +69,15 @@ def test_none_of_500_alerts_is_lost_when_the_process_is_killed_repeatedly(
             del first
         posting = desks.enter_context(httpx.Client(headers={"X-API-Key": ADMIN_KEY}, timeout=5))
         with ThreadPoolExecutor(POSTERS) as pool:
-            accepted = [pool.submit(_paced, posting, url, number, pause) for number in range(ALERTS)]
+            accepted = [pool.submit(_paced, posting, url, number, pause) for number in range(alerts)]
             for _ in range(kills):
                 with api_on_same_folder():
                     pause.wait(chance.uniform(0.05, 1.2))
             pause.set()
             with api_on_same_folder():
                 ids = {future.result() for future in accepted}
-                assert len(ids) == ALERTS
-                _check(receivers, ids)
+                assert len(ids) == alerts
+                _check(receivers, ids, kills)
                 if database == "postgresql":
                     with httpx.Client(base_url=f"{url[0]}/api/v1", headers={"X-API-Key": ADMIN_KEY}) as client:
                         for number in range(3):
@@ -86,7 +90,7 @@ def _paced(client: httpx.Client, url: list[str], number: int, pause: threading.E
     return post_until_accepted(client, url, number)
 
 
-def _check(receivers: list[Receiver], ids: set[str]) -> None:
+def _check(receivers: list[Receiver], ids: set[str], kills: int) -> None:
     """All alerts arrived, and repeats have the same key."""
     duplicates = 0
     for one in receivers:
@@ -101,10 +105,11 @@ def _check(receivers: list[Receiver], ids: set[str]) -> None:
         assert all(len(found) == 1 for found in keys.values())
         duplicates += len(one.posts) - len(ids)
     # Only deliveries in flight at a kill can be repeated: a lane has eight slots.
-    assert duplicates <= KILLS * 3 * 8
+    assert duplicates <= kills * 3 * 8
     print(f"{duplicates} of {len(ids) * 3} were sent twice")
 
 
+@pytest.mark.slow
 def test_several_processes_share_the_work_and_send_nothing_twice(
     stack: PrefectStack, alerts_database: str, tmp_path: Path
 ) -> None:

@@ -168,7 +168,26 @@ def test_a_late_run_raises_one_alert(stack: PrefectStack, watching: Alerts, ever
     assert received(everything, paused) == []
 
 
-def test_failures_while_spine_was_down_raise_alerts_after_its_restart(tmp_path: Path, desk: Receiver) -> None:
+def test_failures_while_spine_was_down_raise_alerts_after_its_restart(
+    stack: PrefectStack, tmp_path: Path, desk: Receiver
+) -> None:
+    line = make_line(stack)
+    with api_here(stack.url, stack.home, tmp_path / "api", **FOLLOWING) as api:
+        Alerts(api).channel(desk)
+        fail(line)
+        wait_heard(desk, line, 1)
+    missed = [fail(line) for _ in range(5)]
+    with api_here(stack.url, stack.home, tmp_path / "api", **FOLLOWING) as api:
+        told = wait_heard(desk, line, 6, seconds=40)
+        time.sleep(1)
+        assert {one["run_id"] for one in told[1:]} == set(missed)
+        assert len(heard(desk, line)) == 6
+
+
+@pytest.mark.slow
+def test_failures_while_spine_and_then_prefect_were_down_raise_alerts_after_their_restart(
+    tmp_path: Path, desk: Receiver
+) -> None:
     environment = prefect_environment(tmp_path / "prefect", free_port())
     stack = PrefectStack(environment["PREFECT_API_URL"], tmp_path / "prefect", environment)
     with prefect_server(environment, tmp_path / "server.log"):

@@ -29,6 +29,7 @@ def assert_unavailable(send: Callable[[], httpx.Response]) -> None:
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.slow
 def test_prefect_is_stopped_and_started_under_the_api(tmp_path: Path) -> None:
     environment = prefect_environment(tmp_path / "prefect", free_port())
     with api_process(environment["PREFECT_API_URL"], tmp_path / "prefect", tmp_path / "api") as api:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 from spine.up.home import read_records
 from spine.up.processes import SERVER, alive, of_home
 
@@ -35,9 +36,27 @@ deployments:
     work_pool:
       name: spine
 """
+SAMPLE = "flows/finra/sample/finra_otc_weekly_sample.csv"
 STEPS = ["Database", "Admin key", "Prefect server", "Work pool", "Deployments", "API", "Worker"]
 
 
+def test_spine_up_is_started_used_as_the_readme_says_and_stopped(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with running_up(home, tmp_path / "output.txt", free_port(), free_port()) as started:
+        started.wait_ready()
+        key = (home / "api-key").read_text().strip()
+        assert_steps_and_urls_are_shown(started)
+        assert_the_key_is_shown_once_and_private(started, key)
+        body = {"params": {"week_ending": "2026-01-05", "tier": "OTC", "path": SAMPLE}}
+        url = f"{started.api}/api/v1/workflows/trigger/finra.weekly_refresh"
+        triggered = httpx.post(url, json=body, headers={"X-API-Key": key}, timeout=20)
+        assert triggered.status_code == 201, triggered.text
+        completed = {triggered.json()["run_id"]: "COMPLETED"}
+        wait_until(lambda: listed(started, key) == completed, "the run to be completed", 60)
+        assert_stopped_by_sigterm(started)
+
+
+@pytest.mark.slow
 def test_spine_up_is_started_used_killed_started_again_and_stopped(tmp_path: Path) -> None:
     home = tmp_path / "home"
     ports = free_port(), free_port()

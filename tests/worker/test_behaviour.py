@@ -24,7 +24,7 @@ FLOWS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["spine", "process"])
+@pytest.fixture(scope="module", params=["spine", pytest.param("process", marks=pytest.mark.slow)])
 def pool(
     request: pytest.FixtureRequest, stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pool]:

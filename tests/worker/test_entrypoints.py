@@ -50,7 +50,7 @@ def set_directory(directory: str) -> list[dict[str, Any]]:
     return [{"prefect.deployments.steps.set_working_directory": {"directory": directory}}]
 
 
-@pytest.fixture(scope="module", params=["spine", "process"])
+@pytest.fixture(scope="module", params=["spine", pytest.param("process", marks=pytest.mark.slow)])
 def pool(
     request: pytest.FixtureRequest, stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pool]:
