@@ -114,6 +114,12 @@ def postgresql_databases(postgresql_url: str) -> Iterator[LentDatabases]:
 
 
 @pytest.fixture(scope="session")
+def s3_url(shared: Callable[[str], Any]) -> str:
+    """Where moto's S3 server is; it has the buckets `cache`, `desk` and `warehouse`."""
+    return str(shared("s3"))
+
+
+@pytest.fixture(scope="session")
 def api(shared: Callable[[str], Any]) -> Api:
     """The API on SQLite, which most tests use."""
     found: Api = shared("api")

@@ -159,10 +159,15 @@ def test_an_unknown_workflow_has_an_empty_page(api: Api) -> None:
     assert body == {"data": [], "pagination": {"offset": 0, "limit": 20, "total": 0, "has_more": False}}
 
 
-def make_runs(stack: PrefectStack, name: str, runs: list[dict[str, Any]]) -> list[str]:
+def make_runs(stack: PrefectStack, name: str, starts: list[datetime], tags: list[list[str]] | None = None) -> list[str]:
     """Store runs of a new flow and return their ids in the same order."""
-    flow_id = stack.flow_id(name)
-    return [stack.post("/flow_runs/", {"flow_id": flow_id, **run})["id"] for run in runs]
+    first = stack.post("/flow_runs/", {"flow_id": stack.flow_id(name), "state": scheduled(starts[0])})["id"]
+    with stack.tables() as tables:
+        times = ("expected_start_time", "next_scheduled_start_time")
+        copies: list[dict[str, Any]] = [dict.fromkeys(times, tables.time(start)) for start in starts[1:]]
+        for copy, tagged in zip(copies, tags[1:] if tags else [], strict=False):
+            copy["tags"] = tagged
+        return [first, *tables.copy_runs(first, copies)]
 
 
 @pytest.fixture(scope="module")
@@ -170,10 +175,7 @@ def crowd(stack: PrefectStack) -> tuple[str, list[str]]:
     """500 runs of one flow in 12 groups of one start time each, some with the API's tag."""
     name = f"crowd.{uuid4().hex}"
     starts = [NOON + timedelta(minutes=index // 25 if index < 250 else 30 + index // 125) for index in range(500)]
-    runs = [
-        {"state": scheduled(start), "tags": ["spine:api"] if index % 3 else []} for index, start in enumerate(starts)
-    ]
-    return name, make_runs(stack, name, runs)
+    return name, make_runs(stack, name, starts, [["spine:api"] if index % 3 else [] for index in range(500)])
 
 
 @pytest.mark.parametrize(("limit", "trigger"), [(13, None), (100, None), (50, "MANUAL"), (100, "API")])
@@ -207,7 +209,7 @@ def test_a_page_of_100_needs_as_few_requests_as_a_page_of_20(
     proxied_api: Api, proxy: Proxy, stack: PrefectStack, crowd: tuple[str, list[str]]
 ) -> None:
     spread = f"spread.{uuid4().hex}"
-    make_runs(stack, spread, [{"state": scheduled(NOON + timedelta(minutes=minute))} for minute in range(120)])
+    make_runs(stack, spread, [NOON + timedelta(minutes=minute) for minute in range(120)])
 
     def calls(**query: Any) -> list[str]:
         proxy.requests.clear()

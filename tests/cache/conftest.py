@@ -1,12 +1,10 @@
 """Caches on both databases, in a local folder and on moto's S3 server."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-import s3fs  # type: ignore[import-untyped]
 from spine.cache.store import BlobStore
 from spine.database import make_engine, make_sessions
 from spine.settings import Settings
@@ -14,25 +12,8 @@ from sqlalchemy import make_url
 
 from tests.cache.support import Cache
 from tests.support.databases import migrate
-from tests.support.processes import free_port, running, wait_for_http
 
 AWS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-@contextmanager
-def moto(port: int, log: Path) -> Iterator[str]:
-    """An S3 server with a bucket named `cache`."""
-    url = f"http://127.0.0.1:{port}"
-    with running(["moto.server", "-p", str(port)], {}, log) as server:
-        wait_for_http(f"{url}/moto-api/", server, log)
-        s3fs.S3FileSystem(key="test", secret="test", endpoint_url=url, skip_instance_cache=True).mkdir("cache")
-        yield url
-
-
-@pytest.fixture(scope="package")
-def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with moto(free_port(), Path(tmp_path_factory.mktemp("moto")) / "moto.log") as url:
-        yield url
 
 
 @pytest.fixture

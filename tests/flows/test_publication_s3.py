@@ -1,6 +1,5 @@
 """Publication to an object store: the same promises through s3fs, against moto's S3 server."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -8,24 +7,17 @@ import pytest
 import s3fs  # type: ignore[import-untyped]
 
 from flows import publication
-from tests.support.processes import free_port, running, wait_for_http
 
 PARTITION = "some.dataset/tier=OTC/week_ending=2025-12-15"
 
 
 @pytest.fixture
-def warehouse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
+def warehouse(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    log = tmp_path / "moto.log"
-    with running(["moto.server", "-p", str(port)], {}, log) as server:
-        wait_for_http(f"{url}/moto-api/", server, log)
-        s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir("warehouse")
-        yield "s3://warehouse/tables"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_url)
+    s3fs.S3FileSystem.clear_instance_cache()
+    return "s3://warehouse/tables"
 
 
 def make(folder: Path, content: str) -> dict[str, Path]:

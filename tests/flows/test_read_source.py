@@ -15,7 +15,7 @@ from spine.tables.base import utc_now
 from spine.tables.cache import CacheEntry
 from sqlalchemy import update
 
-from tests.cache.conftest import AWS, moto
+from tests.cache.conftest import AWS
 from tests.flows.support import (
     AT_ONCE,
     BAD_ROWS,
@@ -31,7 +31,6 @@ from tests.flows.support import (
 )
 from tests.sources.readers.support import settle
 from tests.sources.support import Desk
-from tests.support.processes import free_port
 from tests.support.receivers import Receiver, refuse
 
 
@@ -198,21 +197,20 @@ async def test_the_files_of_a_run_and_the_cache_are_independent(desk: Desk) -> N
 
 
 async def test_a_cache_on_s3_serves_the_same_content(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Receiver
+    home: Path, s3_url: str, monkeypatch: pytest.MonkeyPatch, site: Receiver
 ) -> None:
-    with moto(free_port(), tmp_path / "moto.log") as s3_url:
-        for name, value in {**AWS, "AWS_ENDPOINT_URL": s3_url}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("SPINE_CACHE_URL", f"s3://cache/{uuid4().hex}")
-        async with desk_of_flows() as desk:
-            source = await desk.register("http", {"url": url_of(site), "cache_ttl_seconds": 600})
-            for _ in range(2):
-                content = use(source)[1]
-                assert (content.path.read_bytes(), content.capture_id) == (ROWS, sha256(ROWS))
-                assert stat.S_IMODE(content.path.stat().st_mode) == 0o400
-            assert len(site.requests) == 1
-            content.path.unlink()
-            assert await desk.content(source) == [ROWS]
-            assert [blob for blob, _ in desk.context.store.list()] == [sha256(ROWS)]
-            assert await holds(desk) == []
+    for name, value in {**AWS, "AWS_ENDPOINT_URL": s3_url}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SPINE_CACHE_URL", f"s3://cache/{uuid4().hex}")
+    async with desk_of_flows() as desk:
+        source = await desk.register("http", {"url": url_of(site), "cache_ttl_seconds": 600})
+        for _ in range(2):
+            content = use(source)[1]
+            assert (content.path.read_bytes(), content.capture_id) == (ROWS, sha256(ROWS))
+            assert stat.S_IMODE(content.path.stat().st_mode) == 0o400
+        assert len(site.requests) == 1
+        content.path.unlink()
+        assert await desk.content(source) == [ROWS]
+        assert [blob for blob, _ in desk.context.store.list()] == [sha256(ROWS)]
+        assert await holds(desk) == []
     assert not (home / "cache").exists()

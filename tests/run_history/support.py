@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine.database import SessionFactory, make_engine, make_sessions
@@ -120,18 +120,9 @@ class Line:
 
     def copy(self, run_id: str, ends: Sequence[datetime]) -> list[str]:
         """Insert copies of a run that ended at these times directly into Prefect's database."""
-        made = [str(uuid4()) for _ in ends]
+        times = ("start_time", "end_time", "expected_start_time", "state_timestamp")
         with self.stack.tables() as tables:
-            run = tables.row("flow_run", run_id)
-            state = tables.row("flow_run_state", str(run["state_id"]))
-            for copy_id, end in zip(made, ends, strict=True):
-                when, state_id = tables.time(end), str(uuid4())
-                times = dict.fromkeys(("start_time", "end_time", "expected_start_time", "state_timestamp"), when)
-                # The run and its state refer to each other.
-                tables.insert("flow_run", {**run, **times, "id": copy_id, "state_id": None})
-                tables.insert("flow_run_state", {**state, "id": state_id, "flow_run_id": copy_id, "timestamp": when})
-                tables.change("flow_run", copy_id, state_id=state_id)
-        return made
+            return tables.copy_runs(run_id, [dict.fromkeys(times, tables.time(end)) for end in ends])
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 15) -> float:

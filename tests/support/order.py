@@ -23,6 +23,11 @@ GROUPS = {
         "tests/schedules/test_deploy_guard.py",
         "tests/schedules/test_code_sync.py",
     ),
+    "one bucket": (
+        "tests/sources/readers/test_s3.py",
+        "tests/sources/readers/test_same_content.py",
+        "tests/sources/test_finra_everywhere.py",
+    ),
     "cache of the worker": ("tests/sources/test_end_to_end.py", "tests/sources/test_failing_runs.py"),
 }
 SLOW = "slow"

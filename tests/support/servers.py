@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import s3fs  # type: ignore[import-untyped]
+
 from tests.support.postgres import fresh_database, postgresql_server
+from tests.support.processes import free_port, running, wait_for_http
 from tests.support.shared import Maker, Shared
 from tests.support.stack import Api, PrefectStack, api_process, bare_stack, prefect_stack
 
@@ -54,8 +57,23 @@ def _quiet_api(shared: Shared, folder: Path) -> Iterator[Api]:
         yield started.patient()
 
 
+@contextmanager
+def _s3(_: Shared, folder: Path) -> Iterator[str]:
+    """The URL of moto's S3 server, with its buckets."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    log = folder / "moto.log"
+    with running(["moto.server", "-p", str(port)], {}, log) as server:
+        wait_for_http(f"{url}/moto-api/", server, log)
+        files = s3fs.S3FileSystem(key="test", secret="test", endpoint_url=url, skip_instance_cache=True)
+        for bucket in ("cache", "desk", "warehouse"):
+            files.mkdir(bucket)
+        yield url
+
+
 # Each stands after those that it needs.
 MAKERS: dict[str, Maker] = {
+    "s3": _s3,
     "stack": lambda _, folder: prefect_stack(folder),
     "quiet_stack": lambda _, folder: bare_stack(folder, on_sqlite=True),
     "postgresql": lambda _, folder: postgresql_server(folder),

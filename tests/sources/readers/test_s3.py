@@ -25,20 +25,14 @@ from tests.sources.readers.support import (
     read,
     read_one,
 )
-from tests.support.processes import free_port, running, wait_for_http
 from tests.support.receivers import Behaviour, Handler, Receiver, receiver, refuse
 
 KEYS = {"access_key_ref": "AKIDTEST", "secret_key_ref": "s3cr3t-key"}
 
 
 @pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    log = tmp_path_factory.mktemp("moto") / "moto.log"
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    with running(["moto.server", "-p", str(port)], {}, log) as server:
-        wait_for_http(f"{url}/moto-api/", server, log)
-        yield url
+def endpoint(s3_url: str) -> str:
+    return s3_url
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +40,6 @@ def store(endpoint: str) -> Any:
     client = boto3.client(
         "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="y"
     )
-    client.create_bucket(Bucket="desk")
     for key in ("in/b.csv", "in/a.csv", "in/deep/c.csv", "in/.part.csv", "in/d.txt", "in/", "out.csv"):
         client.put_object(Bucket="desk", Key=key, Body=key.encode(), ContentType="text/csv; charset=latin-1")
     client.put_object(Bucket="desk", Key="big", Body=CONTENT)
