@@ -157,7 +157,7 @@ def test_ten_requests_at_once_start_one_run_and_get_one_answer(
     assert order.runs(stack) == [answers[0].json()["run_id"]]
 
 
-def test_two_api_herees_on_one_database_start_one_run(
+def test_two_api_processes_on_one_database_start_one_run(
     postgresql_api: Api, second_postgresql_api: Api, stack: PrefectStack, workflow: str
 ) -> None:
     for order in (Order(workflow), Order(workflow), Order(workflow)):
