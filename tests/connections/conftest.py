@@ -11,22 +11,32 @@ import pytest
 from spine.connections.resolved_connection import ResolvedConnection
 from sqlalchemy import make_url
 
+from tests.connections.servers import PASSWORD, USER, postgresql_with_tls
 from tests.connections.support import sqlite_target, target
 from tests.support.postgres import fresh_database
 
 TRADES = [(1, "AAA", "12.50"), (2, "BBB", "0.25"), (3, None, None)]
 
 
+@pytest.fixture(scope="session")
+def postgresql_with_port(postgresql_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL that listens on a port, which the embedded one does not."""
+    url = make_url(postgresql_url)
+    if url.host and not url.host.startswith("/") and "host" not in url.query:
+        yield postgresql_url
+        return
+    with postgresql_with_tls(tmp_path_factory.mktemp("postgresql")) as server:
+        yield f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{server.port}/postgres"
+
+
 @pytest.fixture
-def postgresql(postgresql_url: str) -> Iterator[ResolvedConnection]:
+def postgresql(postgresql_with_port: str) -> Iterator[ResolvedConnection]:
     """A PostgreSQL with a table of three trades."""
-    with fresh_database(postgresql_url) as database, psycopg.connect(database, autocommit=True) as connection:
+    with fresh_database(postgresql_with_port) as database, psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE trades (id int, venue text, price numeric(10, 2))")
         with connection.cursor() as cursor:
             cursor.executemany("INSERT INTO trades VALUES (%s, %s, %s)", TRADES)
         url = make_url(database)
-        if not url.host or url.host.startswith("/") or "host" in url.query:
-            pytest.skip("the embedded PostgreSQL has no port")
         yield target(port=url.port, database=url.database, username=url.username, password=url.password)
 
 
