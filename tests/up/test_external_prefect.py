@@ -40,6 +40,7 @@ def database(postgresql_url: str) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.slow
 def test_it_uses_the_named_prefect_and_stops_in_order_when_the_worker_dies(
     stack: PrefectStack, database: str, project: Path, tmp_path: Path
 ) -> None:
@@ -69,6 +70,7 @@ def test_it_uses_the_named_prefect_and_stops_in_order_when_the_worker_dies(
         assert httpx.get(f"{stack.url}/health").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_deployment_that_fails_is_named_and_everything_else_starts(
     stack: PrefectStack, database: str, project: Path, tmp_path: Path
 ) -> None:
@@ -87,6 +89,7 @@ def test_a_deployment_that_fails_is_named_and_everything_else_starts(
         }
 
 
+@pytest.mark.slow
 def test_an_existing_work_pool_of_another_type_is_not_taken_over(
     stack: PrefectStack, project: Path, tmp_path: Path
 ) -> None:
