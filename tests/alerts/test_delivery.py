@@ -91,7 +91,7 @@ def test_a_retry_waits_as_long_as_the_receiver_requests(alerts: Alerts, desk: Re
     assert waited.total_seconds() >= 2
 
 
-@pytest.mark.parametrize("behaviour", [hang, drip], ids=["hang", "drip"])
+@pytest.mark.parametrize("behaviour", [hang, pytest.param(drip, marks=pytest.mark.slow)], ids=["hang", "drip"])
 def test_a_receiver_that_never_answers_times_out_and_delays_no_other_channel(
     sqlite_alerts: Alerts, desk: Receiver, other_desk: Receiver, behaviour: Behaviour
 ) -> None:

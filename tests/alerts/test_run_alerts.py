@@ -168,6 +168,7 @@ def test_a_late_run_raises_one_alert(stack: PrefectStack, watching: Alerts, ever
     assert received(everything, paused) == []
 
 
+@pytest.mark.slow
 def test_failures_while_spine_was_down_raise_alerts_after_its_restart(
     stack: PrefectStack, tmp_path: Path, desk: Receiver
 ) -> None:
@@ -211,6 +212,7 @@ def test_failures_while_spine_and_then_prefect_were_down_raise_alerts_after_thei
         assert api.get("/alerts", source=source)["pagination"]["total"] == 31
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_database_raise_each_alert_once(
     stack: PrefectStack, alerts_database: str, tmp_path: Path, desk: Receiver
 ) -> None:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.support.prefect_processes import prefect_worker
 from tests.support.processes import wait_until
@@ -65,6 +66,7 @@ def test_a_run_can_be_cancelled_twice(api: Api, stack: PrefectStack) -> None:
     assert api.run(run_id)["status"] == "RUNNING"
 
 
+@pytest.mark.slow
 def test_a_run_whose_worker_is_gone_is_cancelled_within_the_deadline(
     api: Api, stack: PrefectStack, marks: Path, tmp_path: Path
 ) -> None:
@@ -86,6 +88,7 @@ def test_a_run_whose_worker_is_gone_is_cancelled_within_the_deadline(
     assert [step["status"] for step in detail["steps"]] == ["FAILED"]
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_in_its_process_for_a_retry_makes_no_further_attempt(
     api: Api, stack: PrefectStack, marks: Path
 ) -> None:
@@ -111,6 +114,7 @@ def test_an_unknown_run_cannot_be_cancelled(api: Api) -> None:
     assert cancel(api, "nonsense") == 404
 
 
+@pytest.mark.slow
 def test_a_run_can_be_cancelled_at_any_moment_of_its_start(api: Api, stack: PrefectStack, tmp_path: Path) -> None:
     api.wait_for(api.trigger("demo.typed", day="2025-12-15", tier="A"), "COMPLETED")
 

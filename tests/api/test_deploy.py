@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.support.processes import PROJECT
@@ -10,6 +11,7 @@ from tests.support.project import committed_files
 from tests.support.stack import Api, PrefectStack
 
 
+@pytest.mark.slow
 def test_a_clean_copy_of_the_project_registers_every_deployment(api: Api, stack: PrefectStack, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     for name in committed_files():

@@ -221,6 +221,7 @@ def test_enumerations_are_accepted_in_any_case(spelling: str, api: Api, finished
     assert [(row["run_id"], row["status"]) for row in rows] == [(finished, "COMPLETED")]
 
 
+@pytest.mark.slow
 def test_a_naive_time_in_a_query_is_utc_wherever_the_server_runs(
     stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -70,6 +70,7 @@ def test_a_broken_file_fails_the_validate_step_with_the_line(api: Api, tmp_path:
     assert "line 8" in detail["error"]
 
 
+@pytest.mark.slow
 def test_a_retry_from_validate_works_after_the_file_was_fixed(api: Api, tmp_path: Path) -> None:
     good = (PROJECT / SAMPLE).read_text()
     path = tmp_path / "weekly.csv"

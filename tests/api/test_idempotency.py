@@ -167,6 +167,7 @@ def test_two_api_processes_on_one_database_start_one_run(
         assert order.runs(stack) == [answers[0].json()["run_id"]]
 
 
+@pytest.mark.slow
 def test_keys_survive_a_restart_of_the_api(
     stack: PrefectStack, order: Order, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -87,6 +87,7 @@ def test_from_step_runs_that_step_and_all_after_it_again_and_none_before(api: Ap
     assert [step["retry_count"] for step in detail["steps"]] == [0, 1, 1]
 
 
+@pytest.mark.slow
 def test_from_step_can_start_over_and_can_be_repeated(api: Api, started: dict[str, Started]) -> None:
     run_id, marks, unless = failed_run(api, started["starts over"])
     assert retry(api, run_id, from_step="extract")[0] == 200
@@ -112,6 +113,7 @@ def test_from_step_runs_a_completed_child_flow_again_or_keeps_it(api: Api, start
     assert [(step["step_name"], step["retry_count"]) for step in detail["steps"]] == [("demo.child", 1), ("publish", 2)]
 
 
+@pytest.mark.slow
 def test_from_step_can_be_repeated_and_keeps_a_result_that_an_earlier_step_shares(api: Api, tmp_path: Path) -> None:
     marks, unless = tmp_path / "marks", tmp_path / "unless"
     unless.touch()

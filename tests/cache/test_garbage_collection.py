@@ -112,6 +112,7 @@ async def test_content_to_keep_is_not_evicted_even_if_it_is_the_least_recently_u
     await assert_stored(cache, b"first", b"second")
 
 
+@pytest.mark.slow
 async def test_evicting_many_contents_takes_few_queries(cache: Cache) -> None:
     contents = [b"%03d" % number for number in range(210)]
     await cache.fetch(await cache.source(), *contents)

@@ -277,6 +277,7 @@ async def wait_until_no_leases(cache: Cache) -> None:
     raise AssertionError("a lease on content remains")
 
 
+@pytest.mark.slow
 async def test_an_unreachable_storage_is_503(
     s3_cache: Cache, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

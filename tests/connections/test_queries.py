@@ -259,7 +259,7 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize(("times", "count"), [(60, 200_000), (32_768, 400)])
+@pytest.mark.parametrize(("times", "count"), [(60, 200_000), pytest.param(32_768, 400, marks=pytest.mark.slow)])
 def test_memory_does_not_grow_with_the_result(database: ResolvedConnection, times: int, count: int) -> None:
     query = LARGE[database.db_type].format(times=times, count=count)
     done = subprocess.run(

@@ -258,7 +258,7 @@ async def test_an_unreachable_secret_store_does_not_change_the_health(registry: 
     assert await registry.show(made["id"]) == made
 
 
-@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("settings", [pytest.param("sqlite", marks=pytest.mark.slow)], indirect=True)
 async def test_silent_servers_fail_in_time_and_block_nothing_else(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,6 +160,7 @@ async def test_an_unknown_source_is_not_found(desk: Desk) -> None:
         use("no-such-source")
 
 
+@pytest.mark.slow
 async def test_a_disabled_source_can_be_used_while_it_is_fresh_and_not_afterwards(desk: Desk) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv", "cache_ttl_seconds": 600})

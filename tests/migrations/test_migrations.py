@@ -96,6 +96,7 @@ def test_all_migrations_can_be_reverted_and_applied_again(url: URL) -> None:
     command.check(alembic_config(url))
 
 
+@pytest.mark.slow
 def test_concurrent_migrations_of_one_database_all_succeed(fresh_postgresql: URL) -> None:
     migrate = [sys.executable, "-c", MIGRATE_ON_SIGNAL, fresh_postgresql.render_as_string(hide_password=False)]
     processes = [
@@ -124,6 +125,7 @@ def test_a_stopped_postgresql_is_reported_within_ten_seconds() -> None:
     assert time.monotonic() - started_at < 10
 
 
+@pytest.mark.slow
 def test_a_silent_postgresql_is_reported_within_ten_seconds() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = as_url(f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/spine")

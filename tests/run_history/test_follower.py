@@ -66,6 +66,7 @@ async def test_an_event_records_each_outcome_at_once(database: URL, stack: Prefe
             assert await recorded(spine, line, old, "COMPLETED") < 3
 
 
+@pytest.mark.slow
 async def test_without_the_stream_the_follower_polls_every_few_seconds(
     sqlite_database: URL, gate: Proxy, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +173,7 @@ async def test_stopping_is_quick_and_releases_the_lease(database: URL, stack: Pr
             assert await recorded(spine, line, await asyncio.to_thread(line.make, "COMPLETED"), "COMPLETED") < 3
 
 
+@pytest.mark.slow
 async def test_stopping_is_quick_at_any_moment(sqlite_database: URL, stack: PrefectStack, line: Line) -> None:
     slowest = 0.0
     async with spine_on(sqlite_database, stack.url) as spine:

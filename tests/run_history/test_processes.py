@@ -90,6 +90,7 @@ async def test_an_api_process_follows_and_stops_within_a_second(own_api: Api, st
         assert (await spine.cursor()).lease_owner is None
 
 
+@pytest.mark.slow
 def test_an_api_without_prefect_starts_and_logs_it_once(tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}/api"
     with api_process(nowhere, tmp_path / "home", tmp_path, SPINE_PREFECT_DEADLINE_SECONDS="0.5") as api:

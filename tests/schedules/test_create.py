@@ -201,6 +201,7 @@ def test_of_twenty_requests_to_two_processes_exactly_one_creates_the_schedule(
     assert Counter(race(schedules, [postgresql_api, second_postgresql_api], name)) == {201: 1, 409: 19}
 
 
+@pytest.mark.slow
 def test_a_claim_expires_after_its_owner_has_died(postgresql_api: Api, workflow: Workflow) -> None:
     schedules = Schedules(postgresql_api, workflow)
     name = f"claimed-{uuid4().hex[:6]}"

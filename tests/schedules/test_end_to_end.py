@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
 from tests.support.processes import PROJECT, wait_until
 from tests.support.stack import Api, PrefectStack
 
@@ -17,6 +19,7 @@ def completed(api: Api, name: str) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_schedule_every_two_seconds_from_creation_to_deletion(api: Api, stack: PrefectStack) -> None:
     name = f"every-two-seconds-{uuid4().hex[:6]}"
     body = {

@@ -29,6 +29,7 @@ def test_only_deployments_with_a_schedule_are_listed_newest_first(schedules: Sch
     assert (shown["created_by"], shown["target_type"], shown["enabled"]) == (None, "WORKFLOW", True)
 
 
+@pytest.mark.slow
 def test_a_deployment_that_gains_or_loses_its_schedule_in_prefect_is_listed_accordingly(
     schedules: Schedules, workflow: Workflow
 ) -> None:
@@ -66,6 +67,7 @@ def test_filters_combine(schedules: Schedules, workflow: Workflow) -> None:
     assert schedules.api.client.get("/schedules", params={"target_type": "JOB"}).status_code == 422
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", [{}, {"enabled": "true"}], ids=["plain", "filtered"])
 def test_pages_do_not_overlap(schedules: Schedules, query: dict[str, str]) -> None:
     made = [schedules.make() for _ in range(5)]
@@ -119,6 +121,7 @@ def test_a_deployment_with_several_schedules_shows_them_all(schedules: Schedules
     assert shown["next_run_at"] is not None
 
 
+@pytest.mark.slow
 def test_statistics_count_the_whole_history(schedules: Schedules, workflow: Workflow) -> None:
     schedule_id = schedules.make()
     for state in ("COMPLETED", "FAILED", "COMPLETED", "FAILED", "CRASHED"):
@@ -146,6 +149,7 @@ def hundred(stack: PrefectStack) -> Iterator[Workflow]:
     stack.delete(f"/flows/{workflow.flow_id}")
 
 
+@pytest.mark.slow
 def test_a_page_of_100_takes_the_same_calls_of_prefect_as_a_page_of_20(
     proxied_api: Api, proxy: Proxy, hundred: Workflow
 ) -> None:

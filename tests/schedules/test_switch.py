@@ -76,6 +76,7 @@ def test_a_switch_in_prefect_shows_in_the_api(schedules: Schedules, workflow: Wo
     shows(True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["deployment", "schedule", "both"])
 def test_a_schedule_paused_in_prefect_can_be_enabled_over_the_api(
     schedules: Schedules, workflow: Workflow, how: str

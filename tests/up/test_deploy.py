@@ -59,6 +59,7 @@ def project(stack: PrefectStack, tmp_path: Path) -> Project:
     return Project(stack, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 60])
 def test_the_number_of_deployments_is_right(project: Project, count: int) -> None:
     names = [f"number-{number}" for number in range(count)]
@@ -89,6 +90,7 @@ def test_what_fails_is_named_and_everything_else_is_deployed(project: Project) -
     )
 
 
+@pytest.mark.slow
 def test_an_entry_for_which_prefect_refuses_the_whole_file_fails_alone(project: Project) -> None:
     project.write(*(project.entry(name) for name in "abc"), project.entry("wrong", schedules="daily"))
     report = project.deploy()

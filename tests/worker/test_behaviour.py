@@ -174,6 +174,7 @@ def test_the_concurrency_limit_of_a_deployment_is_kept(pool: Pool) -> None:
     assert first[1]["ends"] < second[0]["begins"]
 
 
+@pytest.mark.slow
 def test_a_run_that_never_returns_from_c_code_is_cancelled(runs: dict[str, Run]) -> None:
     run = runs["ignores_sigterm"]
     assert run.ended() == "CANCELLED"

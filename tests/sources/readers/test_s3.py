@@ -10,6 +10,7 @@ from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 import pytest
+import s3fs  # type: ignore[import-untyped]  # noqa: F401 (its import takes seconds, which are not the reader's)
 from spine.schemas import ErrorCategory
 from spine.sources.readers.base import Item, Reader, Unchanged, Validators
 
