@@ -86,8 +86,8 @@ UNCLEAR = {
 }
 # Files that have not been rewritten yet.
 NOT_REWRITTEN = (
-    *("api/spine/sources/parsers/*", "api/spine/sources/readers/*"),
-    "deployments/*",
+    *("api/spine/sources/parsers/csv_tokenizer.py", "api/spine/sources/parsers/delimited.py"),
+    "deployments/spine_worker/reschedule.py",
 )
 
 INSTALLED = ("api/spine", "deployments/spine_worker")
