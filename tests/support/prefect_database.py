@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
-from sqlalchemy import Connection, String, Table, bindparam, cast, create_engine, insert, make_url, select, update
+from sqlalchemy import JSON, Connection, String, Table, bindparam, cast, create_engine, insert, make_url, select, update
 from sqlalchemy.schema import MetaData
 
 from tests.support.postgres import MACHINE_URL, fresh_database
@@ -51,7 +51,13 @@ class PrefectTables:
     def __getitem__(self, name: str) -> Table:
         """A table by its name."""
         found = self._metadata.tables.get(name)
-        return Table(name, self._metadata, autoload_with=self.connection) if found is None else found
+        if found is None:
+            found = Table(name, self._metadata, autoload_with=self.connection)
+            for column in found.columns:
+                if isinstance(column.type, JSON):
+                    # Prefect filters by NULL, which the null of JSON is not.
+                    column.type.none_as_null = True
+        return found
 
     def row(self, table: str, row_id: str) -> dict[str, Any]:
         """A row by its id."""
