@@ -99,6 +99,7 @@ async def test_each_delivery_is_sent_once_and_the_number_in_flight_is_limited(se
     assert await count(sessions, AlertDelivery.lease.is_not(None), AlertDelivery.delivery_ms.is_(None)) == 0
 
 
+@pytest.mark.slow
 async def test_deliveries_whose_lease_gets_too_short_for_a_slow_receiver_are_released(
     sessions: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

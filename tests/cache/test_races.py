@@ -77,6 +77,7 @@ class Race:
                 assert self.cache.store.size(hash_of(content)) == len(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("database_url", "kind"),
     [("sqlite", "local"), ("postgresql", "local"), ("postgresql", "s3")],

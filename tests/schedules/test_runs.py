@@ -92,6 +92,7 @@ def test_a_planned_run_is_not_listed_until_it_starts(schedules: Schedules, workf
     assert page["pagination"]["total"] == 2
 
 
+@pytest.mark.slow
 def test_runs_are_ordered_by_due_time_and_pages_do_not_overlap(schedules: Schedules, workflow: Workflow) -> None:
     schedule_id = schedules.make()
     base = now() - timedelta(hours=2)

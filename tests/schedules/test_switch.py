@@ -112,6 +112,7 @@ def test_enabling_restores_a_deployment_with_several_schedules(schedules: Schedu
     }
 
 
+@pytest.mark.slow
 def test_an_api_process_disables_again_by_itself(
     stack: PrefectStack, api: Api, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

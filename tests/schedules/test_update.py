@@ -66,6 +66,7 @@ def minute_of(run: dict[str, Any]) -> int:
     return datetime.fromisoformat(run["expected_start_time"]).minute
 
 
+@pytest.mark.slow
 def test_runs_that_the_scheduler_plans_late_for_an_old_timing_are_deleted(
     schedules: Schedules, workflow: Workflow
 ) -> None:
@@ -126,6 +127,7 @@ def test_an_invalid_value_changes_nothing(
     assert workflow.read(schedule_id) == before
 
 
+@pytest.mark.slow
 def test_two_concurrent_changes_leave_one_of_the_two_states(schedules: Schedules, workflow: Workflow) -> None:
     schedule_id = schedules.make(interval_seconds=3600)
     states: list[dict[str, Any]] = [

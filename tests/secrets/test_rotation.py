@@ -119,6 +119,7 @@ app(["keys", "rotate-secret"])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "died_at",
     [("replace_key_file", 1), ("reseal", 1), ("reseal", 2), ("replace_key_file", 2)],

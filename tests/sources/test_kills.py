@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import pytest
 from spine.settings import Settings
 from spine.tables.sources import Fetch
 from sqlalchemy import select
@@ -110,6 +111,7 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 async def test_ten_kills_of_a_large_fetch_leave_nothing_and_its_retry_succeeds(desk: Desk) -> None:
     settle(desk.file("large.csv", OLD))
     name = await desk.register("file", {"path": "large.csv"})

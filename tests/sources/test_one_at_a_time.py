@@ -160,6 +160,7 @@ async def test_a_fetch_that_has_succeeded_is_not_cancelled_in_its_last_steps(
         await asyncio.sleep(0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 async def test_leases_are_renewed_after_an_unexpected_error_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "LEASE", timedelta(seconds=0.5))

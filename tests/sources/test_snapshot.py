@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
+import pytest
 from spine.cache.eviction import evict
 from spine.cache.garbage_collection import delete_entries, lock_content
 from spine.sources.cache_queries import read_stats
@@ -62,6 +63,7 @@ async def test_a_pattern_that_matches_one_file_has_a_snapshot(desk: Desk) -> Non
     assert current.capture_id == fetched.content_hash != hash_of(ROWS)
 
 
+@pytest.mark.slow
 async def test_a_reader_beside_fetches_gets_each_content_with_its_own_capture_id(desk: Desk) -> None:
     name = await desk.register("file", {"path": "a.csv", "cache_ttl_seconds": 600})
     settle(desk.file("a.csv", ROWS))

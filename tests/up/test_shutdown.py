@@ -83,6 +83,7 @@ def test_an_orphan_whose_parents_are_gone_is_found_by_its_marker(home: Path, sta
     assert alive(stranger)
 
 
+@pytest.mark.slow
 def test_what_ignores_sigterm_is_gone_within_ten_seconds(home: Path, start: Start) -> None:
     processes = [start(STUBBORN) for _ in range(3)]
     for name, process in zip((WORKER, "api", SERVER), processes, strict=True):

@@ -59,6 +59,7 @@ async def until_there_are(count: int, folder: Path) -> None:
     await until(there_are, f"there to be {count} interpreters", 60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entrypoint", ["flow.py:empty", "flow:empty", "flow.empty"])
 async def test_code_that_cannot_be_imported_is_tried_once_until_it_is_edited(
     servers: WarmServers, tmp_path: Path, entrypoint: str
@@ -71,6 +72,7 @@ async def test_code_that_cannot_be_imported_is_tried_once_until_it_is_edited(
     await servers.server(broken)
 
 
+@pytest.mark.slow
 async def test_two_directories_that_start_at_once_are_imported_once_each(servers: WarmServers, tmp_path: Path) -> None:
     quick = code(tmp_path / "quick", text=MARKED + FLOW)
     slow = code(tmp_path / "slow", text=f"{MARKED}import time\ntime.sleep(2)\n{FLOW}")
@@ -80,6 +82,7 @@ async def test_two_directories_that_start_at_once_are_imported_once_each(servers
     assert len(interpreters(tmp_path)) == 2
 
 
+@pytest.mark.slow
 async def test_servers_that_no_deployment_needs_end_and_do_not_count(servers: WarmServers, tmp_path: Path) -> None:
     old, new = code(tmp_path, "old"), code(tmp_path, "new")
     of_one_run = code(tmp_path, "new", MARK="of one run")

@@ -39,6 +39,7 @@ FILES: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_parsing_ends_with_what_the_check_raises(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(FILES[name]())

@@ -52,6 +52,7 @@ def test_a_file_that_is_not_what_its_suffix_says_does_not_parse(desk: Desk, suff
     assert "its name ends in" in desk.refusal(b"", "csv", f"x.csv{suffix}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compress", [*STREAMS.values(), lambda content: zipped(("x.csv", content))])
 def test_an_expansion_over_the_limit_does_not_parse(desk: Desk, compress: Callable[[bytes], bytes]) -> None:
     bomb = compress(b"a,b\n" + b"1,2\n" * 1_000_000)

@@ -42,6 +42,7 @@ def test_a_gzip_bomb_is_refused_where_max_bytes_says_nothing() -> None:
     assert "rows.csv was sent as gzip and expands to more than 100,000,000 bytes" in failed.sentence
 
 
+@pytest.mark.slow
 def test_the_more_has_come_the_more_it_may_expand_to() -> None:
     start = CONTENT[: 2 * MIB]
     assert expanded(packed(start, 128)) == len(start) + 128 * MIB
