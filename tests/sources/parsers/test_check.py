@@ -1,4 +1,4 @@
-"""Whoever parses is asked again and again whether it may go on."""
+"""The check is called regularly while a file is parsed, and can end it."""
 
 import gzip
 import io
@@ -41,7 +41,7 @@ FILES: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
-def test_parsing_ends_with_what_the_check_raises(tmp_path: Path, name: str) -> None:
+def test_parsing_ends_with_the_error_that_the_check_raises(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(FILES[name]())
     late = FetchFailure(ErrorCategory.SOURCE, "It is late.")
     calls = 0
@@ -59,7 +59,7 @@ def test_parsing_ends_with_what_the_check_raises(tmp_path: Path, name: str) -> N
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_looking_for_the_lines_of_bad_rows_may_end_too(tmp_path: Path) -> None:
+def test_the_check_can_also_end_the_search_for_the_lines_of_invalid_rows(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(csv() + b"1\n")
     config = ParserConfig()
     calls = [0, 0]

@@ -61,7 +61,7 @@ def test_an_expansion_over_the_limit_does_not_parse(desk: Desk, compress: Callab
     assert "expands to more than 100,000,000 bytes" in desk.refusal(compress(b"a,b\n" + b"\n" * 100_000_000), "csv")
 
 
-def test_a_zip_holds_one_file_beside_folders_and_what_macs_add(desk: Desk) -> None:
+def test_a_zip_contains_one_file_besides_directories_and_macos_metadata(desk: Desk) -> None:
     content = zipped(("in/", b""), ("in/x.csv", ROWS), ("__MACOSX/in/._x.csv", b"\0"))
     assert desk.parse(content, "csv", "x.csv.zip").rows == 100
     assert "the zip contains 2 files" in desk.refusal(zipped(("a", ROWS), ("b", ROWS)), "csv", "x.zip")
@@ -87,5 +87,5 @@ def test_the_directory_of_a_zip_is_limited(desk: Desk) -> None:
     assert "directory of the zip is far too large" in desk.refusal(content, "csv", "x.zip")
 
 
-def test_what_is_compressed_twice_is_not_read(desk: Desk) -> None:
+def test_double_compression_is_refused(desk: Desk) -> None:
     assert "compressed twice" in desk.refusal(gzip.compress(zipped(("x.csv", ROWS))), "csv", "x.csv.gz")

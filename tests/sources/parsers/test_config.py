@@ -10,12 +10,12 @@ from spine.sources.parsers import ParserConfig, ParserType, parser_for
         ("x.xml.zip", "xml"), ("x.parquet", "parquet"),
     ],
 )  # fmt: skip
-def test_the_extension_below_a_compression_tells_the_type(name: str, kind: str) -> None:
+def test_the_extension_before_a_compression_suffix_sets_the_format(name: str, kind: str) -> None:
     assert parser_for(name, None) == ParserType(kind)
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.dat", "a", "csv", "a.zip", "a.gz", "a.csv.gz.gz", ""])
-def test_other_names_tell_no_type_and_a_configured_type_goes_first(name: str) -> None:
+def test_other_names_set_no_format_and_a_configured_format_takes_precedence(name: str) -> None:
     assert parser_for(name, None) is None
     assert parser_for(name, "psv") is ParserType.PSV
 

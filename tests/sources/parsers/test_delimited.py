@@ -63,7 +63,13 @@ def test_the_first_bad_rows_of_a_large_file_are_found_at_their_lines(desk: Desk)
     assert (parsed.rows, parsed.bad_rows, lines_of(parsed)) == (119_996, 4, lines)
 
 
-def test_only_the_first_twenty_bad_rows_are_told_and_all_are_counted(desk: Desk) -> None:
+def test_lines_are_right_where_many_quoted_rows_are_skipped_at_once(desk: Desk) -> None:
+    row = '"1","a ""quoted"" text"\r\n\n"2","two\nlines"\r'
+    parsed = desk.parse(("a,b\n" + row * 5_000 + "3\n" + row * 200 + "4\n").encode(), "csv")
+    assert (parsed.rows, lines_of(parsed)) == (10_400, [20_002, 20_803])
+
+
+def test_the_first_twenty_invalid_rows_are_listed_and_all_are_counted(desk: Desk) -> None:
     content = "a,b\n1,2\n" + "".join("1\nx,2\n" for _ in range(50))
     parsed = desk.parse(content.encode(), "csv", columns={"a": "integer"})
     assert (parsed.rows, parsed.bad_rows, lines_of(parsed)) == (1, 100, list(range(3, 23)))
@@ -80,7 +86,7 @@ def widths_of(content: bytes) -> list[int] | None:
     return widths
 
 
-def test_rows_are_told_apart_as_arrow_tells_them(desk: Desk) -> None:
+def test_rows_are_split_as_arrow_splits_them(desk: Desk) -> None:
     choose = random.Random(5)
     for _ in range(150):
         content = b"a,b\n" + bytes(choose.choices(b'ab,,"\n\r\0 ', k=choose.randrange(60)))
@@ -139,7 +145,7 @@ def test_what_is_wrong_with_a_whole_file_is_one_sentence(
     assert reason in desk.refusal(content, "csv", **config)
 
 
-def test_a_reason_holds_at_most_forty_characters_of_a_value(desk: Desk) -> None:
+def test_a_reason_quotes_at_most_forty_characters_of_a_value(desk: Desk) -> None:
     parsed = desk.parse(b"a\n1\n" + b"x" * 500 + b"\n", "csv", columns={"a": "integer"})
     assert parsed.examples[0].reason == f"column a: '{'x' * 39}…' is not a 64-bit integer"
 
@@ -150,7 +156,7 @@ def test_the_encoding_is_as_configured(desk: Desk, encoding: str) -> None:
     assert (parsed.rows, parsed.columns, lines_of(parsed)) == (1, ("ä", "b"), [3])
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_column(desk: Desk) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_column(desk: Desk) -> None:
     assert desk.parse(b"\xef\xbb\xbfa,b\n1,2\n", "csv").columns == ("a", "b")
     assert "no header" in desk.refusal(b"\xef\xbb\xbf", "csv")
 

@@ -63,7 +63,7 @@ def failure_of(act: Callable[[], object]) -> FetchFailure | None:
 
 
 @pytest.mark.parametrize("kind", list(ParserType))
-def test_no_bytes_whatever_raise_anything_but_a_parse_failure(desk: Desk, kind: str) -> None:
+def test_random_bytes_raise_only_parse_failures(desk: Desk, kind: str) -> None:
     choose = random.Random(kind)
     config = {"columns": {"a": "integer", "b": "timestamp"}, "records_path": "data.rows"}
     for number in range(120):
@@ -72,7 +72,7 @@ def test_no_bytes_whatever_raise_anything_but_a_parse_failure(desk: Desk, kind: 
 
 
 @pytest.mark.parametrize("suffix", [*STREAMS, ".zip"])
-def test_no_damage_to_a_compressed_file_raises_anything_but_a_parse_failure(desk: Desk, suffix: str) -> None:
+def test_damaged_compressed_files_raise_only_parse_failures(desk: Desk, suffix: str) -> None:
     choose = random.Random(suffix)
     compress = STREAMS.get(suffix)
     whole = compress(ROWS) if compress else zipped(("x.csv", ROWS))
@@ -81,7 +81,7 @@ def test_no_damage_to_a_compressed_file_raises_anything_but_a_parse_failure(desk
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-7", "utf-16", "shift_jis", "gb18030", "cp1252", "iso2022_jp", "hz"])
-def test_no_bytes_in_any_encoding_raise_anything_but_a_parse_failure(desk: Desk, encoding: str) -> None:
+def test_random_bytes_in_any_encoding_raise_only_parse_failures(desk: Desk, encoding: str) -> None:
     choose = random.Random(encoding)
     for _ in range(30):
         try_it(desk, mutated("a,b\nä,2\n".encode(encoding, "ignore"), choose), "csv", "x", encoding=encoding)

@@ -31,7 +31,7 @@ def test_a_corrupt_page_is_noticed_although_the_metadata_is_whole(desk: Desk) ->
     assert "the Parquet is damaged" in desk.refusal(bytes(content), "parquet")
 
 
-def test_what_is_no_parquet_or_only_half_of_one_does_not_parse(desk: Desk) -> None:
+def test_truncated_parquet_and_other_files_do_not_parse(desk: Desk) -> None:
     assert "it is not a Parquet file" in desk.refusal(b"a,b\n1,2\n", "parquet")
     assert "it is not a Parquet file" in desk.refusal(b"", "parquet")
     assert "the Parquet is damaged" in desk.refusal(parquet(TABLE)[:-100], "parquet")
@@ -43,7 +43,7 @@ def test_values_that_expand_beyond_the_limit_are_refused_before_they_are_read(de
     assert "expands to more than 1,000,000 bytes" in desk.refusal(content, "parquet", max_expanded_bytes=1_000_000)
 
 
-def test_required_columns_and_types_hold_for_parquet_too(desk: Desk) -> None:
+def test_required_columns_and_types_apply_to_parquet(desk: Desk) -> None:
     content = parquet(pa.table({"day": ["2025-12-15", "no day", None], "n": [1.0, 2.0, 2.5]}))
     parsed = desk.parse(content, "parquet", columns={"day": "date", "n": "integer"})
     assert [(row.line, row.reason) for row in parsed.examples] == [

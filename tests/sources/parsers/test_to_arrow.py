@@ -29,7 +29,7 @@ def test_columns_of_text_get_the_type_that_all_their_values_have(desk: Desk) -> 
     }
 
 
-def test_configured_types_hold_and_rows_that_do_not_fit_are_left_out(desk: Desk) -> None:
+def test_configured_types_are_used_and_rows_with_invalid_values_are_left_out(desk: Desk) -> None:
     content = b"id,price,day\n1,1.10,2025-12-15\nx,2,2025-12-15\n007,3,\n"
     table = desk.table(content, "csv", columns={"id": "integer", "price": "decimal", "day": "string"})
     assert table.to_pydict() == {"id": [1, 7], "price": [Decimal("1.1"), Decimal(3)], "day": ["2025-12-15", ""]}

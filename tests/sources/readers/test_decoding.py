@@ -43,7 +43,7 @@ def test_a_gzip_bomb_is_refused_where_max_bytes_says_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_the_more_has_come_the_more_it_may_expand_to() -> None:
+def test_the_limit_of_expansion_grows_with_the_bytes_received() -> None:
     start = CONTENT[: 2 * MIB]
     assert expanded(packed(start, 128)) == len(start) + 128 * MIB
     with pytest.raises(FetchFailure, match="expands to more than"):

@@ -27,7 +27,7 @@ def reader(path: Path | str, *roots: Path, max_bytes: int | None = None) -> File
     return FileReader(str(path), roots, limits(max_bytes))
 
 
-def test_a_file_is_read_with_what_is_known_of_it(root: Path) -> None:
+def test_a_file_is_read_with_its_validators(root: Path) -> None:
     (root / "a.csv").write_bytes(CONTENT)
     item, content = read_one(reader(root / "a.csv", root))
     assert content == CONTENT
@@ -61,7 +61,7 @@ def test_a_path_is_relative_to_the_only_root(root: Path, tmp_path: Path) -> None
     assert "must be absolute" in refused.sentence
 
 
-def test_an_unchanged_file_is_not_read_but_by_force(root: Path) -> None:
+def test_an_unchanged_file_is_read_only_with_force(root: Path) -> None:
     file = root / "a"
     file.write_bytes(b"1")
     known = known_of(read(reader(file, root)))
@@ -114,13 +114,13 @@ def test_a_pattern_begins_with_folders_whatever_their_names_and_whether_they_are
     assert failure(reader("none/*.csv", root)).sentence == "No file matches none/*.csv."
 
 
-def test_the_deadline_holds_while_folders_are_searched(root: Path) -> None:
+def test_the_deadline_is_enforced_while_directories_are_searched(root: Path) -> None:
     (root / "x").mkdir()
     late = failure(FileReader("**/*.csv", [root], limits(seconds=0)))
     assert "within the 0 s that timeout_seconds allows" in late.sentence
 
 
-def test_no_root_closes_all_files(root: Path) -> None:
+def test_without_roots_file_sources_are_disabled(root: Path) -> None:
     (root / "a").write_bytes(b"1")
     closed = failure(reader(root / "a"))
     assert closed.category is ErrorCategory.CONFIG
@@ -136,7 +136,7 @@ def test_a_path_outside_is_refused(root: Path, tmp_path: Path, path: str) -> Non
 
 
 @pytest.mark.parametrize("pattern", ["link", "li*", "folder/secret", "folder/*", "**/secret"])
-def test_a_link_that_leads_out_is_refused(root: Path, tmp_path: Path, pattern: str) -> None:
+def test_a_link_to_a_path_outside_of_the_roots_is_refused(root: Path, tmp_path: Path, pattern: str) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret").write_bytes(b"secret")
     (root / "folder").symlink_to(tmp_path / "outside")
@@ -155,7 +155,7 @@ def test_a_link_within_the_roots_is_followed_also_where_a_root_is_one(root: Path
 
 
 @pytest.mark.parametrize("swapped", ["file", "folder"])
-def test_a_link_put_in_place_between_check_and_opening_leads_nowhere(
+def test_a_link_created_between_check_and_opening_is_refused(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
 ) -> None:
     (tmp_path / "outside").mkdir()
@@ -185,7 +185,7 @@ def test_folders_fifos_and_devices_are_refused_at_once(root: Path) -> None:
         assert "not a regular file" in refused.sentence
 
 
-def test_a_missing_file_and_one_that_may_not_be_read_are_told_apart(root: Path) -> None:
+def test_missing_files_and_missing_permissions_are_distinguished(root: Path) -> None:
     missing = failure(reader(root / "a", root))
     assert (missing.category, missing.transient) == (ErrorCategory.SOURCE, False)
     assert failure(reader(root / "a" / "b", root)).category is ErrorCategory.SOURCE
@@ -207,7 +207,7 @@ def _touch(file: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_grow, _shrink, _touch])
-def test_a_file_that_changes_while_it_is_read_is_not_handed_out_as_whole(root: Path, change: object) -> None:
+def test_a_file_that_changes_while_it_is_read_is_a_failure(root: Path, change: object) -> None:
     file = root / "a"
     file.write_bytes(CONTENT)
     settle(file)
@@ -225,7 +225,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_handed_out_as_whole(root: P
     opened.close()
 
 
-def test_max_bytes_holds_for_the_sum_of_all_files(root: Path) -> None:
+def test_max_bytes_limits_the_sum_of_all_files(root: Path) -> None:
     for name in ("a", "b"):
         (root / name).write_bytes(b"x" * 600)
     assert len(read(reader(root / "*", root, max_bytes=1200))) == 2
@@ -234,7 +234,7 @@ def test_max_bytes_holds_for_the_sum_of_all_files(root: Path) -> None:
     assert "1,199 bytes that max_bytes" in too_much.sentence
 
 
-def test_the_deadline_holds_while_a_file_is_read(root: Path) -> None:
+def test_the_deadline_is_enforced_while_a_file_is_read(root: Path) -> None:
     (root / "a").write_bytes(CONTENT)
     settle(root / "a")
     opened = FileReader(str(root / "a"), [root], limits(seconds=0))

@@ -72,7 +72,7 @@ def with_validators(content: bytes, etag: str | None = None, modified: str | Non
     return behave
 
 
-def test_an_answer_is_read_with_what_is_known_of_it(site: Receiver) -> None:
+def test_a_response_is_read_with_its_validators(site: Receiver) -> None:
     site.always = with_validators(CONTENT, 'W/"one"', "Mon, 15 Dec 2025 06:00:00 GMT")
     item, content = read_one(source(site).open_reader({}, OPEN, limits()))
     assert content == CONTENT
@@ -93,7 +93,7 @@ def test_chunks_are_of_a_few_mebibytes(site: Receiver) -> None:
     ("etag", "modified"),
     [('"one"', None), ('W/"one"', None), (None, "Mon, 15 Dec 2025 06:00:00 GMT")],
 )
-def test_an_unchanged_content_is_not_sent_but_by_force(site: Receiver, etag: str, modified: str) -> None:
+def test_unchanged_content_is_sent_only_with_force(site: Receiver, etag: str, modified: str) -> None:
     site.always = with_validators(b"a,b", etag, modified)
     known = known_of(fetch(source(site)))
     [unchanged] = fetch(source(site), known)
@@ -115,7 +115,7 @@ def test_a_server_that_ignores_conditions_but_has_the_same_strong_etag_is_believ
     assert not isinstance(fetch(source(site), known)[0], Unchanged)
 
 
-def test_a_304_that_was_not_asked_for_is_no_content(site: Receiver) -> None:
+def test_a_304_without_a_conditional_request_is_a_failure(site: Receiver) -> None:
     site.always = refuse(304)
     assert failure(source(site).open_reader({}, OPEN, limits())).category is ErrorCategory.SOURCE
 
@@ -158,7 +158,7 @@ def test_other_answers_are_failures(site: Receiver, status: int, category: str, 
     ],
     ids=["length", "chunked", "gzip", "no gzip at all"],
 )
-def test_half_an_answer_is_not_handed_out_as_whole(site: Receiver, answer: bytes) -> None:
+def test_an_incomplete_response_is_a_failure(site: Receiver, answer: bytes) -> None:
     site.always = raw(answer)
     failed = failure(source(site).open_reader({}, OPEN, limits()))
     assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)
@@ -168,7 +168,7 @@ def test_half_an_answer_is_not_handed_out_as_whole(site: Receiver, answer: bytes
 @pytest.mark.parametrize(
     "answer", [b"", b"what?\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4"]
 )
-def test_what_is_no_http_is_a_failure_of_the_network(site: Receiver, answer: bytes) -> None:
+def test_invalid_http_is_a_network_failure(site: Receiver, answer: bytes) -> None:
     site.always = raw(answer) if answer else drop
     failed = failure(source(site).open_reader({}, OPEN, limits()))
     assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)
@@ -208,7 +208,7 @@ def test_a_gzip_bomb_meets_max_bytes(site: Receiver) -> None:
     assert max(sizes) <= 4 * 1024 * 1024
 
 
-def test_max_bytes_is_met_before_the_body_where_its_length_is_told_and_in_it_otherwise(site: Receiver) -> None:
+def test_max_bytes_is_checked_against_the_content_length_and_while_the_body_is_read(site: Receiver) -> None:
     failed = failure(source(site).open_reader({}, OPEN, limits(max_bytes=1000)))
     assert (failed.category, failed.transient) == (ErrorCategory.SOURCE, False)
     site.always = raw(b"HTTP/1.1 200 OK\r\n\r\n" + CONTENT)
@@ -246,7 +246,7 @@ def test_the_deadline_ends_a_server_that_drips_or_hangs(site: Receiver, behaviou
     assert "0.7 s that timeout_seconds allows" in failed.sentence
 
 
-def test_nobody_there_is_a_failure_of_the_network(site: Receiver) -> None:
+def test_a_server_that_is_not_running_is_a_network_failure(site: Receiver) -> None:
     failed = failure(config_of("http", url="http://127.0.0.1:1/a").open_reader({}, OPEN, limits()))
     assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)
 
@@ -254,7 +254,7 @@ def test_nobody_there_is_a_failure_of_the_network(site: Receiver) -> None:
 SECRETS = ("s3cr3t-query", "s3cr3t-header", "s3cr3t-password", "czNjcjN0")
 
 
-def test_query_headers_and_login_are_sent_and_never_told(site: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+def test_query_headers_and_login_are_sent_and_never_shown(site: Receiver, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     secret = {"url": f"{url(site)}?key=s3cr3t-query#part", "headers": {"X-Key": "s3cr3t-header"}}
     auth = {"type": "basic", "username": "me", "password_ref": "env:PW"}

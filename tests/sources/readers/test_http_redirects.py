@@ -158,7 +158,7 @@ def test_over_tls_a_certificate_must_be_trusted_and_no_redirect_leaves_it(
     assert not site.requests
 
 
-def test_a_date_is_no_condition_for_what_a_redirect_leads_to(site: Receiver) -> None:
+def test_if_modified_since_is_not_sent_to_the_target_of_a_redirect(site: Receiver) -> None:
     # The newest file may be older than the one that was the newest before.
     modified = {"Last_Modified": "Mon, 15 Dec 2025 06:00:00 GMT", "ETag": '"1"'}
     site.behaviours = [refuse(302, b"", Location="/old"), refuse(200, b"1", **modified)]

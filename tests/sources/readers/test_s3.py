@@ -64,7 +64,7 @@ def reader(endpoint: str, key: str, *, seconds: float = 60, max_bytes: int | Non
     return config.open_reader({name: KEYS[name] for name in config.secret_refs()}, OPEN, limits(max_bytes, seconds))
 
 
-def test_an_object_is_read_with_what_is_known_of_it(endpoint: str, store: Any) -> None:
+def test_an_object_is_read_with_its_validators(endpoint: str, store: Any) -> None:
     item, content = read_one(reader(endpoint, "in/a.csv"))
     assert content == b"in/a.csv"
     told = store.head_object(Bucket="desk", Key="in/a.csv")
@@ -83,7 +83,7 @@ def test_a_big_object_is_read_in_chunks(endpoint: str, store: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["in/a.csv", "in/?.csv"])
-def test_an_unchanged_object_is_not_read_but_by_force(endpoint: str, store: Any, key: str) -> None:
+def test_an_unchanged_object_is_read_only_with_force(endpoint: str, store: Any, key: str) -> None:
     known = known_of(read(reader(endpoint, key)))
     unchanged = read(reader(endpoint, key), known)
     assert all(isinstance(one, Unchanged) for one in unchanged)
@@ -134,7 +134,7 @@ def test_a_compressed_object_is_decoded_as_over_http(endpoint: str, store: Any) 
     assert (item.name, content) == ("z.csv", b"a,b")
 
 
-def test_what_is_not_there_is_told(endpoint: str, store: Any) -> None:
+def test_missing_objects_are_reported(endpoint: str, store: Any) -> None:
     for key in ("none", "none/*"):
         failed = failure(reader(endpoint, key))
         assert (failed.category, failed.transient) == (ErrorCategory.SOURCE, False)
@@ -142,7 +142,7 @@ def test_what_is_not_there_is_told(endpoint: str, store: Any) -> None:
     assert failure(config.open_reader({}, OPEN, limits())).category is ErrorCategory.SOURCE
 
 
-def test_without_references_the_identity_of_spine_is_not_lent(site: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_references_access_is_anonymous(site: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDSPINE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of spine")
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
@@ -154,7 +154,7 @@ def test_without_references_the_identity_of_spine_is_not_lent(site: Receiver, mo
     assert "AKIDTEST" in (signed or "")
 
 
-def test_neither_proxy_nor_endpoint_nor_files_of_the_environment_are_used(
+def test_proxy_endpoint_and_credential_files_of_the_environment_are_ignored(
     site: Receiver, endpoint: str, store: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     elsewhere = f"http://127.0.0.1:{site.port}"
@@ -218,7 +218,7 @@ def drip(handler: Handler) -> None:
         handler.wfile.write(b"x")
 
 
-def test_half_an_object_is_not_handed_out_as_whole(site: Receiver) -> None:
+def test_an_incomplete_object_is_a_failure(site: Receiver) -> None:
     site.always = half
     failed = failure(reader(f"http://127.0.0.1:{site.port}", "a"))
     assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)
@@ -234,7 +234,7 @@ def test_an_object_that_is_replaced_after_it_was_listed_is_not_mixed_up(site: Re
     assert "was changed" in failure(reader(f"http://127.0.0.1:{site.port}", "*")).sentence
 
 
-def test_limits_hold(site: Receiver, endpoint: str, store: Any) -> None:
+def test_limits_are_enforced(site: Receiver, endpoint: str, store: Any) -> None:
     assert "1,000 bytes that max_bytes" in failure(reader(endpoint, "big", max_bytes=1000)).sentence
     site.always = drip
     began = time.monotonic()
@@ -244,7 +244,7 @@ def test_limits_hold(site: Receiver, endpoint: str, store: Any) -> None:
     assert "0.8 s that timeout_seconds" in failed.sentence
 
 
-def test_nobody_there_is_a_failure_of_the_network() -> None:
+def test_a_server_that_is_not_running_is_a_network_failure() -> None:
     failed = failure(reader("http://127.0.0.1:1", "a"))
     assert (failed.category, failed.transient) == (ErrorCategory.NETWORK, True)
 

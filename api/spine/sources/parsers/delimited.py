@@ -1,14 +1,14 @@
-"""Rows with a character between the fields: Arrow reads them, and what it cannot take is looked at again."""
+"""Delimited text: Arrow reads the rows, and files with invalid rows are read again to find their lines."""
 
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import csv
 
-from spine.sources.parsers.columns import InvalidValue, invalid_values
+from spine.sources.parsers.columns import invalid_values, without_rows
 from spine.sources.parsers.compression import CHUNK
 from spine.sources.parsers.config import ColumnType, ParserConfig, ParserType
 from spine.sources.parsers.csv_tokenizer import Dialect, Rows
@@ -20,7 +20,7 @@ _DELIMITERS = {ParserType.CSV: ",", ParserType.PSV: "|", ParserType.TSV: "\t"}
 
 
 def dialect_of(kind: ParserType, config: ParserConfig) -> Dialect:
-    """How the fields of files of a type are told apart."""
+    """The delimiter and quote character for a format and its configuration."""
     delimiter = config.delimiter or _DELIMITERS[kind]
     quote = config.quote_char if config.quote_char != delimiter else None
     return Dialect(delimiter.encode(), quote.encode() if quote else None)
@@ -29,31 +29,31 @@ def dialect_of(kind: ParserType, config: ParserConfig) -> Dialect:
 def read_delimited(
     text: OpenText, kind: ParserType, config: ParserConfig, counter: RowCounter, *, whole: bool
 ) -> Iterator[pa.RecordBatch]:
-    """The good rows of a file as batches of text, counted in `counter`; all columns when `whole`, else those needed.
+    """The valid rows of a file as batches of text, counted in `counter`; all columns if `whole`, else those needed.
 
-    Raises `ParseError`. The count is final only when the last batch was taken.
+    Raises `ParseError`. The count is final only after the last batch.
     """
-    scan = _Scan(text, dialect_of(kind, config), config, counter, whole)
+    file = _File(text, dialect_of(kind, config), config, counter, whole)
     done = 0
-    # A line must fit into a block. Most files have short lines, which small blocks serve in less memory.
+    # A line must fit into a block. Most files have short lines, for which small blocks need less memory.
     for block in (CHUNK, LONGEST_LINE):
         try:
-            for batch in scan.batches(block, skip=done):
+            for batch in file.batches(block, skip=done):
                 done += batch.num_rows
                 yield batch
         except _LineTooLong:
             continue
-        scan.find_examples()
+        file.locate_examples()
         return
-    scan.find_long_line()
+    file.raise_for_long_line()
 
 
 class _LineTooLong(Exception):
     """A line does not fit into a block."""
 
 
-class _Source:
-    """What Arrow reads: the rest of the text, then a row that tells whether the text has ended outside of quotes."""
+class _ArrowInput:
+    """What Arrow reads: the rest of the text, then a row that shows whether the text ended outside of quotes."""
 
     closed = False
 
@@ -77,7 +77,7 @@ class _Source:
         try:
             piece = self._text.read(size)
         except BaseException as failure:
-            # Arrow may wrap it in an error of its own.
+            # Arrow may wrap it in another error.
             self.failure = failure
             raise
         if not piece:
@@ -91,8 +91,8 @@ class _Source:
         self.closed = True
 
 
-class _Scan:
-    """One file, read by Arrow as often as it takes, and by us where Arrow does not tell enough."""
+class _File:
+    """One file, read by Arrow, and by `Rows` for what Arrow does not report."""
 
     def __init__(
         self, text: OpenText, dialect: Dialect, config: ParserConfig, counter: RowCounter, whole: bool
@@ -102,14 +102,14 @@ class _Scan:
         self._config = config
         self._counter = counter
         self._whole = whole
-        # The first rows with a wrong number of fields: the row's number, from 1 after the header, and what is wrong.
-        self._misshapen: list[tuple[int, str]] = []
-        # The first rows with a wrong value; they are numbered without the misshapen ones.
-        self._unfitting: list[tuple[int, str]] = []
+        # The first rows with a wrong number of fields: the row number, from 1 after the header, and the reason.
+        self._wrong_width: list[tuple[int, str]] = []
+        # The first rows with an invalid value; their numbers do not count rows of a wrong width.
+        self._wrong_values: list[tuple[int, str]] = []
         self._seen = 0
 
     def batches(self, block: int, skip: int) -> Iterator[pa.RecordBatch]:
-        """The good rows but for the first `skip`. Raises `_LineTooLong` when a line does not fit into a block."""
+        """The valid rows except for the first `skip`. Raises `_LineTooLong` if a line does not fit into a block."""
         self._start_again()
         with self._text() as stream:
             rows = Rows(stream, self._dialect)
@@ -117,7 +117,7 @@ class _Scan:
             if not names:
                 return
             for batch in self._read(rows, names, block):
-                good = self._good(batch)
+                good = self._valid_rows(batch)
                 self._counter.rows += good.num_rows
                 passed = min(skip, good.num_rows)
                 skip -= passed
@@ -125,11 +125,11 @@ class _Scan:
 
     def _start_again(self) -> None:
         self._counter.rows = self._counter.bad_rows = self._seen = 0
-        self._misshapen.clear()
-        self._unfitting.clear()
+        self._wrong_width.clear()
+        self._wrong_values.clear()
 
     def _names(self, rows: Rows) -> list[str]:
-        """Take what is before the rows, and tell the columns; none in an empty file without a header."""
+        """Skip what precedes the rows, and return the column names; none for an empty file without a header."""
         rows.skip_lines(self._config.skip_rows)
         first = rows.next()
         if self._config.has_header:
@@ -153,48 +153,48 @@ class _Scan:
         other = next((char for char in "|\t;," if char in names[0]), None)
         if len(names) == 1 and other and self._config.delimiter is None:
             used = self._dialect.delimiter.decode()
-            raise ParseError(f"the header has no {used!r} but {other!r}; set parser_type or delimiter to what it is")
+            raise ParseError(f"the header has no {used!r} but {other!r}; set parser_type or delimiter accordingly")
 
     def _read(self, rows: Rows, names: list[str], block: int) -> Iterator[pa.RecordBatch]:
-        # No text of a file can be the same as this.
+        # A random value, which does not occur in the file.
         token = secrets.token_hex(16)
         last_row = token + self._dialect.delimiter.decode() * len(names)
         outside = False
 
-        def misshapen(row: csv.InvalidRow) -> str:
+        def wrong_width(row: csv.InvalidRow) -> str:
             nonlocal outside
             if row.text == last_row:
                 outside = True
             else:
-                self._take_misshapen(row)
+                self._add_wrong_width(row)
             return "skip"
 
-        source = _Source(rows, last_row.encode())
+        source = _ArrowInput(rows, last_row.encode())
         try:
-            yield from csv.open_csv(pa.PythonFile(source, mode="r"), **self._options(names, block, misshapen))
+            yield from csv.open_csv(pa.PythonFile(source, mode="r"), **self._options(names, block, wrong_width))
         except pa.ArrowInvalid as error:
             if source.failure is not None:
                 raise source.failure from None
             if "straddl" in str(error):
                 raise _LineTooLong from None
-            raise ParseError("its rows cannot be told apart") from None
+            raise ParseError("it cannot be split into rows") from None
         if not outside:
-            self._find_endless_row()
+            self._raise_for_endless_row()
 
-    def _options(self, names: list[str], block: int, misshapen: Callable[[csv.InvalidRow], str]) -> dict[str, Any]:
+    def _options(self, names: list[str], block: int, wrong_width: Callable[[csv.InvalidRow], str]) -> dict[str, Any]:
         typed = self._config.columns or {}
         wanted = [name for name in names if self._whole or typed.get(name, ColumnType.STRING) is not ColumnType.STRING]
         quote = self._dialect.quote.decode() if self._dialect.quote else False
         return {
-            # Only without threads are rows numbered.
+            # Arrow numbers rows only without threads.
             "read_options": csv.ReadOptions(column_names=names, block_size=block, use_threads=False),
             "parse_options": csv.ParseOptions(
                 delimiter=self._dialect.delimiter.decode(),
                 quote_char=quote,
                 newlines_in_values=bool(quote),
-                invalid_row_handler=misshapen,
+                invalid_row_handler=wrong_width,
             ),
-            # What is read is valid UTF-8 already. Rows count only in a column that is read.
+            # The text is known to be valid UTF-8. At least one column is needed to count rows.
             "convert_options": csv.ConvertOptions(
                 include_columns=wanted or names[:1],
                 column_types=dict.fromkeys(names, pa.string()),
@@ -203,28 +203,28 @@ class _Scan:
             ),
         }
 
-    def _take_misshapen(self, row: csv.InvalidRow) -> None:
+    def _add_wrong_width(self, row: csv.InvalidRow) -> None:
         self._counter.bad_rows += 1
-        if len(self._misshapen) < MOST_EXAMPLES:
+        if len(self._wrong_width) < MOST_EXAMPLES:
             expected = (
                 f"the header has {row.expected_columns:,}"
                 if self._config.has_header
                 else (f"{row.expected_columns:,} are expected")
             )
-            self._misshapen.append((row.number, f"has {plural(row.actual_columns, 'field')}, {expected}"))
+            self._wrong_width.append((row.number, f"has {plural(row.actual_columns, 'field')}, {expected}"))
 
-    def _good(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _valid_rows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         texts = dict(zip(batch.schema.names, batch.columns, strict=True))
         found = invalid_values(texts, self._config.columns or {})
-        for invalid in found[: MOST_EXAMPLES - len(self._unfitting)]:
-            self._unfitting.append((self._seen + invalid.row + 1, invalid.reason))
+        for invalid in found[: MOST_EXAMPLES - len(self._wrong_values)]:
+            self._wrong_values.append((self._seen + invalid.row + 1, invalid.reason))
         self._seen += batch.num_rows
         self._counter.bad_rows += len(found)
         return without_rows(batch, found)
 
-    def find_examples(self) -> None:
-        """Find the lines of the first bad rows, which Arrow does not tell."""
-        wanted = sorted([*self._misshapen, *self._numbered()])[:MOST_EXAMPLES]
+    def locate_examples(self) -> None:
+        """Find the lines of the first invalid rows, which Arrow does not report."""
+        wanted = sorted([*self._wrong_width, *self._numbered()])[:MOST_EXAMPLES]
         if not wanted:
             return
         with self._text() as stream:
@@ -237,32 +237,23 @@ class _Scan:
                 self._counter.examples.append(BadRow(found[0] if found else rows.line, reason))
 
     def _numbered(self) -> Iterator[tuple[int, str]]:
-        """The rows with a wrong value, numbered among all rows.
+        """The rows with an invalid value, numbered among all rows.
 
-        Only the first misshapen rows are known; a row beyond the last of them is numbered too low, but still beyond it.
+        Only the first rows of a wrong width are known; a row after the last of them gets too low a number, but one that
+        is still after it.
         """
-        for number, reason in self._unfitting:
-            for misshapen, _ in self._misshapen:
-                number += misshapen <= number
+        for number, reason in self._wrong_values:
+            for wrong_width, _ in self._wrong_width:
+                number += wrong_width <= number
             yield number, reason
 
-    def find_long_line(self) -> None:
+    def raise_for_long_line(self) -> None:
         """Raise `ParseError` for the row that is too long."""
-        self._find_endless_row()
+        self._raise_for_endless_row()
         raise ParseError(f"a row is longer than {LONGEST_LINE // 2**20} MB")
 
-    def _find_endless_row(self) -> None:
+    def _raise_for_endless_row(self) -> None:
         with self._text() as stream:
             rows = Rows(stream, self._dialect)
             self._names(rows)
-            while rows.next() is not None:
-                pass
-
-
-def without_rows(batch: pa.RecordBatch, found: list[InvalidValue]) -> pa.RecordBatch:
-    """The batch without the rows that do not fit."""
-    if not found:
-        return batch
-    bad = pa.array([invalid.row for invalid in found], pa.int64())
-    rows = pa.array(range(batch.num_rows), pa.int64())
-    return batch.filter(pc.invert(pc.is_in(rows, bad)))
+            rows.skip_rows(sys.maxsize)

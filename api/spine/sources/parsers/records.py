@@ -28,10 +28,10 @@ class Record:
 
 def good_records(records: Iterator[Record], counter: RowCounter) -> Iterator[list[Mapping[str, Any]]]:
     """The valid records in batches, counted in `counter`; a record whose value is a `BadRecord` is invalid."""
-    while held := _next_batch(records):
+    while batch := _next_batch(records):
         mappings: list[Record] = []
         bad: list[tuple[int, str]] = []
-        for record in held:
+        for record in batch:
             if isinstance(record.value, Mapping):
                 mappings.append(record)
             else:
@@ -59,13 +59,13 @@ class BadRecord:
 
 
 def _next_batch(records: Iterator[Record]) -> list[Record]:
-    held, size = [], 0
+    batch, size = [], 0
     for record in islice(records, MOST_HELD):
-        held.append(record)
+        batch.append(record)
         size += record.size
         if size > MOST_HELD_BYTES:
             break
-    return held
+    return batch
 
 
 def _not_an_object(value: Any) -> str:

@@ -79,8 +79,8 @@ def _array(values: list[Any], field: pa.Field) -> pa.Array:
 
 
 def _check_types(types: set[type], field: pa.Field) -> None:
-    for is_of, held in _VALUES_OF_TYPES:
-        if is_of(field.type) and not types <= held:
+    for is_of, stored in _VALUES_OF_TYPES:
+        if is_of(field.type) and not types <= stored:
             raise _does_not_fit(field)
 
 
