@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from tests.schedules.support import FAR_AWAY, Schedules, Workflow, make_workflow
+from tests.support.processes import wait_until
 from tests.support.proxy import Proxy
 from tests.support.stack import Api, PrefectStack
 
@@ -46,7 +47,12 @@ def test_a_deleted_schedule_beyond_the_page_no_longer_counts(schedules: Schedule
     deployed = workflow.deploy("from-ci", schedules=[ROW])
     schedules.make(name=(kept := f"made-{uuid4().hex[:6]}"))
     query: dict[str, Any] = {"target_name": workflow.name, "limit": 1}
-    assert schedules.api.get("/schedules", **query)["pagination"]["total"] == 2
+
+    def counts(number: int) -> bool:
+        return bool(schedules.api.get("/schedules", **query)["pagination"]["total"] == number)
+
+    # The workflow's own deployment, which has no schedule, may count for a moment when other tests deploy, too.
+    wait_until(lambda: counts(2), "the count of both", 10)
     assert schedules.api.client.delete(f"/schedules/{deployed['id']}").status_code == 200
     page = schedules.api.get("/schedules", **query)
     assert ([row["name"] for row in page["data"]], page["pagination"]["total"]) == ([kept], 1)
@@ -161,7 +167,7 @@ def test_a_page_of_100_takes_the_same_calls_of_prefect_as_a_page_of_20(
 
     def fewest(limit: int) -> list[str]:
         """Of several tries, as a deployment that another test makes meanwhile costs a call."""
-        return min((calls(limit) for _ in range(3)), key=len)
+        return min((calls(limit) for _ in range(10)), key=len)
 
     assert fewest(100) == fewest(20)
     assert len(fewest(100)) <= 8
