@@ -32,10 +32,12 @@ class ScheduleListing:
     async def page(self, prefect: Prefect, flows: Json, page: PageRequest) -> tuple[list[Deployment], int]:
         """A page of the schedules of the flows that match (`{}` for all), newest first, and their exact number."""
         for _ in range(MOST_ATTEMPTS):
-            wanted = {"deployments": {"id": {"not_any_": _texts(self._without_schedule)}}, **flows}
-            (rows, total), unchanged = await asyncio.gather(self._read(prefect, wanted, page), self._check(prefect))
+            excluded = set(self._without_schedule)
+            wanted = {"deployments": {"id": {"not_any_": _texts(excluded)}}, **flows}
+            (rows, total), current = await asyncio.gather(self._read(prefect, wanted, page), self._check(prefect))
             found_without = [row.id for row in rows if not has_schedule(row)]
-            if unchanged and not found_without:
+            # Another request may have found the new deployments, so only the set itself shows whether it changed.
+            if current == excluded and not found_without:
                 break
             self._without_schedule |= set(found_without)
         return rows, total
@@ -58,14 +60,15 @@ class ScheduleListing:
         )
         return rows, total
 
-    async def _check(self, prefect: Prefect) -> bool:
-        """Update what is known; return whether it was up to date."""
-        new, known = await asyncio.gather(self._new(prefect), prefect.deployments_by_id(list(self._without_schedule)))
+    async def _check(self, prefect: Prefect) -> set[UUID]:
+        """Update what is known; return the ids of all deployments without a schedule."""
+        checked = set(self._without_schedule)
+        new, known = await asyncio.gather(self._new(prefect), prefect.deployments_by_id(list(checked)))
         self._known |= {deployment.id for deployment in new}
-        now_without = {deployment.id for deployment in [*new, *known.values()] if not has_schedule(deployment)}
-        unchanged = not new and now_without == self._without_schedule
-        self._without_schedule = now_without
-        return unchanged
+        without = {deployment.id for deployment in [*new, *known.values()] if not has_schedule(deployment)}
+        # What other requests have added meanwhile was not checked here, and stays.
+        self._without_schedule = self._without_schedule - checked | without
+        return set(self._without_schedule)
 
     async def _new(self, prefect: Prefect) -> list[Deployment]:
         """The new deployments, read from the newest on until one is known."""
