@@ -24,8 +24,3 @@ class FlowSettings(BaseSettings):
     def warehouse(self) -> str:
         """The root of the published tables, as an fsspec URL."""
         return self.warehouse_url or str(self.home.absolute() / "warehouse")
-
-    @property
-    def staging(self) -> Path:
-        """The directory that has one directory of intermediate files for each flow run."""
-        return self.home.absolute() / "staging"

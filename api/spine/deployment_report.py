@@ -1,11 +1,9 @@
-"""What became of the deployments of a project's `prefect.yaml`: written by `spine up`, read by `/health/ready`."""
+"""The results of deploying a project's `prefect.yaml`: written by `spine up`, read by `/health/ready`."""
 
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError
-
-_FILE = "deployments.json"
 
 
 class DeploymentReport(BaseModel):
@@ -15,31 +13,25 @@ class DeploymentReport(BaseModel):
     failed: dict[str, str] = {}
     at: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
-    def write(self, home: Path) -> None:
-        """Replace the report in the home."""
-        temporary = home / f"{_FILE}.new"
-        temporary.write_text(self.model_dump_json(indent=2), encoding="utf-8")
-        temporary.replace(home / _FILE)
-
-    def without(self, mended: set[str]) -> "DeploymentReport":
-        """The report after these have been deployed."""
-        left = {name: reason for name, reason in self.failed.items() if name not in mended}
+    def without(self, deployed_since: set[str]) -> "DeploymentReport":
+        """The report after these have been deployed in another way."""
+        left = {name: reason for name, reason in self.failed.items() if name not in deployed_since}
         return self.model_copy(update={"deployed": self.deployed + len(self.failed) - len(left), "failed": left})
 
     def summary(self) -> str:
-        """How many were made, and the names of those that failed; reasons can hold what not everybody may read."""
+        """How many were made, and the names of those that failed, without the reasons, which may contain secrets."""
         made = f"{self.deployed} of {self.deployed + len(self.failed)} deployments of prefect.yaml were made"
         return f"{made}; failed: {', '.join(self.failed)}" if self.failed else made
+
+
+def report_path(home: Path) -> Path:
+    """The file that has the report of a home."""
+    return home / "deployments.json"
 
 
 def read_report(home: Path) -> DeploymentReport | None:
     """The report of the last `spine up` in this home; None where it deployed nothing."""
     try:
-        return DeploymentReport.model_validate_json((home / _FILE).read_bytes())
+        return DeploymentReport.model_validate_json(report_path(home).read_bytes())
     except (OSError, ValidationError):
         return None
-
-
-def remove_report(home: Path) -> None:
-    """Forget what an earlier start deployed."""
-    (home / _FILE).unlink(missing_ok=True)

@@ -117,7 +117,7 @@ def weekly_refresh(
     """
     if (path is None) == (source is None):
         raise ValueError("Give either path or source.")
-    folder = str(FlowSettings().staging / str(runtime.flow_run.id))
+    folder = str(staging.directory_of(FlowSettings().home) / str(runtime.flow_run.id))
     file = extract(path, source)
     checked = validate(file, tier, max_reject_fraction, folder)
     computed = compute(checked, folder)

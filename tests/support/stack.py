@@ -106,11 +106,12 @@ class PrefectStack:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def deploy_own_flows(self) -> None:
-        """Deploy Spine's own flows, as CI would."""
+    def deploy_own_flows(self) -> dict[str, str]:
+        """Deploy Spine's own flows, as CI would; give what was done by deployment."""
         command = [sys.executable, "-P", "-m", "spine.cli", "deploy"]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+        return dict(line.split() for line in done.stdout.splitlines())
 
     def flow_id(self, name: str) -> str:
         """The id of the flow with this name, made when there is none."""

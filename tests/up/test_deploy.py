@@ -115,21 +115,9 @@ def test_a_file_without_deployments_deploys_nothing(project: Project, text: str,
     assert (report.deployed, set(report.failed)) == (0, failed)
 
 
-def spine_deploy(stack: PrefectStack, *options: str) -> dict[str, str]:
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "spine.cli", "deploy", *options],
-        env=stack.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(line.split() for line in done.stdout.splitlines())
-
-
 def test_spine_deploy_can_be_repeated_and_leaves_alone_what_people_set(stack: PrefectStack) -> None:
-    spine_deploy(stack)
-    assert spine_deploy(stack) == {"spine.fetch_source": "unchanged", "spine.prune": "unchanged"}
+    stack.deploy_own_flows()
+    assert stack.deploy_own_flows() == {"spine.fetch_source": "unchanged", "spine.prune": "unchanged"}
     prune = stack.deployment("spine.prune", "spine.prune")
     assert prune["entrypoint"] == "spine.flows.prune:prune"
     assert [schedule["slug"] for schedule in prune["schedules"]] == ["nightly"]
@@ -145,7 +133,7 @@ def test_spine_deploy_can_be_repeated_and_leaves_alone_what_people_set(stack: Pr
     try:
         # As a release of Spine that had its flows elsewhere left it.
         stack.patch(f"/deployments/{prune['id']}", {"entrypoint": "flows/prune.py:prune", "version": "0.0.1"})
-        assert spine_deploy(stack)["spine.prune"] == "updated"
+        assert stack.deploy_own_flows()["spine.prune"] == "updated"
         after = stack.deployment("spine.prune", "spine.prune")
         changing = {"updated", "status", "last_polled"}
         assert {name: value for name, value in after.items() if name not in changing} == {

@@ -128,7 +128,7 @@ async def _is_in_cache(context: FetchContext, snapshot: Snapshot) -> bool:
 
 def _staged(context: FetchContext, snapshot: Snapshot, run_id: UUID) -> tuple[ContentFile, ...]:
     """The content as files of this call, which no other run or call deletes."""
-    staged = context.settings.home.absolute() / "staging"
+    staged = staging.directory_of(context.settings.home)
     staging.keep(staged / str(run_id))
     staging.remove_old(staged)
     folder = staging.fresh(staged / str(run_id) / "sources" / snapshot.source.id / uuid4().hex[:8])

@@ -15,6 +15,11 @@ class StagingLost(RuntimeError):
     """Files that an earlier step of the run has staged are missing; that step must run again."""
 
 
+def directory_of(home: Path) -> Path:
+    """The directory that has one directory of intermediate files for each flow run."""
+    return home.absolute() / "staging"
+
+
 def fresh(folder: Path) -> Path:
     """Make ``folder`` an empty folder, without the files of an earlier attempt of the step."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -10,13 +10,13 @@ import httpx
 from sqlalchemy import URL
 
 from spine.auth.bootstrap import AdminKey, ensure_admin_key
-from spine.deployment_report import DeploymentReport, remove_report
+from spine.deployment_report import DeploymentReport, report_path
 from spine.errors import SpineError
 from spine.migrations.migrate import upgrade
 from spine.settings import Settings
 from spine.up.console import Console, last_words, lines_since, presentable
 from spine.up.deploy import PREFECT_YAML, SECONDS_FOR_A_DEPLOY, ProjectDeploy
-from spine.up.home import worker_name
+from spine.up.home import worker_name, write_atomically
 from spine.up.plan import Plan, api_environment, server_environment, worker_environment
 from spine.up.prefect_setup import crash_interrupted_runs, ensure_work_pool, is_healthy, last_heartbeat
 from spine.up.processes import API, DEPLOY, OWN_DEPLOY, SERVER, WORKER, Child, Children
@@ -143,11 +143,12 @@ class Start:
 
     def _deploy_project(self) -> DeploymentReport | None:
         """Deploy the project's `prefect.yaml`, if it has one."""
-        remove_report(self.plan.home)
+        path = report_path(self.plan.home)
+        path.unlink(missing_ok=True)
         if not (self.plan.project / PREFECT_YAML).is_file():
             return None
         report = ProjectDeploy(self.plan.project, self.plan.home / "run", self._prefect_deploy).deploy()
-        report.write(self.plan.home)
+        write_atomically(path, report.model_dump_json(indent=2))
         return report
 
     def _prefect_deploy(self, arguments: list[str]) -> Child | None:
