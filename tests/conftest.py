@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.api_here import api_here
 from tests.support.databases import LentDatabases
+from tests.support.nursery import Nursery
 from tests.support.order import Stopwatch, group_of, put_in_order
 from tests.support.postgres import fresh_database
 from tests.support.proxy import Proxy, proxy_to
@@ -17,6 +18,7 @@ from tests.support.shared import Asker, Owner
 from tests.support.stack import Api, PrefectStack
 
 OWNER = pytest.StashKey[Owner]()
+NURSERY = pytest.StashKey[Nursery]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let the process in which the run began own what all processes share."""
     if not hasattr(config, "workerinput"):
         config.stash[OWNER] = Owner(MAKERS)
+        config.stash[NURSERY] = Nursery()
         # Ends the run as Ctrl-C does, which stops what is shared.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if config.getoption("measure"):
@@ -61,6 +64,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop what is shared."""
     if owner := config.stash.get(OWNER, None):
         owner.close()
+    if nursery := config.stash.get(NURSERY, None):
+        nursery.close()
 
 
 @pytest.fixture(scope="session")
@@ -175,7 +180,7 @@ def proxy(stack: PrefectStack) -> Iterator[Proxy]:
 @pytest.fixture(scope="session")
 def proxied_api(stack: PrefectStack, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """An API that reaches Prefect only through the proxy, and only for requests."""
-    with api_here(proxy.url, stack.home, tmp_path_factory.mktemp("proxied-api"), SPINE_FOLLOW_RUNS="false") as started:
+    with api_here(proxy.url, stack.home, tmp_path_factory.mktemp("proxied-api")) as started:
         yield started
 
 

@@ -1,5 +1,6 @@
 """The suite itself: what runs by default, what runs with `-m slow`, and how it is ordered."""
 
+import ast
 import json
 import re
 import shlex
@@ -9,7 +10,9 @@ from fnmatch import fnmatch
 from tests.support.order import GROUPS, MEASURED
 from tests.support.processes import PROJECT
 from tests.support.project import committed_files
-from tests.support.source_code import python_files
+from tests.support.source_code import python_files, tree_of
+
+REQUESTING = {"Client", "AsyncClient", "get", "head", "post", "put", "patch", "delete", "request", "stream"}
 
 
 def test_every_test_is_in_one_half_of_the_suite() -> None:
@@ -37,3 +40,14 @@ def test_what_orders_the_files_names_files_that_are_there() -> None:
     assert {file for half in measured.values() for file in half} <= files
     patterns = [pattern for group in GROUPS.values() for pattern in group]
     assert [pattern for pattern in patterns if not any(fnmatch(file, pattern) for file in files)] == []
+
+
+def test_no_request_of_a_test_gives_up_after_the_few_seconds_of_httpx() -> None:
+    impatient = []
+    for name in python_files("tests"):
+        for call in (node for node in ast.walk(tree_of(name)) if isinstance(node, ast.Call)):
+            match call.func:
+                case ast.Attribute(ast.Name("httpx"), function) if function in REQUESTING:
+                    if not {"timeout", "transport"} & {one.arg for one in call.keywords}:
+                        impatient.append(f"{name}:{call.lineno}")
+    assert impatient == []

@@ -14,6 +14,7 @@ from tests.alerts.transport_support import resolve
 from tests.support.postgres import fresh_database
 from tests.support.receivers import Receiver, receiver
 from tests.support.stack import PrefectStack, api_process
+from tests.support.variants import one_by_default
 
 FAST_RETRIES = {
     # Processes on one database need one key.
@@ -21,7 +22,6 @@ FAST_RETRIES = {
     "SPINE_ALLOW_PRIVATE_ADDRESSES": "true",
     "SPINE_ALERT_RETRY_SECONDS": "0.1",
     "SPINE_ALERT_ATTEMPTS": "4",
-    "SPINE_FOLLOW_RUNS": "false",
 }
 
 
@@ -68,6 +68,14 @@ def postgresql_alerts(
 @pytest.fixture(params=["sqlite_alerts", "postgresql_alerts"], ids=["sqlite", "postgresql"])
 def alerts(request: pytest.FixtureRequest) -> Iterator[Any]:
     """Alerts over an API on each database, with only the channels that the test creates."""
+    found: Alerts = request.getfixturevalue(request.param)
+    yield found
+    found.delete_channels()
+
+
+@pytest.fixture(params=one_by_default(["sqlite_alerts", "postgresql_alerts"]), ids=["sqlite", "postgresql"])
+def either_alerts(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The same, on PostgreSQL only in the slow half: for what neither locks nor depends on how SQL is understood."""
     found: Alerts = request.getfixturevalue(request.param)
     yield found
     found.delete_channels()

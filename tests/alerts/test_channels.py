@@ -39,6 +39,11 @@ VALID: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.fixture
+def alerts(either_alerts: Alerts) -> Alerts:
+    return either_alerts
+
+
 def stored_text(api: Api) -> str:
     """All rows of the table of channels, as text."""
     engine = create_engine(str(api.settings.sqlalchemy_url.render_as_string(False)).replace("+aiosqlite", ""))

@@ -1,9 +1,15 @@
 """Delivery failures are reported in the health, in the metrics, and to the other channels."""
 
-import httpx
+import pytest
 
 from tests.alerts.support import Alerts
 from tests.support.receivers import Receiver, refuse
+from tests.support.web import WEB
+
+
+@pytest.fixture
+def alerts(either_alerts: Alerts) -> Alerts:
+    return either_alerts
 
 
 def test_an_abandoned_delivery_is_reported_once_to_the_other_channels(
@@ -19,12 +25,13 @@ def test_an_abandoned_delivery_is_reported_once_to_the_other_channels(
     assert "HTTP 410 Gone" in request.json["message"]
     assert request.json["source"] == "spine.alerts"
     assert len(desk.posts) == 3
-    ready = httpx.get(f"{alerts.api.url}/health/ready").json()["alerts"]
+    ready = WEB.get(f"{alerts.api.url}/health/ready").json()["alerts"]
     assert ready["state"] == "degraded"
     assert "abandoned within the last hour" in ready["detail"]
     assert len(other_desk.posts) == 1
 
 
+@pytest.mark.slow
 def test_a_channel_that_fails_ten_times_in_a_row_is_reported_to_the_others_and_in_the_health(
     alerts: Alerts, desk: Receiver, other_desk: Receiver
 ) -> None:
@@ -35,12 +42,12 @@ def test_a_channel_that_fails_ten_times_in_a_row_is_reported_to_the_others_and_i
         alerts.settled(alerts.alert(title=f"alert {number}"))
     titles = {request.json["title"] for request in other_desk.wait_for(2)}
     assert f"The alert channel {failing['name']} is failing" in titles
-    ready = httpx.get(f"{alerts.api.url}/health/ready").json()["alerts"]
+    ready = WEB.get(f"{alerts.api.url}/health/ready").json()["alerts"]
     assert ready["state"] == "degraded"
     assert failing["name"] in ready["detail"]
-    metrics = httpx.get(f"{alerts.api.url}/metrics").text
+    metrics = WEB.get(f"{alerts.api.url}/metrics").text
     assert f'spine_alert_channel_consecutive_failures{{channel="{failing["name"]}"}} 16.0' in metrics
     assert "spine_alert_deliveries_given_up_last_hour" in metrics
     desk.always = lambda handler: handler.answer(204)
     alerts.settled(alerts.alert())
-    assert failing["name"] not in httpx.get(f"{alerts.api.url}/health/ready").json()["alerts"]["detail"]
+    assert failing["name"] not in WEB.get(f"{alerts.api.url}/health/ready").json()["alerts"]["detail"]

@@ -16,16 +16,16 @@ from tests.support.api_here import api_here
 from tests.support.prefect_processes import prefect_environment, prefect_server
 from tests.support.processes import free_port, wait_until
 from tests.support.receivers import Receiver
-from tests.support.stack import PrefectStack, api_process
+from tests.support.stack import FOLLOWING, PrefectStack, api_process
 
-FOLLOWING = {**FAST_RETRIES, "SPINE_FOLLOW_RUNS": "true", "SPINE_ALERT_LATE_SECONDS": "2"}
+WATCHING = {**FAST_RETRIES, **FOLLOWING, "SPINE_ALERT_LATE_SECONDS": "2"}
 FAR_AWAY = {"schedule": {"cron": "0 3 1 1 *", "timezone": "UTC"}}
 
 
 @pytest.fixture(scope="module")
 def watching(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alerts]:
     """Alerts over an API that follows runs."""
-    with api_here(stack.url, stack.home, Path(tmp_path_factory.mktemp("watching")), **FOLLOWING) as api:
+    with api_here(stack.url, stack.home, Path(tmp_path_factory.mktemp("watching")), **WATCHING) as api:
         yield Alerts(api)
 
 
@@ -97,6 +97,7 @@ def test_a_real_flow_raises_an_alert_with_its_failed_step_after_the_last_retry(
     assert detail["error"] in found[0]["message"]
 
 
+@pytest.mark.slow
 def test_a_silenced_deployment_raises_no_alert(stack: PrefectStack, watching: Alerts, everything: Receiver) -> None:
     silent, loud = make_line(stack, tags=["alert:off"]), make_line(stack)
     fail(silent)
@@ -138,6 +139,7 @@ def test_a_later_success_is_reported_to_the_channels_that_got_the_failure(
     watching.delete_channels()
 
 
+@pytest.mark.slow
 def test_a_schedule_that_fails_three_times_in_a_row_raises_one_more_alert(
     stack: PrefectStack, watching: Alerts, everything: Receiver
 ) -> None:
@@ -173,13 +175,13 @@ def test_failures_while_spine_was_down_raise_alerts_after_its_restart(
     stack: PrefectStack, tmp_path: Path, desk: Receiver
 ) -> None:
     line = make_line(stack)
-    with api_here(stack.url, stack.home, tmp_path / "api", **FOLLOWING) as api:
+    with api_here(stack.url, stack.home, tmp_path / "api", **WATCHING) as api:
         Alerts(api).channel(desk)
         fail(line)
         (told,) = wait_for_alerts(desk, line, 1)
         Alerts(api).settled(told["id"])
     missed = [fail(line) for _ in range(5)]
-    with api_here(stack.url, stack.home, tmp_path / "api", **FOLLOWING) as api:
+    with api_here(stack.url, stack.home, tmp_path / "api", **WATCHING) as api:
         everything = wait_for_alerts(desk, line, 6, seconds=40)
         time.sleep(1)
         assert {one["run_id"] for one in everything[1:]} == set(missed)
@@ -194,14 +196,14 @@ def test_failures_while_spine_and_then_prefect_were_down_raise_alerts_after_thei
     stack = PrefectStack(environment["PREFECT_API_URL"], tmp_path / "prefect", environment)
     with prefect_server(environment, tmp_path / "server.log"):
         line = make_line(stack)
-        with api_process(stack.url, stack.home, tmp_path / "api", **FOLLOWING) as api:
+        with api_process(stack.url, stack.home, tmp_path / "api", **WATCHING) as api:
             Alerts(api).channel(desk)
             fail(line)
             wait_for_alerts(desk, line, 1)
         missed = [fail(line) for _ in range(30)]
     # Prefect is restarted as well, and later than Spine.
     with (
-        api_process(stack.url, stack.home, tmp_path / "api", **FOLLOWING) as api,
+        api_process(stack.url, stack.home, tmp_path / "api", **WATCHING) as api,
         prefect_server(environment, tmp_path / "server.log"),
     ):
         alerts = wait_for_alerts(desk, line, 31, seconds=40)
@@ -218,8 +220,8 @@ def test_two_processes_on_one_database_raise_each_alert_once(
 ) -> None:
     line = make_line(stack)
     both = (
-        api_process(stack.url, stack.home, tmp_path / "one", alerts_database, **FOLLOWING),
-        api_process(stack.url, stack.home, tmp_path / "two", alerts_database, **FOLLOWING),
+        api_process(stack.url, stack.home, tmp_path / "one", alerts_database, **WATCHING),
+        api_process(stack.url, stack.home, tmp_path / "two", alerts_database, **WATCHING),
     )
     with both[0] as one, both[1] as two:
         alerts = Alerts(one)

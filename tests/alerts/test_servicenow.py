@@ -8,6 +8,11 @@ from tests.alerts.support import Alerts
 from tests.support.receivers import Handler, Receiver, drop
 
 
+@pytest.fixture
+def alerts(either_alerts: Alerts) -> Alerts:
+    return either_alerts
+
+
 class Table:
     """A Table API with the incidents that were created."""
 

@@ -27,6 +27,7 @@ from tests.support.receivers import (
     redirect_endlessly,
     refuse,
 )
+from tests.support.variants import one_by_default
 
 PERMANENT = [301, 302, 307, 400, 401, 403, 404, 405, 410, 413, 415, 422, 451]
 TEMPORARY = [408, 409, 421, 423, 425, 429, 500, 502, 503, 504]
@@ -79,7 +80,7 @@ async def test_the_body_of_a_redirect_is_read_only_up_to_the_limit(sender: Sende
     assert desk.talked < 8 * 1024 * 1024
 
 
-@pytest.mark.parametrize("behaviour", [hang, drip], ids=["hang", "drip"])
+@pytest.mark.parametrize("behaviour", one_by_default([hang, drip]), ids=["hang", "drip"])
 async def test_a_receiver_that_never_answers_times_out(sender: Sender, desk: Receiver, behaviour: Behaviour) -> None:
     desk.always = behaviour
     began = time.monotonic()
@@ -138,6 +139,7 @@ async def test_a_closed_sender_ends_its_sends_and_refuses_new_ones(desk: Receive
     assert time.monotonic() - began < 2
 
 
+@pytest.mark.slow
 async def test_slow_sends_do_not_delay_other_sends(desk: Receiver, other_desk: Receiver) -> None:
     sender = Sender(True, resolve, seconds=2)
     desk.always = hang
@@ -150,6 +152,7 @@ async def test_slow_sends_do_not_delay_other_sends(desk: Receiver, other_desk: R
     sender.close()
 
 
+@pytest.mark.slow
 async def test_a_send_that_timed_out_while_queued_is_not_sent_later(desk: Receiver, other_desk: Receiver) -> None:
     class Stuck(WebhookConfig):
         def plugin(self, message: AlertMessage, recipient: str | None, secrets: Any) -> Any:
@@ -183,6 +186,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_a_cancelled_send_does_not_delay_the_end_of_the_process(desk: Receiver) -> None:
     desk.always = hang
     began = time.monotonic()

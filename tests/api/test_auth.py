@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from tests.support.processes import PROJECT
 from tests.support.stack import ADMIN_KEY, Api, PrefectStack
+from tests.support.web import PATIENCE, WEB
 
 TRIGGER = "/workflows/trigger/demo.typed"
 NEVER_A_RUN = "00000000-0000-0000-0000-000000000000"
@@ -84,7 +85,7 @@ def routes_of_the_app() -> list[tuple[str, str]]:
 def routes(api: Api) -> list[tuple[str, str]]:
     """The routes in the code, after checking that the running API documents no others."""
     found = routes_of_the_app()
-    document = httpx.get(f"{api.url}/openapi.json").json()
+    document = WEB.get(f"{api.url}/openapi.json").json()
     documented = {(path, method.upper()) for path, operations in document["paths"].items() for method in operations}
     assert len(documented) > 5
     assert documented <= set(found)
@@ -112,7 +113,7 @@ def test_every_route_of_the_api_rejects_bad_credentials(
 ) -> None:
     below = [(path, method) for path, method in routes if path.startswith("/api/v1")]
     assert len(below) >= 7
-    with httpx.Client(base_url=api.url, headers=headers) as client:
+    with httpx.Client(base_url=api.url, headers=headers, timeout=PATIENCE) as client:
         for path, method in below:
             address = path.replace("{run_id}", NEVER_A_RUN).replace("{workflow_name}", "demo.typed")
             response = client.request(method, address)
@@ -126,15 +127,15 @@ def test_only_health_and_the_documentation_answer_without_a_credential(api: Api,
     free = {path for path, _ in routes if not path.startswith("/api/v1/")}
     assert free == {"/health/live", "/health/ready", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
     for path in free:
-        assert httpx.get(f"{api.url}{path}").status_code == 200, path
+        assert WEB.get(f"{api.url}{path}").status_code == 200, path
 
 
 def test_the_documentation_loads_no_script_from_another_host(api: Api) -> None:
-    page = httpx.get(f"{api.url}/docs").text
+    page = WEB.get(f"{api.url}/docs").text
     scripts = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert len(scripts) >= 2
     assert all(script.startswith("/") for script in scripts)
-    assert all(httpx.get(f"{api.url}{script}").status_code == 200 for script in scripts)
+    assert all(WEB.get(f"{api.url}{script}").status_code == 200 for script in scripts)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_the_documentation_loads_no_script_from_another_host(api: Api) -> None:
     ids=["X-API-Key", "Bearer", "bearer in lower case"],
 )
 def test_a_key_is_accepted_in_either_header(headers: dict[str, str], each_api: Api) -> None:
-    response = httpx.get(f"{each_api.url}/api/v1/workflows/definitions", headers=headers)
+    response = WEB.get(f"{each_api.url}/api/v1/workflows/definitions", headers=headers)
     assert response.status_code == 200
 
 

@@ -12,6 +12,7 @@ import pytest
 from tests.support.api_here import api_here
 from tests.support.processes import free_port, wait_until
 from tests.support.stack import ADMIN_KEY, Api, PrefectStack, api_process
+from tests.support.web import WEB
 
 TRIGGER = "/workflows/trigger/demo.typed"
 RUNS = "/workflows/runs"
@@ -55,7 +56,7 @@ def test_400_lists_each_invalid_parameter(api: Api) -> None:
 
 
 def test_401_without_a_credential(api: Api) -> None:
-    assert_envelope(httpx.get(f"{api.url}/api/v1{RUNS}"), 401, "X-API-Key")
+    assert_envelope(WEB.get(f"{api.url}/api/v1{RUNS}"), 401, "X-API-Key")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_503_with_the_time_to_wait_when_prefect_is_down(
         for response in (api.client.get(RUNS), api.client.post(TRIGGER), api.client.get(f"{RUNS}/{NEVER_A_RUN}")):
             assert_envelope(response, 503, "out of reach")
             assert int(response.headers["Retry-After"]) > 0
-        assert httpx.get(f"{api.url}/health/live").status_code == 200
+        assert WEB.get(f"{api.url}/health/live").status_code == 200
 
 
 @pytest.mark.parametrize("spelling", ["completed", "Completed", "COMPLETED"])
@@ -263,8 +264,8 @@ def test_any_other_request_id_is_replaced(theirs: str, api: Api) -> None:
 def test_the_log_has_one_line_for_a_request_and_never_the_key(api: Api) -> None:
     mine = uuid4().hex
     api.client.get(f"{RUNS}/nonsense", params={"api_key": ADMIN_KEY}, headers={"X-Request-ID": mine})
-    httpx.get(f"{api.url}/api/v1{RUNS}", headers={"Authorization": f"Bearer {ADMIN_KEY}"})
-    httpx.get(f"{api.url}/api/v1{RUNS}", headers={"X-API-Key": "spine_a-wrong-one"})
+    WEB.get(f"{api.url}/api/v1{RUNS}", headers={"Authorization": f"Bearer {ADMIN_KEY}"})
+    WEB.get(f"{api.url}/api/v1{RUNS}", headers={"X-API-Key": "spine_a-wrong-one"})
 
     def lines() -> list[dict[str, Any]]:
         return [json.loads(line) for line in api.log.read_text().splitlines() if mine in line]

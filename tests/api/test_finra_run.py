@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.processes import PROJECT
 from tests.support.stack import Api, PrefectStack
+from tests.support.variants import one_by_default
 from tests.support.weekly_files import WEEKLY_FILES
 
 SAMPLE = "flows/finra/sample/finra_otc_weekly_sample.csv"
@@ -16,19 +17,12 @@ SAMPLE_WEEK = "2026-01-05"
 WEEKLY = {weekly.week: weekly for weekly in WEEKLY_FILES}
 
 
-@pytest.fixture(scope="module")
-def runs(api: Api, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """One run for each week, started together because each start takes seconds."""
-    folder = tmp_path_factory.mktemp("weekly")
-    paths = {SAMPLE_WEEK: SAMPLE} | {week: str(weekly.write(folder)) for week, weekly in WEEKLY.items()}
-    return {week: api.trigger(WORKFLOW, week_ending=week, tier="OTC", path=path) for week, path in paths.items()}
-
-
-@pytest.mark.parametrize("week", [SAMPLE_WEEK, *WEEKLY])
+@pytest.mark.parametrize("week", [SAMPLE_WEEK, *one_by_default(WEEKLY)])
 def test_a_weekly_file_is_published_with_the_right_figures(
-    api: Api, stack: PrefectStack, runs: dict[str, str], week: str
+    api: Api, stack: PrefectStack, tmp_path: Path, week: str
 ) -> None:
-    detail = api.wait_for(runs[week])
+    path = str(WEEKLY[week].write(tmp_path)) if week in WEEKLY else SAMPLE
+    detail = api.wait_for(api.trigger(WORKFLOW, week_ending=week, tier="OTC", path=path))
     assert (detail["status"], detail["domain"]) == ("COMPLETED", "finra.otc_transparency"), detail["error"]
     assert [step["step_name"] for step in detail["steps"]] == ["extract", "validate", "compute", "publish"]
     warehouse = Path(stack.environment["SPINE_WAREHOUSE_URL"])
@@ -49,9 +43,11 @@ def test_a_weekly_file_is_published_with_the_right_figures(
     assert partition.joinpath("_current.json").read_text().count(detail["capture_id"]) >= 1
 
 
-def test_a_run_shows_a_table_and_a_link_in_prefects_ui(api: Api, stack: PrefectStack, runs: dict[str, str]) -> None:
-    api.wait_for(runs[SAMPLE_WEEK], "COMPLETED")
-    of_run = {"artifacts": {"flow_run_id": {"any_": [runs[SAMPLE_WEEK]]}}}
+@pytest.mark.slow
+def test_a_run_shows_a_table_and_a_link_in_prefects_ui(api: Api, stack: PrefectStack) -> None:
+    run_id = api.trigger(WORKFLOW, week_ending=SAMPLE_WEEK, tier="OTC", path=SAMPLE)
+    api.wait_for(run_id, "COMPLETED")
+    of_run = {"artifacts": {"flow_run_id": {"any_": [run_id]}}}
     artifacts = stack.post("/artifacts/filter", of_run)
     assert {"table", "markdown"} <= {artifact["type"] for artifact in artifacts}
     assert all(artifact["key"].startswith("finra-weekly-otc") for artifact in artifacts if artifact["key"])

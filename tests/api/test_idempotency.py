@@ -28,6 +28,8 @@ from tests.support.api_here import api_here
 from tests.support.processes import PROJECT, wait_until
 from tests.support.proxy import Proxy
 from tests.support.stack import ADMIN_KEY, Api, PrefectStack, api_process
+from tests.support.variants import one_by_default
+from tests.support.web import WEB, serving
 
 CREATION = "/create_flow_run"
 
@@ -264,7 +266,7 @@ class AnswerLoserHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         url = f"{self.server.target}{self.path.removeprefix('/api')}"
-        answer = httpx.request(self.command, url, content=body, headers={"Content-Type": "application/json"})
+        answer = WEB.request(self.command, url, content=body, headers={"Content-Type": "application/json"})
         # Where Prefect's database was busy it made no run; the API asks again, and only then there is one to lose.
         if self.path.endswith(CREATION) and answer.is_success:
             self.server.creations += 1
@@ -281,18 +283,15 @@ class AnswerLoserHandler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None: ...
 
 
-@pytest.mark.parametrize("keyed", [True, False], ids=["with a key", "without a key"])
+@pytest.mark.parametrize("keyed", one_by_default([True, False]), ids=["with a key", "without a key"])
 def test_an_answer_that_is_lost_after_prefect_made_the_run_starts_no_second_run(
     keyed: bool, stack: PrefectStack, order: Order, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     server = AnswerLoser(stack.url, losses_left=1)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/api"
-    with api_here(url, stack.home, tmp_path_factory.mktemp("lost")) as api:
+    with serving(server), api_here(url, stack.home, tmp_path_factory.mktemp("lost")) as api:
         headers = order.headers if keyed else {}
         answer = api.client.post(order.path, json={"params": order.params}, headers=headers)
-    server.shutdown()
-    server.server_close()
     assert (server.losses_left, server.creations) == (0, 2)
     assert answer.status_code == 201
     assert order.runs(stack) == [answer.json()["run_id"]]

@@ -5,7 +5,6 @@ import base64
 import hashlib
 import hmac
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from spine.settings import Settings
 from tests.support.api_here import api_here
 from tests.support.processes import free_port
 from tests.support.stack import Api, PrefectStack
+from tests.support.web import WEB, serving
 
 ISSUER = "https://issuer.example"
 AUDIENCE = "spine"
@@ -51,7 +51,7 @@ class KeyServer:
 
     document: object
     fetches: int = 0
-    _server: ThreadingHTTPServer = field(init=False)
+    server: ThreadingHTTPServer = field(init=False)
 
     def __post_init__(self) -> None:
         keys = self
@@ -68,36 +68,31 @@ class KeyServer:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/jwks.json"
+        return f"http://127.0.0.1:{self.server.server_port}/jwks.json"
 
     def publish(self, *keys: dict[str, Any]) -> None:
         self.document = {"keys": list(keys)}
 
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
 
 @pytest.fixture
 def key_server() -> Iterator[KeyServer]:
-    server = KeyServer({"keys": [published(RSA_KEY, "rsa-1")]})
-    yield server
-    server.close()
+    keys = KeyServer({"keys": [published(RSA_KEY, "rsa-1")]})
+    with serving(keys.server):
+        yield keys
 
 
 @pytest.fixture(scope="module")
 def jwt_api(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """An API that accepts tokens signed with either key."""
-    server = KeyServer({"keys": [published(RSA_KEY, "rsa-1"), published(EC_KEY, "ec-1")]})
-    jwt_settings = {"SPINE_JWKS_URL": server.url, "SPINE_JWT_ISSUER": ISSUER, "SPINE_JWT_AUDIENCE": AUDIENCE}
-    with api_here(stack.url, stack.home, tmp_path_factory.mktemp("jwt-api"), None, **jwt_settings) as started:
+    keys = KeyServer({"keys": [published(RSA_KEY, "rsa-1"), published(EC_KEY, "ec-1")]})
+    jwt_settings = {"SPINE_JWKS_URL": keys.url, "SPINE_JWT_ISSUER": ISSUER, "SPINE_JWT_AUDIENCE": AUDIENCE}
+    folder = tmp_path_factory.mktemp("jwt-api")
+    with serving(keys.server), api_here(stack.url, stack.home, folder, None, **jwt_settings) as started:
         yield started
-    server.close()
 
 
 def claims(**changes: object) -> dict[str, Any]:
@@ -128,7 +123,7 @@ def tampered() -> str:
 
 
 def ask(api: Api, token: str, method: str = "GET", path: str = RUNS) -> httpx.Response:
-    return httpx.request(method, f"{api.url}{path}", headers={"Authorization": f"Bearer {token}"}, timeout=20)
+    return WEB.request(method, f"{api.url}{path}", headers={"Authorization": f"Bearer {token}"}, timeout=20)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +216,7 @@ def test_the_scope_of_a_token_decides_what_it_can_do(scope: object, reads: int, 
 def test_a_run_carries_the_subject_of_the_token_that_started_it(jwt_api: Api) -> None:
     body = {"params": {"day": "2025-12-12", "tier": "A"}}
     headers = {"Authorization": f"Bearer {signed(sub='ops@example.com')}"}
-    started = httpx.post(f"{jwt_api.url}/api/v1/workflows/trigger/demo.typed", json=body, headers=headers)
+    started = WEB.post(f"{jwt_api.url}/api/v1/workflows/trigger/demo.typed", json=body, headers=headers)
     assert started.status_code == 201
     assert jwt_api.run(started.json()["run_id"])["triggered_by"] == "ops@example.com"
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import httpx
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.api.contract import ANSWERS, MODELS
 from tests.support.stack import Api, PrefectStack
+from tests.support.web import WEB
 
 Operations = dict[tuple[str, str], dict[str, Any]]
 
@@ -16,7 +16,7 @@ Operations = dict[tuple[str, str], dict[str, Any]]
 @pytest.fixture(scope="module")
 def document(api: Api) -> dict[str, Any]:
     """The document as the running API serves it."""
-    response = httpx.get(f"{api.url}/openapi.json")
+    response = WEB.get(f"{api.url}/openapi.json")
     assert response.status_code == 200
     found: dict[str, Any] = response.json()
     return found

@@ -100,6 +100,7 @@ def test_from_step_can_start_over_and_can_be_repeated(api: Api, started: dict[st
     assert executed(marks) == {"extract": 2, "validate": 2, "publish": 3}
 
 
+@pytest.mark.slow
 def test_from_step_runs_a_completed_child_flow_again_or_keeps_it(api: Api, started: dict[str, Started]) -> None:
     run_id, marks, unless = failed_run(api, started["child"])
     assert retry(api, run_id, from_step="publish")[0] == 200
@@ -130,6 +131,7 @@ def test_from_step_can_be_repeated_and_keeps_a_result_that_an_earlier_step_share
     assert executed(marks) == {"publish": 3}
 
 
+@pytest.mark.slow
 def test_from_step_is_409_if_an_earlier_result_is_not_persisted(api: Api, tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     run_id = api.trigger("demo.unpersisted", marks=str(marks))
@@ -173,6 +175,7 @@ def test_a_run_without_deployment_cannot_be_retried(api: Api, stack: PrefectStac
     assert "deployment" in body["detail"]
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_can_be_retried(api: Api, stack: PrefectStack) -> None:
     run_id = run_of_tomorrow(stack)
     api.client.post(f"/workflows/runs/{run_id}/cancel")

@@ -26,7 +26,7 @@ from tests.support.postgres import fresh_database, postgresql_server
 from tests.support.prefect_database import prefect_database
 from tests.support.prefect_processes import prefect_environment, prefect_server, prefect_worker
 from tests.support.processes import free_port
-from tests.support.stack import ADMIN_KEY, DEMO, PrefectStack, api_process
+from tests.support.stack import ADMIN_KEY, DEMO, FOLLOWING, PrefectStack, api_process
 
 STORED_RUNS = 5_000
 
@@ -100,7 +100,7 @@ def measure_runs() -> None:
         copy_run(folder / "prefect" / "prefect.db", run_id, STORED_RUNS)
         with (
             prefect_server(environment, folder / "server.log"),
-            api_process(stack.url, stack.home, folder / "api") as api,
+            api_process(stack.url, stack.home, folder / "api", **FOLLOWING) as api,
             temporary_settings({PREFECT_API_URL: stack.url}),
         ):
             asyncio.run(measure_api(stack, api.url, run_id))
@@ -111,7 +111,7 @@ def measure_schedules() -> None:
     with _folder() as (folder, environment):
         with (
             prefect_server(environment, folder / "server.log"),
-            api_process(environment["PREFECT_API_URL"], folder / "prefect", folder / "first-api") as api,
+            api_process(environment["PREFECT_API_URL"], folder / "prefect", folder / "first-api", **FOLLOWING) as api,
         ):
             stack = PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", dict(os.environ))
             stack.post("/work_pools/", {"name": "spine", "type": "process"})
@@ -120,7 +120,7 @@ def measure_schedules() -> None:
         schedules.fill(stack, schedule_id, run_id)
         with (
             prefect_server(environment, folder / "server.log"),
-            api_process(stack.url, stack.home, folder / "api") as api,
+            api_process(stack.url, stack.home, folder / "api", **FOLLOWING) as api,
         ):
             seconds = schedules.settle(api, stack)
             print(f"(counting {schedules.SCHEDULES * schedules.RUNS_EACH:,} runs of before: {seconds:.0f} s)")
@@ -137,10 +137,10 @@ def measure_alerts() -> None:
         fresh_database(server) as database,
     ):
         stack = PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", dict(os.environ))
-        with api_process(stack.url, stack.home, folder / "api", **open_) as api:
+        with api_process(stack.url, stack.home, folder / "api", **FOLLOWING, **open_) as api:
             alerts.measure_sending(api, "SQLite")
             alerts.measure_failures(api, stack)
-        with api_process(stack.url, stack.home, folder / "pg-api", database, **open_) as api:
+        with api_process(stack.url, stack.home, folder / "pg-api", database, **FOLLOWING, **open_) as api:
             alerts.measure_sending(api, "PostgreSQL")
             alerts.measure_million(api, database)
 
@@ -151,7 +151,9 @@ def measure_worker() -> None:
         folder, environment = cleanup.enter_context(_folder())
         environment |= cleanup.enter_context(prefect_database())
         server = cleanup.enter_context(prefect_server(environment, folder / "server.log"))
-        api = cleanup.enter_context(api_process(environment["PREFECT_API_URL"], folder / "prefect", folder / "api"))
+        api = cleanup.enter_context(
+            api_process(environment["PREFECT_API_URL"], folder / "prefect", folder / "api", **FOLLOWING)
+        )
         stack = PrefectStack(environment["PREFECT_API_URL"], folder / "prefect", dict(os.environ))
         worker.measure(stack, api, folder, server)
 
@@ -192,7 +194,7 @@ def _one_real_run(stack: PrefectStack, folder: Path) -> str:
     (folder / "unless").touch()
     with (
         prefect_worker(stack.environment, folder / "worker.log"),
-        api_process(stack.url, stack.home, folder / "api") as api,
+        api_process(stack.url, stack.home, folder / "api", **FOLLOWING) as api,
     ):
         run_id = api.trigger("demo.three_steps", marks=str(folder / "marks"), unless=str(folder / "unless"))
         api.wait_for(run_id, "COMPLETED")

@@ -76,6 +76,7 @@ async def test_sizes_and_row_counts_may_exceed_32_bits(cache: Cache) -> None:
     assert (stored.size_bytes, stored.rows) == (2**40, 2**33)
 
 
+@pytest.mark.slow
 async def test_a_source_may_have_thousands_of_files(cache: Cache) -> None:
     source = await cache.source()
     many = [new_entry(str(number), b"%d" % (number % 1200)) for number in range(2400)]

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 from spine.cache.store import BlobStore
 from spine.settings import Settings
 
@@ -15,6 +16,7 @@ from tests.support.processes import running, wait_until
 KILLS = 10
 
 
+@pytest.mark.slow
 def test_killed_writers_leave_no_incomplete_blob_and_no_staging_file(tmp_path: Path) -> None:
     home = tmp_path / "home"
     store = BlobStore.from_settings(Settings(home=home))

@@ -198,6 +198,7 @@ async def test_a_process_stops_at_once_and_removes_nothing_afterwards(
     assert await cache.files() == {hash_of(b"another stray")}
 
 
+@pytest.mark.slow
 async def test_several_processes_can_maintain_the_cache_at_once(cache: Cache) -> None:
     source = await cache.source()
     await cache.fetch(source, b"good", b"lost")

@@ -21,6 +21,7 @@ from tests.connections.misbehaving import postgresql_that_stalls
 from tests.connections.servers import PASSWORD, USER, postgresql_with_tls, silent_server
 from tests.connections.support import failure, sqlite_target, target
 from tests.support.processes import free_port, wait_until
+from tests.support.variants import one_by_default
 
 PRODUCTS = {"postgresql": "PostgreSQL", "mysql": "MariaDB", "sqlite": "SQLite"}
 
@@ -41,7 +42,7 @@ async def test_a_missing_database_is_reported_in_the_words_of_the_server(databas
     assert "nowhere" in result.message
 
 
-@pytest.mark.parametrize("db_type", ["postgresql", "mysql", "oracle"])
+@pytest.mark.parametrize("db_type", one_by_default(["postgresql", "mysql", "oracle"]))
 async def test_a_silent_server_fails_within_the_time_limit(db_type: str) -> None:
     with silent_server() as port:
         began = time.monotonic()
@@ -50,6 +51,7 @@ async def test_a_silent_server_fails_within_the_time_limit(db_type: str) -> None
     assert not result.success
 
 
+@pytest.mark.slow
 async def test_a_server_that_stalls_after_the_login_occupies_no_thread() -> None:
     with postgresql_that_stalls() as port:
         stalled = target(port=port, username="u", password="p")
@@ -60,6 +62,7 @@ async def test_a_server_that_stalls_after_the_login_occupies_no_thread() -> None
         assert time.monotonic() - began < 6
 
 
+@pytest.mark.slow
 async def test_slow_databases_do_not_make_another_one_unhealthy(sqlite: ResolvedConnection) -> None:
     with postgresql_that_stalls() as port:
         stalled = target(port=port, username="u", password="p")
@@ -75,6 +78,7 @@ async def test_slow_databases_do_not_make_another_one_unhealthy(sqlite: Resolved
     assert (await check_health(sqlite, seconds=3)).success
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["silent", "closed"])
 async def test_every_address_of_a_host_name_is_tried_within_the_time_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str

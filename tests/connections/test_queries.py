@@ -25,6 +25,7 @@ from tests.connections.misbehaving import postgresql_that_stalls
 from tests.connections.servers import silent_server
 from tests.connections.support import failure, read, target
 from tests.support.processes import PROJECT
+from tests.support.variants import one_by_default
 
 MANY_ROWS = {
     "postgresql": "SELECT g AS id, 'venue ' || g AS venue FROM generate_series(1, {count}) g",
@@ -106,6 +107,7 @@ def test_the_time_limit_applies_while_the_server_computes(database: ResolvedConn
     assert failed.transient
 
 
+@pytest.mark.slow
 def test_the_time_limit_includes_connecting() -> None:
     with postgresql_that_stalls(seconds=2) as port:
         began = time.monotonic()
@@ -114,7 +116,7 @@ def test_the_time_limit_includes_connecting() -> None:
     assert time.monotonic() - began < 4
 
 
-@pytest.mark.parametrize("db_type", ["postgresql", "mysql", "oracle"])
+@pytest.mark.parametrize("db_type", one_by_default(["postgresql", "mysql", "oracle"]))
 def test_a_silent_server_fails_even_without_a_time_limit(db_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (base, import_module(f"spine.connections.drivers.{db_type}")):
         monkeypatch.setattr(module, "SECONDS_TO_CONNECT", 2.0)
@@ -259,7 +261,8 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize(("times", "count"), [(60, 200_000), pytest.param(32_768, 400, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("times", "count"), [(60, 200_000), (32_768, 400)])
 def test_memory_does_not_grow_with_the_result(database: ResolvedConnection, times: int, count: int) -> None:
     query = LARGE[database.db_type].format(times=times, count=count)
     done = subprocess.run(

@@ -75,7 +75,7 @@ def test_a_host_name_is_checked_by_the_address_it_resolves_to_when_it_is_used(
 
 async def test_every_library_is_guarded(desk: Receiver) -> None:
     with guarded(allow_private=False):
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=5) as client:
             with pytest.raises((httpx.ConnectError, AddressRefused)):
                 await client.get(desk.url)
         with pytest.raises(AddressRefused):

@@ -96,6 +96,7 @@ def test_a_current_capture_that_lost_a_file_is_repaired(warehouse: str, tmp_path
     assert contents(warehouse) == {"A"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["local", "memory"])
 def test_readers_see_one_whole_capture_while_two_publishers_take_turns(tmp_path: Path, kind: str) -> None:
     warehouse = str(tmp_path / "warehouse") if kind == "local" else f"memory://{uuid4().hex}"

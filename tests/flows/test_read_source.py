@@ -95,6 +95,7 @@ async def test_a_source_is_fetched_again_when_its_time_to_live_is_over(desk: Des
     assert len(site.requests) == 2
 
 
+@pytest.mark.slow
 async def test_a_source_without_a_time_to_live_is_checked_each_time_and_not_downloaded_again(
     desk: Desk, site: Receiver
 ) -> None:

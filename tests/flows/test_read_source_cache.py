@@ -34,6 +34,7 @@ from tests.sources.support import Desk
 from tests.support.receivers import Receiver, refuse
 
 
+@pytest.mark.slow
 async def test_a_pattern_with_an_evicted_file_is_fetched_although_it_is_fresh(desk: Desk) -> None:
     settle(desk.file("a.csv", ROWS), desk.file("b.csv", MORE_ROWS))
     name = await desk.register("file", {"path": "*.csv", "cache_ttl_seconds": 600})
@@ -48,6 +49,7 @@ async def test_a_pattern_with_an_evicted_file_is_fetched_although_it_is_fresh(de
     assert [one.bytes_fetched for one in await fetches(desk, name)] == [len(ROWS + MORE_ROWS), len(ROWS)]
 
 
+@pytest.mark.slow
 async def test_content_larger_than_the_cache_can_be_read_by_the_run_that_fetches_it(
     desk: Desk, site: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +78,7 @@ async def test_steps_that_read_a_source_at_the_same_time_get_their_own_files(des
     assert len(fetched.used_by_runs) == 1
 
 
+@pytest.mark.slow
 async def test_the_files_of_a_call_stay_when_the_run_reads_the_changed_source_again(desk: Desk, site: Receiver) -> None:
     name = await desk.register("http", {"url": url_of(site)})
 

@@ -12,6 +12,7 @@ from sqlalchemy import URL
 from tests.run_history.support import Line
 from tests.support.databases import LentDatabases, migrate
 from tests.support.stack import PrefectStack
+from tests.support.variants import one_by_default
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +41,13 @@ def postgresql_database(postgresql_databases: LentDatabases) -> Iterator[URL]:
 @pytest.fixture(scope="package", params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest) -> URL:
     """Each database in turn; tests start by deleting its rows."""
+    found: URL = request.getfixturevalue(f"{request.param}_database")
+    return found
+
+
+@pytest.fixture(scope="package", params=one_by_default(["sqlite", "postgresql"]))
+def either_database(request: pytest.FixtureRequest) -> URL:
+    """The same, on PostgreSQL only in the slow half: for what neither locks nor depends on how SQL is understood."""
     found: URL = request.getfixturevalue(f"{request.param}_database")
     return found
 

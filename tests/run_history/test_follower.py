@@ -2,8 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from datetime import timedelta
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from spine.database import SessionFactory
@@ -52,8 +54,8 @@ async def lease_acquired(spine: Spine) -> None:
 
 
 @pytest.mark.usefixtures("no_polling")
-async def test_an_event_records_each_outcome_at_once(database: URL, stack: PrefectStack, line: Line) -> None:
-    async with spine_on(database, stack.url) as spine:
+async def test_an_event_records_each_outcome_at_once(either_database: URL, stack: PrefectStack, line: Line) -> None:
+    async with spine_on(either_database, stack.url) as spine:
         (old,) = line.copy(line.make("FAILED"), [ago(days=1)])
         await spine.begin_at(ago(days=1))
         async with Follower(spine.prefect, spine.sessions).running():
@@ -84,12 +86,12 @@ async def test_without_the_stream_the_follower_polls_every_few_seconds(
 
 
 async def test_an_outage_of_prefect_leaves_no_gap_and_logs_its_start_and_end(
-    database: URL, gate: Proxy, line: Line, monkeypatch: pytest.MonkeyPatch
+    either_database: URL, gate: Proxy, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower, "SECONDS_BETWEEN_POLLS", 0.3)
     monkeypatch.setattr(follower, "SECONDS_AFTER_AN_ERROR", 0.3)
     with capture_logs() as logs:
-        async with spine_on(database, gate.url, deadline_seconds=0.5) as spine:
+        async with spine_on(either_database, gate.url, deadline_seconds=0.5) as spine:
             await spine.begin_at(ago(seconds=1))
             async with Follower(spine.prefect, spine.sessions).running():
                 await recorded(spine, line, before := await asyncio.to_thread(line.make, "COMPLETED"), "COMPLETED")
@@ -101,14 +103,24 @@ async def test_an_outage_of_prefect_leaves_no_gap_and_logs_its_start_and_end(
                 assert await spine.counts(line.id) == (2, 1, 1, 1)
 
                 async def both_resumed() -> bool:
-                    return [entry["event"] for entry in logs].count("follower_resumed") == 2
+                    return {last for _, last in begun_and_ended(logs)} == {"follower_resumed"}
 
                 await until(both_resumed, "both log lines")
-    lines = sorted((entry["kind"], entry["event"]) for entry in logs)
-    kinds = ("EventsUnavailable", "PrefectUnavailable")
-    assert lines == [(kind, event) for kind in kinds for event in ("follower_interrupted", "follower_resumed")]
+    # On a busy machine a call may miss its short deadline; that is an outage of its own, with its own start and end.
+    assert begun_and_ended(logs) == [("follower_interrupted", "follower_resumed")] * 2
 
 
+def begun_and_ended(logs: list[MutableMapping[str, Any]]) -> list[tuple[str, str]]:
+    """The first and the last log line about what failed, for the events and for Prefect; each in turn."""
+    found = []
+    for kind in ("EventsUnavailable", "PrefectUnavailable"):
+        lines = [str(entry["event"]) for entry in logs if entry["kind"] == kind]
+        assert all(one != other for one, other in pairwise(lines)), lines
+        found += [(lines[0], lines[-1])] if lines else []
+    return found
+
+
+@pytest.mark.slow
 async def test_the_follower_recovers_after_prefect_hangs(
     sqlite_database: URL, gate: Proxy, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,8 +173,8 @@ async def test_two_followers_at_once_count_exactly(
             assert await one.counts(line.id) == (24, 12, 12, 2)
 
 
-async def test_stopping_is_quick_and_releases_the_lease(database: URL, stack: PrefectStack, line: Line) -> None:
-    async with spine_on(database, stack.url) as spine:
+async def test_stopping_is_quick_and_releases_the_lease(either_database: URL, stack: PrefectStack, line: Line) -> None:
+    async with spine_on(either_database, stack.url) as spine:
         await spine.begin_at(ago(seconds=1))
         async with Follower(spine.prefect, spine.sessions).running():
             await recorded(spine, line, await asyncio.to_thread(line.make, "FAILED"), "FAILED")

@@ -99,9 +99,9 @@ async def test_a_run_that_became_visible_behind_the_cursor_is_recorded(
 
 
 async def test_an_old_run_that_is_forced_into_another_state_while_spine_is_down(
-    database: URL, stack: PrefectStack, line: Line
+    either_database: URL, stack: PrefectStack, line: Line
 ) -> None:
-    async with spine_on(database, stack.url) as spine:
+    async with spine_on(either_database, stack.url) as spine:
         (old,) = line.copy(line.make("FAILED"), [ago(days=5)])
         await spine.begin_at(ago(days=5))
         await catch_up(spine.prefect, spine.sessions, nothing)
@@ -113,7 +113,7 @@ async def test_an_old_run_that_is_forced_into_another_state_while_spine_is_down(
             return UUID(old) in await spine.prefect.runs_with_new_final_state(ago(minutes=2))
 
         await until(stored, "Prefect to store the event")
-    async with spine_on(database, stack.url) as spine:
+    async with spine_on(either_database, stack.url) as spine:
         await catch_up(spine.prefect, spine.sessions, nothing)
         assert (await spine.outcomes(line.id))[old] == "COMPLETED"
         assert newest in await spine.outcomes(line.id)

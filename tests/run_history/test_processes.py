@@ -17,7 +17,8 @@ from sqlalchemy import URL
 from tests.run_history.support import Line, ago, spine_on, until
 from tests.support.postgres import fresh_database
 from tests.support.processes import free_port, running
-from tests.support.stack import Api, PrefectStack, api_process
+from tests.support.stack import FOLLOWING, Api, PrefectStack, api_process
+from tests.support.variants import one_by_default
 
 LEASE_SECONDS = 3.0
 
@@ -31,6 +32,7 @@ def other_follower(postgresql_database: URL, stack: PrefectStack, tmp_path: Path
         yield process
 
 
+@pytest.mark.slow
 async def test_another_process_takes_over_when_the_lease_owner_is_killed(
     postgresql_database: URL,
     stack: PrefectStack,
@@ -64,14 +66,14 @@ async def test_another_process_takes_over_when_the_lease_owner_is_killed(
             assert await spine.counts(line.id) == (2, 1, 1, 0)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=one_by_default(["sqlite", "postgresql"]))
 def own_api(request: pytest.FixtureRequest, stack: PrefectStack, tmp_path: Path) -> Iterator[Api]:
     """An API process with its own database, which follows and which this test may stop."""
     with ExitStack() as cleanup:
         database = None
         if request.param == "postgresql":
             database = cleanup.enter_context(fresh_database(request.getfixturevalue("postgresql_url")))
-        yield cleanup.enter_context(api_process(stack.url, stack.home, tmp_path, database))
+        yield cleanup.enter_context(api_process(stack.url, stack.home, tmp_path, database, **FOLLOWING))
 
 
 async def test_an_api_process_follows_and_stops_within_a_second(own_api: Api, stack: PrefectStack, line: Line) -> None:
@@ -93,7 +95,7 @@ async def test_an_api_process_follows_and_stops_within_a_second(own_api: Api, st
 @pytest.mark.slow
 def test_an_api_without_prefect_starts_and_logs_it_once(tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}/api"
-    with api_process(nowhere, tmp_path / "home", tmp_path, SPINE_PREFECT_DEADLINE_SECONDS="0.5") as api:
+    with api_process(nowhere, tmp_path / "home", tmp_path, **FOLLOWING, SPINE_PREFECT_DEADLINE_SECONDS="0.5") as api:
         time.sleep(5)
         lines = [json.loads(line) for line in api.log.read_text().splitlines() if line.startswith("{")]
         kinds = sorted(line["kind"] for line in lines if line["event"] == "follower_interrupted")

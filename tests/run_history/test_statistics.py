@@ -91,9 +91,9 @@ async def test_a_page_of_deployments_costs_two_calls_of_prefect(
 
 
 async def test_far_behind_the_cursor_only_runs_in_progress_are_added(
-    database: URL, stack: PrefectStack, line: Line
+    either_database: URL, stack: PrefectStack, line: Line
 ) -> None:
-    async with spine_on(database, stack.url) as spine:
+    async with spine_on(either_database, stack.url) as spine:
         first = line.make("COMPLETED")
         line.copy(first, [ago(hours=2, seconds=number) for number in range(210)])
         line.make("RUNNING")

@@ -194,6 +194,7 @@ def test_of_twenty_requests_at_once_exactly_one_creates_the_schedule(
     assert schedules.get(name)["name"] == name
 
 
+@pytest.mark.slow
 def test_of_twenty_requests_to_two_processes_exactly_one_creates_the_schedule(
     schedules: Schedules, postgresql_api: Api, second_postgresql_api: Api
 ) -> None:

@@ -10,9 +10,9 @@ from tests.schedules.support import Workflow
 
 # The clock goes forward and back in 2027.
 CHANGES = [
-    pytest.param("America/New_York", "2027-03-14T07:00:00+00:00", marks=pytest.mark.slow),
-    pytest.param("America/New_York", "2027-11-07T06:00:00+00:00", marks=pytest.mark.slow),
-    pytest.param("Europe/London", "2027-03-28T01:00:00+00:00", marks=pytest.mark.slow),
+    ("America/New_York", "2027-03-14T07:00:00+00:00"),
+    ("America/New_York", "2027-11-07T06:00:00+00:00"),
+    ("Europe/London", "2027-03-28T01:00:00+00:00"),
     ("Europe/London", "2027-10-31T01:00:00+00:00"),
 ]
 # Times from which dates are requested, in minutes from the change. From -60 to 60 minutes the clock skips or repeats an
@@ -69,6 +69,7 @@ def planned(workflow: Workflow, deployment_id: str, start: datetime) -> dict[str
     return {row_id: sorted(found) for row_id, found in times.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("zone", "change"), CHANGES)
 async def test_dates_around_a_change_of_the_clock(workflow: Workflow, zone: str, change: str) -> None:
     at = datetime.fromisoformat(change)

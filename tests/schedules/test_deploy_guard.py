@@ -20,6 +20,8 @@ from tests.schedules.project import Project, Watcher, project, watcher
 from tests.schedules.support import FAR_AWAY, Workflow
 from tests.support.stack import PrefectStack
 
+pytestmark = pytest.mark.slow
+
 SOURCE = """
 @flow(name="PREFIX.only")
 def only(): ...

@@ -143,6 +143,7 @@ def test_statistics_count_the_whole_history(schedules: Schedules, workflow: Work
     assert [schedules.get(schedule_id)[count] for count in counts] == [6, 3, 3, 0]
 
 
+@pytest.mark.slow
 async def test_totals_are_exact_when_pages_are_read_at_once_and_plain_workflows_appear(workflow: Workflow) -> None:
     listing = ScheduleListing()
     mine = {"flows": {"id": {"any_": [workflow.flow_id]}}}

@@ -9,6 +9,7 @@ import pytest
 
 from tests.schedules.support import FAR_AWAY, Schedules, Workflow, now
 from tests.support.processes import wait_until
+from tests.support.variants import one_by_default
 
 
 def unchanged(before: dict[str, Any], after: dict[str, Any], *but: str) -> None:
@@ -22,17 +23,29 @@ def unchanged(before: dict[str, Any], after: dict[str, Any], *but: str) -> None:
 @pytest.mark.parametrize(
     ("sent", "shown"),
     [
-        ({"description": "New words."}, {"description": "New words."}),
-        ({"description": None}, {"description": None}),
-        ({"tags": ["b", "a"]}, {"tags": ["b", "a"]}),
-        ({"tags": None}, {"tags": None}),
+        *one_by_default(
+            [
+                ({"description": "New words."}, {"description": "New words."}),
+                ({"description": None}, {"description": None}),
+                ({"tags": ["b", "a"]}, {"tags": ["b", "a"]}),
+                ({"tags": None}, {"tags": None}),
+            ]
+        ),
+        *one_by_default(
+            [
+                ({"max_instances": 7}, {"max_instances": 7}),
+                ({"max_instances": None}, {"max_instances": None, "overlap_policy": None}),
+                ({"overlap_policy": "skip"}, {"overlap_policy": "SKIP"}),
+            ]
+        ),
+        *one_by_default(
+            [
+                ({"cron_expression": "0 4 1 1 *"}, {"cron_expression": "0 4 1 1 *"}),
+                ({"timezone": "Europe/London"}, {"timezone": "Europe/London"}),
+                ({"interval_seconds": 90_000}, {"interval_seconds": 90_000, "cron_expression": None}),
+            ]
+        ),
         ({"target_params": {"week": "w2", "tier": "T1"}}, {"target_params": {"week": "w2", "tier": "T1"}}),
-        ({"max_instances": 7}, {"max_instances": 7}),
-        ({"max_instances": None}, {"max_instances": None, "overlap_policy": None}),
-        ({"overlap_policy": "skip"}, {"overlap_policy": "SKIP"}),
-        ({"cron_expression": "0 4 1 1 *"}, {"cron_expression": "0 4 1 1 *"}),
-        ({"timezone": "Europe/London"}, {"timezone": "Europe/London"}),
-        ({"interval_seconds": 90_000}, {"interval_seconds": 90_000, "cron_expression": None}),
         ({"enabled": False}, {"enabled": False}),
         ({}, {}),
     ],

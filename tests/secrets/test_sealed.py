@@ -40,6 +40,7 @@ print(path.read_text(), end="")
 """
 
 
+@pytest.mark.slow
 def test_many_processes_create_one_key_file_which_only_its_owner_may_read(tmp_path: Path) -> None:
     path = tmp_path / "home" / KEY_FILE
     command = [sys.executable, "-c", MAKE_AND_SHOW, str(path)]

@@ -40,6 +40,7 @@ def slow(free: threading.Event, size: int) -> Any:
     return behave
 
 
+@pytest.mark.slow
 def test_a_fetch_whose_process_is_killed_fails_with_an_alert_and_can_be_retried_in_prefect(
     api: Api, stack: PrefectStack
 ) -> None:
@@ -83,6 +84,7 @@ def _kill(execution_id: str) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_fetch_that_is_cancelled_has_failed_without_an_alert(api: Api) -> None:
     with receiver() as site:
         free = threading.Event()

@@ -15,6 +15,7 @@ from tests.sources.readers.sftp_server import PASSWORD, USER, SftpServer, sftp_s
 from tests.sources.readers.test_s3 import KEYS, endpoint, store
 from tests.sources.support import Desk
 from tests.support.receivers import Handler, Receiver, receiver
+from tests.support.variants import one_by_default
 from tests.support.weekly_files import PAIRS, WEEKLY_FILES, WeeklyFile
 
 __all__ = ["endpoint", "store"]
@@ -86,7 +87,7 @@ def facts(fetches: dict[str, FetchDetail], *fields: str) -> dict[str, tuple[Any,
     return {kind: tuple(getattr(fetch, field) for field in fields) for kind, fetch in fetches.items()}
 
 
-@pytest.mark.parametrize("weekly", WEEKLY_FILES, ids=lambda weekly: weekly.name)
+@pytest.mark.parametrize("weekly", one_by_default(WEEKLY_FILES), ids=lambda weekly: weekly.name)
 async def test_a_weekly_file_is_the_same_everywhere_and_is_downloaded_once(places: Places, weekly: WeeklyFile) -> None:
     content, sha256 = weekly.content, weekly.sha256
     places.put(weekly.name, content)
@@ -113,7 +114,7 @@ async def test_a_weekly_file_is_the_same_everywhere_and_is_downloaded_once(place
     assert list(places.desk.context.store.list()) == [(sha256, len(content))]
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0].name)
+@pytest.mark.parametrize("pair", one_by_default((pair,) for pair in PAIRS), ids=lambda pair: pair[0].name)
 async def test_both_weeks_are_one_source_by_a_pattern_and_only_the_new_one_is_downloaded(
     places: Places, pair: tuple[WeeklyFile, WeeklyFile]
 ) -> None:

@@ -232,6 +232,7 @@ def test_a_disabled_source_is_not_fetched(registry: Api) -> None:
     assert registry.get(f"/sources/{made['id']}/fetches")["data"] == []
 
 
+@pytest.mark.slow
 def test_a_fetch_that_cannot_be_started_fails_with_the_reason(proxied_api: Api, proxy: Proxy) -> None:
     impatient = proxied_api.as_key(ADMIN_KEY)
     made = impatient.post("/sources", json=body()).json()

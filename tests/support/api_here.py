@@ -13,7 +13,7 @@ from spine import main
 from spine.settings import Settings
 
 from tests.support.processes import wait_until
-from tests.support.stack import Api, settings_of
+from tests.support.stack import ALONE, Api, settings_of
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def api_here(
     prefect_url: str, prefect_home: Path, folder: Path, database_url: str | None = None, **more: str
 ) -> Iterator[Api]:
     """An API that answers, as `api_process` gives it; its log goes where that of the test does."""
-    settings = settings_of(folder, database_url, **more)
+    settings = settings_of(folder, database_url, **{**ALONE, **more})
     server = uvicorn.Server(_config(settings))
 
     def serve() -> None:

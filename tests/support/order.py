@@ -28,6 +28,17 @@ GROUPS = {
         "tests/sources/readers/test_same_content.py",
         "tests/sources/test_finra_everywhere.py",
     ),
+    # They share an API on each database, whose channels are those of one test at a time.
+    "alerts": (
+        "tests/alerts/test_channels.py",
+        "tests/alerts/test_delivery.py",
+        "tests/alerts/test_delivery_failures.py",
+        "tests/alerts/test_email.py",
+        "tests/alerts/test_matching.py",
+        "tests/alerts/test_pruning.py",
+        "tests/alerts/test_queries.py",
+        "tests/alerts/test_servicenow.py",
+    ),
     "cache of the worker": ("tests/sources/test_end_to_end.py", "tests/sources/test_failing_runs.py"),
 }
 SLOW = "slow"

@@ -28,7 +28,11 @@ def prefect_database() -> Iterator[dict[str, str]]:
         yield {}
         return
     with fresh_database(MACHINE_URL) as url:
-        yield {VARIABLE: make_url(url).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)}
+        # Each connection beyond the pool is made again, which takes the server and PostgreSQL some 30 ms.
+        yield {
+            VARIABLE: make_url(url).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False),
+            "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "15",
+        }
 
 
 def _is_fit() -> bool:

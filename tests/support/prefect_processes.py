@@ -7,9 +7,7 @@ from pathlib import Path
 import psutil
 
 from tests.support.processes import running, wait_for_http
-
-# On SQLite, Prefect's own server stands still now and then, for the minute that it waits for a lock of its own.
-LONGEST_FREEZE = 100
+from tests.support.web import LONGEST_OUTAGE
 
 
 def prefect_environment(home: Path, port: int) -> dict[str, str]:
@@ -19,7 +17,7 @@ def prefect_environment(home: Path, port: int) -> dict[str, str]:
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": "INFO",
-        "PREFECT_API_REQUEST_TIMEOUT": str(LONGEST_FREEZE),
+        "PREFECT_API_REQUEST_TIMEOUT": str(LONGEST_OUTAGE),
         # As `spine up` does: pages of deployments are ten times faster with the zones of the tzdata package.
         "PYTHONTZPATH": "",
         # Tests store hundreds of runs that were due long ago; marking them all as late keeps SQLite locked for minutes.

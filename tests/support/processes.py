@@ -43,7 +43,7 @@ def running(command: list[str], environment: dict[str, str], log: Path, cwd: Pat
         stop(process)
 
 
-def stop(process: psutil.Popen, seconds: float = 8) -> None:
+def stop(process: psutil.Process, seconds: float = 8) -> None:
     """Terminate a process and its descendants, and kill what does not go."""
     if not process.is_running():
         return
@@ -59,7 +59,7 @@ def stop(process: psutil.Popen, seconds: float = 8) -> None:
     psutil.wait_procs(stubborn, timeout=seconds)
 
 
-def wait_for_http(url: str, process: psutil.Popen, log: Path) -> None:
+def wait_for_http(url: str, process: psutil.Process, log: Path) -> None:
     """Wait until `url` answers 200; fail at once with the log's end when the process dies."""
 
     def answers() -> bool:

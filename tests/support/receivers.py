@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tests.support.processes import wait_until
+from tests.support.web import serving
 
 
 @dataclass(frozen=True)
@@ -167,11 +168,8 @@ def receiver() -> Iterator[Receiver]:
     server.daemon_threads = True
     made = Receiver(server.server_address[1])
     server.RequestHandlerClass = type("BoundHandler", (Handler,), {"receiver": made})
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield made
-    finally:
-        made.stopped.set()
-        server.shutdown()
-        server.server_close()
+    with serving(server):
+        try:
+            yield made
+        finally:
+            made.stopped.set()

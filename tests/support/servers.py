@@ -9,14 +9,14 @@ import s3fs  # type: ignore[import-untyped]
 from tests.support.postgres import fresh_database, postgresql_server
 from tests.support.processes import free_port, running, wait_for_http
 from tests.support.shared import Maker, Shared
-from tests.support.stack import Api, PrefectStack, api_process, bare_stack, prefect_stack
+from tests.support.stack import FOLLOWING, Api, PrefectStack, api_process, bare_stack, prefect_stack
 
 
 @contextmanager
 def _api(shared: Shared, folder: Path) -> Iterator[Api]:
-    """The API on SQLite."""
+    """The API on SQLite; it follows Prefect."""
     stack: PrefectStack = shared.get("stack", folder.parent)
-    with api_process(stack.url, stack.home, folder) as started:
+    with api_process(stack.url, stack.home, folder, **FOLLOWING) as started:
         yield started.patient()
 
 
@@ -26,7 +26,7 @@ def _postgresql_api(shared: Shared, folder: Path) -> Iterator[Api]:
     stack: PrefectStack = shared.get("stack", folder.parent)
     with (
         fresh_database(shared.get("postgresql", folder.parent)) as database,
-        api_process(stack.url, stack.home, folder, database, SPINE_FOLLOW_RUNS="false") as started,
+        api_process(stack.url, stack.home, folder, database) as started,
     ):
         yield started.patient()
 
@@ -36,7 +36,7 @@ def _second_postgresql_api(shared: Shared, folder: Path) -> Iterator[Api]:
     """Another process on the database of the first."""
     stack: PrefectStack = shared.get("stack", folder.parent)
     first: Api = shared.get("postgresql_api", folder.parent)
-    with api_process(stack.url, stack.home, folder, first.database_url, SPINE_FOLLOW_RUNS="false") as started:
+    with api_process(stack.url, stack.home, folder, first.database_url) as started:
         yield started.patient()
 
 
@@ -45,7 +45,7 @@ def _worker_api(shared: Shared, folder: Path) -> Iterator[Api]:
     """An API on the database and the cache of the worker."""
     stack: PrefectStack = shared.get("stack", folder.parent)
     settings = {name: value for name, value in stack.environment.items() if name.startswith("SPINE_")}
-    with api_process(stack.url, stack.home, Path(settings.pop("SPINE_HOME")), **settings) as started:
+    with api_process(stack.url, stack.home, Path(settings.pop("SPINE_HOME")), **settings, **FOLLOWING) as started:
         yield started.patient()
 
 
@@ -53,7 +53,7 @@ def _worker_api(shared: Shared, folder: Path) -> Iterator[Api]:
 def _quiet_api(shared: Shared, folder: Path) -> Iterator[Api]:
     """The API over the quiet server; it does not follow."""
     stack: PrefectStack = shared.get("quiet_stack", folder.parent)
-    with api_process(stack.url, stack.home, folder, SPINE_FOLLOW_RUNS="false") as started:
+    with api_process(stack.url, stack.home, folder) as started:
         yield started.patient()
 
 

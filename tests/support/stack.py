@@ -1,7 +1,6 @@
 """The whole of Spine as the tests use it: Prefect's server, a worker, and API processes."""
 
 import os
-import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,33 +18,15 @@ from spine.auth.bootstrap import ensure_admin_key
 from spine.settings import Settings
 
 from tests.support.databases import migrate
+from tests.support.nursery import uvicorn_process
 from tests.support.prefect_database import PrefectTables, prefect_database, prefect_tables
-from tests.support.prefect_processes import LONGEST_FREEZE, prefect_environment, prefect_server, prefect_worker
-from tests.support.processes import PROJECT, free_port, running, wait_for_http, wait_until
+from tests.support.prefect_processes import prefect_environment, prefect_server, prefect_worker
+from tests.support.processes import PROJECT, free_port, wait_for_http, wait_until
+from tests.support.web import LONGEST_OUTAGE, PATIENCE, PLAIN, Patient
 
 ADMIN_KEY = "an-admin-key-that-only-the-tests-know"
 DEMO = PROJECT / "tests" / "demo"
-# Reading the machine's certificates for each client takes longer than its requests, none of which is encrypted.
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 FINAL = {"COMPLETED", "FAILED", "CANCELLED"}
-
-
-class Patient(httpx.HTTPTransport):
-    """Asks again where the API says that Prefect is out of reach, as its clients are told to."""
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request until the answer is another one than 503."""
-        answers: list[httpx.Response] = []
-
-        def answered() -> bool:
-            answers[:] = [super(Patient, self).handle_request(request)]
-            if answers[0].status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                return True
-            answers[0].read()
-            return False
-
-        wait_until(answered, "the API to reach Prefect", LONGEST_FREEZE, every=1)
-        return answers[0]
 
 
 @dataclass
@@ -58,7 +39,7 @@ class PrefectStack:
     http: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.http = httpx.Client(base_url=self.url, timeout=LONGEST_FREEZE, verify=PLAIN)
+        self.http = httpx.Client(base_url=self.url, timeout=LONGEST_OUTAGE, verify=PLAIN)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PrefectStack, (self.url, self.home, self.environment)
@@ -89,7 +70,7 @@ class PrefectStack:
             answers[:] = [self.http.request(method, f"{self.url}{path}", json=body)]
             return answers[0].status_code != httpx.codes.SERVICE_UNAVAILABLE
 
-        wait_until(answered, "Prefect's database to be free", LONGEST_FREEZE)
+        wait_until(answered, "Prefect's database to be free", LONGEST_OUTAGE)
         assert answers[0].is_success, answers[0].text
         return answers[0].json() if answers[0].content else None
 
@@ -175,7 +156,7 @@ class Api:
         return httpx.Client(
             base_url=f"{self.url}/api/v1",
             headers={"X-API-Key": key},
-            timeout=30,
+            timeout=PATIENCE,
             event_hooks=hooks,
             verify=PLAIN,
             transport=Patient(verify=PLAIN) if self.is_patient else None,
@@ -215,7 +196,10 @@ class Api:
             found[:] = [self.run(run_id)]
             return found[0]["status"] in wanted
 
-        wait_until(reached, f"run {run_id} to become {wanted}", seconds, every=0.3)
+        try:
+            wait_until(reached, f"run {run_id} to become {wanted}", seconds, every=0.3)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {found[0]}") from None
         return found[0]
 
 
@@ -263,6 +247,11 @@ def _switch_off_schedules(stack: PrefectStack) -> None:
             stack.patch(f"/deployments/{deployment['id']}/schedules/{schedule['id']}", {"active": False})
 
 
+# An API of a test leaves Prefect in peace unless it follows on purpose: a follower reads what changes all the time.
+ALONE = {"SPINE_FOLLOW_RUNS": "false"}
+FOLLOWING = {"SPINE_FOLLOW_RUNS": "true"}
+
+
 def settings_of(folder: Path, database_url: str | None, **more: str) -> Settings:
     """The settings of an API with the variables `more`, on a migrated database with the admin key."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -278,7 +267,8 @@ def settings_of(folder: Path, database_url: str | None, **more: str) -> Settings
 def api_process(
     prefect_url: str, prefect_home: Path, folder: Path, database_url: str | None = None, **more: str
 ) -> Iterator[Api]:
-    """An API process that answers, on a migrated database with the admin key."""
+    """An API process that answers, on a migrated database with the admin key; it follows Prefect if `more` says so."""
+    more = {**ALONE, **more}
     settings = settings_of(folder, database_url, **more)
     environment = {
         "PREFECT_HOME": str(prefect_home),
@@ -291,7 +281,7 @@ def api_process(
     }
     port = free_port()
     log = folder / f"api-{uuid4().hex[:6]}.log"
-    command = ["uvicorn", "--factory", "spine.main:create_app", "--port", str(port), "--no-access-log"]
-    with running([*command, "--log-level", "warning"], environment, log) as process:
+    arguments = ["--factory", "spine.main:create_app", "--port", str(port), "--no-access-log", "--log-level", "warning"]
+    with uvicorn_process(arguments, environment, log) as process:
         wait_for_http(f"http://127.0.0.1:{port}/health/live", process, log)
         yield Api(f"http://127.0.0.1:{port}", process, settings, log)

@@ -69,6 +69,7 @@ def test_the_number_of_deployments_is_right(project: Project, count: int) -> Non
     assert project.deployed() == set(names)
 
 
+@pytest.mark.slow
 def test_what_fails_is_named_and_everything_else_is_deployed(project: Project) -> None:
     project.write(
         project.entry("first"),
@@ -144,6 +145,7 @@ def test_spine_deploy_can_be_repeated_and_leaves_alone_what_people_set(stack: Pr
         stack.patch(f"/deployments/{prune['id']}", {**restored, "concurrency_limit": None})
 
 
+@pytest.mark.slow
 def test_spine_deploy_without_a_prefect_is_one_sentence(tmp_path: Path) -> None:
     environment = {**CLEAN, "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:1/api"}
     done = subprocess.run(

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 from spine.up.home import read_records
@@ -12,6 +11,7 @@ from spine.up.processes import WORKER, of_home, variable
 from tests.support.postgres import fresh_database
 from tests.support.processes import free_port
 from tests.support.stack import PrefectStack
+from tests.support.web import WEB
 from tests.up.support import assert_one_sentence, running_up, spine_up
 
 PREFECT_YAML = """
@@ -54,7 +54,7 @@ def test_it_uses_the_named_prefect_and_stops_in_order_when_the_worker_dies(
     with running_up(home, tmp_path / "output.txt", free_port(), free_port(), cwd=project, environment=given) as started:
         started.wait_ready()
         assert set(read_records(home)) == {"api", "deploy", "spine-deploy", "worker"}
-        answer = httpx.get(f"{started.api}/api/v1/workflows/runs", headers={"X-API-Key": key}, timeout=20)
+        answer = WEB.get(f"{started.api}/api/v1/workflows/runs", headers={"X-API-Key": key}, timeout=20)
         assert answer.status_code == 200
         assert key not in started.output
         assert not (home / "api-key").exists()
@@ -67,7 +67,7 @@ def test_it_uses_the_named_prefect_and_stops_in_order_when_the_worker_dies(
         assert "Error: The worker was killed by signal 9" in started.output
         assert "worker.log" in started.output
         assert of_home(home) == []
-        assert httpx.get(f"{stack.url}/health").status_code == 200
+        assert WEB.get(f"{stack.url}/health").status_code == 200
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_a_deployment_that_fails_is_named_and_everything_else_starts(
         started.wait_ready()
         assert "Spine's own, 0 from prefect.yaml" in started.output
         assert "! Deployment nothing: FileNotFoundError" in started.output
-        ready = httpx.get(f"{started.api}/health/ready", timeout=20)
+        ready = WEB.get(f"{started.api}/health/ready", timeout=20)
         assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
         assert ready.json()["deployments"] == {
             "state": "degraded",

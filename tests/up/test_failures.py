@@ -64,6 +64,7 @@ def test_a_database_out_of_reach_is_said_without_its_password(home: Path, ports:
     assert "secret" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_an_external_prefect_out_of_reach_is_named(home: Path, ports: list[str], nowhere: str) -> None:
     done = spine_up("--home", str(home), *ports, PREFECT_API_URL=nowhere)
     assert_one_sentence(done, nowhere, "PREFECT_API_URL", "cannot be reached")

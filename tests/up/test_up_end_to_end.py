@@ -8,13 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 from spine.up.home import read_records
 from spine.up.processes import SERVER, alive, of_home
 
 from tests.support.processes import free_port, wait_until
 from tests.support.stack import PrefectStack
+from tests.support.web import WEB
 from tests.up.support import CLEAN, RunningUp, assert_one_sentence, running_up, spine_up
 
 FLOW = """
@@ -40,6 +40,7 @@ SAMPLE = "flows/finra/sample/finra_otc_weekly_sample.csv"
 STEPS = ["Database", "Admin key", "Prefect server", "Work pool", "Deployments", "API", "Worker"]
 
 
+@pytest.mark.slow
 def test_spine_up_is_started_used_as_the_readme_says_and_stopped(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with running_up(home, tmp_path / "output.txt", free_port(), free_port()) as started:
@@ -49,7 +50,7 @@ def test_spine_up_is_started_used_as_the_readme_says_and_stopped(tmp_path: Path)
         assert_the_key_is_shown_once_and_private(started, key)
         body = {"params": {"week_ending": "2026-01-05", "tier": "OTC", "path": SAMPLE}}
         url = f"{started.api}/api/v1/workflows/trigger/finra.weekly_refresh"
-        triggered = httpx.post(url, json=body, headers={"X-API-Key": key}, timeout=20)
+        triggered = WEB.post(url, json=body, headers={"X-API-Key": key}, timeout=20)
         assert triggered.status_code == 201, triggered.text
         completed = {triggered.json()["run_id"]: "COMPLETED"}
         wait_until(lambda: listed(started, key) == completed, "the run to be completed", 60)
@@ -92,15 +93,15 @@ def assert_steps_and_urls_are_shown(started: RunningUp) -> None:
     assert "\x1b" not in started.output
     for url in (f"{started.api}/docs", f"http://127.0.0.1:{started.prefect_port}"):
         assert url in started.output
-        assert httpx.get(url).status_code == 200
-    assert httpx.get(f"{started.api}/health/ready").json()["status"] == "ready"
+        assert WEB.get(url).status_code == 200
+    assert WEB.get(f"{started.api}/health/ready").json()["status"] == "ready"
 
 
 def assert_the_key_is_shown_once_and_private(started: RunningUp, key: str) -> None:
     assert started.output.count(key) == 1
     assert str(started.home / "api-key") in started.output
     assert stat.S_IMODE((started.home / "api-key").stat().st_mode) == 0o600
-    assert httpx.get(f"{started.api}/api/v1/workflows/runs").status_code == 401
+    assert WEB.get(f"{started.api}/api/v1/workflows/runs").status_code == 401
     assert listed(started, key) == {}
 
 
@@ -155,7 +156,7 @@ def run_to(started: RunningUp, state: str, seconds: float) -> str:
 
 def listed(started: RunningUp, key: str) -> dict[str, str]:
     """Id and status of each run that Spine lists."""
-    answer = httpx.get(f"{started.api}/api/v1/workflows/runs", headers={"X-API-Key": key}, timeout=20)
+    answer = WEB.get(f"{started.api}/api/v1/workflows/runs", headers={"X-API-Key": key}, timeout=20)
     assert answer.status_code == 200, answer.text
     return {run["run_id"]: run["status"] for run in answer.json()["data"]}
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.processes import PROJECT, free_port, wait_until
 from tests.support.project import committed_files
+from tests.support.web import WEB
 from tests.up.support import CLEAN, RunningUp, running_up
 
 # Each would take the place of a package of Spine's if Spine had one of that name, or the reverse.
@@ -149,12 +150,12 @@ def check_the_team_can_work(started: RunningUp, python: Path, project: Path) -> 
     headers = {"X-API-Key": (project / ".spine" / "api-key").read_text().strip()}
     assert "Spine's own, 1 from prefect.yaml" in started.output
     assert "! Deployment team.broken: " in started.output
-    ready = httpx.get(f"{started.api}/health/ready", timeout=20)
+    ready = WEB.get(f"{started.api}/health/ready", timeout=20)
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
     assert "team.broken" in ready.json()["deployments"]["detail"]
-    assert httpx.get(f"{started.api}/openapi.json").json()["info"]["title"] == "Spine"
+    assert WEB.get(f"{started.api}/openapi.json").json()["info"]["title"] == "Spine"
     mend_and_deploy(started, python, project)
-    assert httpx.get(f"{started.api}/health/ready", timeout=20).json()["deployments"]["state"] == "up"
+    assert WEB.get(f"{started.api}/health/ready", timeout=20).json()["deployments"]["state"] == "up"
 
     with httpx.Client(base_url=f"{started.api}/api/v1", headers=headers, timeout=30) as client:
         source = {"name": "prices", "source_type": "file", "config": {"path": "prices.csv"}, "parser_type": "csv"}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.processes import wait_until
 from tests.support.stack import PrefectStack
-from tests.worker.pool import ENDED, Pool, Run, served_pool
+from tests.worker.pool import ENDED, Pool, Run, edit, served_pool
 
 FLOWS = [
     "reports",
@@ -31,7 +31,8 @@ def pool(
     """A pool with a worker of either type."""
     with served_pool(request.param, stack, tmp_path_factory.mktemp("worker") / request.param) as served:
         served.deploy(
-            *(f"behaviour.py:{name}" for name in FLOWS), "launches.py:sleeps_for", "launches.py:ignores_sigterm"
+            *(f"behaviour.py:{name}" for name in FLOWS),
+            *("launches.py:sleeps_for", "launches.py:ignores_sigterm", "warm.py:warm"),
         )
         served.deploy("behaviour.py:takes_turns", concurrency_limit=1)
         yield served
@@ -136,6 +137,17 @@ def test_a_run_sends_heartbeats(runs: dict[str, Run]) -> None:
     wait_until(lambda: run.stack.post("/events/filter", {"filter": wanted})["total"] > 0, "a heartbeat", 30)
 
 
+def test_a_run_that_is_triggered_after_an_edit_executes_the_edited_code(pool: Pool) -> None:
+    before = pool.run("warm").fact
+    edit(pool.project / "helper.py", "VALUE = 1", "VALUE = 2")
+    after = pool.run("warm").fact
+    assert (before["helper"], after["helper"]) == (1, 2)
+    # It shares nothing with the run before it.
+    assert before["pid"] != after["pid"]
+    assert (after["seen"], after["left"], after["modules"]) == (1, None, False)
+    assert before["random"] != after["random"]
+
+
 def test_a_run_that_sleeps_in_c_code_is_cancelled(runs: dict[str, Run]) -> None:
     run = runs["sleeps"]
     pid = run.fact["pid"]
@@ -183,6 +195,7 @@ def test_a_run_that_never_returns_from_c_code_is_cancelled(runs: dict[str, Run])
     assert len(run.facts) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limited", ["", "/queues/default"], ids=["pool", "queue"])
 def test_the_concurrency_limits_of_a_pool_and_of_a_queue_are_kept(
     pool: Pool, runs: dict[str, Run], limited: str

@@ -16,6 +16,8 @@ from tests.support.processes import PROJECT
 from tests.support.stack import PrefectStack
 from tests.worker.pool import Pool, Run, served_pool
 
+pytestmark = pytest.mark.slow
+
 PACKAGES = ["api", "deployments", "flows", "tests"]
 REPORT = """
 import json
@@ -50,7 +52,7 @@ def set_directory(directory: str) -> list[dict[str, Any]]:
     return [{"prefect.deployments.steps.set_working_directory": {"directory": directory}}]
 
 
-@pytest.fixture(scope="module", params=["spine", pytest.param("process", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["spine", "process"])
 def pool(
     request: pytest.FixtureRequest, stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pool]:

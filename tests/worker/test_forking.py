@@ -15,6 +15,8 @@ from tests.support.processes import wait_until
 from tests.support.stack import PrefectStack
 from tests.worker.pool import Pool, edit, served_pool
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = 40
 
 
@@ -56,7 +58,6 @@ def test_a_run_never_executes_code_that_is_older_than_its_trigger(pool: Pool) ->
     edit(pool.project / "helper.py", "VALUE = 7", "VALUE = 1")
 
 
-@pytest.mark.slow
 def test_the_buffers_of_open_files_are_written_when_a_run_ends(pool: Pool) -> None:
     run = pool.run("warm")
     wait_until(lambda: not psutil.pid_exists(run.fact["pid"]), "the process of the run to end", 10)
@@ -75,7 +76,6 @@ def sockets(pid: int) -> set[str]:
     return {one for one in found if one.startswith("socket:")}
 
 
-@pytest.mark.slow
 def test_a_run_inherits_no_socket(pool: Pool) -> None:
     runs = [pool.start("warm", seconds=4) for _ in range(2)]
     pids = [run.fact["pid"] for run in runs]
@@ -88,7 +88,6 @@ def test_a_run_inherits_no_socket(pool: Pool) -> None:
     assert [run.ended() for run in runs] == ["COMPLETED"] * 2
 
 
-@pytest.mark.slow
 def test_a_module_with_side_effects_is_imported_by_each_run(pool: Pool) -> None:
     first, second = (pool.run("side_effects").fact for _ in range(2))
     assert first["imported"] < second["imported"]
@@ -114,7 +113,6 @@ def test_a_run_that_cannot_be_forked_starts_in_a_new_interpreter_and_the_log_say
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("generations", [1, 2], ids=["flow server", "engine server"])
 def test_a_fork_server_that_is_killed_is_replaced_and_its_runs_end(pool: Pool, generations: int) -> None:
     lasting, ending = pool.start("sleeps"), pool.start("warm", seconds=2)
@@ -131,7 +129,6 @@ def test_a_fork_server_that_is_killed_is_replaced_and_its_runs_end(pool: Pool, g
     assert lasting.ended() == "CRASHED"
 
 
-@pytest.mark.slow
 def test_many_runs_at_once_complete_and_leave_nothing_open(pool: Pool) -> None:
     parent = psutil.Process(pool.run("warm").fact["parent"])
     before = (parent.num_fds(), pool.worker.num_fds(), parent.memory_info().rss)

@@ -18,6 +18,8 @@ from tests.support.processes import wait_until
 from tests.support.stack import PrefectStack
 from tests.worker.pool import Pool, edit, served_pool, serving
 
+pytestmark = pytest.mark.slow
+
 FLOWS = ["sleeps_for", "exits_late", "continues", "ignores_sigterm"]
 
 
@@ -37,14 +39,12 @@ def test_a_run_starts_at_once_although_the_worker_hardly_polls(pool: Pool) -> No
     assert pool.run("sleeps_for", seconds=0).fact["begins"] - began < 5
 
 
-@pytest.mark.slow
 def test_a_new_version_of_a_deployment_gets_an_interpreter_of_its_own(pool: Pool) -> None:
     first, second = (pool.run("sleeps_for", seconds=0).fact["parent"] for _ in range(2))
     pool.deploy("launches.py:sleeps_for", version="another")
     assert first == second != pool.run("sleeps_for", seconds=0).fact["parent"]
 
 
-@pytest.mark.slow
 def test_code_that_is_cloned_for_each_run_starts_in_a_new_interpreter_and_the_log_says_why(pool: Pool) -> None:
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
     for arguments in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "Flows"]):
@@ -56,7 +56,6 @@ def test_code_that_is_cloned_for_each_run_starts_in_a_new_interpreter_and_the_lo
     wait_until(lambda: reason in run.logged(), "the reason in the log", 20)
 
 
-@pytest.mark.slow
 def test_a_run_that_is_deleted_while_it_is_cancelled_ends_no_other_run(pool: Pool) -> None:
     deleted, other = pool.start("sleeps_for"), pool.start("sleeps_for", seconds=8)
     pid = deleted.fact["pid"]
@@ -93,7 +92,6 @@ async def test_cancellations_still_arrive_after_the_server_has_closed_the_connec
             context.forget(UUID(run.id))
 
 
-@pytest.mark.slow
 def test_a_run_can_be_retried_before_the_process_of_its_first_attempt_has_ended(pool: Pool) -> None:
     runs = [pool.start("exits_late"), pool.start("exits_late", seconds=600)]
     for run in runs:
@@ -129,7 +127,6 @@ def test_a_stopped_worker_reschedules_its_runs_and_the_next_worker_continues_the
     assert [fact["attempt"] for run in begun[1:] for fact in run.facts] == [1, 2, 1, 2]
 
 
-@pytest.mark.slow
 def test_a_stopped_worker_lets_its_runs_crash_if_the_operator_has_configured_that(pool: Pool) -> None:
     pool.environment["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] = "crash"
     with serving(pool):

@@ -116,6 +116,7 @@ def test_a_quote_that_is_never_closed_is_named_and_not_counted_as_a_row(desk: De
     assert desk.parse(b'a,b\n1,2\n3,"x\n4,5\n', "csv", quote_char=None).rows == 3
 
 
+@pytest.mark.slow
 def test_a_line_may_be_longer_than_a_block_and_not_longer_than_the_limit(desk: Desk) -> None:
     start = b"a,b\n" + b"1,2\n" * 400_000
     parsed = desk.parse(start + b"x" * 5_000_000 + b",y\n3\n", "csv")

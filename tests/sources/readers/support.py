@@ -4,7 +4,6 @@ import hashlib
 import math
 import os
 import ssl
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from spine.sources.types import SOURCE_TYPES
 from spine.sources.types.base import SourceConfig
 
 from tests.support.receivers import Behaviour, Handler, Receiver, accept
+from tests.support.web import serving
 
 OPEN = Settings(allow_private_addresses=True)
 CLOSED = Settings(allow_private_addresses=False)
@@ -103,10 +103,8 @@ def tls_receiver(authority: trustme.CA) -> Iterator[Receiver]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield made
-    finally:
-        made.stopped.set()
-        server.shutdown()
-        server.server_close()
+    with serving(server):
+        try:
+            yield made
+        finally:
+            made.stopped.set()
