@@ -53,12 +53,13 @@ SPEAK_HTTP = (
 
 # The parts of `spine`, from the top floor down. A part may import those after it in this list, never those before it.
 FLOORS = (
-    ("cli", "main", "health", "metrics", "up", "flows"),
+    ("cli", "main", "doctor", "health", "metrics", "up", "flows", "health_checks"),
     ("sources", "alerts", "schedules", "workflows", "connections"),
     ("run_history", "cache"),
     ("http", "idempotency", "auth", "secrets", "prefect", "prefect_server"),
     ("migrations", "tables", "egress", "database"),
-    ("settings", "names", "pagination", "background", "log_throttle", "deployment_report"),
+    ("own_settings",),
+    ("settings", "names", "pagination", "background", "log_throttle", "deployment_report", "private_files"),
     ("severity", "schemas", "errors", "text"),
 )
 

@@ -13,8 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from spine.auth.callers import Scope
 from spine.auth.service import create_key, list_keys, revoke_key
 from spine.database import SessionFactory, database_errors, make_engine, make_sessions, transaction
+from spine.doctor import doctor
 from spine.errors import SpineError
 from spine.migrations.migrate import upgrade
+from spine.private_files import NotPrivate, close_to_others
 from spine.secrets.rotation import rotate
 from spine.settings import get_settings
 from spine.tables import SEALED_COLUMNS
@@ -26,6 +28,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="A 
 keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
 app.command("up")(up)
 app.command("deploy")(deploy)
+app.command("doctor")(doctor)
 app.add_typer(keys, name="keys")
 
 
@@ -84,9 +87,16 @@ def _with_sessions(work: Callable[[SessionFactory], Awaitable[Answer]]) -> Answe
             await engine.dispose()
 
     try:
+        if closed := close_to_others(get_settings().home):
+            typer.echo(
+                f"Other users could read {closed} files and folders of the state folder; now only you can.", err=True
+            )
         url = get_settings().sqlalchemy_url
         upgrade(url)
         return asyncio.run(run(url))
+    except NotPrivate as error:
+        typer.echo(str(error), err=True)
+        sys.exit(1)
     except (SpineError, ValueError, ArgumentError) as error:
         typer.echo(error.detail if isinstance(error, SpineError) else f"The settings are invalid: {error}", err=True)
         sys.exit(1)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
 
+import structlog
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
@@ -21,6 +22,7 @@ from spine.http.logs import configure_logging
 from spine.http.middleware import BodyMiddleware, RequestIdMiddleware
 from spine.http.openapi import install_openapi
 from spine.prefect.client import Prefect
+from spine.private_files import close_to_others
 from spine.run_history.follower import Chore, Follower
 from spine.schedules.listing import ScheduleListing
 from spine.schedules.routes import router as schedules
@@ -30,6 +32,8 @@ from spine.sources.cache_routes import router as cache
 from spine.sources.orphaned_fetches import OrphanedFetches
 from spine.sources.routes import router as sources
 from spine.workflows.routes import router as workflows
+
+log = structlog.get_logger("spine.api")
 
 DESCRIPTION = """
 A stable API over Prefect: workflows (Prefect flows) and their runs, schedules (Prefect deployments), alerts and data
@@ -80,8 +84,13 @@ def _api_v1() -> APIRouter:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open the database and the client of Prefect. Both may be down: requests then return 503."""
+    """Open the database and the client of Prefect. Both may be down: requests then return 503.
+
+    Raises `NotPrivate` if other users can read the state folder and that cannot be changed.
+    """
     settings: Settings = app.state.settings
+    if closed := close_to_others(settings.home):
+        log.warning("state_folder_closed", home=str(settings.home), entries=closed)
     engine = make_engine(settings.sqlalchemy_url)
     app.state.sessions = make_sessions(engine)
     app.state.jwt_verifier = _jwt_verifier(settings)

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import lru_cache, partial
 from typing import Any, Self, cast
 from uuid import UUID, uuid4
@@ -25,6 +25,7 @@ from spine_worker.launches import Launches
 from spine_worker.reschedule import finish_uncancelled, release_claim
 from spine_worker.wakeup import wake_on_scheduled_runs
 from spine_worker.warm import CannotFork, Code, WarmServers
+from spine_worker.withheld import withholding
 
 _SECONDS_BETWEEN_CODE_CHECKS = 1.0
 _SECONDS_BEFORE_LABELS = 1.0
@@ -65,6 +66,7 @@ class SpineWorker(ProcessWorker):
         self._polling = asyncio.Lock()
         self._woken = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
+        self._withheld = ExitStack()
 
     @property
     def client(self) -> PrefectClient:
@@ -75,7 +77,12 @@ class SpineWorker(ProcessWorker):
         return cast(PrefectClient, self._caching_client)
 
     async def __aenter__(self) -> Self:
-        await super().__aenter__()
+        self._withheld.enter_context(withholding())
+        try:
+            await super().__aenter__()
+        except BaseException:
+            self._withheld.close()
+            raise
         self._background = [asyncio.create_task(work) for work in (self._keep_warm(), self._poll_when_woken())]
         return self
 
@@ -93,6 +100,7 @@ class SpineWorker(ProcessWorker):
                 await asyncio.gather(*self._background, return_exceptions=True)
                 await self._execution.close()
             self._servers.close()
+            self._withheld.close()
 
     # Polling
 

@@ -28,9 +28,18 @@ def free_port() -> int:
 @contextmanager
 def running(command: list[str], environment: dict[str, str], log: Path, cwd: Path = PROJECT) -> Iterator[psutil.Popen]:
     """A process of this interpreter's `command`, stopped at the end along with all its descendants."""
+    with running_program([sys.executable, "-m", *command], environment, log, cwd) as process:
+        yield process
+
+
+@contextmanager
+def running_program(
+    command: list[str], environment: dict[str, str], log: Path, cwd: Path = PROJECT
+) -> Iterator[psutil.Popen]:
+    """A process of any program, stopped at the end along with all its descendants."""
     with log.open("ab") as output:
         process = psutil.Popen(
-            [sys.executable, "-m", *command],
+            command,
             env={**os.environ, **environment},
             cwd=cwd,
             stdout=output,

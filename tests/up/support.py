@@ -68,6 +68,7 @@ class RunningUp:
         environment: dict[str, str],
         python: Path,
         options: tuple[str, ...],
+        umask: int,
     ) -> None:
         self.home = home
         self.port = port
@@ -82,6 +83,7 @@ class RunningUp:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=umask,
             )
 
     @property
@@ -93,6 +95,21 @@ class RunningUp:
     def prefect_api(self) -> str:
         """The base URL of Prefect's API."""
         return f"http://127.0.0.1:{self.prefect_port}/api"
+
+    @property
+    def shell(self) -> dict[str, str]:
+        """The variables that another shell has after the printed command for it."""
+        (hint,) = [line for line in self.output.splitlines() if "from another shell:" in line]
+        command = f"{hint.partition(': ')[2]} && env -0"
+        done = subprocess.run(["bash", "-c", command], env=CLEAN, capture_output=True, text=True, check=True)
+        found = dict(one.split("=", 1) for one in done.stdout.split("\0") if one)
+        return {name: value for name, value in found.items() if name.startswith("PREFECT_")}
+
+    def doctor(self, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """Run `spine doctor` in another shell."""
+        command = [sys.executable, "-P", "-m", "spine.cli", "doctor"]
+        given = {**CLEAN, "SPINE_HOME": str(self.home), **environment}
+        return subprocess.run(command, env=given, capture_output=True, text=True, check=False, timeout=60)
 
     @property
     def output(self) -> str:
@@ -126,9 +143,10 @@ def running_up(
     python: Path = Path(sys.executable),
     options: tuple[str, ...] = (),
     environment: dict[str, str] | None = None,
+    umask: int = -1,
 ) -> Iterator[RunningUp]:
     """A `spine up` in the background; nothing of it is left afterwards, however the test ends."""
-    started = RunningUp(home, output, port, prefect_port, cwd, environment or {}, python, options)
+    started = RunningUp(home, output, port, prefect_port, cwd, environment or {}, python, options, umask)
     try:
         yield started
     finally:

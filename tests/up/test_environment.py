@@ -1,17 +1,61 @@
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+from spine.settings import Settings
+from spine.up import plan
 from spine.up.plan import MARKER, api_environment, server_environment, worker_environment
+from spine_worker import withheld
 
 from tests.up.support import plan_for
 
-USER = {"PATH": "/bin", "SPINE_API_KEY": "secret", "SPINE_DATABASE_URL": "postgresql://db/spine"}
+USER = {
+    "PATH": "/bin",
+    "SPINE_API_KEY": "secret-key-of-the-admin",
+    "SPINE_DATABASE_URL": "postgresql://spine:secret@db/spine",
+    "SPINE_SECRET_KEY": "secret-that-encrypts-secrets",
+    "SPINE_CACHE_URL": "s3://key:secret@cache",
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL": "postgresql+asyncpg://prefect:secret@db/prefect",
+    "PREFECT_API_DATABASE_PASSWORD": "secret",
+    "PREFECT_SERVER_DOCKET_URL": "redis://:secret@redis/1",
+    "PREFECT_REDIS_MESSAGING_PASSWORD": "secret",
+}
+SECRETS_OF_SPINE = {name for name in USER if name.startswith("SPINE_")}
+SECRETS_OF_PREFECTS_SERVER = {name for name in USER if name.startswith("PREFECT_")}
 
 
-def test_only_the_api_gets_the_key(tmp_path: Path) -> None:
-    plan = plan_for(tmp_path)
-    assert api_environment(plan, USER)["SPINE_API_KEY"] == "secret"
-    assert "secret" not in worker_environment(plan, USER).values()
-    assert "secret" not in server_environment(plan, USER).values()
+def test_each_child_gets_only_the_secrets_that_it_needs(tmp_path: Path) -> None:
+    made = replace(plan_for(tmp_path), prefect_auth="spine:made-up")
+    api, server, worker = (given(made, USER) for given in (api_environment, server_environment, worker_environment))
+    assert {name for name in USER if name in api} == {"PATH"} | SECRETS_OF_SPINE
+    assert {name for name in USER if name in server} == {"PATH"} | SECRETS_OF_PREFECTS_SERVER
+    assert {name for name in USER if name in worker} == {"PATH"}
+    assert not [name for name, value in worker.items() if "secret" in value]
+    # Every one of them calls Prefect's API; only its server decides who may.
+    assert {given["PREFECT_API_AUTH_STRING"] for given in (api, server, worker)} == {"spine:made-up"}
+    assert [given.get("PREFECT_SERVER_API_AUTH_STRING") for given in (api, server, worker)] == [
+        None,
+        "spine:made-up",
+        None,
+    ]
+
+
+def test_the_worker_and_spine_up_withhold_the_same_variables() -> None:
+    assert set(withheld.SPINE_SECRETS) == set(plan.SPINE_SECRETS)
+    assert set(withheld.PREFECT_SERVER_SECRETS) == set(plan.PREFECT_SERVER_SECRETS)
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_every_setting_that_can_hold_a_secret_is_withheld_from_flows(field: str) -> None:
+    is_secret = "SecretStr" in str(Settings.model_fields[field].annotation)
+    assert not is_secret or f"SPINE_{field.upper()}" in plan.SPINE_SECRETS
+
+
+def test_only_the_servers_own_ui_may_use_it_from_a_browser(tmp_path: Path) -> None:
+    made = replace(plan_for(tmp_path), prefect_ui="https://prefect.example.com/ui/")
+    origins = server_environment(made, {})["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
+    port = made.prefect_port
+    assert set(origins) == {"https://prefect.example.com", f"http://127.0.0.1:{port}", f"http://localhost:{port}"}
 
 
 def test_every_child_knows_where_prefect_and_the_home_are(tmp_path: Path) -> None:
@@ -20,7 +64,6 @@ def test_every_child_knows_where_prefect_and_the_home_are(tmp_path: Path) -> Non
         variables = given(plan, {**USER, "SPINE_HOME": "relative"})
         assert variables["PREFECT_API_URL"] == f"http://127.0.0.1:{plan.prefect_port}/api"
         assert variables["SPINE_HOME"] == str(tmp_path)
-        assert variables["SPINE_DATABASE_URL"] == "postgresql://db/spine"
         assert variables[MARKER] == str(tmp_path)
 
 

@@ -87,6 +87,11 @@ def test_a_deployment_that_fails_is_named_and_everything_else_starts(
             "state": "degraded",
             "detail": "0 of 1 deployments of prefect.yaml were made; failed: nothing",
         }
+        # The Prefect that was named needs no credential, which is said plainly.
+        assert ready.json()["prefect_open"]["state"] == "degraded"
+        assert "whoever reaches it can run code" in ready.json()["prefect_open"]["detail"]
+        doctor = started.doctor(**given)
+        assert (doctor.returncode, "! prefect_open   Prefect's API is open" in doctor.stdout) == (0, True), doctor
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from spine.private_files import open_to_others
 from spine.up.home import read_records
 from spine.up.processes import SERVER, alive, of_home
 
@@ -43,7 +44,8 @@ STEPS = ["Database", "Admin key", "Prefect server", "Work pool", "Deployments", 
 @pytest.mark.slow
 def test_spine_up_is_started_used_as_the_readme_says_and_stopped(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    with running_up(home, tmp_path / "output.txt", free_port(), free_port()) as started:
+    # Whatever the umask is, nothing in the home is for others.
+    with running_up(home, tmp_path / "output.txt", free_port(), free_port(), umask=0) as started:
         started.wait_ready()
         key = (home / "api-key").read_text().strip()
         assert_steps_and_urls_are_shown(started)
@@ -52,6 +54,7 @@ def test_spine_up_is_started_used_as_the_readme_says_and_stopped(tmp_path: Path)
         url = f"{started.api}/api/v1/workflows/trigger/finra.weekly_refresh"
         triggered = WEB.post(url, json=body, headers={"X-API-Key": key}, timeout=20)
         assert triggered.status_code == 201, triggered.text
+        assert_nothing_is_open_to_others(started)
         completed = {triggered.json()["run_id"]: "COMPLETED"}
         wait_until(lambda: listed(started, key) == completed, "the run to be completed", 60)
         assert_stopped_by_sigterm(started)
@@ -105,6 +108,17 @@ def assert_the_key_is_shown_once_and_private(started: RunningUp, key: str) -> No
     assert listed(started, key) == {}
 
 
+def assert_nothing_is_open_to_others(started: RunningUp) -> None:
+    assert httpx.post(f"{started.prefect_api}/deployments/filter", json={}).status_code == 401
+    assert httpx.get(f"{started.prefect_api}/health", headers={"Host": "evil.example"}).status_code == 403
+    assert open_to_others(started.home) == []
+    doctor = started.doctor()
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+    assert {line[0] for line in doctor.stdout.splitlines()} == {"✓"}, doctor.stdout
+    for part in ("state_folder", "prefect_open", "database", "worker"):
+        assert part in doctor.stdout
+
+
 def assert_a_second_up_is_refused(started: RunningUp) -> None:
     done = spine_up("--home", str(started.home), "--port", str(free_port()), "--prefect-port", str(free_port()))
     assert_one_sentence(done, "is in use by another spine up", f"(pid {started.process.pid})")
@@ -138,7 +152,7 @@ def deploy_from_another_shell(folder: Path, started: RunningUp) -> None:
     subprocess.run(
         [sys.executable, "-m", "prefect", "deploy", "--all", "--no-prompt"],
         cwd=folder,
-        env={**CLEAN, "PREFECT_API_URL": started.prefect_api, "PREFECT_HOME": str(folder / "prefect")},
+        env={**CLEAN, **started.shell, "PREFECT_HOME": str(folder / "prefect")},
         check=True,
         capture_output=True,
     )
@@ -147,6 +161,7 @@ def deploy_from_another_shell(folder: Path, started: RunningUp) -> None:
 def run_to(started: RunningUp, state: str, seconds: float) -> str:
     """Start a run that lasts `seconds` and wait until Prefect says that it is in `state`."""
     prefect = PrefectStack(started.prefect_api, started.home, {})
+    prefect.http.auth = httpx.BasicAuth(*started.shell["PREFECT_API_AUTH_STRING"].split(":", 1))
     deployment = prefect.deployment("lasting", "lasting")["id"]
     body = {"parameters": {"seconds": seconds}}
     run = str(prefect.post(f"/deployments/{deployment}/create_flow_run", body)["id"])

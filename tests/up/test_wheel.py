@@ -171,7 +171,7 @@ def mend_and_deploy(started: RunningUp, python: Path, project: Path) -> None:
     """Deploy from another shell, as CI does, what the start could not."""
     mended = "from prefect import flow as prefect_flow\n\n@prefect_flow(name='team.broken')\ndef flow() -> None: ...\n"
     (project / "flows" / "missing.py").write_text(mended)
-    environment = {**CLEAN, "PREFECT_API_URL": started.prefect_api, "PREFECT_HOME": str(project / ".prefect")}
+    environment = {**CLEAN, **started.shell, "PREFECT_HOME": str(project / ".prefect")}
     for command in (["prefect", "deploy", "--all", "--no-prompt"], ["spine", "deploy"]):
         subprocess.run(
             [str(python.parent / command[0]), *command[1:]],

@@ -1,7 +1,6 @@
 """The admin key that `spine up` makes, so that its API can be called."""
 
 import asyncio
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from spine.auth.callers import Scope
 from spine.auth.service import generate_key, hash_key
 from spine.database import make_engine, make_sessions, transaction
+from spine.private_files import write_private_file
 from spine.settings import Settings
 from spine.tables.api_keys import ApiKey
 from spine.tables.base import utc_now
@@ -41,20 +41,10 @@ def ensure_admin_key(settings: Settings) -> AdminKey:
     made = None
     if not path.exists():
         made = generate_key()
-        _write_private(path, made)
+        write_private_file(path, made + "\n")
     works = asyncio.run(_store(settings, path.read_text().strip()))
     note = f"in {path}" if works else f"the key in {path} is revoked; make another one with `spine keys create`"
     return AdminKey(path=path, secret_to_show=made, note=note)
-
-
-def _write_private(path: Path, key: str) -> None:
-    # Written to a temporary file and then renamed, so that a crash never leaves an empty key file.
-    temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key + "\n")
-    temporary.replace(path)
 
 
 async def _store(settings: Settings, key: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from spine.cache.failures import BlobMissing, local_errors
-from spine.cache.staging_files import make_private_folder
+from spine.private_files import make_private_folder
 
 
 class LocalBlobs:

@@ -16,6 +16,7 @@ from threading import Semaphore, Thread
 from uuid import uuid4
 
 from spine.cache.failures import local_errors
+from spine.private_files import make_private_folder
 
 # Chunks that are written but not hashed yet; more would only use memory.
 _MOST_CHUNKS_AHEAD = 4
@@ -145,10 +146,3 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def make_private_folder(path: Path) -> None:
-    """Make a folder that only this user may read, with the missing folders above it."""
-    if not path.is_dir():
-        make_private_folder(path.parent)
-        path.mkdir(mode=0o700, exist_ok=True)

@@ -6,7 +6,7 @@ from prefect import flow, get_run_logger
 
 from spine.alerts.pruning import prune_alerts
 from spine.database import make_engine, make_sessions
-from spine.settings import Settings
+from spine.own_settings import own_settings
 from spine.tables.base import utc_now
 
 
@@ -21,7 +21,7 @@ async def prune(retention_days: int | None = None, dry_run: bool = True) -> dict
     """
     if retention_days is not None and retention_days < 1:
         raise ValueError("retention_days must be at least 1")
-    settings = Settings()
+    settings = own_settings()
     before = utc_now() - timedelta(days=retention_days or settings.alert_retention_days)
     engine = make_engine(settings.sqlalchemy_url)
     try:

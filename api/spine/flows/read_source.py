@@ -136,7 +136,7 @@ def _staged(context: FetchContext, snapshot: Snapshot, run_id: UUID) -> tuple[Co
 
 
 def _stage(store: BlobStore, entry: NewEntry, folder: Path) -> ContentFile:
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     path = folder / _file_name(entry.name)
     local = store.local_path(entry.content_hash)
     if local is None:

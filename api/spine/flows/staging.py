@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from spine.private_files import make_private_folder
+
 KEEP_SECONDS = 7 * 24 * 3600
 """How long the files of a run are kept, for a retry or to investigate a failure, unless the run removes them."""
 
@@ -23,7 +25,8 @@ def directory_of(home: Path) -> Path:
 def fresh(folder: Path) -> Path:
     """Make ``folder`` an empty folder, without the files of an earlier attempt of the step."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    make_private_folder(folder.parent)
+    folder.mkdir(mode=0o700)
     return folder
 
 
@@ -45,7 +48,7 @@ def clear(folder: Path) -> None:
 
 def keep(folder: Path) -> None:
     """Create the folder of a run if necessary, and restart the week after which it is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder)
     os.utime(folder)
 
 

@@ -7,6 +7,7 @@ from alembic.config import Config
 from sqlalchemy import URL
 
 from spine.database import database_errors
+from spine.private_files import make_private_file, make_private_folder
 
 MIGRATIONS = Path(__file__).parent
 
@@ -24,7 +25,9 @@ def upgrade(url: URL) -> None:
 
     Raises `DatabaseUnavailable` if the database is unreachable.
     """
-    if url.get_backend_name() == "sqlite" and url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     with database_errors():
+        if url.get_backend_name() == "sqlite" and url.database and not url.database.startswith((":memory:", "file:")):
+            make_private_folder(Path(url.database).absolute().parent)
+            # SQLite gives its journal files the permissions of the database.
+            make_private_file(Path(url.database))
         command.upgrade(alembic_config(url), "head")

@@ -23,6 +23,9 @@ from spine.prefect.filters import Json
 # Prefect's list routes return at most this many rows for one request.
 MOST_ROWS = 200
 
+# Less than the health checks wait.
+_SECONDS_FOR_A_STRANGER = 2.0
+
 UNKNOWN_SHAPE = "The answer of Prefect's API has an unknown format; check that Spine supports this version of Prefect."
 
 
@@ -77,6 +80,17 @@ class Transport:
     async def check(self) -> None:
         """Check that Prefect's API answers. Raises `PrefectUnavailable`."""
         await self._request("GET", "/health")
+
+    async def answers_anyone(self) -> bool:
+        """Whether Prefect's API answers a request that has no credential of any kind.
+
+        Raises `PrefectUnavailable` if it does not answer at all.
+        """
+        # All routes but that of the health need the credential, if there is one. This one is cheap.
+        url = f"{str(self._client.api_url).rstrip('/')}/admin/version"
+        verify = url.startswith("https:") and not get_current_settings().api.tls_insecure_skip_verify
+        async with self._translated(), httpx.AsyncClient(verify=verify, timeout=_SECONDS_FOR_A_STRANGER) as stranger:
+            return (await stranger.get(url)).status_code == httpx.codes.OK
 
     async def _all(self, path: str, adapter: TypeAdapter[list[Object]], wanted: Json, sort: str) -> list[Object]:
         """Every row of a list route, read page by page; `sort` must leave no ties, or pages could overlap."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from spine.errors import Conflict, Unavailable
+from spine.private_files import make_private_folder
 from spine.settings import Settings
 
 KEY_FILE = "secret-key"
@@ -86,7 +87,7 @@ def ensure_key_file(path: Path) -> None:
     with _file_errors():
         if path.exists():
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         with _temporary_key_file(path, [Fernet.generate_key().decode()]) as written, suppress(FileExistsError):
             # A link never overwrites a file, and shows the complete file at once.
             os.link(written, path)

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import shlex
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +14,17 @@ import typer
 from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError
 
+from spine.own_settings import forget_own_flows, keep_for_own_flows
+from spine.prefect_server.login import login_url
 from spine.settings import Settings
 from spine.up.console import Console
-from spine.up.home import locked, prepare_home
+from spine.up.home import (
+    credential_path,
+    locked,
+    prefect_credential,
+    prepare_home,
+    remember_prefect,
+)
 from spine.up.plan import Plan, WorkerType, check_ports, make_plan, shared_environment
 from spine.up.processes import Children, running, stop_all
 from spine.up.waiting import Signals, StopRequested, UpError, Waiting
@@ -61,12 +71,19 @@ def deploy(
 
 
 def _up(plan: Plan) -> None:
-    prepare_home(plan.home)
-    os.environ.update(shared_environment(plan))
-    settings = _settings(plan)
+    # What this command and its children write is for this user only.
+    os.umask(0o077)
+    closed = prepare_home(plan.home)
     with _unexpected(plan.home), Signals() as signals, locked(plan.home):
+        if plan.external_prefect is None:
+            plan = replace(plan, prefect_auth=prefect_credential(plan.home))
+        os.environ.update(shared_environment(plan))
+        settings = _settings(plan)
         console = Console()
         console.say(f"Starting Spine in {plan.home}")
+        with console.step("State folder", if_detail=True) as step:
+            if closed:
+                step.detail = f"other users could read {closed} of its files and folders; now only you can"
         if running(plan.home):
             with console.step("Leftovers") as step:
                 step.detail = "stopped processes of an earlier start"
@@ -80,6 +97,8 @@ def _run(plan: Plan, settings: Settings, console: Console, signals: Signals) -> 
     from spine.up.start import Start
 
     begun = time.monotonic()
+    keep_for_own_flows(plan.home)
+    remember_prefect(plan.home, plan.prefect_api if plan.prefect_auth else None)
     children = Children(plan.home, plan.project)
     waiting = Waiting(signals, children.check)
     start = Start(plan, settings, console, children, waiting)
@@ -92,6 +111,7 @@ def _run(plan: Plan, settings: Settings, console: Console, signals: Signals) -> 
         with console.step("Shutdown"):
             report = start.report_interrupted_runs if start.worker_launched else None
             stop_all(plan.home, signals.hurry, report)
+            forget_own_flows(plan.home)
 
 
 def _summary(plan: Plan, key: "AdminKey", seconds: float) -> list[str]:
@@ -100,12 +120,19 @@ def _summary(plan: Plan, key: "AdminKey", seconds: float) -> list[str]:
         f"Spine is ready after {seconds:.1f} s.",
         f"  API         {plan.api}",
         f"  API docs    {plan.api}/docs",
-        f"  Prefect UI  {plan.prefect_ui}",
+        f"  Prefect UI  {login_url(plan.prefect_ui, plan.prefect_auth) if plan.prefect_auth else plan.prefect_ui}",
         f"  API key     {key.note}",
         f"  Logs        {plan.home / 'logs'}",
-        f"  To deploy from another shell: export PREFECT_API_URL={plan.prefect_api}",
+        f"  To deploy from another shell: export {_variables_of_prefect(plan)}",
         "Ctrl-C stops everything.",
     ]
+
+
+def _variables_of_prefect(plan: Plan) -> str:
+    """What `prefect deploy` needs in another shell, as assignments; the credential itself is not shown."""
+    url = f"PREFECT_API_URL={plan.prefect_api}"
+    path = credential_path(plan.home)
+    return f'{url} PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(path))})"' if plan.prefect_auth else url
 
 
 def _settings(plan: Plan) -> Settings:

@@ -4,13 +4,15 @@ import errno
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from spine.own_settings import SECRET_FIELDS, variable_of
 from spine.up.waiting import UpError
 
-# Prefect's API has no credentials by default, so it listens on the loopback, not on `--host`.
+# Whoever may use Prefect's API may run code here, so it listens on the loopback, not on `--host`.
 LOOPBACK = "127.0.0.1"
 
 
@@ -25,7 +27,8 @@ class WorkerType(StrEnum):
 class Plan:
     """One start of the stack; all paths are absolute.
 
-    `external_prefect` is the `PREFECT_API_URL` that the user named; without it a Prefect server is started.
+    `external_prefect` is the `PREFECT_API_URL` that the user named; without it a Prefect server is started, whose API
+    needs the credential `prefect_auth`.
     """
 
     home: Path
@@ -37,6 +40,7 @@ class Plan:
     external_prefect: str | None
     prefect_ui: str
     worker: WorkerType = WorkerType.SPINE
+    prefect_auth: str | None = field(default=None, repr=False)
 
     @property
     def prefect_api(self) -> str:
@@ -104,6 +108,14 @@ _FOR_WORKER = {
 }
 
 
+SPINE_SECRETS = tuple(variable_of(field) for field in SECRET_FIELDS)
+# What only Prefect's server needs, and what may contain a password; names that end in an underscore are prefixes.
+PREFECT_SERVER_SECRETS = (
+    *("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_SERVER_DATABASE_", "PREFECT_API_DATABASE_"),
+    *("PREFECT_SERVER_DOCKET_URL", "PREFECT_REDIS_"),
+)
+
+
 def shared_environment(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of every process of this start, including `spine up` itself."""
     prefect_home = Path(user.get("PREFECT_HOME") or plan.home / "prefect").expanduser().absolute()
@@ -120,25 +132,38 @@ def shared_environment(plan: Plan, user: Mapping[str, str] = os.environ) -> dict
         # Flow runs write results and the API reads them, from other working directories: the path is absolute.
         defaults["PREFECT_RESULTS_LOCAL_STORAGE_PATH"] = str(prefect_home / "storage")
     fixed = {"PREFECT_API_URL": plan.prefect_api, "SPINE_HOME": str(plan.home), "PYTHONUNBUFFERED": "1"}
+    if plan.prefect_auth:
+        fixed["PREFECT_API_AUTH_STRING"] = plan.prefect_auth
     return {**defaults, **user, **fixed}
 
 
 def server_environment(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of the Prefect server."""
-    return {**_FOR_SERVER, **_without(_child(plan, user), "SPINE_API_KEY", "SPINE_SECRET_KEY")}
+    """The environment of the Prefect server, which gets nothing of Spine's that is secret."""
+    # Only its own UI may use it from a browser, under either name of the loopback.
+    origins = {_origin(plan.prefect_ui), *(address(host, plan.prefect_port) for host in (LOOPBACK, "localhost"))}
+    given = {**_FOR_SERVER, "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(sorted(origins)), **_child(plan, user)}
+    if plan.prefect_auth:
+        given["PREFECT_SERVER_API_AUTH_STRING"] = plan.prefect_auth
+    return _without(given, *SPINE_SECRETS)
 
 
 def worker_environment(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of the worker, of its flow runs and of `prefect deploy`: flow code gets no API key.
+    """The environment of the worker, of its flow runs and of `prefect deploy`.
 
-    It does get the key of stored secrets, since the flow that fetches sources needs those.
+    The code of flows gets no secret but the credential of Prefect's API, which each run needs. Spine's own flows read
+    theirs from a file (`spine.own_settings`).
     """
-    return {**_FOR_WORKER, **_without(_child(plan, user), "SPINE_API_KEY")}
+    return {**_FOR_WORKER, **_without(_child(plan, user), *SPINE_SECRETS, *PREFECT_SERVER_SECRETS)}
 
 
 def api_environment(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of Spine's API."""
-    return {**_ZONES_FROM_PACKAGE, **_child(plan, user)}
+    """The environment of Spine's API, which does not get what only Prefect's server needs."""
+    return {**_ZONES_FROM_PACKAGE, **_without(_child(plan, user), *PREFECT_SERVER_SECRETS)}
+
+
+def _origin(url: str) -> str:
+    found = urlsplit(url)
+    return f"{found.scheme}://{found.netloc}"
 
 
 def _child(plan: Plan, user: Mapping[str, str]) -> dict[str, str]:
@@ -146,7 +171,8 @@ def _child(plan: Plan, user: Mapping[str, str]) -> dict[str, str]:
 
 
 def _without(environment: dict[str, str], *names: str) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name not in names}
+    prefixes = tuple(name for name in names if name.endswith("_"))
+    return {name: value for name, value in environment.items() if name not in names and not name.startswith(prefixes)}
 
 
 def check_ports(plan: Plan) -> None:

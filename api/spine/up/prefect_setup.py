@@ -5,6 +5,7 @@ Prefect takes two seconds to import, so the functions import it themselves: the 
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -202,10 +203,12 @@ def _living_flow_runs() -> set[str | None]:
 @contextlib.asynccontextmanager
 async def _client(api_url: str) -> AsyncIterator["PrefectClient"]:
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     # Settings are read when Prefect is first imported, which can be before this start chose the URL.
-    with temporary_settings({PREFECT_API_URL: api_url}):
+    credential = os.environ.get("PREFECT_API_AUTH_STRING")
+    given = {PREFECT_API_URL: api_url, **({PREFECT_API_AUTH_STRING: credential} if credential else {})}
+    with temporary_settings(given):
         async with get_client() as client:
             yield client
 

@@ -119,3 +119,9 @@ def takes_turns(path: str) -> None:
     write(path, begins=time.time())
     time.sleep(0.5)
     write(path, ends=time.time())
+
+
+@flow
+def shows_environment(path: str) -> None:
+    """Record the variables of the process."""
+    write(path, environment=dict(os.environ))

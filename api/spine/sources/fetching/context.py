@@ -11,6 +11,7 @@ from spine.database import SessionFactory, make_engine, make_sessions, transacti
 from spine.egress.fetch_failure import FetchFailure, FetchLost
 from spine.errors import DatabaseUnavailable, SpineError, Unavailable
 from spine.log_throttle import LogThrottle
+from spine.own_settings import own_settings
 from spine.prefect.client import Prefect
 from spine.schemas import ErrorCategory
 from spine.secrets.refs import resolve_ref
@@ -74,8 +75,8 @@ class FetchContext:
 
 @asynccontextmanager
 async def open_fetch_context() -> AsyncIterator[FetchContext]:
-    """The context of this process, from the settings in its environment."""
-    settings = Settings()
+    """The context of this process, from the settings of Spine's own flows."""
+    settings = own_settings()
     engine = make_engine(settings.sqlalchemy_url)
     try:
         async with Prefect.connect(settings.prefect_deadline_seconds) as prefect:
