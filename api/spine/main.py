@@ -1,5 +1,6 @@
 """The application: `uvicorn --factory spine.main:create_app`."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
@@ -16,8 +17,10 @@ from spine.cache.maintenance import CacheMaintenance
 from spine.cache.store import BlobStore
 from spine.connections.routes import router as connections
 from spine.database import make_engine, make_sessions
+from spine.egress.own_services import Listeners, own_endpoints, protected
 from spine.http.dependencies import get_caller
 from spine.http.errors import install_error_handlers
+from spine.http.listeners import ListenerMiddleware
 from spine.http.logs import configure_logging
 from spine.http.middleware import BodyMiddleware, RequestIdMiddleware
 from spine.http.openapi import install_openapi
@@ -57,6 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
+    listeners = app.state.listeners = Listeners()
     app.state.schedule_listing = ScheduleListing()
     app.dependency_overrides[get_settings] = lambda: settings
     app.include_router(health.router)
@@ -66,6 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_openapi(app)
     app.add_middleware(BodyMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(ListenerMiddleware, listeners=listeners)
     return app
 
 
@@ -103,9 +108,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             store = app.state.cache_store = BlobStore.from_settings(settings)
             maintenance = CacheMaintenance(app.state.sessions, store, settings.cache_max_bytes)
             following = follower.running() if settings.follow_runs else nullcontext()
-            async with alerting.running(), maintenance.running(), following:
-                yield
+            with protected(own_endpoints(settings, prefect.api_url, os.environ)):
+                async with alerting.running(), maintenance.running(), following:
+                    yield
     finally:
+        app.state.listeners.close()
         await engine.dispose()
 
 

@@ -66,8 +66,30 @@ class Settings(BaseSettings):
         description="Whether alerts, sources and connections may use loopback and private addresses; link-local "
         "addresses are never allowed.",
     )
+    protected_endpoints: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Further places that no alert, source or connection may reach, as host:port, separated by commas; "
+        "those of Spine and Prefect that this process knows are never reached in any case.",
+    )
     file_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(), description="Directories that file sources may read, separated by colons; none by default."
+    )
+    secret_dirs: Annotated[tuple[Path, ...], NoDecode] | None = Field(
+        default=None,
+        description="Directories whose files `file:` references may name, separated by colons; by default "
+        "/run/secrets and `secrets` in the home.",
+    )
+    secret_env: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("SPINE_SECRET_*",),
+        description="Environment variables that `env:` references may name, separated by commas; a final * matches "
+        "any ending.",
+    )
+    secret_blocks: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("*",),
+        description="Secret blocks that `prefect:` references may name, in the form of SPINE_SECRET_ENV.",
+    )
+    secret_vault: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("*",), description="Paths that `vault:` references may name, in the form of SPINE_SECRET_ENV."
     )
     cache_url: str | None = Field(
         default=None, description="Where fetched content is stored: any fsspec URL; by default a directory in the home."
@@ -81,10 +103,24 @@ class Settings(BaseSettings):
     jwt_issuer: str | None = Field(default=None, description="The `iss` claim that a bearer token must have.")
     jwt_audience: str | None = Field(default=None, description="The `aud` claim that a bearer token must have.")
 
-    @field_validator("file_roots", mode="before")
+    @field_validator("file_roots", "secret_dirs", mode="before")
     @classmethod
     def _folders_from_a_line(cls, given: Any) -> Any:
         return [part for part in given.split(os.pathsep) if part] if isinstance(given, str) else given
+
+    @field_validator("protected_endpoints", "secret_env", "secret_blocks", "secret_vault", mode="before")
+    @classmethod
+    def _parts_of_a_line(cls, given: Any) -> Any:
+        return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given
+
+    @field_validator("protected_endpoints")
+    @classmethod
+    def _endpoints_have_a_port(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
+        for one in endpoints:
+            host, _, port = one.rpartition(":")
+            if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+                raise ValueError("each must be a host and a port, such as prefect.internal:4200 or [::1]:4200")
+        return endpoints
 
     @field_validator("secret_key")
     @classmethod
@@ -106,6 +142,13 @@ class Settings(BaseSettings):
                 "SPINE_JWKS_URL, SPINE_JWT_ISSUER and SPINE_JWT_AUDIENCE must be set together or not at all"
             )
         return self
+
+    @property
+    def secret_folders(self) -> tuple[Path, ...]:
+        """The directories whose files `file:` references may name."""
+        if self.secret_dirs is not None:
+            return self.secret_dirs
+        return (Path("/run/secrets"), self.home.absolute() / "secrets")
 
     @property
     def sqlalchemy_url(self) -> URL:

@@ -119,6 +119,6 @@ def _check_header(path: Path) -> None:
     found, expected = header.split("|"), list(COLUMNS)
     for position, (name, right) in enumerate(zip(found, expected, strict=False), start=1):
         if name.strip() != right:
-            raise BrokenFile(f"{path.name}, line 1: column {position} must be '{right}', not '{name[:40]}'.")
+            raise BrokenFile(f"{path.name}, line 1: column {position} must be '{right}'.")
     if len(found) != len(expected):
         raise BrokenFile(f"{path.name}, line 1: expected {len(expected)} columns in the header, found {len(found)}.")

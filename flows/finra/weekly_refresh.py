@@ -8,6 +8,7 @@ from prefect import flow, get_run_logger, runtime, task
 from pydantic import Field
 from spine import read_source
 from spine.flows import staging
+from spine.flows.files import allowed_file
 
 from flows import publication
 from flows.config import FlowSettings
@@ -16,6 +17,9 @@ from flows.finra.concentration import Figures
 from flows.finra.dataset import Tier
 from flows.finra.validation import Validation
 from flows.finra.weekly_file import SourceFile
+
+# The sample that comes with the flow can be read without any setting.
+SAMPLES = Path(__file__).parent / "sample"
 
 
 class Computed(TypedDict):
@@ -38,7 +42,8 @@ class Published(TypedDict):
 @task(name="extract", persist_result=True, result_serializer="json")
 def extract(path: str | None, source: str | None = None) -> SourceFile:
     """Find the file, or get the current content of a registered source, and hash it."""
-    file = weekly_file.locate(str(read_source(source).path) if source is not None else path or "")
+    place = read_source(source).path if source is not None else allowed_file(path or "", also=SAMPLES)
+    file = weekly_file.locate(str(place))
     get_run_logger().info("Found %s: %s bytes.", file["path"], f"{file['size_bytes']:,}")
     return file
 
@@ -111,7 +116,8 @@ def weekly_refresh(
     Args:
         week_ending: The date under which the week's tables are published.
         tier: OTC, T1 (NMS Tier 1) or T2 (NMS Tier 2); rows of another tier are rejected.
-        path: The file on the machine that runs the flow, absolute or relative to the run's working directory.
+        path: The file on the machine that runs the flow, below SPINE_FILE_ROOTS; absolute, or relative to the run's
+            working directory or to the only root.
         max_reject_fraction: The run fails if more than this fraction of the rows (0 to 1) is rejected.
         source: A registered source, by name or id, instead of a path; it is fetched first if it is stale.
     """

@@ -248,7 +248,7 @@ VALID: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize(("channel_type", "invalid"), INVALID)
 def test_an_invalid_config_is_refused(channel_type: str, invalid: dict[str, Any]) -> None:
-    assert config(channel_type, **VALID[channel_type]).hosts()
+    assert config(channel_type, **VALID[channel_type]).endpoints()
     with pytest.raises(ValidationError):
         config(channel_type, **{**VALID[channel_type], **invalid})
 

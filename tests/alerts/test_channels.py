@@ -20,7 +20,7 @@ EMAIL = {
     "smtp_host": "mail.example.com",
     "smtp_port": 587,
     "smtp_user": "spine",
-    "smtp_password_ref": "env:DESK_PASSWORD",
+    "smtp_password_ref": "env:SPINE_SECRET_DESK_PASSWORD",
     "from_address": "spine@example.com",
     "recipients": ["a@example.com", "b@example.com"],
 }

@@ -38,8 +38,8 @@ def mail_alerts(
     more = {
         **FAST_RETRIES,
         "SSL_CERT_FILE": str(bundle),
-        "DESK_PASSWORD": "sm7p-pa55word",
-        "OLD_PASSWORD": "wr0ng-pa55word",
+        "SPINE_SECRET_DESK_PASSWORD": "sm7p-pa55word",
+        "SPINE_SECRET_OLD_PASSWORD": "wr0ng-pa55word",
     }
     with api_process(stack.url, stack.home, folder / "api", **more) as api:
         yield Alerts(api)
@@ -84,7 +84,7 @@ def test_each_recipient_gets_a_message_and_a_delivery(mail_alerts: Alerts, autho
 
 @pytest.mark.parametrize("mode", ["starttls", "ssl"])
 def test_tls_and_login(mail_alerts: Alerts, authority: trustme.CA, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    login = {"smtp_user": "spine", "smtp_password_ref": "env:DESK_PASSWORD", "use_tls": True}
+    login = {"smtp_user": "spine", "smtp_password_ref": "env:SPINE_SECRET_DESK_PASSWORD", "use_tls": True}
     with mail_server(authority, mode, login=mode == "starttls") as mailbox:
         fields = login if mode == "starttls" else {"use_tls": "implicit"}
         channel = mail_alerts.channel(channel_type="email", config=config(mailbox, **fields))
@@ -95,7 +95,7 @@ def test_tls_and_login(mail_alerts: Alerts, authority: trustme.CA, mode: str, mo
 
 
 def test_a_wrong_password_is_not_retried_and_not_shown_in_the_error(mail_alerts: Alerts, authority: trustme.CA) -> None:
-    login = {"smtp_user": "spine", "smtp_password_ref": "env:OLD_PASSWORD", "use_tls": True}
+    login = {"smtp_user": "spine", "smtp_password_ref": "env:SPINE_SECRET_OLD_PASSWORD", "use_tls": True}
     with mail_server(authority, "starttls", login=True) as mailbox:
         channel = mail_alerts.channel(channel_type="email", config=config(mailbox, **login))
         delivery = mail_alerts.delivery(mail_alerts.alert())
@@ -128,13 +128,13 @@ def test_a_certificate_of_an_unknown_authority_is_refused(mail_alerts: Alerts) -
 
 
 def test_a_missing_secret_is_reported(mail_alerts: Alerts, authority: trustme.CA) -> None:
-    login = {"smtp_user": "spine", "smtp_password_ref": "env:NO_SUCH_VARIABLE"}
+    login = {"smtp_user": "spine", "smtp_password_ref": "env:SPINE_SECRET_NO_SUCH_VARIABLE"}
     with mail_server(authority) as mailbox:
         channel = mail_alerts.channel(channel_type="email", config=config(mailbox, **login))
         result = mail_alerts.client.post(f"/alerts/channels/{channel['id']}/test").json()
         mail_alerts.client.delete(f"/alerts/channels/{channel['id']}")
     assert result["success"] is False
-    assert "NO_SUCH_VARIABLE" in result["response"]["reason"]
+    assert "SPINE_SECRET_NO_SUCH_VARIABLE" in result["response"]["reason"]
 
 
 @pytest.fixture

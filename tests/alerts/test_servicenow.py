@@ -38,9 +38,10 @@ class Table:
 
 
 def test_an_incident_is_created_once_even_if_the_response_is_lost(
-    alerts: Alerts, desk: Receiver, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    alerts: Alerts, desk: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    secret = tmp_path_factory.mktemp("secrets") / "servicenow"
+    secret = alerts.api.settings.home / "secrets" / "servicenow"
+    secret.parent.mkdir(exist_ok=True)
     secret.write_text("sn0w-s3cret\n")
     config = {
         "instance": f"http://127.0.0.1:{desk.port}",

@@ -17,11 +17,19 @@ SAMPLE_WEEK = "2026-01-05"
 WEEKLY = {weekly.week: weekly for weekly in WEEKLY_FILES}
 
 
+@pytest.fixture(scope="module")
+def folder(stack: PrefectStack) -> Path:
+    """A folder whose files the worker's flows may read."""
+    made = Path(stack.environment["SPINE_FILE_ROOTS"]) / "weekly-runs"
+    made.mkdir(parents=True, exist_ok=True)
+    return made
+
+
 @pytest.mark.parametrize("week", [SAMPLE_WEEK, *one_by_default(WEEKLY)])
 def test_a_weekly_file_is_published_with_the_right_figures(
-    api: Api, stack: PrefectStack, tmp_path: Path, week: str
+    api: Api, stack: PrefectStack, folder: Path, week: str
 ) -> None:
-    path = str(WEEKLY[week].write(tmp_path)) if week in WEEKLY else SAMPLE
+    path = str(WEEKLY[week].write(folder)) if week in WEEKLY else SAMPLE
     detail = api.wait_for(api.trigger(WORKFLOW, week_ending=week, tier="OTC", path=path))
     assert (detail["status"], detail["domain"]) == ("COMPLETED", "finra.otc_transparency"), detail["error"]
     assert [step["step_name"] for step in detail["steps"]] == ["extract", "validate", "compute", "publish"]
@@ -53,10 +61,23 @@ def test_a_run_shows_a_table_and_a_link_in_prefects_ui(api: Api, stack: PrefectS
     assert all(artifact["key"].startswith("finra-weekly-otc") for artifact in artifacts if artifact["key"])
 
 
-def test_a_broken_file_fails_the_validate_step_with_the_line(api: Api, tmp_path: Path) -> None:
+def test_a_path_outside_of_the_roots_fails_the_run_and_shows_nothing_of_the_file(
+    api: Api, stack: PrefectStack, tmp_path: Path
+) -> None:
+    (outside := tmp_path / "private").write_text("s3cret-line|x")
+    key = Path(stack.environment["SPINE_HOME"]) / "secret-key"
+    for path in (outside, key):
+        run_id = api.trigger(WORKFLOW, week_ending="2026-01-05", tier="OTC", path=str(path))
+        detail = api.wait_for(run_id, "FAILED")
+        assert (detail["steps"][0]["error_category"], len(detail["steps"])) == ("AUTH", 1)
+        assert "SPINE_FILE_ROOTS" in detail["error"]
+        assert "s3cret" not in str(detail) + "".join(stack.logged(run_id))
+
+
+def test_a_broken_file_fails_the_validate_step_with_the_line(api: Api, folder: Path) -> None:
     lines = (PROJECT / SAMPLE).read_text().splitlines()
     lines[7] = lines[7].rpartition("|")[0]
-    broken = tmp_path / "broken.csv"
+    broken = folder / "broken.csv"
     broken.write_text("\n".join(lines) + "\n")
     run_id = api.trigger(WORKFLOW, week_ending="2026-01-05", tier="OTC", path=str(broken))
     detail = api.wait_for(run_id, "FAILED")
@@ -67,9 +88,9 @@ def test_a_broken_file_fails_the_validate_step_with_the_line(api: Api, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_retry_from_validate_works_after_the_file_was_fixed(api: Api, tmp_path: Path) -> None:
+def test_a_retry_from_validate_works_after_the_file_was_fixed(api: Api, folder: Path) -> None:
     good = (PROJECT / SAMPLE).read_text()
-    path = tmp_path / "weekly.csv"
+    path = folder / "fixed-later.csv"
     path.write_text(good.replace("|OTC", "|").replace("OTC|", "T1|"))
     run_id = api.trigger(WORKFLOW, week_ending="2026-01-05", tier="OTC", path=str(path))
     detail = api.wait_for(run_id, "FAILED")

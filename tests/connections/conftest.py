@@ -1,5 +1,6 @@
 """Databases with a table of trades."""
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import psycopg
 import pymysql
 import pytest
 from spine.connections.resolved_connection import ResolvedConnection
+from spine.settings import Settings
 from sqlalchemy import make_url
 
 from tests.connections.servers import PASSWORD, USER, postgresql_with_tls
@@ -57,6 +59,15 @@ def mariadb() -> Iterator[ResolvedConnection]:
             yield target(db_type="mysql", port=3306, database=name, username="root")
         finally:
             cursor.execute(f"DROP DATABASE {name}")
+
+
+@pytest.fixture
+def secrets(settings: Settings) -> Iterator[Path]:
+    """The folder of secrets that references may name, empty."""
+    folder = settings.home / "secrets"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

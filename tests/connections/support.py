@@ -8,6 +8,7 @@ import pytest
 from spine.connections.resolved_connection import ResolvedConnection
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.limits import Limits
+from spine.egress.paths import FileRoots
 from spine.sources.readers.base import Item
 from spine.sources.readers.database import open_query_reader
 
@@ -24,14 +25,14 @@ def target(**fields: Any) -> ResolvedConnection:
         "username": None,
         "ssl_mode": "disable",
         "allow_private": True,
-        "file_roots": (),
+        "file_roots": FileRoots(()),
     }
     return ResolvedConnection(**{**given, **fields})
 
 
 def sqlite_target(file: Path) -> ResolvedConnection:
     """A SQLite file below an allowed root."""
-    return target(db_type="sqlite", database=file.name, file_roots=(file.parent,), host="", port=0)
+    return target(db_type="sqlite", database=file.name, file_roots=FileRoots((file.parent,)), host="", port=0)
 
 
 def read(source: ResolvedConnection, query: str, seconds: float = 30, max_bytes: int | None = None) -> bytes:

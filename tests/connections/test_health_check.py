@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pymysql
 import pytest
 from spine.connections.health_check import MOST_CONCURRENT_CHECKS, check_health
@@ -34,6 +35,33 @@ async def test_a_healthy_database_is_reported_with_its_version_and_latency(
     assert result.message.startswith(f"{PRODUCTS[database.db_type]} ")
     assert result.latency_ms is not None
     assert result.latency_ms > 0
+
+
+async def test_a_user_with_more_rights_than_reading_is_warned_of(postgresql: ResolvedConnection) -> None:
+    # The owner of the test's server is a superuser.
+    owner = await check_health(postgresql)
+    assert "is a superuser" in owner.message
+    assert [warning for warning in owner.warnings if warning in owner.message]
+    url = f"host={postgresql.host} port={postgresql.port} dbname={postgresql.database} user={postgresql.username}"
+    roles = {f"spine_{uuid4().hex[:8]}": grant for grant in ("", "pg_read_server_files", "pg_execute_server_program")}
+    with psycopg.connect(f"{url} password={postgresql.password or ''}", autocommit=True) as admin:
+        for role, grant in roles.items():
+            admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'" + (f" IN ROLE {grant}" if grant else ""))
+        try:
+            found = [
+                (await check_health(replace(postgresql, username=role, password="x"))).message.partition("Warning: ")[2]
+                for role in roles
+            ]
+        finally:
+            for role in roles:
+                admin.execute(f"DROP ROLE {role}")
+    assert found[0] == ""
+    assert "may read files of the server" in found[1]
+    assert "may run programs on the server" in found[2]
+
+
+async def test_an_administrator_of_mariadb_is_warned_of(mariadb: ResolvedConnection) -> None:
+    assert "ALL ON *.*" in (await check_health(mariadb)).message
 
 
 async def test_a_missing_database_is_reported_in_the_words_of_the_server(database: ResolvedConnection) -> None:

@@ -39,9 +39,29 @@ WRITING = {
         "SELECT * FROM FINAL/**/TABLE(DELETE FROM trades)",
         "SELECT * FROM old\ttable /* ' */ (DELETE FROM trades)",
         "SELECT /* /* */ ' */ 1 FROM NEW TABLE (INSERT INTO trades VALUES (1)) -- '",
+        "SELECT DB2MQ.MQSEND('x') FROM SYSIBM.SYSDUMMY1",
         "SELECT 1 -- it's\rFROM NEW TABLE (INSERT INTO trades VALUES ('a'))",
     ],
+    "postgresql": [
+        "SELECT lo_export(1, '/srv/x')",
+        "SELECT \"lo_export\"(1, '/srv/x')",
+        "SELECT 1 AS \"a'\", lo_export(1, '/srv/x') AS \"b'\"",
+        "SELECT U&\"lo\\005fexport\"(1, '/srv/x')",
+        "SELECT pg_catalog . PG_Reload_Conf ()",
+        "SELECT E'\\'', lo_export(1, '/srv/x') --'",
+        "SELECT $$'$$, lo_export(1, '/srv/x') --'",
+        "SELECT /* /* */ ' */ lo_export(1, '/srv/x') --'",
+        "SELECT 1 -- it's\r, lo_create(0)",
+        "SELECT * FROM dblink('host=x', 'DELETE FROM t') AS t(a int)",
+        "SELECT query_to_xml('SELECT pg_reload' || '_conf()', true, true, '')",
+        "SELECT set_config('statement_timeout', '0', false)",
+        "SELECT pg_logical_emit_message(false, 'a', 'b')",
+        "SELECT pg_terminate_backend(1)",
+    ],
     "oracle": [
+        "SELECT UTL_HTTP.REQUEST('http://x') FROM dual",
+        "SELECT \"UTL_HTTP\".REQUEST('http://x') FROM dual",
+        "SELECT q'[']', sys.dbms_java.runjava('x') FROM dual --'",
         "WITH FUNCTION wipe RETURN NUMBER IS BEGIN DELETE FROM trades; RETURN 1; END; SELECT wipe FROM dual",
         "WITH/**/PROCEDURE wipe IS BEGIN NULL; END; SELECT 1 FROM dual",
         "SELECT q'[']' FROM (WITH FUNCTION wipe RETURN NUMBER IS BEGIN RETURN 1; END; SELECT 'a' FROM dual)",
@@ -58,9 +78,13 @@ def test_a_query_that_writes_is_refused(db_type: str, query: str) -> None:
 
 
 @pytest.mark.parametrize("query", [query for queries in WRITING.values() for query in queries])
-def test_other_databases_prevent_writes_themselves(query: str) -> None:
-    for db_type in ("postgresql", "sqlite"):
-        check_query(db_type, query)
+def test_sqlite_prevents_writes_itself(query: str) -> None:
+    check_query("sqlite", query)
+
+
+@pytest.mark.parametrize("query", [query for kind in ("mysql", "oracle", "db2") for query in WRITING[kind]])
+def test_postgresql_prevents_the_writes_of_other_databases_itself(query: str) -> None:
+    check_query("postgresql", query)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +104,8 @@ def test_other_databases_prevent_writes_themselves(query: str) -> None:
         "-- first\n(SELECT 1) UNION (VALUES (2))",
         "WITH functions AS (SELECT 1) SELECT * FROM functions",
         "TABLE trades",
+        "SELECT 'lo_export', lo_get(1), pg_size_pretty(1) -- lo_export(",
+        "SELECT reset, config FROM pg_settings WHERE name <> E'it\\'s'",
     ],
 )
 def test_a_query_that_reads_is_accepted_unchanged(query: str) -> None:
@@ -93,6 +119,7 @@ def test_a_query_that_reads_is_accepted_unchanged(query: str) -> None:
     [
         ("oracle", "SELECT q'[into outfile]', '\\' AS a FROM new, dual -- final table (\n"),
         ("db2", "SELECT '\\' AS outfile FROM functions # with"),
+        ("mysql", "SELECT lo_export(1), utl_http.request(1), dblink_exec(1)"),
         ("mysql", "SELECT 1 FROM new -- table\rfunction q'"),
     ],
 )
@@ -109,7 +136,8 @@ def test_a_query_that_does_not_begin_like_a_select_is_refused(query: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "part", ["/*", "'", "''\"", "`'", "new table ", "--", "/*/", "\\'", "q'", "with ", "((", "#\r"]
+    "part",
+    ["/*", "'", "''\"", "`'", "new table ", "--", "/*/", "\\'", "q'", "with ", "((", "#\r", "$$", '"', "U&"],
 )
 def test_a_long_query_is_checked_quickly(part: str) -> None:
     began = time.monotonic()

@@ -126,7 +126,7 @@ def at(server: TlsServer, **fields: Any) -> dict[str, Any]:
 
 
 async def test_a_new_connection_has_every_field_of_the_contract_and_no_reference(registry: Registry) -> None:
-    made = await registry.create(name="The warehouse", username="reader", password_ref="env:DESK_PASSWORD")
+    made = await registry.create(name="The warehouse", username="reader", password_ref="env:SPINE_SECRET_DESK_PASSWORD")
     assert await registry.show("The warehouse") == await registry.show(made["id"].lower()) == made
     assert made.pop("created_at") <= made.pop("updated_at")
     assert len(made.pop("id")) == 26
@@ -135,7 +135,7 @@ async def test_a_new_connection_has_every_field_of_the_contract_and_no_reference
     defaults = {"pool_size": 5, "pool_overflow": 10, "ssl_mode": "require", "enabled": True}
     health = {"health_status": "UNKNOWN", "health_message": None, "last_health_check_at": None}
     assert made == {**given, **defaults, **health, "active_connections": 0, "idle_connections": 0}
-    assert not [text for text in registry.responses if "DESK_PASSWORD" in text]
+    assert not [text for text in registry.responses if "SPINE_SECRET_DESK_PASSWORD" in text]
 
 
 async def test_a_name_can_be_used_once(registry: Registry) -> None:
@@ -198,7 +198,7 @@ async def test_an_invalid_connection_is_refused(
 async def test_a_private_address_is_neither_registered_nor_connected_to_unless_allowed(
     registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = await registry.create(host="127.0.0.1", port=9)
+    made = await registry.create(host="127.0.0.1", port=19)
     closed = settings.model_copy(update={"allow_private_addresses": False})
     monkeypatch.setattr(registry.app, "dependency_overrides", {get_settings: lambda: closed})
     for host in ("127.0.0.1", "localhost", "10.0.0.1", "::1", "2130706433"):
@@ -220,13 +220,13 @@ async def test_a_connection_cannot_be_deleted_while_a_source_uses_it(registry: R
 
 @pytest.mark.parametrize("kind", ["env", "file"])
 async def test_a_password_is_resolved_for_each_test(
-    registry: Registry, server: TlsServer, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, server: TlsServer, kind: str, secrets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def store(password: str) -> None:
-        monkeypatch.setenv("DESK_PASSWORD", password)
-        (tmp_path / "password").write_text(f"{password}\n")
+        monkeypatch.setenv("SPINE_SECRET_DESK_PASSWORD", password)
+        (secrets / "password").write_text(f"{password}\n")
 
-    ref = {"env": "env:DESK_PASSWORD", "file": f"file:{tmp_path / 'password'}"}[kind]
+    ref = {"env": "env:SPINE_SECRET_DESK_PASSWORD", "file": f"file:{secrets / 'password'}"}[kind]
     made = await registry.create(**at(server, password_ref=ref))
     missing = await registry.check(made)
     assert (missing["success"], ref in missing["message"]) == (False, True)
@@ -240,10 +240,10 @@ async def test_a_password_is_resolved_for_each_test(
     assert not [text for text in registry.responses if WRONG in text or PASSWORD in text]
 
 
-async def test_the_trusted_authority_is_resolved_too(registry: Registry, server: TlsServer, tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text(server.authority)
-    (tmp_path / "password").write_text(PASSWORD)
-    refs = {"password_ref": f"file:{tmp_path / 'password'}", "ssl_cert_ref": f"file:{tmp_path / 'ca.pem'}"}
+async def test_the_trusted_authority_is_resolved_too(registry: Registry, server: TlsServer, secrets: Path) -> None:
+    (secrets / "ca.pem").write_text(server.authority)
+    (secrets / "password").write_text(PASSWORD)
+    refs = {"password_ref": f"file:{secrets / 'password'}", "ssl_cert_ref": f"file:{secrets / 'ca.pem'}"}
     made = await registry.create(**at(server, ssl_mode="verify-full", **refs))
     assert (await registry.check(made))["success"]
     other = await registry.create(**at(server, ssl_mode="verify-full", **refs, database="nowhere"))
@@ -262,9 +262,9 @@ async def test_an_unreachable_secret_store_does_not_change_the_health(registry: 
 async def test_silent_servers_fail_in_time_and_block_nothing_else(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DESK_PASSWORD", PASSWORD)
+    monkeypatch.setenv("SPINE_SECRET_DESK_PASSWORD", PASSWORD)
     with silent_server() as port:
-        fields = {"host": "127.0.0.1", "port": port, "username": "u", "password_ref": "env:DESK_PASSWORD"}
+        fields = {"host": "127.0.0.1", "port": port, "username": "u", "password_ref": "env:SPINE_SECRET_DESK_PASSWORD"}
         made = [await registry.create(**fields, db_type=kind) for kind in ("postgresql", "mysql", "oracle")]
         started_at = time.monotonic()
         checking = [asyncio.create_task(registry.check(one)) for one in made]
@@ -289,7 +289,7 @@ async def test_too_many_concurrent_tests_do_not_change_the_health(registry: Regi
 
 
 async def test_a_missing_driver_reports_what_to_install(registry: Registry) -> None:
-    made = await registry.create(db_type="db2", host="127.0.0.1")
+    made = await registry.create(db_type="db2", host="127.0.0.1", port=50000)
     assert "install prefect-spine[db2]" in (await registry.check(made))["message"]
 
 

@@ -38,11 +38,11 @@ def test_a_blank_line_counts_as_a_line_and_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "says"),
     [
-        (HEADER.replace("MPID", "venueCode"), "line 1: column 5 must be 'MPID', not 'venueCode'."),
+        (HEADER.replace("MPID", "venueCode"), "line 1: column 5 must be 'MPID'."),
         (HEADER.removesuffix("|lastUpdateDate"), "line 1: expected 8 columns in the header, found 7."),
         (HEADER + "|more", "line 1: expected 8 columns in the header, found 9."),
-        (HEADER.replace("|", ","), f"column 1 must be 'tierDescription', not '{HEADER.replace('|', ',')[:40]}'."),
-        (ROW, "line 1: column 1 must be 'tierDescription', not 'OTC'."),
+        (HEADER.replace("|", ","), "column 1 must be 'tierDescription'."),
+        (ROW, "line 1: column 1 must be 'tierDescription'."),
         ("", "line 1: the header is missing."),
     ],
 )

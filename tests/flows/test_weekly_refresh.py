@@ -26,6 +26,7 @@ PARTITION = "finra.otc_transparency/tier=OTC/week_ending=2026-01-05"
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("SPINE_WAREHOUSE_URL", raising=False)
     monkeypatch.setenv("SPINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SPINE_FILE_ROOTS", str(tmp_path))
     return tmp_path / "home"
 
 

@@ -17,6 +17,7 @@ from websockets.typing import Origin, Subprotocol
 from tests.support.browser import CHROMIUM, DRIVER, Browser, browser
 from tests.support.prefect_processes import prefect_server
 from tests.support.receivers import receiver
+from tests.support.web import WEB
 from tests.up.support import CLEAN, plan_for
 
 CREDENTIAL = "spine:that-only-this-test-knows"
@@ -52,13 +53,13 @@ def test_nothing_but_its_health_is_answered_without_the_credential(plan: Plan) -
         for method, path in requests:
             body: dict[str, str] | None = {} if method == "POST" else None
             # Each on a connection of its own: after an answer 500 the server closes it.
-            status = httpx.request(method, f"{plan.prefect_api}{path}", headers=headers, json=body).status_code
+            status = WEB.request(method, f"{plan.prefect_api}{path}", headers=headers, json=body).status_code
             # Prefect cannot compare a credential that is not ASCII, and answers 500.
             assert status == (500 if headers == NOT_ASCII else 401), (method, path, headers)
             tried += 1
-    assert httpx.get(f"{plan.prefect_api}/health").status_code == 200
+    assert WEB.get(f"{plan.prefect_api}/health").status_code == 200
     known = httpx.BasicAuth(*CREDENTIAL.split(":", 1))
-    assert httpx.get(f"{plan.prefect_api}/admin/version", auth=known).status_code == 200
+    assert WEB.get(f"{plan.prefect_api}/admin/version", auth=known).status_code == 200
     assert tried > 100
 
 

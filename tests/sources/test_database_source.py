@@ -78,14 +78,14 @@ def postgresql(server: TlsServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[O
     """A PostgreSQL with trades."""
     fields = {"db_type": "postgresql", "host": "127.0.0.1", "port": server.port, "database": "postgres"}
     login = {"host": "127.0.0.1", "port": server.port, "dbname": "postgres", "user": USER, "password": PASSWORD}
-    monkeypatch.setenv("DESK_PASSWORD", PASSWORD)
+    monkeypatch.setenv("SPINE_SECRET_DESK_PASSWORD", PASSWORD)
     with psycopg.connect(**login, autocommit=True) as owner:  # type: ignore[arg-type]
 
         def run(statement: str) -> list[Any]:
             done = owner.execute(statement.encode())
             return done.fetchall() if done.description else []
 
-        yield Origin({**fields, "username": USER, "password_ref": "env:DESK_PASSWORD"}, run)
+        yield Origin({**fields, "username": USER, "password_ref": "env:SPINE_SECRET_DESK_PASSWORD"}, run)
         run("DROP TABLE trades CASCADE")
         run("DROP FUNCTION IF EXISTS sneak")
 
@@ -213,8 +213,8 @@ async def test_a_query_that_writes_in_its_database_is_not_registered(desk: Desk)
 
 
 async def test_a_stopped_server_is_a_network_error(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DESK_PASSWORD", PASSWORD)
-    fields: dict[str, Any] = {"host": "127.0.0.1", "username": USER, "password_ref": "env:DESK_PASSWORD"}
+    monkeypatch.setenv("SPINE_SECRET_DESK_PASSWORD", PASSWORD)
+    fields: dict[str, Any] = {"host": "127.0.0.1", "username": USER, "password_ref": "env:SPINE_SECRET_DESK_PASSWORD"}
     with postgresql_with_tls(tmp_path) as server:
         connection = await connect(desk, **fields, db_type="postgresql", port=server.port, database="postgres")
         name = await desk.register("database", {"connection": connection, "query": "SELECT 1 AS id"})
@@ -267,9 +267,9 @@ async def test_the_password_is_resolved_at_each_fetch_and_never_stored(
     assert (fetched[0].error_category, "***" in (fetched[0].error or "")) == ("SOURCE", True), fetched[0].error
     for password, wanted in ((WRONG, "AUTH"), (None, "CONFIG"), (PASSWORD, None)):
         if password is None:
-            monkeypatch.delenv("DESK_PASSWORD")
+            monkeypatch.delenv("SPINE_SECRET_DESK_PASSWORD")
         else:
-            monkeypatch.setenv("DESK_PASSWORD", password)
+            monkeypatch.setenv("SPINE_SECRET_DESK_PASSWORD", password)
         fetched.append(await desk.fetch(name))
         assert fetched[-1].error_category == wanted, fetched[-1].error
     assert (fetched[-1].status, fetched[-1].rows_parsed) == ("SUCCESS", 3)

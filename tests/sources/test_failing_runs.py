@@ -101,10 +101,10 @@ def test_a_fetch_that_is_cancelled_has_failed_without_an_alert(api: Api) -> None
     assert api.get(f"/sources/{name}")["consecutive_failures"] == 0
 
 
-def test_a_transient_failure_is_retried_by_prefect_which_sees_no_secret(
-    api: Api, stack: PrefectStack, tmp_path: Path
-) -> None:
-    (tmp_path / "password").write_text("s3cr3t-password")
+def test_a_transient_failure_is_retried_by_prefect_which_sees_no_secret(api: Api, stack: PrefectStack) -> None:
+    password = Path(stack.environment["SPINE_HOME"]) / "secrets" / "password"
+    password.parent.mkdir(exist_ok=True)
+    password.write_text("s3cr3t-password")
     with receiver() as site:
         # It echoes the whole request.
         site.behaviours = [echo(503)]
@@ -112,7 +112,7 @@ def test_a_transient_failure_is_retried_by_prefect_which_sees_no_secret(
         config = {
             "url": f"http://127.0.0.1:{site.port}/a.csv?key=s3cr3t-key",
             "headers": {"X-Desk": "s3cr3t-header"},
-            "auth": {"type": "basic", "username": "desk", "password_ref": f"file:{tmp_path}/password"},
+            "auth": {"type": "basic", "username": "desk", "password_ref": f"file:{password}"},
         }
         name = register(api, "http", config)
         fetched = wait_for(api, fetch(api, name))

@@ -243,10 +243,10 @@ async def test_a_304_is_a_success_with_zero_bytes(desk: Desk) -> None:
 
 
 async def test_secrets_of_a_source_are_never_stored(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FEED_TOKEN", "s3cr3t-token-of-feed")
+    monkeypatch.setenv("SPINE_SECRET_FEED_TOKEN", "s3cr3t-token-of-feed")
     with receiver() as site:
         url = f"http://127.0.0.1:{site.port}/trades.csv?key=s3cr3t-in-query"
-        auth = {"type": "bearer", "token_ref": "env:FEED_TOKEN"}
+        auth = {"type": "bearer", "token_ref": "env:SPINE_SECRET_FEED_TOKEN"}
         name = await desk.register("http", {"url": url, "auth": auth, "headers": {"X-Desk": "s3cr3t-header"}})
         site.behaviours = [refuse(500, b"s3cr3t-token-of-feed"), refuse(200, ROWS)]
         failed, good = await desk.fetch(name), await desk.fetch(name)
@@ -259,11 +259,11 @@ async def test_secrets_of_a_source_are_never_stored(desk: Desk, monkeypatch: pyt
 
 
 async def test_a_missing_secret_is_a_configuration_error(desk: Desk) -> None:
-    auth = {"type": "bearer", "token_ref": "env:NOT_SET_ANYWHERE"}
+    auth = {"type": "bearer", "token_ref": "env:SPINE_SECRET_NOT_SET_ANYWHERE"}
     name = await desk.register("http", {"url": "http://127.0.0.1:9/x", "auth": auth})
     fetched = await desk.fetch(name)
     assert (fetched.status, fetched.error_category) == ("FAILED", "CONFIG")
-    assert "NOT_SET_ANYWHERE" in (fetched.error or "")
+    assert "SPINE_SECRET_NOT_SET_ANYWHERE" in (fetched.error or "")
 
 
 async def test_a_disabled_source_is_not_fetched(desk: Desk) -> None:

@@ -41,8 +41,8 @@ class Places:
 
     def configs(self, path: str) -> dict[str, dict[str, Any]]:
         """The configuration of each type for a path or a pattern below the folder; the web has no patterns."""
-        login = {"username": USER, "password_ref": "env:SFTP_PASSWORD", "host_key": self.sftp.public_key}
-        keys = {name: f"env:{name.upper()}" for name in KEYS}
+        login = {"username": USER, "password_ref": "env:SPINE_SECRET_SFTP_PASSWORD", "host_key": self.sftp.public_key}
+        keys = {name: f"env:SPINE_SECRET_{name.upper()}" for name in KEYS}
         of_type: dict[str, dict[str, Any]] = {
             "file": {"path": path},
             "s3": {"bucket": "desk", "key": f"{self.prefix}/{path}", "endpoint_url": self.endpoint, **keys},
@@ -77,7 +77,7 @@ def files_of(folder: Path) -> Any:
 @pytest.fixture
 def places(desk: Desk, endpoint: str, store: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
     for name, value in {**KEYS, "sftp_password": PASSWORD}.items():
-        monkeypatch.setenv(name.upper(), value)
+        monkeypatch.setenv(f"SPINE_SECRET_{name.upper()}", value)
     with receiver() as site, sftp_server(desk.root) as sftp:
         site.always = files_of(desk.root)
         yield Places(desk, site, endpoint, store, sftp)

@@ -21,7 +21,7 @@ from tests.sources.support import CALLER, Desk
 from tests.support.proxy import Proxy
 from tests.support.stack import ADMIN_KEY, Api, PrefectStack
 
-REF = "env:DESK_PASSWORD"
+REF = "env:SPINE_SECRET_DESK_PASSWORD"
 HTTP = {"url": "https://feeds.example.com/a.csv?key=s3cr3t", "headers": {"X-Desk": "s3cr3t-too"}}
 
 

@@ -68,7 +68,7 @@ def browser(folder: Path) -> Iterator[Browser]:
         def answers() -> bool:
             assert process.is_running(), (folder / "chromedriver.log").read_text()
             try:
-                return bool(httpx.get(f"{driver}/status").json()["value"]["ready"])
+                return bool(httpx.get(f"{driver}/status", timeout=5).json()["value"]["ready"])
             except httpx.HTTPError:
                 return False
 

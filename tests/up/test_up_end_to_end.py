@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from spine.private_files import open_to_others
 from spine.up.home import read_records
@@ -109,8 +110,8 @@ def assert_the_key_is_shown_once_and_private(started: RunningUp, key: str) -> No
 
 
 def assert_nothing_is_open_to_others(started: RunningUp) -> None:
-    assert httpx.post(f"{started.prefect_api}/deployments/filter", json={}).status_code == 401
-    assert httpx.get(f"{started.prefect_api}/health", headers={"Host": "evil.example"}).status_code == 403
+    assert WEB.post(f"{started.prefect_api}/deployments/filter", json={}).status_code == 401
+    assert WEB.get(f"{started.prefect_api}/health", headers={"Host": "evil.example"}).status_code == 403
     assert open_to_others(started.home) == []
     doctor = started.doctor()
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr

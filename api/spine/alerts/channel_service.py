@@ -19,12 +19,15 @@ from spine.alerts.schemas import (
 from spine.alerts.transport import Sender
 from spine.auth.callers import Caller
 from spine.egress.addresses import host_refusal
+from spine.egress.own_services import endpoint_refusal
 from spine.errors import BadRequest, Conflict, FieldError, NotFound
 from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.schemas import ActionResponse
 from spine.secrets.configs import SealedConfigs
 from spine.secrets.keyring import Keyring
+from spine.secrets.refs import ref_refusal
 from spine.secrets.sealed import redact
+from spine.settings import Settings
 from spine.severity import Severity
 from spine.tables.alerts import FAILED, PENDING, AlertChannel, AlertDelivery, AlertThrottle
 from spine.tables.base import new_id, utc_now
@@ -33,19 +36,21 @@ from spine.tables.base import new_id, utc_now
 class ChannelSecrets(SealedConfigs[ChannelConfig]):
     """The configurations of channels."""
 
-    def __init__(self, keyring: Keyring, allow_private: bool) -> None:
-        def check(config: ChannelConfig) -> None:
-            for host in config.hosts():
-                if reason := host_refusal(host, allow_private):
-                    raise BadRequest(
-                        f"The channel's host is not allowed: {reason}.", [FieldError(("body", "config"), reason)]
-                    )
-
-        super().__init__("channel", CHANNEL_TYPES, keyring, check)
+    def __init__(self, keyring: Keyring, settings: Settings) -> None:
+        super().__init__("channel", CHANNEL_TYPES, keyring, lambda config: _check(config, settings))
 
     def config_of(self, channel: AlertChannel) -> ChannelConfig:
         """The configuration of a channel with its secrets, for sending."""
         return self.open(channel.channel_type, channel.config)
+
+
+def _check(config: ChannelConfig, settings: Settings) -> None:
+    for host, port in config.endpoints():
+        if reason := host_refusal(host, settings.allow_private_addresses) or endpoint_refusal(host, port):
+            raise BadRequest(f"The channel's host is not allowed: {reason}.", [FieldError(("body", "config"), reason)])
+    for field, ref in config.refs().items():
+        if reason := ref_refusal(ref, settings):
+            raise BadRequest(f"config.{field}: {reason}.", [FieldError(("body", "config", field), reason)])
 
 
 async def create_channel(

@@ -146,7 +146,7 @@ class Dispatcher:
             config = self._open_config(leased.channel)
             outcome = await self._sender.send(config, leased.message, leased.delivery.recipient)
         except SpineError as error:
-            outcome = Outcome(sent=False, reason=error.detail)
+            outcome = Outcome(sent=False, reason=error.detail, permanent=error.status_code == 400)
         except Exception as error:
             # A defect in Spine must not lose the delivery. The error's text is not stored: it can contain a secret.
             log.error("delivery_error", delivery_id=leased.delivery.id, kind=type(error).__name__)

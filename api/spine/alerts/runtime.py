@@ -23,8 +23,10 @@ class Alerting:
     """What routes and background tasks need for alerts."""
 
     def __init__(self, settings: Settings, sessions: SessionFactory, prefect: Prefect) -> None:
-        self.secrets = ChannelSecrets(Keyring.from_settings(settings), settings.allow_private_addresses)
-        self._sender = Sender(settings.allow_private_addresses, lambda ref: resolve_ref(ref, prefect.for_one_request()))
+        self.secrets = ChannelSecrets(Keyring.from_settings(settings), settings)
+        self._sender = Sender(
+            settings.allow_private_addresses, lambda ref: resolve_ref(ref, prefect.for_one_request(), settings)
+        )
         retry_policy = RetryPolicy(settings.alert_attempts, timedelta(seconds=settings.alert_retry_seconds))
         self.dispatcher = Dispatcher(sessions, self.secrets.config_of, self._sender, retry_policy)
         self._sends_alerts = settings.send_alerts

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from spine.connections.drivers import driver_of
-from spine.connections.drivers.base import Driver, abort_after, open_session, translated_errors
+from spine.connections.drivers.base import Driver, Session, abort_after, log, open_session, translated_errors
 from spine.connections.resolved_connection import ResolvedConnection
 from spine.connections.usage import track_session
 from spine.egress.fetch_failure import FetchFailure
@@ -28,11 +28,15 @@ _free = threading.BoundedSemaphore(MOST_CONCURRENT_CHECKS)
 
 @dataclass(frozen=True)
 class HealthCheckResult:
-    """The result of a check; `latency_ms` is the time from the first packet to the result of the query."""
+    """The result of a check; `latency_ms` is the time from the first packet to the result of the query.
+
+    `warnings` are sentences about a user that may do more than read tables.
+    """
 
     success: bool
     message: str
     latency_ms: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 async def check_health(target: ResolvedConnection, seconds: float = SECONDS_FOR_A_CHECK) -> HealthCheckResult:
@@ -59,7 +63,7 @@ def _check(target: ResolvedConnection, seconds: float) -> HealthCheckResult:
     call = GuardedCall(target.allow_private, limits)
     try:
         with track_session(target.id):
-            product = call.run(_probe, driver, target, limits)
+            product, latency_ms, rights = call.run(_probe, driver, target, limits)
     except FetchFailure as failure:
         if refused := call.refusal(target.host):
             return HealthCheckResult(False, refused.sentence)
@@ -67,20 +71,39 @@ def _check(target: ResolvedConnection, seconds: float) -> HealthCheckResult:
         return HealthCheckResult(False, _no_response(target, seconds) if timed_out else failure.sentence)
     finally:
         call.close()
-    latency_ms = round((time.monotonic() - started) * 1000, 1)
-    return HealthCheckResult(True, f"{product} responded in {latency_ms:g} ms.", latency_ms)
+    message = f"{product} responded in {latency_ms:g} ms."
+    if not rights:
+        return HealthCheckResult(True, message, latency_ms)
+    warning = (
+        f"The user {target.username or ''} {', '.join(rights)}. Queries of sources could use that: connect as a user "
+        "that may only read the tables it needs."
+    )
+    return HealthCheckResult(True, f"{message} Warning: {warning}", latency_ms, (" ".join(warning.split()),))
+
+
+def _excess_rights(session: Session, target: ResolvedConnection) -> list[str]:
+    try:
+        return session.excess_rights()
+    except Exception as error:
+        # Not every server lets its users see their rights, and the connection works. Its message may have a secret.
+        log.info("rights_not_shown", connection=target.name, error=type(error).__name__)
+        return []
 
 
 def _no_response(target: ResolvedConnection, seconds: float) -> str:
     return f"The database {target.name} did not respond within {seconds:g} s."
 
 
-def _probe(driver: Driver, target: ResolvedConnection, limits: Limits) -> str:
+def _probe(driver: Driver, target: ResolvedConnection, limits: Limits) -> tuple[str, float, list[str]]:
+    """The product, the milliseconds until it responded, and what the user may do beyond reading."""
+    started = time.monotonic()
     with translated_errors(driver, target):
         session = open_session(driver, target, limits.left())
         timer = abort_after(limits.left(), session.abort)
         try:
-            return session.probe()
+            product = session.probe()
+            latency_ms = round((time.monotonic() - started) * 1000, 1)
+            return product, latency_ms, _excess_rights(session, target)
         finally:
             timer.cancel()
             session.close()

@@ -1,9 +1,8 @@
 """A connection with its secrets resolved, which exists only while it is used."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from spine.egress.paths import FileRoots
 from spine.errors import Conflict
 from spine.prefect.client import Prefect
 from spine.secrets.refs import resolve_ref
@@ -24,7 +23,7 @@ class ResolvedConnection:
     username: str | None
     ssl_mode: str
     allow_private: bool
-    file_roots: Sequence[Path]
+    file_roots: FileRoots
     password: str | None = field(default=None, repr=False)
     ca: str | None = field(default=None, repr=False)
 
@@ -48,7 +47,7 @@ async def resolve_connection(row: DatabaseConnection, prefect: Prefect, settings
         username=row.username,
         ssl_mode=row.ssl_mode,
         allow_private=settings.allow_private_addresses,
-        file_roots=settings.file_roots,
-        password=await resolve_ref(row.password_ref, prefect) if row.password_ref else None,
-        ca=await resolve_ref(row.ssl_cert_ref, prefect) if row.ssl_cert_ref else None,
+        file_roots=FileRoots.of(settings),
+        password=await resolve_ref(row.password_ref, prefect, settings) if row.password_ref else None,
+        ca=await resolve_ref(row.ssl_cert_ref, prefect, settings) if row.ssl_cert_ref else None,
     )

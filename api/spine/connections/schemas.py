@@ -68,7 +68,7 @@ class DatabaseConnectionCreate(BaseModel):
                     "port": 5432,
                     "database": "marts",
                     "username": "reader",
-                    "password_ref": "env:WAREHOUSE_PASSWORD",
+                    "password_ref": "env:SPINE_SECRET_WAREHOUSE",
                     "ssl_mode": "verify-full",
                 }
             ]
@@ -138,3 +138,6 @@ class ConnectionTestResponse(BaseModel):
     success: bool
     message: str
     latency_ms: float | None = Field(description="From the first packet to the result of the query; null on failure.")
+    warnings: list[str] = Field(
+        default=[], description="Sentences about a user that may do more than read tables; also part of the message."
+    )

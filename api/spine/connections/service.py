@@ -19,13 +19,14 @@ from spine.connections.usage import open_sessions
 from spine.database import SessionFactory, lock_out_writers, reading, transaction
 from spine.egress.addresses import host_refusal
 from spine.egress.fetch_failure import FetchFailure
-from spine.egress.paths import absolute_path
+from spine.egress.own_services import endpoint_refusal
+from spine.egress.paths import FileRoots
 from spine.errors import BadRequest, Conflict, FieldError, NotFound, Unavailable
 from spine.names import check_name
 from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.prefect.client import Prefect
 from spine.schemas import ActionResponse
-from spine.secrets.refs import SecretMissing
+from spine.secrets.refs import SecretMissing, ref_refusal
 from spine.settings import Settings
 from spine.tables.base import new_id, utc_now
 from spine.tables.connections import DatabaseConnection
@@ -50,11 +51,22 @@ async def create_connection(
 def _check_place(settings: Settings, body: DatabaseConnectionCreate) -> None:
     if body.db_type is DbType.SQLITE:
         try:
-            absolute_path(body.database, settings.file_roots)
+            FileRoots.of(settings).absolute(body.database)
         except FetchFailure as failure:
             raise BadRequest(failure.sentence, [FieldError(("body", "database"), failure.sentence)]) from None
-    elif reason := host_refusal(body.host or "", settings.allow_private_addresses):
+    elif reason := _host_refusal(settings, body):
         raise BadRequest(f"host: {reason}.", [FieldError(("body", "host"), reason)])
+    for name in ("password_ref", "ssl_cert_ref"):
+        ref = getattr(body, name)
+        if ref is not None and (reason := ref_refusal(ref, settings)):
+            raise BadRequest(f"{name}: {reason}.", [FieldError(("body", name), reason)])
+
+
+def _host_refusal(settings: Settings, body: DatabaseConnectionCreate) -> str | None:
+    host = body.host or ""
+    database = body.database if body.db_type is DbType.POSTGRESQL else None
+    refusal = host_refusal(host, settings.allow_private_addresses)
+    return refusal or endpoint_refusal(host, body.port, database)
 
 
 async def list_connections(
@@ -132,7 +144,12 @@ async def test_connection(
         return ConnectionTestResponse(success=False, message=reason.detail, latency_ms=None)
     status = HealthStatus.HEALTHY if result.success else HealthStatus.UNHEALTHY
     await _store_health(sessions, row.id, status, result.message)
-    return ConnectionTestResponse(success=result.success, message=result.message, latency_ms=result.latency_ms)
+    return ConnectionTestResponse(
+        success=result.success,
+        message=result.message,
+        latency_ms=result.latency_ms,
+        warnings=list(result.warnings),
+    )
 
 
 async def _store_health(sessions: SessionFactory, connection_id: str, status: HealthStatus, message: str) -> None:

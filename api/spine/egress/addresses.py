@@ -36,11 +36,9 @@ _NOT_PUBLIC = tuple(ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/2
 
 def address_refusal(address: str, allow_private: bool) -> str | None:
     """The reason why an IP address is refused; None if it is allowed."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
+    every = addresses_in(address)
+    if not every:
         return f"{address} is not an IP address"
-    every = (parsed, *_embedded(parsed))
     for one in every:
         if kind := _never_allowed(one):
             return f"{address} is {kind}, which is never allowed"
@@ -54,15 +52,30 @@ def host_refusal(host: str, allow_private: bool) -> str | None:
 
     None for a host name: it is checked when it is resolved, by the address that is then connected to.
     """
+    address = parse_host(host)
+    return address_refusal(str(address), allow_private) if address is not None else None
+
+
+def parse_host(host: str) -> Address | None:
+    """The IP address that a host is in any notation, also for `localhost`; None for other names."""
     # The zone of fe80::1%ee0 looks percent-encoded, so both readings are checked.
     for text in (host, unquote(host)):
         # The full stop of Chinese separates labels, too.
         name = unicodedata.normalize("NFKC", text).replace("\u3002", ".").strip("[]. \t\r\n").lower()
         if name == "localhost" or name.endswith(".localhost"):
-            return address_refusal("127.0.0.1", allow_private)
+            return IPv4Address("127.0.0.1")
         if (address := _parse_literal(name)) is not None:
-            return address_refusal(str(address), allow_private)
+            return address
     return None
+
+
+def addresses_in(address: str) -> tuple[Address, ...]:
+    """An IP address and the IPv4 addresses that it contains; empty for any other text."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return ()
+    return (parsed, *_embedded(parsed))
 
 
 def _parse_literal(name: str) -> Address | None:

@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from spine.egress.addresses import address_refusal
+from spine.egress.own_services import connection_refusal
 
 # The number of connections of one block that `abort` can shut down; older ones have ended long before.
 MOST_TRACKED = 64
@@ -70,7 +71,8 @@ class ConnectionGuard:
     def _refusal(self, connection: socket.socket, address: Any) -> str | None:
         if connection.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(address, tuple) or not address:
             return "only IPv4 and IPv6 connections are allowed"
-        return address_refusal(str(address[0]), self.allow_private)
+        host = str(address[0])
+        return address_refusal(host, self.allow_private) or connection_refusal(host, int(address[1]))
 
     def _record(self, reason: str) -> None:
         self.refused = self.refused or reason

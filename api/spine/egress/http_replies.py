@@ -12,8 +12,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
+
+from spine.egress.own_services import proxied_refusal
 
 # These bound a single wait. The limit for a whole attempt is the caller's.
 SECONDS_TO_CONNECT, SECONDS_TO_READ = 5, 30
@@ -54,6 +57,7 @@ def _recording_send(session: requests.Session, request: requests.PreparedRequest
     replies = _replies.get()
     if replies is None:
         return _send(session, request, **options)
+    _check_behind_proxy(request.url or "", options.get("proxies"))
     bounds = {"allow_redirects": False, "stream": True, "timeout": (SECONDS_TO_CONNECT, SECONDS_TO_READ)}
     # Otherwise `requests` reads the whole body of a redirect and parses its target, although it is not followed.
     session.get_redirect_target = _no_redirect_target  # type: ignore[method-assign, assignment]
@@ -67,6 +71,16 @@ def _recording_send(session: requests.Session, request: requests.PreparedRequest
     response._content, response._content_consumed = content, True  # type: ignore[attr-defined]
     replies[-1] = replace(reply, body=_text(content, response.encoding)[:LONGEST_TEXT])
     return response
+
+
+def _check_behind_proxy(url: str, proxies: Any) -> None:
+    """Raise `requests.ConnectionError` for a service of Spine: the guard sees only the address of the proxy."""
+    if not requests.utils.select_proxy(url, proxies):
+        return
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if refusal := proxied_refusal(parts.hostname or "", port):
+        raise requests.ConnectionError(refusal)
 
 
 def _no_redirect_target(response: requests.Response) -> None:

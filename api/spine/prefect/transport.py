@@ -72,6 +72,11 @@ class Transport:
         return connection
 
     @property
+    def api_url(self) -> str | None:
+        """The URL of Prefect's API."""
+        return get_current_settings().api.url
+
+    @property
     def ui_url(self) -> str | None:
         """The URL of Prefect's UI, without a slash at the end."""
         url = get_current_settings().ui_url

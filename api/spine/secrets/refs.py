@@ -1,24 +1,31 @@
 """References to secrets that other systems store: `env:NAME`, `file:/path`, `prefect:block`, `vault:path#field`.
 
-A reference is resolved each time it is used, so that a changed secret takes effect at once.
+A reference is resolved each time it is used, so that a changed secret takes effect at once. Whoever may create a source
+can have its secret sent to any server, so only what the operator has named for that purpose can be referred to.
 """
 
 import asyncio
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 
+from spine.egress.paths import SYSTEM_FOLDERS, ClosedPaths, state_paths
 from spine.errors import BadRequest, NotFound, SpineError, Unavailable
 from spine.prefect.client import Prefect
-from spine.settings import get_settings
+from spine.settings import Settings
 
 SCHEMES = ("env", "file", "prefect", "vault")
-# Through these, anyone who may create channels could have Spine send them its own secrets.
+# The credentials of Spine itself, which no setting allows.
 PROTECTED_VARIABLES = ("SPINE_", "PREFECT_", "VAULT_")
+OPEN_PREFIX = "SPINE_SECRET_"
+_SETTINGS = {f"SPINE_{name.upper()}" for name in Settings.model_fields}
+# Where platforms put the identity of a machine or pod, below /run/secrets.
+PLATFORM_FOLDERS = {"kubernetes.io", "eks.amazonaws.com", "azure", "tokens"}
 _BLOCK_NAME = re.compile("[A-Za-z0-9_-]+")
 LARGEST_SECRET = 64 * 1024
 SECONDS_FOR_VAULT = 5
@@ -39,7 +46,7 @@ def check_ref(ref: str) -> str:
             "it must be a reference to a secret, not the secret itself: "
             "env:NAME, file:/run/secrets/x, prefect:block-name or vault:path#field"
         )
-    if scheme == "env" and name.upper().startswith(PROTECTED_VARIABLES):
+    if scheme == "env" and _is_protected(name.upper()):
         raise ValueError("environment variables of Spine, Prefect and Vault are not allowed")
     if scheme == "file" and not name.startswith("/"):
         raise ValueError("file: takes an absolute path")
@@ -51,24 +58,73 @@ def check_ref(ref: str) -> str:
     return ref
 
 
+def _is_protected(variable: str) -> bool:
+    if variable.startswith(OPEN_PREFIX):
+        return variable in _SETTINGS
+    return variable.startswith(PROTECTED_VARIABLES)
+
+
 def _is_vault_path(segments: list[str]) -> bool:
     return len(segments) > 1 and not {"", ".", ".."} & set(segments)
 
 
-async def resolve_ref(ref: str, prefect: Prefect | None) -> str:
+def ref_refusal(ref: str, settings: Settings) -> str | None:
+    """The reason why the settings do not allow a valid reference; None if they do."""
+    scheme, _, name = ref.partition(":")
+    if scheme == "env":
+        allowed, setting = _matches(name, settings.secret_env), "SPINE_SECRET_ENV"
+    elif scheme == "file":
+        allowed = ".." not in Path(name).parts and _is_secret_file(Path(name), settings)
+        setting = "SPINE_SECRET_DIRS"
+    elif scheme == "prefect":
+        allowed, setting = _matches(name, settings.secret_blocks), "SPINE_SECRET_BLOCKS"
+    else:
+        allowed, setting = _matches(_vault_path(name), settings.secret_vault), "SPINE_SECRET_VAULT"
+    return None if allowed else f"{ref} is not among the secrets that {setting} allows"
+
+
+def _matches(name: str, allowed: Sequence[str]) -> bool:
+    return any(name == one or (one.endswith("*") and name.startswith(one[:-1])) for one in allowed)
+
+
+def _vault_path(name: str) -> str:
+    """The path as Vault's CLI writes it, without the field and the inner `data` of KV version 2."""
+    mount, _, rest = name.partition("#")[0].strip("/").partition("/")
+    return f"{mount}/{rest.removeprefix('data/')}"
+
+
+def _is_secret_file(path: Path, settings: Settings) -> bool:
+    """Whether a path, in which no link is followed, is below a directory of secrets.
+
+    Spine's state stays closed, even where such a directory contains it; only `secrets` in the home is for references.
+    """
+    own = settings.home.absolute() / "secrets"
+    folders = [folder.absolute() for folder in settings.secret_folders]
+    folders += [Path(os.path.realpath(folder)) for folder in folders]
+    folder = next((one for one in folders if path != one and path.is_relative_to(one)), None)
+    if folder is None or PLATFORM_FOLDERS & set(path.relative_to(folder).parts):
+        return False
+    if any(path.is_relative_to(one) for one in SYSTEM_FOLDERS):
+        return False
+    return path.is_relative_to(own) or not any(path.is_relative_to(one) for one in state_paths(settings))
+
+
+async def resolve_ref(ref: str, prefect: Prefect | None, settings: Settings) -> str:
     """The secret of a reference; without `prefect`, blocks are unavailable.
 
-    Raises `BadRequest` if the reference is invalid, `SecretMissing`, and `Unavailable` if Prefect or Vault is
-    unreachable.
+    Raises `BadRequest` if the reference is invalid or not allowed, `SecretMissing`, and `Unavailable` if Prefect or
+    Vault is unreachable.
     """
     try:
         scheme, _, name = check_ref(ref).partition(":")
     except ValueError as reason:
         raise BadRequest(f"The reference to a secret is invalid: {reason}.") from None
+    if refusal := ref_refusal(ref, settings):
+        raise BadRequest(f"The reference to a secret is not allowed: {refusal}.")
     if scheme == "env":
         return _from_environment(name)
     if scheme == "file":
-        return await asyncio.to_thread(_from_file, name)
+        return await asyncio.to_thread(_from_file, name, settings)
     if scheme == "prefect":
         return await _from_prefect(prefect, name)
     return await _from_vault(name)
@@ -81,12 +137,12 @@ def _from_environment(name: str) -> str:
     return value
 
 
-def _from_file(name: str) -> str:
+def _from_file(name: str, settings: Settings) -> str:
     path = Path(name)
     try:
         real = path.resolve(strict=True)
-        if real.is_relative_to(get_settings().home.resolve()) or not real.is_file():
-            raise SecretMissing(f"file:{name} must be a regular file outside SPINE_HOME.")
+        if not _is_real_secret_file(real, settings) or not real.is_file():
+            raise SecretMissing(f"file:{name} must be a regular file below SPINE_SECRET_DIRS.")
         with real.open("rb") as file:
             # Files of the kernel have size 0; /proc/self/environ, for one, contains all that `env:` refuses.
             size = os.fstat(file.fileno()).st_size
@@ -97,6 +153,14 @@ def _from_file(name: str) -> str:
     if not content:
         raise SecretMissing(f"file:{name} is empty.")
     return content.removesuffix("\n")
+
+
+def _is_real_secret_file(real: Path, settings: Settings) -> bool:
+    """The same for a path without links, under any name that the file has."""
+    if not _is_secret_file(real, settings) or ClosedPaths(SYSTEM_FOLDERS).contain(real):
+        return False
+    own = settings.home.resolve() / "secrets"
+    return ClosedPaths(state_paths(settings)).contain(real) <= real.is_relative_to(own)
 
 
 async def _from_prefect(prefect: Prefect | None, name: str) -> str:

@@ -70,6 +70,15 @@ def restore_masked(sent: Any, stored: Any, path: tuple[str | int, ...] = ("body"
     return stored
 
 
+def masked_paths(sent: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Where a tree that a client sent has `***`."""
+    if isinstance(sent, dict):
+        return [found for name, value in sent.items() for found in masked_paths(value, (*path, name))]
+    if isinstance(sent, list):
+        return [found for index, value in enumerate(sent) for found in masked_paths(value, (*path, index))]
+    return [path] if sent == MASK else []
+
+
 def _refused(path: tuple[str | int, ...], reason: str) -> BadRequest:
     return BadRequest(f"{'.'.join(map(str, path[1:]))}: {reason}.", [FieldError(path, reason)])
 

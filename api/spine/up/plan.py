@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from spine.egress.own_services import LISTENER, PREFECT_API, endpoints_in, endpoints_of_url
 from spine.own_settings import SECRET_FIELDS, variable_of
 from spine.up.waiting import UpError
 
@@ -131,10 +132,22 @@ def shared_environment(plan: Plan, user: Mapping[str, str] = os.environ) -> dict
     if "PREFECT_LOCAL_STORAGE_PATH" not in user:
         # Flow runs write results and the API reads them, from other working directories: the path is absolute.
         defaults["PREFECT_RESULTS_LOCAL_STORAGE_PATH"] = str(prefect_home / "storage")
-    fixed = {"PREFECT_API_URL": plan.prefect_api, "SPINE_HOME": str(plan.home), "PYTHONUNBUFFERED": "1"}
+    fixed = {
+        "PREFECT_API_URL": plan.prefect_api,
+        "SPINE_HOME": str(plan.home),
+        "SPINE_PROTECTED_ENDPOINTS": ",".join(_protected_endpoints(plan, user)),
+        "PYTHONUNBUFFERED": "1",
+    }
     if plan.prefect_auth:
         fixed["PREFECT_API_AUTH_STRING"] = plan.prefect_auth
     return {**defaults, **user, **fixed}
+
+
+def _protected_endpoints(plan: Plan, user: Mapping[str, str]) -> list[str]:
+    """What the user has set, and the services of this start, which not every process could find out by itself."""
+    given = [text.strip() for text in user.get("SPINE_PROTECTED_ENDPOINTS", "").split(",") if text.strip()]
+    own = [*endpoints_of_url(plan.api, LISTENER), *endpoints_of_url(plan.prefect_api, PREFECT_API), *endpoints_in(user)]
+    return list(dict.fromkeys([*given, *(endpoint.place for endpoint in own)]))
 
 
 def server_environment(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -19,7 +19,13 @@ GOOD: dict[str, dict[str, Any]] = {
     "file": {"path": "weekly/*.csv"},
     "http": {"url": "https://example.com/a.csv"},
     "s3": {"bucket": "desk", "key": "in/*.csv"},
-    "sftp": {"host": "example.com", "username": "me", "password_ref": "env:PW", "host_key": KEY, "path": "/in/*"},
+    "sftp": {
+        "host": "example.com",
+        "username": "me",
+        "password_ref": "env:SPINE_SECRET_PW",
+        "host_key": KEY,
+        "path": "/in/*",
+    },
 }
 BAD = [
     ("file", {"path": "simplecache::file:///etc/hostname"}),
@@ -141,7 +147,7 @@ def test_what_is_secret_is_sealed_masked_and_kept() -> None:
 
 
 def test_the_references_are_named_by_their_paths() -> None:
-    login = {"type": "basic", "username": "me", "password_ref": "env:PW"}
-    assert config_of("http", **GOOD["http"], auth=login).secret_refs() == {"auth.password_ref": "env:PW"}
-    assert config_of("sftp", **GOOD["sftp"]).secret_refs() == {"password_ref": "env:PW"}
+    login = {"type": "basic", "username": "me", "password_ref": "env:SPINE_SECRET_PW"}
+    assert config_of("http", **GOOD["http"], auth=login).secret_refs() == {"auth.password_ref": "env:SPINE_SECRET_PW"}
+    assert config_of("sftp", **GOOD["sftp"]).secret_refs() == {"password_ref": "env:SPINE_SECRET_PW"}
     assert config_of("file", **GOOD["file"]).secret_refs() == {}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from spine.egress.fetch_failure import FetchFailure
+from spine.egress.paths import FileRoots
 from spine.schemas import ErrorCategory
 from spine.sources.readers import file as reading
 from spine.sources.readers.base import Item, Unchanged
@@ -24,7 +25,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def reader(path: Path | str, *roots: Path, max_bytes: int | None = None) -> FileReader:
-    return FileReader(str(path), roots, limits(max_bytes))
+    return FileReader(str(path), FileRoots(roots), limits(max_bytes))
 
 
 def test_a_file_is_read_with_its_validators(root: Path) -> None:
@@ -116,7 +117,7 @@ def test_a_pattern_begins_with_folders_whatever_their_names_and_whether_they_are
 
 def test_the_deadline_is_enforced_while_directories_are_searched(root: Path) -> None:
     (root / "x").mkdir()
-    late = failure(FileReader("**/*.csv", [root], limits(seconds=0)))
+    late = failure(FileReader("**/*.csv", FileRoots([root]), limits(seconds=0)))
     assert "within the 0 s that timeout_seconds allows" in late.sentence
 
 
@@ -179,10 +180,14 @@ def test_a_link_created_between_check_and_opening_is_refused(
 def test_folders_fifos_and_devices_are_refused_at_once(root: Path) -> None:
     (root / "folder").mkdir()
     os.mkfifo(root / "fifo")
-    for path, below in ((root / "folder", root), (root / "fifo", root), (Path("/dev/zero"), Path("/dev"))):
+    devices = (Path("/dev/zero"), Path("/dev"), "never readable")
+    for path, below, reason in (
+        *((root / name, root, "not a regular file") for name in ("folder", "fifo")),
+        devices,
+    ):
         refused = failure(reader(path, below))
         assert refused.category is ErrorCategory.CONFIG
-        assert "not a regular file" in refused.sentence
+        assert reason in refused.sentence
 
 
 def test_missing_files_and_missing_permissions_are_distinguished(root: Path) -> None:
@@ -237,7 +242,7 @@ def test_max_bytes_limits_the_sum_of_all_files(root: Path) -> None:
 def test_the_deadline_is_enforced_while_a_file_is_read(root: Path) -> None:
     (root / "a").write_bytes(CONTENT)
     settle(root / "a")
-    opened = FileReader(str(root / "a"), [root], limits(seconds=0))
+    opened = FileReader(str(root / "a"), FileRoots([root]), limits(seconds=0))
     late = failure(opened)
     assert "within the 0 s that timeout_seconds allows" in late.sentence
 
@@ -256,5 +261,5 @@ def test_nothing_stays_open(root: Path) -> None:
     read(reader(root / "*", root), known_of(read(reader(root / "*", root))))
     # What is this young is waited for, which the deadline forbids.
     os.utime(root / "a")
-    assert "timeout_seconds" in failure(FileReader(str(root / "a"), [root], limits(seconds=0))).sentence
+    assert "timeout_seconds" in failure(FileReader(str(root / "a"), FileRoots([root]), limits(seconds=0))).sentence
     assert len(os.listdir("/proc/self/fd")) == before

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spine.egress.paths import FileRoots
 from spine.sources.readers.base import Reader
 from spine.sources.readers.file import FileReader
 
@@ -33,7 +34,7 @@ def test_a_weekly_file_is_the_same_as_file_http_s3_and_sftp(
     store.put_object(Bucket="desk", Key=f"{weekly.week}/{name}", Body=content)
     s3 = config_of("s3", bucket="desk", key=f"{weekly.week}/*", endpoint_url=endpoint, **dict.fromkeys(KEYS, "env:X"))
     hashes = [
-        hash_of(FileReader(name, [tmp_path], limits()), name),
+        hash_of(FileReader(name, FileRoots([tmp_path]), limits()), name),
         hash_of(s3.open_reader(KEYS, OPEN, limits()), name),
     ]
     with receiver() as site:

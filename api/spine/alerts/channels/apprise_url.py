@@ -6,7 +6,16 @@ from typing import Annotated
 from apprise.plugins.base import NotifyBase
 from pydantic import AfterValidator, SecretStr
 
-from spine.alerts.channels.base import ChannelConfig, LongSecret, hosts_in, instantiate, parse_apprise_url, reads_a_file
+from spine.alerts.channels.base import (
+    ChannelConfig,
+    LongSecret,
+    Place,
+    endpoints_in,
+    instantiate,
+    parse_apprise_url,
+    reads_a_file,
+    shapes_the_request,
+)
 from spine.alerts.messages import AlertMessage
 
 # These reach the machine that Spine runs on.
@@ -24,6 +33,8 @@ def _is_apprise_url(secret: SecretStr) -> SecretStr:
         raise ValueError("names a service that is not supported, because Spine cannot check the address it connects to")
     if reads_a_file(url):
         raise ValueError("has an option that names a file; Spine does not read local files for alerts")
+    if shapes_the_request(url):
+        raise ValueError("has an option that changes fields, headers or the method of the request; remove +, - and :")
     if not url.isprintable() or instantiate(url) is None:
         raise ValueError("is not a URL that Apprise supports; see https://appriseit.com/services/")
     return secret
@@ -34,10 +45,10 @@ class AppriseConfig(ChannelConfig):
 
     url: Annotated[LongSecret, AfterValidator(_is_apprise_url)]
 
-    def hosts(self) -> list[str]:
+    def endpoints(self) -> list[Place]:
         """The host in the URL, if the URL has one: the URLs of some services have no host."""
         try:
-            return hosts_in(self.url.get_secret_value())
+            return endpoints_in(self.url.get_secret_value())
         except ValueError:
             return []
 

@@ -7,11 +7,13 @@ from urllib.parse import urlsplit
 from apprise import Apprise, AppriseAsset
 from apprise.plugins import url_to_dict
 from apprise.plugins.base import NotifyBase
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from apprise.utils.parse import parse_qsd
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr
 
 from spine.alerts.messages import AlertMessage
 from spine.egress.hosts import split_http_url
 from spine.schemas import Text
+from spine.secrets.configs import SecretConfig
 
 # Redirects are not followed: a redirect goes to an address that nobody configured.
 ASSET = AppriseAsset(app_id="Spine", app_desc="Spine", app_url="", http_redirects=False)
@@ -20,8 +22,11 @@ ASSET = AppriseAsset(app_id="Spine", app_desc="Spine", app_url="", http_redirect
 _FILES = {"keyfile", "subfile", "pgpkey", "pgppub", "pgpprv"}
 _WITH_TEMPLATE_FILES = {"slack", "discord", "guilded", "tgram", "workflow", "workflows"}
 
+# A host, and the port if the configuration shows it.
+Place = tuple[str, int | None]
 
-class ChannelConfig(BaseModel):
+
+class ChannelConfig(SecretConfig):
     """The `config` of a channel: what is needed to reach its receivers.
 
     `SecretStr` fields are encrypted at rest and shown as `***`; `*_ref` fields refer to secrets kept elsewhere.
@@ -29,9 +34,13 @@ class ChannelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, str_strip_whitespace=True)
 
-    def hosts(self) -> list[str]:
-        """The hosts that the channel connects to, as far as the configuration shows them."""
+    def endpoints(self) -> list[Place]:
+        """The hosts and ports that the channel connects to, as far as the configuration shows them."""
         return []
+
+    def hosts(self) -> list[str]:
+        """The hosts of its endpoints."""
+        return [host for host, _ in self.endpoints()]
 
     def receivers(self) -> list[str | None]:
         """The recipients, each of which gets its own delivery. A channel without recipients has `None`."""
@@ -59,16 +68,30 @@ def reads_a_file(url: str) -> bool:
     return bool(options & _FILES or ("template" in options and parsed.get("schema") in _WITH_TEMPLATE_FILES))
 
 
+def shapes_the_request(url: str) -> bool:
+    """Whether the URL adds, removes or renames fields of the payload, adds headers, or sets another method than POST.
+
+    With these, whoever may create a channel could send any request instead of an alert.
+    """
+    options = parse_qsd(url.partition("?")[2])
+    read = parse_apprise_url(url)
+    if any(found.get(kind) for found in (options, read) for kind in ("qsd+", "qsd-", "qsd:")):
+        return True
+    methods = {str(found.get("qsd", {}).get("method") or "POST").strip().upper() for found in (options, read)}
+    return not methods <= {"POST", "PUT"}
+
+
 def instantiate(url: str) -> NotifyBase | None:
-    """Apprise's plugin for a URL; None if Apprise does not support it, or would read a file."""
-    found = None if reads_a_file(url) else Apprise.instantiate(url, asset=ASSET)
+    """Apprise's plugin for a URL; None if Apprise does not support it, or it has options that Spine refuses."""
+    found = None if reads_a_file(url) or shapes_the_request(url) else Apprise.instantiate(url, asset=ASSET)
     return found if isinstance(found, NotifyBase) else None
 
 
-def hosts_in(url: str) -> list[str]:
-    """The host in a URL, if there is one."""
-    host = urlsplit(url).hostname
-    return [host] if host else []
+def endpoints_in(url: str) -> list[Place]:
+    """The host in a URL and its port, if there is one. Raises `ValueError`."""
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return [(parts.hostname, port)] if parts.hostname else []
 
 
 def _is_http_url(secret: SecretStr) -> SecretStr:

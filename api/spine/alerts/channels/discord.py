@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from apprise.plugins.base import NotifyBase
 
-from spine.alerts.channels.base import ChannelConfig, SecretUrl, hosts_in, instantiate
+from spine.alerts.channels.base import ChannelConfig, Place, SecretUrl, endpoints_in, instantiate
 from spine.alerts.channels.json_post import COLOURS, JsonPost
 from spine.alerts.messages import AlertMessage
 
@@ -18,9 +18,9 @@ class DiscordConfig(ChannelConfig):
 
     webhook_url: SecretUrl
 
-    def hosts(self) -> list[str]:
-        """The webhook's host."""
-        return hosts_in(self.webhook_url.get_secret_value())
+    def endpoints(self) -> list[Place]:
+        """The host and port of the webhook."""
+        return endpoints_in(self.webhook_url.get_secret_value())
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """Apprise's plugin for Discord's own hosts, the same payload for any other."""

@@ -8,7 +8,7 @@ from apprise.plugins.email.base import NotifyEmail
 from apprise.utils.parse import is_email, parse_emails
 from pydantic import AfterValidator, Field, model_validator
 
-from spine.alerts.channels.base import ASSET, ChannelConfig, ShortText
+from spine.alerts.channels.base import ASSET, ChannelConfig, Place, ShortText
 from spine.alerts.messages import AlertMessage
 from spine.egress.hosts import check_host
 from spine.secrets.refs import check_ref
@@ -47,9 +47,9 @@ class EmailConfig(ChannelConfig):
             raise ValueError("smtp_user and smtp_password_ref belong together: set both or neither")
         return self
 
-    def hosts(self) -> list[str]:
+    def endpoints(self) -> list[Place]:
         """The SMTP server."""
-        return [self.smtp_host]
+        return [(self.smtp_host, self.smtp_port)]
 
     def receivers(self) -> list[str | None]:
         """Each address separately, so that a retry for one of them does not send the mail to the others again."""

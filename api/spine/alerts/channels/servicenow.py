@@ -11,7 +11,7 @@ from apprise import NotifyType
 from apprise.plugins.base import NotifyBase
 from pydantic import AfterValidator
 
-from spine.alerts.channels.base import ASSET, ChannelConfig, ShortText, hosts_in
+from spine.alerts.channels.base import ASSET, ChannelConfig, Place, ShortText, endpoints_in
 from spine.alerts.channels.json_post import succeeded
 from spine.alerts.messages import AlertMessage
 from spine.secrets.refs import check_ref
@@ -48,9 +48,9 @@ class ServiceNowConfig(ChannelConfig):
             return self.instance
         return f"https://{self.instance if '.' in self.instance else f'{self.instance}.service-now.com'}"
 
-    def hosts(self) -> list[str]:
-        """The instance's host."""
-        return hosts_in(self.base_url)
+    def endpoints(self) -> list[Place]:
+        """The host and port of the instance."""
+        return endpoints_in(self.base_url)
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """A plugin that creates one incident, however many attempts there are."""

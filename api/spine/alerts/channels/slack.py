@@ -6,7 +6,7 @@ from urllib.parse import quote, urlsplit
 
 from apprise.plugins.base import NotifyBase
 
-from spine.alerts.channels.base import ChannelConfig, SecretUrl, ShortText, hosts_in, instantiate
+from spine.alerts.channels.base import ChannelConfig, Place, SecretUrl, ShortText, endpoints_in, instantiate
 from spine.alerts.channels.json_post import JsonPost
 from spine.alerts.messages import AlertMessage
 
@@ -14,13 +14,16 @@ from spine.alerts.messages import AlertMessage
 class SlackConfig(ChannelConfig):
     """An incoming webhook; `channel` and `username` have an effect only if the webhook accepts them."""
 
+    # The webhook decides which workspace gets the message.
+    free_fields = frozenset({"channel", "username"})
+
     webhook_url: SecretUrl
     channel: ShortText | None = None
     username: ShortText | None = None
 
-    def hosts(self) -> list[str]:
-        """The webhook's host."""
-        return hosts_in(self.webhook_url.get_secret_value())
+    def endpoints(self) -> list[Place]:
+        """The host and port of the webhook."""
+        return endpoints_in(self.webhook_url.get_secret_value())
 
     def _with_options(self, url: str) -> str:
         """Slack's URL, or the Apprise URL with the channel and the user name if one is set."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from apprise.plugins.base import NotifyBase
 
-from spine.alerts.channels.base import ChannelConfig, SecretUrl, hosts_in, instantiate
+from spine.alerts.channels.base import ChannelConfig, Place, SecretUrl, endpoints_in, instantiate
 from spine.alerts.channels.json_post import JsonPost
 from spine.alerts.messages import AlertMessage
 
@@ -15,9 +15,9 @@ class TeamsConfig(ChannelConfig):
 
     webhook_url: SecretUrl
 
-    def hosts(self) -> list[str]:
-        """The webhook's host."""
-        return hosts_in(self.webhook_url.get_secret_value())
+    def endpoints(self) -> list[Place]:
+        """The host and port of the webhook."""
+        return endpoints_in(self.webhook_url.get_secret_value())
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """Apprise's plugin for hosts that it supports (Workflows), an adaptive card for any other."""

@@ -10,7 +10,7 @@ from typing import Annotated
 from apprise.plugins.base import NotifyBase
 from pydantic import AfterValidator, Field, SecretStr
 
-from spine.alerts.channels.base import ChannelConfig, LongSecret, SecretUrl, hosts_in
+from spine.alerts.channels.base import ChannelConfig, LongSecret, Place, SecretUrl, endpoints_in
 from spine.alerts.channels.json_post import JsonPost, as_json
 from spine.alerts.messages import AlertMessage
 
@@ -37,13 +37,15 @@ Headers = Annotated[dict[str, SecretStr], Field(max_length=50), AfterValidator(_
 class WebhookConfig(ChannelConfig):
     """A URL that accepts a POST of JSON; with `secret`, the body is signed with HMAC-SHA256."""
 
+    free_fields = frozenset({"headers", "secret"})
+
     url: SecretUrl
     headers: Headers | None = None
     secret: LongSecret | None = None
 
-    def hosts(self) -> list[str]:
-        """The URL's host."""
-        return hosts_in(self.url.get_secret_value())
+    def endpoints(self) -> list[Place]:
+        """The host and port of the URL."""
+        return endpoints_in(self.url.get_secret_value())
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """A POST with the same `Idempotency-Key` at every attempt."""

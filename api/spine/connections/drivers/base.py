@@ -18,6 +18,7 @@ from spine.connections.resolved_connection import ResolvedConnection
 from spine.egress.addresses import address_refusal
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guard import guarded
+from spine.egress.own_services import connection_refusal
 from spine.schemas import ErrorCategory
 
 SECONDS_TO_CONNECT = 30.0
@@ -46,6 +47,9 @@ class Session(Protocol):
 
     def probe(self) -> str:
         """Run a trivial query and return the name and version of the server."""
+
+    def excess_rights(self) -> list[str]:
+        """What the user may do beyond reading tables, as ends of the sentence "the user ..."."""
 
     def select(self, query: str) -> Rows:
         """Start a query with a server-side cursor in a read-only transaction."""
@@ -138,7 +142,9 @@ def allowed_addresses(target: ResolvedConnection) -> list[str]:
         ) from None
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     for address in addresses:
-        if (reason := address_refusal(address, target.allow_private)) is not None:
+        database = target.database if target.db_type == "postgresql" else None
+        own = connection_refusal(address, target.port, database)
+        if (reason := address_refusal(address, target.allow_private) or own) is not None:
             raise FetchFailure(ErrorCategory.CONFIG, f"Cannot connect to {target.host}: {reason}.")
     return addresses
 

@@ -17,6 +17,7 @@ except ModuleNotFoundError:
 
 _LOGIN = ("SQL30082N", "SQL1060N", "SQL0551N")
 _QUERY = ("SQL0104N", "SQL0817N")
+_ADMINISTRATORS = ("SYSADM", "SYSCTRL", "SECADM", "DBADM", "ACCESSCTRL", "DATAACCESS")
 _NETWORK = ("SQL30081N", "SQL1224N", "SQL30108N", "SQL0952N")
 
 
@@ -71,6 +72,15 @@ class _Session:
         cursor.execute("SELECT 1 FROM SYSIBM.SYSDUMMY1")
         cursor.fetchone()
         return f"{self._connection.dbms_name} {self._connection.dbms_ver}"
+
+    def excess_rights(self) -> list[str]:
+        cursor = self._connection.cursor()
+        cursor.execute(
+            "SELECT AUTHORITY FROM TABLE(SYSPROC.AUTH_LIST_AUTHORITIES_FOR_AUTHID(SESSION_USER, 'U')) AS held "
+            "WHERE 'Y' IN (D_USER, D_GROUP, D_PUBLIC, ROLE_USER, ROLE_GROUP, ROLE_PUBLIC)"
+        )
+        held = {str(row[0]).strip().upper() for row in cursor.fetchall()}
+        return [f"is an administrator ({name})" for name in _ADMINISTRATORS if name in held]
 
     def select(self, query: str) -> Rows:
         cursor = self._connection.cursor()

@@ -1,5 +1,6 @@
 """MySQL and MariaDB with PyMySQL, which connects in Python, so that the guard checks every address."""
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from math import isfinite
@@ -38,6 +39,12 @@ _TYPES: dict[int, pa.DataType] = {
 _BYTES_OR_TEXT = {
     *(FIELD_TYPE.TINY_BLOB, FIELD_TYPE.MEDIUM_BLOB, FIELD_TYPE.LONG_BLOB, FIELD_TYPE.BLOB),
     *(FIELD_TYPE.STRING, FIELD_TYPE.VAR_STRING, FIELD_TYPE.VARCHAR),
+}
+_GLOBAL_GRANT = re.compile(r"GRANT (.*?) ON \*\.\* TO ")
+_RIGHTS = {
+    "SUPER": "is an administrator of the server (SUPER)",
+    "FILE": "may read and write files of the server (FILE)",
+    "PROCESS": "may see the queries of all users (PROCESS)",
 }
 _LOGIN = {ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, ER.TABLEACCESS_DENIED_ERROR, ER.COLUMNACCESS_DENIED_ERROR}
 _READ_ONLY = 1792
@@ -112,6 +119,17 @@ class _Session:
             cursor.execute("SELECT VERSION()")
             version = str(cursor.fetchall()[0][0])
         return f"{'MariaDB' if 'MariaDB' in version else 'MySQL'} {version.partition('-')[0]}"
+
+    def excess_rights(self) -> list[str]:
+        with self._connection.cursor() as cursor:
+            cursor.execute("SHOW GRANTS FOR CURRENT_USER()")
+            grants = [str(row[0]).upper() for row in cursor.fetchall()]
+        # Rights on everything (*.*); those on single databases are no concern of the server.
+        found = [match[1] for grant in grants if (match := _GLOBAL_GRANT.match(grant))]
+        held = {right.strip() for rights in found for right in rights.split(",")}
+        if held & {"ALL PRIVILEGES", "ALL"}:
+            return ["has all privileges on the server (ALL ON *.*), which include FILE and SUPER"]
+        return [text for name, text in _RIGHTS.items() if name in held]
 
     def select(self, query: str) -> Rows:
         with self._connection.cursor() as cursor:

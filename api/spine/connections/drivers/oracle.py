@@ -19,6 +19,12 @@ except ModuleNotFoundError:
 
 _LOGIN = {1017, 28000, 28001, 1045, 1031}
 _QUERY = {900, 923, 933, 936, 1456}
+_RIGHTS = {
+    "SYSDBA": "is an administrator of the server (SYSDBA)",
+    "DBA": "is an administrator of the database (DBA)",
+    "CREATE ANY DIRECTORY": "may read and write files of the server (CREATE ANY DIRECTORY)",
+    "READ ANY FILE GROUP": "may read files of the server (READ ANY FILE GROUP)",
+}
 _TYPES = {
     oracledb.DB_TYPE_BINARY_DOUBLE: pa.float64(),
     oracledb.DB_TYPE_BINARY_FLOAT: pa.float32(),
@@ -79,6 +85,12 @@ class _Session:
             cursor.execute("SELECT 1 FROM DUAL")
             cursor.fetchone()
         return f"Oracle {self._connection.version}"
+
+    def excess_rights(self) -> list[str]:
+        with self._connection.cursor() as cursor:
+            cursor.execute("SELECT role FROM session_roles UNION ALL SELECT privilege FROM session_privs")
+            held = {str(row[0]).upper() for row in cursor.fetchall()}
+        return [text for name, text in _RIGHTS.items() if name in held]
 
     def select(self, query: str) -> Rows:
         with self._connection.cursor() as cursor:

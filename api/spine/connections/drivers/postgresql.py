@@ -60,6 +60,15 @@ _CATEGORIES = {
     "57": ErrorCategory.NETWORK,
     "58": ErrorCategory.NETWORK,
 }
+# What a role may do beyond reading tables, by its attribute or by a role that it is a member of.
+_RIGHTS = {
+    "superuser": "is a superuser",
+    "pg_read_server_files": "may read files of the server",
+    "pg_write_server_files": "may write files of the server",
+    "pg_execute_server_program": "may run programs on the server",
+    "replication": "may copy the whole server by replication",
+}
+_READ_FILES = ("pg_read_file", "pg_read_binary_file", "lo_import")
 _REFUSED_LOGIN = ("authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist")
 _TLS = ("SSL", "certificate", "TLS")
 
@@ -133,6 +142,26 @@ class _Session:
         self._connection.execute("SELECT 1").fetchone()
         version = self._connection.info.parameter_status("server_version") or ""
         return f"PostgreSQL {version.partition(' ')[0]}"
+
+    def excess_rights(self) -> list[str]:
+        # Rights of a role that it is a member of count, because a session can take them with SET ROLE.
+        held = {
+            row[0]
+            for row in self._connection.execute(
+                "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s) AND pg_has_role(oid, 'MEMBER') "
+                "UNION SELECT 'superuser' FROM pg_roles WHERE rolsuper AND pg_has_role(oid, 'MEMBER') "
+                "UNION SELECT 'superuser' FROM pg_roles WHERE rolname = current_user AND rolsuper "
+                "UNION SELECT 'replication' FROM pg_roles WHERE rolname = current_user AND rolreplication",
+                [list(_RIGHTS)],
+            )
+        }
+        if "superuser" in held:
+            return [_RIGHTS["superuser"]]
+        reads = "SELECT bool_or(has_function_privilege(oid, 'EXECUTE')) FROM pg_proc WHERE proname = ANY(%s)"
+        may_read = self._connection.execute(reads, [list(_READ_FILES)]).fetchone()
+        if may_read is not None and may_read[0]:
+            held.add("pg_read_server_files")
+        return [text for name, text in _RIGHTS.items() if name in held]
 
     def select(self, query: str) -> Rows:
         self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")

@@ -11,7 +11,6 @@ from urllib.parse import quote
 from spine.connections.drivers.base import Column, Rows, Session
 from spine.connections.resolved_connection import ResolvedConnection
 from spine.egress.fetch_failure import FetchFailure
-from spine.egress.paths import absolute_path, outside_of_roots, resolved_root_of
 from spine.schemas import ErrorCategory
 
 _FORBIDDEN = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGMA}
@@ -43,10 +42,9 @@ class _Driver:
 
 def _real_path(target: ResolvedConnection) -> str:
     """The path of the file, with all links resolved. Raises `FetchFailure` outside of the roots."""
-    path = absolute_path(target.database, target.file_roots)
+    path = target.file_roots.absolute(target.database)
     real = Path(os.path.realpath(path))
-    if resolved_root_of(real, target.file_roots) is None:
-        raise outside_of_roots(path)
+    target.file_roots.root_of(real, path)
     if not real.is_file():
         raise FetchFailure(ErrorCategory.SOURCE, f"{path} was not found, or is not a file.")
     return str(real)
@@ -60,6 +58,10 @@ class _Session:
         # Reads the file; opening it does not.
         self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         return f"SQLite {sqlite3.sqlite_version}"
+
+    def excess_rights(self) -> list[str]:
+        # A file has no users.
+        return []
 
     def select(self, query: str) -> Rows:
         return _Rows(self._connection.execute(query))

@@ -1,6 +1,7 @@
 """What a process needs to run fetches: the settings, the database, Prefect, the cache, and the renewal of leases."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from spine.cache.leases import renew_leases
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory, make_engine, make_sessions, transaction
 from spine.egress.fetch_failure import FetchFailure, FetchLost
+from spine.egress.own_services import own_endpoints, protected
 from spine.errors import DatabaseUnavailable, SpineError, Unavailable
 from spine.log_throttle import LogThrottle
 from spine.own_settings import own_settings
@@ -35,7 +37,8 @@ class FetchContext:
     async def secrets(self, config: SourceConfig) -> dict[str, str]:
         """The secrets that a configuration refers to, by the path of their field. Raises `FetchFailure`."""
         with as_fetch_failures():
-            return {path: await resolve_ref(ref, self.prefect) for path, ref in config.secret_refs().items()}
+            refs = config.secret_refs()
+            return {path: await resolve_ref(ref, self.prefect, self.settings) for path, ref in refs.items()}
 
     @asynccontextmanager
     async def leased(self, fetch_id: str) -> AsyncIterator[None]:
@@ -80,7 +83,8 @@ async def open_fetch_context() -> AsyncIterator[FetchContext]:
     engine = make_engine(settings.sqlalchemy_url)
     try:
         async with Prefect.connect(settings.prefect_deadline_seconds) as prefect:
-            yield FetchContext(settings, make_sessions(engine), prefect, BlobStore.from_settings(settings))
+            with protected(own_endpoints(settings, prefect.api_url, os.environ)):
+                yield FetchContext(settings, make_sessions(engine), prefect, BlobStore.from_settings(settings))
     finally:
         await engine.dispose()
 

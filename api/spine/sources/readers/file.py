@@ -9,7 +9,7 @@ import mimetypes
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.limits import Limits
-from spine.egress.paths import absolute_path, outside_of_roots, resolved_root_of, split_at_root
+from spine.egress.paths import FileRoots
 from spine.schemas import ErrorCategory
 from spine.sources.readers.base import CHUNK, Item, Unchanged, Validators, changed_while_read, not_found
 from spine.sources.readers.globs import Entry, find, has_magic
@@ -37,7 +37,7 @@ _NOT_THAT_PATH = {errno.ELOOP, errno.ENOTDIR}
 class FileReader:
     """Reads the regular files that match `path`, which is absolute or relative to the only root."""
 
-    def __init__(self, path: str, roots: Sequence[Path], limits: Limits) -> None:
+    def __init__(self, path: str, roots: FileRoots, limits: Limits) -> None:
         self._path = path
         self._roots = roots
         self._limits = limits
@@ -68,9 +68,9 @@ class FileReader:
 
     def _matches(self) -> list[str]:
         if not has_magic(self._path):
-            return [absolute_path(self._path, self._roots)]
+            return [self._roots.absolute(self._path)]
         # Wildcard characters in the root's own path are literal.
-        root, rest = split_at_root(self._path, self._roots)
+        root, rest = self._roots.split(self._path)
         return find(rest, os.path.normpath(root), self._listing, self._path)
 
     def _listing(self, directory: str) -> Iterator[Entry]:
@@ -88,9 +88,7 @@ class FileReader:
         """Open a regular file. Raises `FetchFailure`."""
         with _translated_errors(path, listed=has_magic(self._path)):
             real = Path(os.path.realpath(path, strict=True))
-            root = resolved_root_of(real, self._roots)
-            if root is None:
-                raise outside_of_roots(_printable(path))
+            root = self._roots.root_of(real, _printable(path))
             if not stat.S_ISREG(real.lstat().st_mode):
                 raise _not_regular(path)
         with _translated_errors(path, resolved=True):

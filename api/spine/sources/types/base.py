@@ -9,9 +9,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from spine.egress.addresses import host_refusal
 from spine.egress.hosts import check_host, split_http_url
 from spine.egress.limits import Limits
+from spine.egress.own_services import endpoint_refusal
 from spine.errors import BadRequest, FieldError
 from spine.schemas import Text
-from spine.secrets.refs import check_ref
+from spine.secrets.configs import SecretConfig
+from spine.secrets.refs import check_ref, ref_refusal
 from spine.settings import Settings
 from spine.sources.readers.base import Reader
 
@@ -25,6 +27,8 @@ def _is_plain_path(path: str) -> str:
     return path
 
 
+# A host and its port.
+Place = tuple[str, int]
 ShortText = Annotated[Text, Field(min_length=1, max_length=255)]
 # A path or a pattern of paths.
 PathText = Annotated[Text, Field(min_length=1, max_length=1_000), AfterValidator(_is_plain_path)]
@@ -32,7 +36,7 @@ Host = Annotated[ShortText, AfterValidator(check_host)]
 Ref = Annotated[ShortText, AfterValidator(check_ref)]
 
 
-class SourceConfig(BaseModel):
+class SourceConfig(SecretConfig):
     """The `config` of a source: how to read it.
 
     `SecretStr` fields are encrypted at rest and shown as `***`; `*_ref` fields refer to secrets stored elsewhere.
@@ -40,12 +44,14 @@ class SourceConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
+    free_fields = frozenset({"cache_ttl_seconds", "max_bytes", "timeout_seconds"})
+
     cache_ttl_seconds: Annotated[int, Field(ge=0, le=10 * 366 * 86_400)] | None = None
     max_bytes: Annotated[int, Field(ge=1, le=2**60)] | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=30 * 86_400)] | None = None
 
-    def hosts(self) -> dict[str, str]:
-        """The hosts in the configuration, by the field that contains them."""
+    def endpoints(self) -> dict[str, Place]:
+        """The hosts and ports in the configuration, by the field that contains them."""
         return {}
 
     def is_list(self) -> bool:
@@ -58,8 +64,11 @@ class SourceConfig(BaseModel):
 
     def check(self, settings: Settings) -> None:
         """Check against the settings of this Spine. Raises `BadRequest`, which names the field."""
-        for field, host in self.hosts().items():
-            if reason := host_refusal(host, settings.allow_private_addresses):
+        for field, (host, port) in self.endpoints().items():
+            if reason := host_refusal(host, settings.allow_private_addresses) or endpoint_refusal(host, port):
+                raise refused(field, reason)
+        for field, ref in self.secret_refs().items():
+            if reason := ref_refusal(ref, settings):
                 raise refused(field, reason)
 
     def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
@@ -84,6 +93,12 @@ def _refs_in(model: BaseModel, before: str) -> dict[str, str]:
 def refused(field: str, reason: str) -> BadRequest:
     """The error for a value that this Spine does not allow."""
     return BadRequest(f"config.{field}: {reason}.", [FieldError(("body", "config", *field.split(".")), reason)])
+
+
+def place_of(url: str) -> Place:
+    """The host and port of an http or https URL."""
+    parts = split_source_url(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def split_source_url(url: str) -> SplitResult:

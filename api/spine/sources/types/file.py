@@ -7,7 +7,7 @@ from pydantic import BeforeValidator
 
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.limits import Limits
-from spine.egress.paths import absolute_path
+from spine.egress.paths import FileRoots
 from spine.settings import Settings
 from spine.sources.readers.base import Reader
 from spine.sources.readers.file import FileReader
@@ -39,10 +39,10 @@ class FileConfig(SourceConfig):
     def check(self, settings: Settings) -> None:
         """Refuse a path outside of the roots; links are checked when the file is read. Raises `BadRequest`."""
         try:
-            absolute_path(self.path, settings.file_roots)
+            FileRoots.of(settings).absolute(self.path)
         except FetchFailure as failure:
             raise refused("path", failure.sentence.removesuffix(".")) from None
 
     def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
         """A reader of the files."""
-        return FileReader(self.path, settings.file_roots, limits)
+        return FileReader(self.path, FileRoots.of(settings), limits)

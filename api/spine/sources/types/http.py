@@ -10,7 +10,7 @@ from spine.egress.limits import Limits
 from spine.schemas import Text
 from spine.settings import Settings
 from spine.sources.readers.base import Reader
-from spine.sources.types.base import Ref, ShortText, SourceConfig, split_source_url
+from spine.sources.types.base import Place, Ref, ShortText, SourceConfig, place_of, split_source_url
 
 _RESERVED_HEADERS = {
     *("accept-encoding", "connection", "content-length", "host", "range", "te", "transfer-encoding", "upgrade"),
@@ -85,6 +85,9 @@ class HttpConfig(SourceConfig):
     The query of a URL often contains a key, so it is a separate secret: `url` is stored, shown and logged without it.
     """
 
+    # Only the URL decides which server gets the query, the headers and the login.
+    free_fields = SourceConfig.free_fields | {"query", "method", "headers", "auth"}
+
     url: Annotated[Text, Field(min_length=1, max_length=2_000), AfterValidator(_is_plain_url)]
     query: Annotated[Secret, AfterValidator(_is_query)] | None = None
     method: Annotated[Literal["GET", "POST"], BeforeValidator(_upper)] = "GET"
@@ -108,9 +111,9 @@ class HttpConfig(SourceConfig):
             raise ValueError("auth and an Authorization header cannot be combined")
         return self
 
-    def hosts(self) -> dict[str, str]:
-        """The host of the URL."""
-        return {"url": split_source_url(self.url).hostname or ""}
+    def endpoints(self) -> dict[str, Place]:
+        """The host and port of the URL."""
+        return {"url": place_of(self.url)}
 
     def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
         """A reader of the URL."""

@@ -11,7 +11,7 @@ from spine.schemas import ErrorCategory, Text
 from spine.settings import Settings
 from spine.sources.readers.base import Reader
 from spine.sources.readers.globs import has_magic
-from spine.sources.types.base import PathText, Ref, SourceConfig, split_source_url
+from spine.sources.types.base import PathText, Place, Ref, SourceConfig, place_of, split_source_url
 
 
 def _is_endpoint(url: str) -> str:
@@ -45,9 +45,9 @@ class S3Config(SourceConfig):
         """Whether `key` is a pattern."""
         return has_magic(self.key)
 
-    def hosts(self) -> dict[str, str]:
-        """The host of the endpoint."""
-        return {"endpoint_url": split_source_url(self.endpoint_url).hostname or ""} if self.endpoint_url else {}
+    def endpoints(self) -> dict[str, Place]:
+        """The host and port of the endpoint."""
+        return {"endpoint_url": place_of(self.endpoint_url)} if self.endpoint_url else {}
 
     def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
         """A reader of the objects. Raises `FetchFailure` if the packages for S3 are not installed."""

@@ -14,7 +14,7 @@ from spine.schemas import ErrorCategory, Text
 from spine.settings import Settings
 from spine.sources.readers.base import Reader
 from spine.sources.readers.globs import has_magic
-from spine.sources.types.base import Host, PathText, Ref, ShortText, SourceConfig
+from spine.sources.types.base import Host, PathText, Place, Ref, ShortText, SourceConfig
 
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}=?")
 _KEY_TYPES = re.compile(r"ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)")
@@ -60,9 +60,9 @@ class SftpConfig(SourceConfig):
         """Whether `path` is a pattern."""
         return has_magic(self.path)
 
-    def hosts(self) -> dict[str, str]:
-        """The host of the server."""
-        return {"host": self.host}
+    def endpoints(self) -> dict[str, Place]:
+        """The host and port of the server."""
+        return {"host": (self.host, self.port)}
 
     def open_reader(self, secrets: Mapping[str, str], settings: Settings, limits: Limits) -> Reader:
         """A reader of the files. Raises `FetchFailure` if the private key is invalid or a package is not installed."""
