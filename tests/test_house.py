@@ -60,7 +60,7 @@ FLOORS = (
     ("migrations", "tables", "egress", "database"),
     ("own_settings",),
     ("settings", "names", "pagination", "background", "log_throttle", "deployment_report", "private_files"),
-    ("severity", "schemas", "errors", "text"),
+    ("severity", "schemas", "json_rule", "errors", "text"),
 )
 
 # Words and idioms that are hard to understand, each with better words. Checked in docstrings and all other strings.

@@ -20,6 +20,7 @@ from spine.database import make_engine, make_sessions
 from spine.egress.own_services import Listeners, own_endpoints, protected
 from spine.http.dependencies import get_caller
 from spine.http.errors import install_error_handlers
+from spine.http.gate import API, GateMiddleware, RouteTable
 from spine.http.listeners import ListenerMiddleware
 from spine.http.logs import configure_logging
 from spine.http.middleware import BodyMiddleware, RequestIdMiddleware
@@ -69,6 +70,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_error_handlers(app)
     install_openapi(app)
     app.add_middleware(BodyMiddleware, max_bytes=settings.max_body_bytes)
+    # The middleware that is added last comes first.
+    app.add_middleware(GateMiddleware, routes=RouteTable(app.routes))
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(ListenerMiddleware, listeners=listeners)
     return app
@@ -76,7 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def _api_v1() -> APIRouter:
     """All routes of the contract, behind one credential check."""
-    router = APIRouter(prefix="/api/v1", dependencies=[Depends(get_caller)])
+    router = APIRouter(prefix=API, dependencies=[Depends(get_caller)])
     router.include_router(workflows)
     router.include_router(schedules)
     router.include_router(alerts)

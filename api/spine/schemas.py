@@ -1,19 +1,88 @@
 """Models that several parts of the API share."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from spine.errors import BadRequest, FieldError
+from spine.json_rule import presentable, problems_of
+from spine.text import unstorable_characters
+
+
+class _Storable:
+    """Refuses text that a database or JSON cannot store, and says so in the JSON schema."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(_refuse_unstorable, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        # JSON in UTF-8 has no lone surrogates, so NUL is all that a schema must exclude.
+        return {**handler(schema), "pattern": r"^[^\u0000]*$"}
 
 
 def _refuse_unstorable(text: str) -> str:
-    if any(char == "\x00" or "\ud800" <= char <= "\udfff" for char in text):
-        raise ValueError("NUL characters and lone surrogates cannot be stored")
+    if (reason := unstorable_characters(text)) is not None:
+        raise ValueError(reason)
     return text
 
 
+def _without_fraction(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# With `Field(strict=True)` before it, whole numbers are as JSON Schema defines them: 5.0 is one, "5" and true are not.
+WHOLE = BeforeValidator(_without_fraction)
+
 # Text that every database and JSON can store.
-Text = Annotated[str, AfterValidator(_refuse_unstorable)]
+Text = Annotated[str, _Storable()]
+
+
+def _refuse_bad_json(value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    field = str(info.field_name)
+    problems = [FieldError(("body", field, *problem.loc), problem.msg) for problem in problems_of(value)]
+    if problems:
+        named = "; ".join(f"{'.'.join(map(str, problem.loc[1:]))}: {problem.msg}" for problem in problems)
+        raise BadRequest(f"The field {field} is invalid: {named}.", problems)
+    return value
+
+
+# A free-form object in a request. What breaks the rule of `spine.json_rule` is a value, not a shape: 400, not 422.
+JsonObject = Annotated[dict[str, Any], AfterValidator(_refuse_bad_json)]
+
+# A free-form object in an answer; it may have been stored before there was a rule, or by a flow.
+ShownJson = Annotated[dict[str, Any], BeforeValidator(presentable)]
+
+
+class _NotNull:
+    """Refuses null for a field that may be left out: `None` then means that it was not sent."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(_refuse_null, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        given = handler(schema)
+        (only,) = [one for one in given["anyOf"] if one != {"type": "null"}]
+        return {**{name: value for name, value in given.items() if name != "anyOf"}, **only}
+
+
+def _refuse_null(value: Any) -> Any:
+    if value is None:
+        raise PydanticCustomError("not_null", "cannot be null; leave it out to keep it")
+    return value
+
+
+NOT_NULL = _NotNull()
 
 
 class CaseInsensitiveEnum(StrEnum):

@@ -1,9 +1,24 @@
 """Makes text from outside fit for storage and display."""
 
+import re
+
+# NUL, which PostgreSQL rejects, and lone surrogates, which UTF-8 cannot encode.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def unstorable_characters(text: str) -> str | None:
+    """Why a database or JSON cannot store this text; None if it can."""
+    return "NUL characters and lone surrogates cannot be stored" if _UNSTORABLE.search(text) else None
+
 
 def storable(text: str) -> str:
-    """The text without characters that a database rejects: NUL (PostgreSQL) and lone surrogates (UTF-8)."""
-    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
+    """The text with U+FFFD in place of each character that a database rejects."""
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+def on_one_line(text: str) -> str:
+    """The text with U+FFFD in place of line breaks and of all other characters that cannot be printed."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 def shortened(text: str, longest: int) -> str:

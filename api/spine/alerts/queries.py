@@ -17,7 +17,6 @@ from spine.schemas import ErrorCategory
 from spine.severity import Severity
 from spine.tables.alerts import FAILED, SENT, Alert, AlertDelivery
 from spine.tables.base import utc_now
-from spine.text import storable
 
 PERIODS = {
     StatsPeriod.HOUR: timedelta(hours=1),
@@ -42,9 +41,9 @@ class AlertQuery:
         if self.severity is not None:
             found.append(Alert.severity == self.severity.value)
         if self.source is not None:
-            found.append(Alert.source == storable(self.source))
+            found.append(Alert.source == self.source)
         if self.domain is not None:
-            found.append(Alert.domain == storable(self.domain))
+            found.append(Alert.domain == self.domain)
         if self.since is not None:
             # Ids are ordered by time, so every index that ends in the id can be used for this too.
             found += [Alert.id >= _first_id(self.since), Alert.created_at >= self.since]

@@ -20,7 +20,7 @@ from spine.alerts.schemas import (
     ChannelType,
     StatsPeriod,
 )
-from spine.http.dependencies import CallerDep, IdempotentDep, PageDep, QueryTime, SessionDep, SessionsDep
+from spine.http.dependencies import CallerDep, FilterText, IdempotentDep, PageDep, QueryTime, SessionDep, SessionsDep
 from spine.http.openapi import errors
 from spine.pagination import Page
 from spine.schemas import ActionResponse
@@ -92,8 +92,8 @@ async def list_alerts(
     session: SessionDep,
     page: PageDep,
     severity: Severity | None = None,
-    source: str | None = None,
-    domain: str | None = None,
+    source: FilterText | None = None,
+    domain: FilterText | None = None,
     since: Annotated[QueryTime | None, Query(description="Only alerts raised at or after this time.")] = None,
 ) -> Page[AlertSummary]:
     """List alerts, newest first."""

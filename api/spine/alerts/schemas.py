@@ -1,11 +1,11 @@
 """The request and response models of `/api/v1/alerts`."""
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from spine.schemas import CaseInsensitiveEnum, ErrorCategory, Text
+from spine.schemas import NOT_NULL, WHOLE, CaseInsensitiveEnum, ErrorCategory, JsonObject, ShownJson, Text
 from spine.severity import Severity
 
 LONGEST_THROTTLE = 7 * 24 * 60
@@ -43,7 +43,7 @@ class StatsPeriod(CaseInsensitiveEnum):
 
 
 Name = Annotated[Text, Field(min_length=1, max_length=255)]
-Config = Annotated[dict[str, Any], Field(description="By type. Secrets read `***`; `***` keeps the stored value.")]
+Config = Annotated[JsonObject, Field(description="By type. Secrets read `***`; `***` keeps the stored value.")]
 DomainGlobs = Annotated[
     list[Annotated[Text, Field(min_length=1, max_length=255)]],
     Field(min_length=1, max_length=100, description="Shell globs; without them, all domains.", examples=[["finra.*"]]),
@@ -51,6 +51,7 @@ DomainGlobs = Annotated[
 ThrottleMinutes = Annotated[
     int,
     Field(ge=0, le=LONGEST_THROTTLE, strict=True, description="How long repeats of an alert are throttled; 0: never."),
+    WHOLE,
 ]
 
 
@@ -64,7 +65,7 @@ class AlertChannelCreate(BaseModel):
     config: Config
     min_severity: Severity = Severity.ERROR
     domains: DomainGlobs | None = None
-    enabled: bool = Field(default=True, strict=True)
+    enabled: StrictBool = True
     throttle_minutes: ThrottleMinutes = 5
 
 
@@ -73,19 +74,12 @@ class AlertChannelUpdate(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    name: Name | None = None
-    config: Config | None = None
-    min_severity: Severity | None = None
+    name: Annotated[Name | None, NOT_NULL] = None
+    config: Annotated[Config | None, NOT_NULL] = None
+    min_severity: Annotated[Severity | None, NOT_NULL] = None
     domains: DomainGlobs | None = None
-    enabled: bool | None = Field(default=None, strict=True)
-    throttle_minutes: ThrottleMinutes | None = None
-
-    @model_validator(mode="after")
-    def _refuse_null(self) -> Self:
-        for name in self.model_fields_set - {"domains"}:
-            if getattr(self, name) is None:
-                raise ValueError(f"{name} cannot be null; omit it to keep its value")
-        return self
+    enabled: Annotated[StrictBool | None, NOT_NULL] = None
+    throttle_minutes: Annotated[ThrottleMinutes | None, NOT_NULL] = None
 
 
 class AlertChannelResponse(BaseModel):
@@ -94,7 +88,7 @@ class AlertChannelResponse(BaseModel):
     id: str
     name: str
     channel_type: ChannelType
-    config: dict[str, Any]
+    config: ShownJson
     min_severity: Severity
     domains: list[str] | None
     enabled: bool
@@ -114,7 +108,7 @@ class ChannelTestResponse(BaseModel):
     channel_name: str
     success: bool
     message: str
-    response: dict[str, Any] | None = Field(description="Status and reason of each receiver, without secrets.")
+    response: ShownJson | None = Field(description="Status and reason of each receiver, without secrets.")
 
 
 class AlertCreate(BaseModel):
@@ -127,7 +121,7 @@ class AlertCreate(BaseModel):
     message: Annotated[Text, Field(max_length=20_000)]
     source: Annotated[Text, Field(min_length=1, max_length=255)]
     domain: Annotated[Text, Field(min_length=1, max_length=255)] | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: JsonObject | None = None
     run_id: Annotated[Text, Field(max_length=255)] | None = None
     execution_id: Annotated[Text, Field(max_length=255)] | None = None
     error_category: ErrorCategory | None = None
@@ -174,7 +168,7 @@ class AlertDetail(AlertSummary):
     message: str
     execution_id: str | None
     run_id: str | None
-    metadata: dict[str, Any] | None
+    metadata: ShownJson | None
     error_category: ErrorCategory | None
     capture_id: str | None
     deliveries: list[AlertDeliveryDetail]

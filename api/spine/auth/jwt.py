@@ -14,6 +14,8 @@ ALGORITHMS = ["RS256", "ES256"]
 SECONDS_KEYS_STAY_FRESH = 300
 SECONDS_BETWEEN_FETCHES = 10
 SECONDS_TO_FETCH = 5
+# The name of the caller is stored as `created_by`, `triggered_by` and `claimed_by`, in columns of this length.
+LONGEST_SUBJECT = 255
 
 
 @dataclass
@@ -47,12 +49,20 @@ class JwtVerifier:
             )
         except jwt.InvalidTokenError as error:
             raise Unauthorized(f"The bearer token is invalid: {error}.") from error
+        except (OverflowError, RecursionError) as error:
+            # PyJWT leaves these to its caller: a time such as 1e400, and a header of thousands of nested lists.
+            raise Unauthorized("The bearer token is invalid: its header or claims cannot be read.") from error
+        subject = str(claims["sub"])
+        if not 1 <= len(subject) <= LONGEST_SUBJECT or not subject.isprintable():
+            raise Unauthorized(
+                f"The bearer token is invalid: its claim 'sub' must have 1 to {LONGEST_SUBJECT} printable characters."
+            )
         granted = claims.get("scope", claims.get("scp", ""))
         listed = granted.split() if isinstance(granted, str) else granted
         # Issuers use a string or a list; a claim of any other type grants nothing.
         words = [str(word) for word in listed] if isinstance(listed, list) else []
         scopes = frozenset(Scope(word) for word in words if word in set(Scope))
-        return Caller(id=f"jwt:{claims['sub']}", name=str(claims["sub"]), scopes=scopes)
+        return Caller(id=f"jwt:{subject}", name=subject, scopes=scopes)
 
     async def _key(self, key_id: str | None) -> jwt.PyJWK:
         async with self._lock:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from spine.egress.hosts import check_host
-from spine.schemas import CaseInsensitiveEnum, Text
+from spine.schemas import WHOLE, CaseInsensitiveEnum, Text
 from spine.secrets.refs import check_ref
 
 
@@ -45,7 +45,7 @@ def _is_plain_name(text: str) -> str:
 
 Name = Annotated[Text, Field(min_length=1, max_length=200, description="Unique among connections.")]
 Host = Annotated[Text, Field(min_length=1, max_length=255), AfterValidator(check_host)]
-Port = Annotated[int, Field(ge=1, le=65_535)]
+Port = Annotated[int, Field(ge=1, le=65_535, strict=True), WHOLE]
 PlainText = Annotated[Text, Field(min_length=1, max_length=1_000), AfterValidator(_is_plain_name)]
 Username = Annotated[Text, Field(min_length=1, max_length=255)]
 Ref = Annotated[Text, Field(min_length=1, max_length=255), AfterValidator(check_ref)]
@@ -84,8 +84,8 @@ class DatabaseConnectionCreate(BaseModel):
     password_ref: Ref | None = Field(
         default=None, description="env:NAME, file:/path, prefect:block or vault:path#field"
     )
-    pool_size: int = Field(default=5, ge=1, le=1_000)
-    pool_overflow: int = Field(default=10, ge=0, le=1_000)
+    pool_size: Annotated[int, Field(ge=1, le=1_000, strict=True), WHOLE] = 5
+    pool_overflow: Annotated[int, Field(ge=0, le=1_000, strict=True), WHOLE] = 10
     ssl_mode: SslMode = SslMode.REQUIRE
     ssl_cert_ref: Ref | None = Field(default=None, description="A certificate authority's certificate, as PEM.")
     enabled: bool = Field(default=True, strict=True)

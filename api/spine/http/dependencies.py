@@ -1,12 +1,13 @@
 """The dependencies of routes: the caller, a database session, Prefect, a page."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.callers import Caller, Scope
@@ -18,6 +19,7 @@ from spine.idempotency.service import IdempotentCall, hash_body
 from spine.pagination import PageRequest
 from spine.prefect.client import Prefect
 from spine.settings import Settings, get_settings
+from spine.text import storable
 
 SettingsDep = Annotated[Settings, Depends(get_settings)]
 
@@ -54,32 +56,37 @@ async def get_session(sessions: SessionsDep) -> AsyncIterator[AsyncSession]:
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
 
-async def get_caller(
-    request: Request,
-    sessions: SessionsDep,
-    api_key: Annotated[str | None, Security(api_key_header)],
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(bearer_header)],
-) -> Caller:
-    """The authenticated caller, who needs the scope `read` for methods that read and `write` for all others.
-
-    The router of `/api/v1` depends on this, so every route below it needs a credential.
-    """
-    caller = await _identify(request, sessions, api_key, bearer.credentials if bearer else None)
-    needed = Scope.READ if request.method in READING_METHODS else Scope.WRITE
-    if not caller.may(needed):
-        raise Forbidden(f"This credential does not have the scope {needed.value!r}, which {request.method} requires.")
-    return caller
-
-
-async def _identify(request: Request, sessions: SessionsDep, api_key: str | None, bearer: str | None) -> Caller:
-    credential = api_key or bearer
+async def authenticate(request: Request) -> Caller:
+    """The caller of a request, from its headers alone. Raises `Unauthorized`, `Unavailable`."""
+    api_key, bearer = await api_key_header(request), await bearer_header(request)
+    credential = api_key or (bearer.credentials if bearer else None)
     if not credential:
         raise Unauthorized("Send an API key in X-API-Key, or an API key or JWT in Authorization: Bearer.")
     verifier: JwtVerifier | None = request.app.state.jwt_verifier
     if not api_key and credential.count(".") == 2 and verifier is not None:
         return await verifier.check(credential)
-    async with reading(sessions) as session:
+    async with reading(await get_sessions(request)) as session:
         return await check_key(session, credential)
+
+
+def check_scope(caller: Caller, method: str, _route: object) -> None:
+    """Raise `Forbidden` without the scope `read` for methods that read, and `write` for all others."""
+    needed = Scope.READ if method in READING_METHODS else Scope.WRITE
+    if not caller.may(needed):
+        raise Forbidden(f"This credential does not have the scope {needed.value!r}, which {method} requires.")
+
+
+async def get_caller(
+    request: Request,
+    _api_key: Annotated[str | None, Security(api_key_header)],
+    _bearer: Annotated[HTTPAuthorizationCredentials | None, Security(bearer_header)],
+) -> Caller:
+    """The caller, whom `spine.http.gate` authenticated before the body was read.
+
+    The router of `/api/v1` depends on this, so the OpenAPI document says that every route below it needs a credential.
+    """
+    caller: Caller = request.state.caller
+    return caller
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]
@@ -118,6 +125,22 @@ async def get_page(
 PageDep = Annotated[PageRequest, Depends(get_page)]
 
 
+# The form of ISO 8601 that clients write; `fromisoformat` also accepts any character between date and time.
+_ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII)
+
+
+def _from_iso(text: object) -> object:
+    # Pydantic would also accept numbers, as seconds or milliseconds since 1970.
+    if isinstance(text, str):
+        try:
+            if _ISO_8601.fullmatch(text.upper()):
+                return datetime.fromisoformat(text.upper())
+        except ValueError:
+            pass
+        raise ValueError("must be a time in ISO 8601, for example 2026-01-05T06:30:00Z (+ is %2B in a URL)")
+    return text
+
+
 def _as_utc(time: datetime) -> datetime:
     try:
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
@@ -126,4 +149,7 @@ def _as_utc(time: datetime) -> datetime:
 
 
 # A naive time in a query means UTC.
-QueryTime = Annotated[datetime, AfterValidator(_as_utc)]
+QueryTime = Annotated[datetime, BeforeValidator(_from_iso), AfterValidator(_as_utc)]
+
+# Text that rows are compared with; they hold U+FFFD in place of what cannot be stored.
+FilterText = Annotated[str, AfterValidator(storable)]

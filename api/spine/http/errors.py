@@ -1,6 +1,6 @@
 """The one error envelope: `{"detail": str, "errors"?: [{"loc": [...], "msg": str}]}`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,6 +12,12 @@ from starlette.responses import JSONResponse
 
 from spine.database import database_errors
 from spine.errors import DatabaseUnavailable, SpineError, Unauthorized, Unavailable
+from spine.text import on_one_line, shortened, storable
+
+# An answer about invalid input must not be as large as the input.
+LONGEST_DETAIL = 4_000
+LONGEST_NAME = 255
+MOST_ERRORS = 100
 
 
 class FieldProblem(BaseModel):
@@ -42,11 +48,35 @@ def envelope(
     errors: Sequence[dict[str, Any]] | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
-    """An error in the one format of the API."""
-    content: dict[str, Any] = {"detail": detail}
+    """An error in the one format of the API.
+
+    What callers sent is part of it, so it is cut to a bounded length and to characters that can be sent.
+    """
+    content: dict[str, Any] = {"detail": shortened(on_one_line(detail), LONGEST_DETAIL)}
     if errors:
-        content["errors"] = list(errors)
+        content["errors"] = [_bounded(error) for error in errors[:MOST_ERRORS]]
     return JSONResponse(content, status_code=status_code, headers=headers)
+
+
+def _bounded(error: dict[str, Any]) -> dict[str, Any]:
+    loc = [shortened(storable(part), LONGEST_NAME) if isinstance(part, str) else part for part in error["loc"]]
+    return {"loc": loc, "msg": shortened(storable(error["msg"]), LONGEST_DETAIL)}
+
+
+def answer_of(error: SpineError) -> JSONResponse:
+    """The answer for an error that a service raised."""
+    headers: dict[str, str] = {}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    problems = [{"loc": list(problem.loc), "msg": problem.msg} for problem in error.errors]
+    return envelope(error.status_code, error.detail, problems, headers)
+
+
+def method_not_allowed(methods: Iterable[str]) -> JSONResponse:
+    """The answer for a path that has only these methods."""
+    return envelope(405, _DETAILS[405], headers={"Allow": ", ".join(sorted(methods))})
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -60,13 +90,7 @@ def install_error_handlers(app: FastAPI) -> None:
 async def _answer_spine_error(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, SpineError):
         raise error
-    headers: dict[str, str] = {}
-    if isinstance(error, Unauthorized):
-        headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, Unavailable):
-        headers["Retry-After"] = str(error.retry_after_seconds)
-    problems = [{"loc": list(problem.loc), "msg": problem.msg} for problem in error.errors]
-    return envelope(error.status_code, error.detail, problems, headers)
+    return answer_of(error)
 
 
 async def _answer_validation_error(_request: Request, error: Exception) -> JSONResponse:
@@ -85,12 +109,12 @@ async def _answer_http_error(_request: Request, error: Exception) -> JSONRespons
     return envelope(error.status_code, detail, headers=dict(error.headers or {}))
 
 
-async def _answer_database_error(request: Request, error: Exception) -> JSONResponse:
+async def _answer_database_error(_request: Request, error: Exception) -> JSONResponse:
     """Answer 503 if the database is out of reach; any other database error is a defect and is raised again."""
     if isinstance(error, DBAPIError | SQLAlchemyError):
         try:
             with database_errors():
                 raise error
         except DatabaseUnavailable as unavailable:
-            return await _answer_spine_error(request, unavailable)
+            return answer_of(unavailable)
     raise error

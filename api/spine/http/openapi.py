@@ -82,6 +82,8 @@ def _finish(schema: dict[str, Any]) -> dict[str, Any]:
     """Add the request id to every answer and replace FastAPI's validation errors with the envelope."""
     for path in schema["paths"].values():
         for operation in path.values():
+            for parameter in operation.get("parameters", []):
+                _refuse_null(parameter["schema"])
             for status, response in list(operation["responses"].items()):
                 content = response.get("content", {}).get("application/json", {})
                 if content.get("schema", {}).get("$ref", "").endswith("/HTTPValidationError"):
@@ -98,4 +100,17 @@ def _finish(schema: dict[str, Any]) -> dict[str, Any]:
                 response.setdefault("headers", {})["X-Request-ID"] = REQUEST_ID
     for unused in ("HTTPValidationError", "ValidationError"):
         schema["components"]["schemas"].pop(unused, None)
+    for model in schema["components"]["schemas"].values():
+        for field in model.get("properties", {}).values():
+            if field.get("default", ...) is None and ("type" in field or "$ref" in field):
+                # A field that may be left out and cannot be null.
+                del field["default"]
     return schema
+
+
+def _refuse_null(schema: dict[str, Any]) -> None:
+    """Take null out of a parameter's schema: a query or a header is text, and is left out instead."""
+    given = [one for one in schema.get("anyOf", []) if one != {"type": "null"}]
+    if len(given) == 1:
+        del schema["anyOf"]
+        schema |= given[0]

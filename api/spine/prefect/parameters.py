@@ -6,7 +6,6 @@ These checks reject all three, so that a run starts only with parameters that it
 
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
-from math import isfinite
 from typing import Any
 from uuid import UUID
 
@@ -19,15 +18,11 @@ from pydantic import TypeAdapter, ValidationError
 from referencing import Registry
 
 from spine.errors import FieldError
+from spine.json_rule import problems_of
 from spine.prefect.filters import Json
+from spine.text import storable
 
 EVALUATED_KEY = "__prefect_kind"
-
-# From about 200 levels on, Prefect stores a run that neither its API nor ours can list.
-DEEPEST = 64
-
-# The same happens with whole numbers that do not fit into 64 bits.
-SMALLEST, LARGEST = -(2**63), 2**63 - 1
 
 _FORMATS: dict[str, TypeAdapter[Any]] = {
     "date": TypeAdapter(date),
@@ -56,10 +51,15 @@ def check_parameters(schema: Json | None, defaults: Json, given: Json) -> list[F
 
     `schema` is the deployment's `parameter_openapi_schema`; the `loc` of each error begins with the parameter's name.
     """
-    refused = [FieldError(path, reason) for path, reason in _refused_values(given, ())]
+    refused = problems_of(given)
+    if refused and not refused[0].loc:
+        # The parameters are too large as a whole.
+        return refused
+    refused = refused or [FieldError(path, reason) for path, reason in _evaluated_values(given, ())]
     if not schema:
         return refused
-    given = {name: value for name, value in given.items() if name not in {error.loc[0] for error in refused}}
+    names = {error.loc[0] for error in refused}
+    given = {name: value for name, value in given.items() if storable(name) not in names}
     defaults = {**defaults, **{str(error.loc[0]): None for error in refused}}
     known = schema.get("properties", {})
     unknown = [
@@ -105,23 +105,13 @@ def _to_field_error(error: SchemaError) -> FieldError:
     return FieldError(path, error.message)
 
 
-def _refused_values(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """The path of each value, at any depth, that is not plain data, with the reason."""
-    if len(path) > DEEPEST:
-        yield path[:1], f"is nested more than {DEEPEST} levels deep"
-        return
+def _evaluated_values(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """The path of each value, at any depth, that Prefect would evaluate, with the reason that it is refused."""
     if isinstance(value, dict):
         if EVALUATED_KEY in value:
             yield path or (EVALUATED_KEY,), f"{EVALUATED_KEY!r} is not allowed: values are never evaluated"
         for key, inner in value.items():
-            yield from _refused_values(key, path)
-            yield from _refused_values(inner, (*path, key))
+            yield from _evaluated_values(inner, (*path, key))
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _refused_values(inner, (*path, index))
-    elif isinstance(value, float) and not isfinite(value):
-        yield path, "NaN and infinite numbers are not JSON"
-    elif isinstance(value, int) and not SMALLEST <= value <= LARGEST:
-        yield path, "whole numbers must fit into 64 bits"
-    elif isinstance(value, str) and any(char == "\x00" or "\ud800" <= char <= "\udfff" for char in value):
-        yield path, "NUL characters and lone surrogates cannot be stored"
+            yield from _evaluated_values(inner, (*path, index))

@@ -22,6 +22,7 @@ from prefect.settings import get_current_settings
 from pydantic import BaseModel
 
 from spine.errors import SpineError
+from spine.json_rule import presentable
 from spine.prefect.client import Prefect
 
 # Larger results are not read: they would only take memory in the answer to a request about a run.
@@ -54,12 +55,12 @@ class ResultReference:
 
 
 async def read_result(prefect: Prefect, state_data: Any) -> Any:
-    """The JSON value of a state's result. Raises `ResultUnreadable`."""
+    """The JSON value of a state's result, as it can be sent to clients. Raises `ResultUnreadable`."""
     reference = ResultReference.of(state_data)
     content = _decode(await _read(prefect, reference), reference)
-    if not _is_record(content):
-        return content
-    return _decode(str(content["result"]).encode(), reference)
+    if _is_record(content):
+        content = _decode(str(content["result"]).encode(errors="replace"), reference)
+    return presentable(content)
 
 
 async def check_reusable(
@@ -113,7 +114,7 @@ def _decode(content: bytes, reference: ResultReference) -> Any:
         raise ResultUnreadable(f"its result is stored as {reference.serializer}, not json (result_serializer='json')")
     try:
         return json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultUnreadable("its stored result is not valid JSON") from error
 
 

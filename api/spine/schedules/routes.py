@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from spine.http.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, SessionsDep
+from spine.http.dependencies import CallerDep, FilterText, IdempotentDep, PageDep, PrefectDep, SessionsDep
 from spine.http.openapi import errors
 from spine.pagination import Page
 from spine.schedules import commands, preview, queries, runs, update
@@ -42,7 +42,7 @@ async def list_schedules(
     page: PageDep,
     enabled: bool | None = None,
     target_type: TargetType | None = None,
-    target_name: Annotated[str | None, Query(description="The workflow's name.")] = None,
+    target_name: Annotated[FilterText | None, Query(description="The workflow's name.")] = None,
 ) -> Page[ScheduleResponse]:
     """List schedules, newest first: those created over the API and those deployed from `prefect.yaml`."""
     query = queries.ScheduleQuery(enabled, target_type, target_name)

@@ -1,12 +1,12 @@
 """The models of `/api/v1/schedules`; clients are typed against them."""
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from spine.schemas import CaseInsensitiveEnum, Text
+from spine.schemas import NOT_NULL, WHOLE, CaseInsensitiveEnum, JsonObject, ShownJson, Text
 
 # Ten years: far more than any schedule needs, and far less than would overflow a date.
 LONGEST_INTERVAL = 10 * 366 * 24 * 3600
@@ -44,11 +44,11 @@ CronExpression = Annotated[
     Text,
     Field(min_length=1, max_length=200, description="Five fields; names of days work.", examples=["30 2 * * MON-FRI"]),
 ]
-IntervalSeconds = Annotated[int, Field(ge=1, le=LONGEST_INTERVAL, strict=True, examples=[3600])]
+IntervalSeconds = Annotated[int, Field(ge=1, le=LONGEST_INTERVAL, strict=True, examples=[3600]), WHOLE]
 TimeZoneName = Annotated[Text, Field(max_length=100, description="IANA name.", examples=["America/New_York"])]
 Description = Annotated[Text, Field(max_length=10_000)]
 Tags = Annotated[list[Annotated[Text, Field(min_length=1, max_length=255)]], Field(max_length=100)]
-MaxInstances = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True, description="Runs in progress at once.")]
+MaxInstances = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True, description="Runs in progress at once."), WHOLE]
 
 
 class ScheduleCreate(BaseModel):
@@ -77,11 +77,11 @@ class ScheduleCreate(BaseModel):
     name: Text = Field(min_length=1, max_length=255, description="Unique over all schedules.")
     target_type: TargetType
     target_name: Text = Field(min_length=1, max_length=500, description="The flow's name.")
-    target_params: dict[str, Any] | None = Field(default=None, description="The workflow's own defaults apply.")
+    target_params: JsonObject | None = Field(default=None, description="The workflow's own defaults apply.")
     cron_expression: CronExpression | None = None
     interval_seconds: IntervalSeconds | None = None
     timezone: TimeZoneName = "UTC"
-    enabled: bool = True
+    enabled: StrictBool = True
     description: Description | None = None
     tags: Tags | None = None
     max_instances: MaxInstances | None = None
@@ -97,22 +97,15 @@ class ScheduleUpdate(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"cron_expression": "0 7 * * MON", "enabled": True}]}
     )
 
-    target_params: dict[str, Any] | None = None
+    target_params: JsonObject | None = None
     cron_expression: CronExpression | None = None
     interval_seconds: IntervalSeconds | None = None
-    timezone: TimeZoneName | None = None
-    enabled: bool | None = None
+    timezone: Annotated[TimeZoneName | None, NOT_NULL] = None
+    enabled: Annotated[StrictBool | None, NOT_NULL] = None
     description: Description | None = None
     tags: Tags | None = None
     max_instances: MaxInstances | None = None
     overlap_policy: OverlapPolicy | None = None
-
-    @model_validator(mode="after")
-    def _refuse_null(self) -> Self:
-        for name in ("timezone", "enabled"):
-            if name in self.model_fields_set and getattr(self, name) is None:
-                raise ValueError(f"{name} cannot be null; leave it out to keep it")
-        return self
 
 
 class ScheduleTiming(BaseModel):
@@ -132,7 +125,7 @@ class ScheduleResponse(BaseModel):
     name: str
     target_type: TargetType
     target_name: str
-    target_params: dict[str, Any] | None
+    target_params: ShownJson | None
     cron_expression: str | None = Field(description="Null for an interval, and with several timings.")
     interval_seconds: int | None
     timezone: str

@@ -4,7 +4,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from spine.http.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, SessionDep, SessionsDep, SettingsDep
+from spine.http.dependencies import (
+    CallerDep,
+    FilterText,
+    IdempotentDep,
+    PageDep,
+    PrefectDep,
+    SessionDep,
+    SessionsDep,
+    SettingsDep,
+)
 from spine.http.openapi import errors
 from spine.pagination import Page
 from spine.schemas import ActionResponse
@@ -48,7 +57,7 @@ async def list_sources(
     session: SessionDep,
     page: PageDep,
     source_type: SourceType | None = None,
-    domain: str | None = None,
+    domain: FilterText | None = None,
     enabled: bool | None = None,
 ) -> Page[SourceSummary]:
     """List sources, newest first."""

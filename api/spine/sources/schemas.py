@@ -1,12 +1,12 @@
 """The models of `/api/v1/sources`. Clients are typed against them, so names and types are fixed."""
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from spine.schedules.schemas import CronExpression
-from spine.schemas import CaseInsensitiveEnum, ErrorCategory, Text
+from spine.schemas import NOT_NULL, CaseInsensitiveEnum, ErrorCategory, JsonObject, ShownJson, Text
 
 
 class SourceType(CaseInsensitiveEnum):
@@ -60,10 +60,10 @@ class FetchStartStatus(CaseInsensitiveEnum):
 Name = Annotated[Text, Field(min_length=1, max_length=200, description="Unique over all sources.")]
 Domain = Annotated[Text, Field(min_length=1, max_length=255, examples=["finra.otc_transparency"])]
 Config = Annotated[
-    dict[str, Any],
+    JsonObject,
     Field(description="Depends on the type. Secrets are shown as `***`; sending `***` keeps the stored value."),
 ]
-ParserConfigBody = Annotated[dict[str, Any], Field(description="How to read the content: `delimiter`, `encoding`, ...")]
+ParserConfigBody = Annotated[JsonObject, Field(description="How to read the content: `delimiter`, `encoding`, ...")]
 
 
 class SourceCreate(BaseModel):
@@ -93,7 +93,7 @@ class SourceCreate(BaseModel):
     cron_expression: CronExpression | None = None
     parser_type: ParserName | None = Field(default=None, description="When absent, the file's name decides.")
     parser_config: ParserConfigBody | None = None
-    enabled: bool = Field(default=True, strict=True)
+    enabled: StrictBool = True
 
 
 class SourceUpdate(BaseModel):
@@ -101,20 +101,13 @@ class SourceUpdate(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    name: Name | None = None
-    config: Config | None = None
+    name: Annotated[Name | None, NOT_NULL] = None
+    config: Annotated[Config | None, NOT_NULL] = None
     domain: Domain | None = None
     cron_expression: CronExpression | None = Field(default=None, description="null removes the schedule.")
     parser_type: ParserName | None = None
     parser_config: ParserConfigBody | None = None
-    enabled: bool | None = Field(default=None, strict=True)
-
-    @model_validator(mode="after")
-    def _refuse_null_where_it_has_no_meaning(self) -> Self:
-        for name in self.model_fields_set & {"name", "config", "enabled"}:
-            if getattr(self, name) is None:
-                raise ValueError(f"{name} cannot be null; leave it out to keep it")
-        return self
+    enabled: Annotated[StrictBool | None, NOT_NULL] = None
 
 
 class SourceSummary(BaseModel):
@@ -134,11 +127,11 @@ class SourceSummary(BaseModel):
 class SourceDetail(SourceSummary):
     """A source with its configuration, in which secrets are masked, and the statistics of its fetches."""
 
-    config: dict[str, Any]
+    config: ShownJson
     cron_expression: str | None
     next_fetch_at: datetime | None = Field(description="As planned by Prefect; null while disabled.")
     parser_type: ParserName | None
-    parser_config: dict[str, Any] | None
+    parser_config: ShownJson | None
     last_fetch_error: str | None
     total_fetches: int = Field(description="Fetches that have ended.")
     success_rate: float = Field(description="The share of them with SUCCESS or PARTIAL, 0 to 1; 0 before the first.")

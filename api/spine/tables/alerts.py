@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import JSON, ForeignKey, Index, String, Text, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from spine.tables.base import Base, UtcDateTime, new_id, utc_now
+from spine.tables.base import Base, FreeFormJson, UtcDateTime, new_id, utc_now
 
 ULID = String(26)
 PENDING, SENT, FAILED, THROTTLED = "PENDING", "SENT", "FAILED", "THROTTLED"
@@ -71,7 +71,7 @@ class Alert(Base):
     source: Mapped[str] = mapped_column(String(255))
     domain: Mapped[str | None] = mapped_column(String(255))
     # SQLAlchemy reserves the name `metadata`.
-    details: Mapped[dict[str, Any] | None] = mapped_column("metadata", JSON(none_as_null=True))
+    details: Mapped[dict[str, Any] | None] = mapped_column("metadata", FreeFormJson)
     run_id: Mapped[str | None] = mapped_column(String(255))
     execution_id: Mapped[str | None] = mapped_column(String(255))
     error_category: Mapped[str | None] = mapped_column(String(20))

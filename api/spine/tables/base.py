@@ -1,11 +1,14 @@
 """What all tables share: the declarative base, UTC times and ULIDs."""
 
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import DateTime, Dialect, MetaData
+from sqlalchemy import JSON, DateTime, Dialect, MetaData
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 from ulid import ULID
+
+from spine.json_rule import presentable
 
 
 class Base(DeclarativeBase):
@@ -41,6 +44,24 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class FreeFormJson(TypeDecorator[Any]):
+    """JSON whose keys Spine does not know; reads and writes only what every database and receiver accepts.
+
+    SQLite has rows from before `spine.json_rule`, and details of internal alerts hold text of flows.
+    """
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        """Replace what cannot be stored."""
+        return presentable(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        """Replace what cannot be sent."""
+        return presentable(value)
 
 
 def new_id() -> str:

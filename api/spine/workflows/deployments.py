@@ -10,6 +10,7 @@ from uuid import UUID
 
 from spine.errors import Conflict, NotFound
 from spine.prefect.client import Deployment, Flow, Prefect
+from spine.text import unstorable_characters
 from spine.workflows.labels import SCHEDULE_LABEL
 
 
@@ -47,6 +48,9 @@ async def find_workflow(prefect: Prefect, workflow_name: str) -> Deployment:
 
     Raises `NotFound`, which suggests similar names, and `Conflict` for a flow without a deployment.
     """
+    if unstorable_characters(workflow_name):
+        # No flow has such a name, and PostgreSQL cannot look for it.
+        raise NotFound(f"No workflow is named {workflow_name!r}.")
     of_flow = {"flows": {"name": {"any_": [workflow_name]}}}
     same_name = await prefect.deployments({**of_flow, "deployments": {"name": {"any_": [workflow_name]}}})
     deployment = own_deployment(workflow_name, same_name)

@@ -3,11 +3,12 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from pydantic import Field
 
-from spine.http.dependencies import CallerDep, IdempotentDep, PageDep, PrefectDep, QueryTime, SessionsDep
+from spine.http.dependencies import CallerDep, FilterText, IdempotentDep, PageDep, PrefectDep, QueryTime, SessionsDep
 from spine.http.openapi import errors
 from spine.pagination import Page
-from spine.schemas import ActionResponse
+from spine.schemas import ActionResponse, Text
 from spine.workflows import cancel, definitions, retry, run_detail, run_list, trigger
 from spine.workflows.run_list import RunQuery
 from spine.workflows.schemas import (
@@ -22,14 +23,18 @@ from spine.workflows.schemas import (
 
 router = APIRouter(prefix="/workflows", tags=["workflows"])
 
+DomainFilter = FilterText | None
+# A retry stores it in a column of this length.
+StepName = Annotated[Text, Field(min_length=1, max_length=500)]
+
 
 @router.get("/runs", operation_id="list_runs", responses=errors(422))
 async def list_runs(
     prefect: PrefectDep,
     page: PageDep,
     status: RunStatus | None = None,
-    workflow_name: str | None = None,
-    domain: str | None = None,
+    workflow_name: FilterText | None = None,
+    domain: DomainFilter = None,
     since: Annotated[QueryTime | None, Query(description="Only runs that started at or after this time.")] = None,
     until: Annotated[QueryTime | None, Query(description="Only runs that started at or before this time.")] = None,
     trigger: RunTrigger | None = None,
@@ -80,8 +85,7 @@ async def retry_run(
     caller: CallerDep,
     run_id: str,
     from_step: Annotated[
-        str | None,
-        Query(min_length=1, description="Run this step and all later steps again, also those that completed."),
+        StepName | None, Query(description="Run this step and all later steps again, also those that completed.")
     ] = None,
 ) -> WorkflowTriggerResponse:
     """Continue a failed or cancelled run. Steps that completed are not executed again."""
@@ -89,7 +93,7 @@ async def retry_run(
 
 
 @router.get("/definitions", operation_id="list_definitions", response_model_exclude_unset=True, responses=errors(422))
-async def list_definitions(prefect: PrefectDep, page: PageDep, domain: str | None = None) -> Page[WorkflowDefinition]:
+async def list_definitions(prefect: PrefectDep, page: PageDep, domain: DomainFilter = None) -> Page[WorkflowDefinition]:
     """List the workflows that can be triggered, by name."""
     return await definitions.list_definitions(prefect, domain, page)
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from spine.schemas import CaseInsensitiveEnum, ErrorCategory
+from spine.schemas import CaseInsensitiveEnum, ErrorCategory, JsonObject, ShownJson
 
 
 class RunStatus(CaseInsensitiveEnum):
@@ -76,10 +76,10 @@ class WorkflowStepDetail(BaseModel):
     started_at: datetime | None
     completed_at: datetime | None
     duration_ms: int | None
-    inputs: dict[str, Any] | None = Field(
+    inputs: ShownJson | None = Field(
         description="The earlier steps that each argument came from; Prefect does not store the values of others."
     )
-    outputs: dict[str, Any] | None = Field(
+    outputs: ShownJson | None = Field(
         description="The persisted JSON result; a large one is replaced by a preview with `truncated: true`."
     )
     error: str | None
@@ -90,7 +90,7 @@ class WorkflowStepDetail(BaseModel):
 class WorkflowRunDetail(WorkflowRunSummary):
     """One run with its steps."""
 
-    input_params: dict[str, Any] | None
+    input_params: ShownJson | None
     execution_id: str | None = Field(description="What ran it: a process id, a container or a job.")
     error_category: ErrorCategory | None
     rows_processed: int | None = Field(description="`rows_processed` of the flow's result, if it has one.")
@@ -123,7 +123,7 @@ class WorkflowTriggerRequest(BaseModel):
         },
     )
 
-    params: dict[str, Any] = Field(
+    params: JsonObject = Field(
         default_factory=dict, description="Values by name; the flow's defaults apply to the others."
     )
 
