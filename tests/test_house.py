@@ -53,7 +53,7 @@ SPEAK_HTTP = (
 
 # The parts of `spine`, from the top floor down. A part may import those after it in this list, never those before it.
 FLOORS = (
-    ("cli", "main", "doctor", "health", "metrics", "up", "flows", "health_checks"),
+    ("cli", "serve", "main", "doctor", "health", "metrics", "up", "flows", "health_checks"),
     ("sources", "alerts", "schedules", "workflows", "connections"),
     ("run_history", "cache"),
     ("http", "idempotency", "auth", "secrets", "prefect", "prefect_server"),

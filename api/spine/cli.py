@@ -11,13 +11,15 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.callers import Scope
-from spine.auth.service import create_key, list_keys, revoke_key
+from spine.auth.presenting import EXPIRY_HELP, describe_limits, key_table, parse_expiry
+from spine.auth.service import create_key, list_keys, revoke_key, set_expiry
 from spine.database import SessionFactory, database_errors, make_engine, make_sessions, transaction
 from spine.doctor import doctor
 from spine.errors import SpineError
 from spine.migrations.migrate import upgrade
 from spine.private_files import NotPrivate, close_to_others
 from spine.secrets.rotation import rotate
+from spine.serve import serve
 from spine.settings import get_settings
 from spine.tables import SEALED_COLUMNS
 from spine.up.command import deploy, up
@@ -25,10 +27,11 @@ from spine.up.command import deploy, up
 Answer = TypeVar("Answer")
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="A control plane for Prefect pipelines.")
-keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
+keys = typer.Typer(no_args_is_help=True, help="Create, list, expire and revoke API keys.")
 app.command("up")(up)
 app.command("deploy")(deploy)
 app.command("doctor")(doctor)
+app.command("serve")(serve)
 app.add_typer(keys, name="keys")
 
 
@@ -36,19 +39,36 @@ app.add_typer(keys, name="keys")
 def create(
     name: Annotated[str, typer.Argument(help="Who or what the key is for; runs show it in `triggered_by`.")],
     scope: Annotated[list[Scope] | None, typer.Option(help="Each includes those before it; read by default.")] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(help="Limit the key to these domains, such as 'finra.*'; may be repeated. All by default."),
+    ] = None,
+    expires: Annotated[str | None, typer.Option(help=EXPIRY_HELP)] = None,
 ) -> None:
     """Create an API key. The key is shown only once."""
-    row, key = _in_database(lambda session: create_key(session, name, scope or [Scope.READ]))
-    typer.echo(f"{row.name} ({', '.join(row.scopes)}), id {row.id}. The key is shown only once:", err=True)
+    row, key = _in_database(
+        lambda session: create_key(session, name, scope or [Scope.READ], domain or [], parse_expiry(expires))
+    )
+    typer.echo(f"{row.name} ({describe_limits(row)}), id {row.id}. The key is shown only once:", err=True)
     typer.echo(key)
 
 
 @keys.command("list")
 def list_() -> None:
-    """List all API keys, without the keys themselves."""
-    for row in _in_database(list_keys):
-        state = f"revoked {row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else "active"
-        typer.echo(f"{row.id}  {row.name:24}  {','.join(row.scopes):18}  {row.created_at:%Y-%m-%d %H:%M}  {state}")
+    """List all API keys with their scopes, domains, expiry and last use, without the keys themselves."""
+    for line in key_table(_in_database(list_keys)):
+        typer.echo(line)
+
+
+@keys.command("expire")
+def expire(
+    id_or_name: Annotated[str, typer.Argument(help="The id or name of an active key.")],
+    when: Annotated[str, typer.Argument(help=EXPIRY_HELP)],
+) -> None:
+    """Set when an API key expires. `never` removes its expiry."""
+    row = _in_database(lambda session: set_expiry(session, id_or_name, parse_expiry(when)))
+    ends = f"expires at {row.expires_at:%Y-%m-%d %H:%M} UTC" if row.expires_at else "never expires"
+    typer.echo(f"{row.name} ({row.id}) {ends}.")
 
 
 @keys.command("revoke")

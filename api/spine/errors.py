@@ -6,6 +6,7 @@
     ├── Forbidden           403  credential without the scope
     ├── NotFound            404  the resource was not found
     ├── Conflict            409  duplicate, or not allowed in the current state
+    ├── TooManyRequests     429  a limit on requests; has Retry-After
     └── Unavailable         503  a dependency is out of reach; has Retry-After
         ├── PrefectUnavailable
         └── DatabaseUnavailable
@@ -65,6 +66,15 @@ class Conflict(SpineError):
     """A duplicate name, or a request that the current state does not allow."""
 
     status_code = 409
+
+
+@dataclass
+class TooManyRequests(SpineError):
+    """A limit on requests is reached; the same request may succeed after `retry_after_seconds`."""
+
+    retry_after_seconds: int = 1
+
+    status_code = 429
 
 
 class Unavailable(SpineError):

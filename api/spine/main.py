@@ -1,4 +1,4 @@
-"""The application: `uvicorn --factory spine.main:create_app`."""
+"""The application, which `spine serve` runs."""
 
 import os
 from collections.abc import AsyncIterator
@@ -13,11 +13,14 @@ from spine import health, metrics
 from spine.alerts.routes import router as alerts
 from spine.alerts.runtime import Alerting
 from spine.auth.jwt import JwtVerifier
+from spine.auth.key_uses import KeyUses
+from spine.auth.rate_limits import KeyLimit, WrongCredentials
 from spine.cache.maintenance import CacheMaintenance
 from spine.cache.store import BlobStore
 from spine.connections.routes import router as connections
 from spine.database import make_engine, make_sessions
 from spine.egress.own_services import Listeners, own_endpoints, protected
+from spine.http.credentials import Credentials
 from spine.http.dependencies import get_caller
 from spine.http.errors import install_error_handlers
 from spine.http.gate import API, GateMiddleware, RouteTable
@@ -35,6 +38,7 @@ from spine.settings import Settings, get_settings
 from spine.sources.cache_routes import router as cache
 from spine.sources.orphaned_fetches import OrphanedFetches
 from spine.sources.routes import router as sources
+from spine.workflows.known_domains import KnownDomains
 from spine.workflows.routes import router as workflows
 
 log = structlog.get_logger("spine.api")
@@ -63,6 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     listeners = app.state.listeners = Listeners()
     app.state.schedule_listing = ScheduleListing()
+    app.state.known_domains = KnownDomains()
     app.dependency_overrides[get_settings] = lambda: settings
     app.include_router(health.router)
     app.include_router(metrics.router)
@@ -72,7 +77,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyMiddleware, max_bytes=settings.max_body_bytes)
     # The middleware that is added last comes first.
     app.add_middleware(GateMiddleware, routes=RouteTable(app.routes))
-    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(RequestIdMiddleware, trusted_proxies=settings.trusted_proxies)
     app.add_middleware(ListenerMiddleware, listeners=listeners)
     return app
 
@@ -101,7 +106,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         log.warning("state_folder_closed", home=str(settings.home), entries=closed)
     engine = make_engine(settings.sqlalchemy_url)
     app.state.sessions = make_sessions(engine)
-    app.state.jwt_verifier = _jwt_verifier(settings)
+    key_uses = KeyUses(app.state.sessions)
+    app.state.credentials = Credentials(
+        sessions=app.state.sessions,
+        verifier=_jwt_verifier(settings),
+        key_uses=key_uses,
+        wrong=WrongCredentials(settings.wrong_keys_per_minute),
+        key_limit=KeyLimit(settings.requests_per_minute),
+    )
     try:
         async with Prefect.connect(settings.prefect_deadline_seconds) as prefect:
             app.state.prefect = prefect
@@ -112,7 +124,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             maintenance = CacheMaintenance(app.state.sessions, store, settings.cache_max_bytes)
             following = follower.running() if settings.follow_runs else nullcontext()
             with protected(own_endpoints(settings, prefect.api_url, os.environ)):
-                async with alerting.running(), maintenance.running(), following:
+                async with key_uses.running(), alerting.running(), maintenance.running(), following:
                     yield
     finally:
         app.state.listeners.close()

@@ -1,11 +1,14 @@
 """Names that clients choose: they appear in URL paths, in tags and in the names of Prefect deployments."""
 
 import re
+from collections.abc import Iterable
 
 from spine.errors import BadRequest, FieldError
 
 # Prefect refuses these in the name of a deployment: `prefect.types.names.BANNED_CHARACTERS`.
 BANNED_IN_NAMES = ("/", "%", "&", ">", "<")
+# On a run or a deployment: the domain that it belongs to.
+DOMAIN_TAG_PREFIX = "domain:"
 # Paths below `/sources` that are not sources.
 RESERVED = {"cache", "connections", "fetches"}
 _LOOKS_LIKE_AN_ID = re.compile("[0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{26}")
@@ -16,6 +19,11 @@ def check_name(name: str) -> None:
     problem = _problem_of(name)
     if problem:
         raise BadRequest(f"The name {name!r} {problem}.", [FieldError(("body", "name"), problem)])
+
+
+def domains_in(tags: Iterable[str]) -> set[str]:
+    """The domains that an object with these tags belongs to."""
+    return {tag.removeprefix(DOMAIN_TAG_PREFIX) for tag in tags if tag.startswith(DOMAIN_TAG_PREFIX)}
 
 
 def looks_like_an_id(text: str) -> bool:

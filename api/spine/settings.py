@@ -5,6 +5,7 @@ Prefect reads its own settings (`PREFECT_API_URL`, `PREFECT_UI_URL`, ...); they 
 
 import os
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,6 +100,22 @@ class Settings(BaseSettings):
         ge=1,
         description="Size from which the cache removes the least recently used content; no limit by default.",
     )
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        default=(),
+        description="Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas; none by "
+        "default.",
+    )
+    wrong_keys_per_minute: int = Field(
+        default=20, ge=1, description="Wrong credentials that an address may send before it has to wait."
+    )
+    requests_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        description="Requests that one key may send to one process in a minute; no limit by default.",
+    )
+    max_connections: int = Field(
+        default=500, ge=1, description="Connections that one process of `spine serve` keeps open at the same time."
+    )
     jwks_url: str | None = Field(default=None, description="URL of the public keys of JWT bearer tokens.")
     jwt_issuer: str | None = Field(default=None, description="The `iss` claim that a bearer token must have.")
     jwt_audience: str | None = Field(default=None, description="The `aud` claim that a bearer token must have.")
@@ -108,7 +125,9 @@ class Settings(BaseSettings):
     def _folders_from_a_line(cls, given: Any) -> Any:
         return [part for part in given.split(os.pathsep) if part] if isinstance(given, str) else given
 
-    @field_validator("protected_endpoints", "secret_env", "secret_blocks", "secret_vault", mode="before")
+    @field_validator(
+        "protected_endpoints", "secret_env", "secret_blocks", "secret_vault", "trusted_proxies", mode="before"
+    )
     @classmethod
     def _parts_of_a_line(cls, given: Any) -> Any:
         return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given

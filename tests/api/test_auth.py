@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,7 +15,7 @@ import psycopg
 import pytest
 from spine.cli import app
 from spine.settings import get_settings
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from tests.support.processes import PROJECT
 from tests.support.stack import ADMIN_KEY, Api, PrefectStack
@@ -56,17 +57,25 @@ def spine(api: Api, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def make_key(api: Api, name: str, *scopes: str) -> str:
+def make_key(api: Api, name: str, *scopes: str, domains: Sequence[str] = (), expires: str = "never") -> str:
     """Make a key as the command does, without a process of its own: its start takes longer than all else."""
     options = [part for scope in scopes for part in ("--scope", scope)]
+    options += [part for domain in domains for part in ("--domain", domain)]
+    done = invoke(api, "keys", "create", name, *options, "--expires", expires)
+    assert done.exit_code == 0, done.output
+    # An API in this process may log at the same time.
+    return next(line for line in done.stdout.splitlines() if line.startswith("spine_"))
+
+
+def invoke(api: Api, *arguments: str) -> Result:
+    """Run the command in this process, in the environment of this API."""
     with pytest.MonkeyPatch.context() as patched:
         for variable, value in environment_of(api).items():
             patched.setenv(variable, value)
         get_settings.cache_clear()
-        done = CliRunner().invoke(app, ["keys", "create", name, *options])
+        done = CliRunner().invoke(app, arguments)
     get_settings.cache_clear()
-    assert done.exit_code == 0, done.output
-    return done.stdout.strip()
+    return done
 
 
 def unique(name: str) -> str:
@@ -262,6 +271,7 @@ def test_the_list_of_keys_shows_names_scopes_and_states_and_no_secret(either_api
     assert "read,write" in lines[kept]
     assert lines[kept].endswith("active")
     assert "revoked" in lines[gone]
+    assert {"domains", "used", "expires"} <= set(shown.stdout.splitlines()[0].split())
     for secret in (*keys, ADMIN_KEY):
         assert secret not in shown.stdout + shown.stderr
         assert secret[-20:] not in shown.stdout + shown.stderr

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from spine.auth.callers import Caller, Scope
+from spine.auth.domains import EVERY_DOMAIN
 from spine.schedules.commands import create_schedule
 from spine.schedules.problems import problem_of
 from spine.schedules.schemas import ScheduleCreate
@@ -93,7 +94,9 @@ async def make_schedules(ci: Project, watching: Watcher) -> None:
             **timing,
             **more,
         }
-        await create_schedule(watching.prefect, watching.sessions, CALLER, ScheduleCreate.model_validate(body))
+        await create_schedule(
+            watching.prefect, watching.sessions, CALLER, ScheduleCreate.model_validate(body), EVERY_DOMAIN
+        )
 
     await make("on", "only", tags=["mine", "severity:LOW"], description="ours", max_instances=2)
     await make("off", "only", enabled=False)

@@ -152,7 +152,7 @@ async def test_totals_are_exact_when_pages_are_read_at_once_and_plain_workflows_
             for number in range(8):
                 await asyncio.to_thread(workflow.deploy, f"plain-{number}")
                 # Beyond the last row, where nothing on the page would show what was counted by mistake.
-                pages = await asyncio.gather(*(listing.page(prefect, mine, PageRequest(50, 1)) for _ in range(6)))
+                pages = await asyncio.gather(*(listing.page(prefect, mine, None, PageRequest(50, 1)) for _ in range(6)))
                 assert {total for _, total in pages} == {0}
 
 

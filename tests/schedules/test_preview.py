@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from spine.auth.domains import EVERY_DOMAIN
 from spine.prefect.client import Prefect
 from spine.schedules.preview import next_runs, preview_next
 
@@ -192,7 +193,7 @@ async def test_intervals_of_days_across_a_change_of_the_clock(
     async with connected(workflow.stack) as prefect:
         for moment in moments:
             deployment = await prefect.read_deployment(UUID(schedule_id))
-            shown = [row.next_run_at for row in await preview_next(prefect, 3, schedule_id, moment)]
+            shown = [row.next_run_at for row in await preview_next(prefect, 3, schedule_id, EVERY_DOMAIN, None, moment)]
             following = (await next_runs(prefect, [deployment], moment))[deployment.id]
             # What the scheduler plans at this time, in addition to what it planned before.
             workflow.stack.post(

@@ -6,6 +6,7 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 from spine.auth.callers import Caller, Scope
+from spine.auth.domains import EVERY_DOMAIN
 from spine.cache.entries import NewEntry, current_entries
 from spine.egress.fetch_failure import FetchFailure
 from spine.prefect.client import Prefect
@@ -37,7 +38,7 @@ class Desk:
     def registry(self) -> Registry:
         """The registry, for sources without a schedule: it does not reach Prefect."""
         schedules = SourceSchedules(self.context.prefect, self.context.sessions, cast(Any, None), CALLER)
-        return Registry(self.context.sessions, SourceConfigs(self.context.settings), schedules)
+        return Registry(self.context.sessions, SourceConfigs(self.context.settings), schedules, EVERY_DOMAIN)
 
     async def register(self, source_type: str, config: dict[str, Any], **fields: Any) -> str:
         """Register a source and return its name."""
@@ -86,17 +87,17 @@ class Desk:
     async def read_fetch(self, fetch_id: str) -> FetchDetail:
         """A fetch as clients see it."""
         async with self.context.sessions() as session:
-            return await read_fetch(session, fetch_id)
+            return await read_fetch(session, self.context.prefect, EVERY_DOMAIN, fetch_id)
 
     async def source(self, name: str) -> Source:
         """The row of a source."""
         async with self.context.sessions() as session:
-            return await find_source(session, name)
+            return await find_source(session, EVERY_DOMAIN, name)
 
     async def entries(self, name: str) -> list[NewEntry]:
         """The entries of a source in the cache."""
         async with self.context.sessions() as session:
-            source = await find_source(session, name)
+            source = await find_source(session, EVERY_DOMAIN, name)
             return [NewEntry.from_row(row) for row in await current_entries(session, source.id)]
 
     async def content(self, name: str) -> list[bytes]:

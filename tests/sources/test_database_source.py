@@ -14,6 +14,7 @@ import psycopg
 import pyarrow.parquet as pq
 import pymysql
 import pytest
+from spine.auth.domains import EVERY_DOMAIN
 from spine.connections.schemas import DatabaseConnectionCreate
 from spine.connections.service import create_connection, delete_connection
 from spine.errors import BadRequest, Conflict
@@ -236,7 +237,7 @@ async def test_a_used_connection_cannot_be_deleted_and_a_disabled_one_fails(desk
     name = await desk.register("database", {"connection": "first", "query": QUERY})
     async with desk.context.sessions.begin() as session:
         with pytest.raises(Conflict, match=name):
-            await delete_connection(session, first)
+            await delete_connection(session, EVERY_DOMAIN, first)
         resting = update(DatabaseConnection).where(DatabaseConnection.id == first)
         await session.execute(resting.values(enabled=False))
     fetched = await desk.fetch(name)
@@ -246,7 +247,7 @@ async def test_a_used_connection_cannot_be_deleted_and_a_disabled_one_fails(desk
     await desk.update(name, config={"connection": second, "query": QUERY})
     assert (await desk.fetch(name)).rows_parsed == 3
     async with desk.context.sessions.begin() as session:
-        await delete_connection(session, first)
+        await delete_connection(session, EVERY_DOMAIN, first)
     for gone in ("first", first, "nobody"):
         with pytest.raises(BadRequest, match=gone):
             await desk.register("database", {"connection": gone, "query": QUERY})

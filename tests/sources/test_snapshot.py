@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from spine.auth.domains import EVERY_DOMAIN
 from spine.cache.eviction import evict
 from spine.cache.garbage_collection import delete_entries, lock_content
 from spine.sources.cache_queries import read_stats
@@ -112,7 +113,7 @@ async def test_the_download_of_an_empty_file_is_a_miss_and_an_unchanged_one_is_a
     for hit_rate in (0, 1 / 2):
         assert (await desk.fetch(name)).bytes_fetched == 0
         async with desk.context.sessions() as session:
-            assert (await read_stats(session)).hit_rate == hit_rate
+            assert (await read_stats(session, EVERY_DOMAIN)).hit_rate == hit_rate
 
 
 async def test_a_use_that_several_steps_record_at_once_is_recorded_once(desk: Desk) -> None:

@@ -10,6 +10,7 @@ import pytest
 import uvicorn
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from spine import main
+from spine.serve import server_config
 from spine.settings import Settings
 
 from tests.support.processes import wait_until
@@ -45,4 +46,4 @@ def _config(settings: Settings) -> uvicorn.Config:
         # The log of this process is pytest's.
         patched.setattr(main, "configure_logging", lambda _: None)
         app = main.create_app(settings)
-    return uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+    return server_config(lambda: app, settings, log_config=None)

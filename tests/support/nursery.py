@@ -1,8 +1,8 @@
 """Starts API processes as forks of one interpreter that has imported the API, which takes seconds of processor time.
 
-One such interpreter serves all test processes of a run. A fork becomes what `python -m uvicorn` would be: a session of
-its own, with its own environment, directory, output, time zone and settings. It imports nothing before the first
-request, so that a run without API processes does not pay for it.
+One such interpreter serves all test processes of a run. A fork becomes what `python -m spine.cli serve` would be: a
+session of its own, with its own environment, directory, output, time zone and settings. It imports nothing before the
+first request, so that a run without API processes does not pay for it.
 """
 
 import json
@@ -54,10 +54,10 @@ class Nursery:
 
 
 @contextmanager
-def uvicorn_process(arguments: list[str], environment: dict[str, str], log: Path) -> Iterator[psutil.Process]:
-    """A process of `uvicorn` with these arguments, stopped at the end; an interpreter of its own outside of pytest."""
+def serving_process(arguments: list[str], environment: dict[str, str], log: Path) -> Iterator[psutil.Process]:
+    """A process of `spine serve` with these arguments, stopped at the end; a new interpreter outside of pytest."""
     if VARIABLE not in os.environ:
-        with running(["uvicorn", *arguments], environment, log) as started:
+        with running(["spine.cli", "serve", *arguments], environment, log) as started:
             yield started
         return
     request = {"arguments": arguments, "environment": {**os.environ, **environment}, "log": str(log)}
@@ -94,11 +94,12 @@ def serve(path: str) -> None:
 
 
 def _import_the_api() -> None:
-    import uvicorn.main  # noqa: F401
+    import spine.cli
+    import spine.main  # noqa: F401
 
 
 def _become(request: dict[str, Any]) -> NoReturn:
-    """Run uvicorn as a process that was started for it would, and exit."""
+    """Run `spine serve` as a process that was started for it would, and exit."""
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with open(os.devnull, "rb") as null, open(request["log"], "ab") as log:
@@ -110,10 +111,10 @@ def _become(request: dict[str, Any]) -> NoReturn:
     status: Any = 1
     try:
         _see_the_environment()
-        from uvicorn.main import main
+        from spine.cli import app
 
-        sys.argv = ["uvicorn", *request["arguments"]]
-        main(request["arguments"])
+        sys.argv = ["spine", "serve", *request["arguments"]]
+        app(sys.argv[1:])
     except SystemExit as ended:
         status = ended.code
     except BaseException:

@@ -18,6 +18,8 @@ MEASURED = Path(__file__).parents[1] / "durations.json"
 # Groups of files by their patterns.
 GROUPS = {
     "quiet server": (
+        "tests/api/test_domains.py",
+        "tests/api/test_changes.py",
         "tests/run_history/*",
         "tests/schedules/test_preview.py",
         "tests/schedules/test_deploy_guard.py",

@@ -18,7 +18,7 @@ from spine.auth.bootstrap import ensure_admin_key
 from spine.settings import Settings
 
 from tests.support.databases import migrate
-from tests.support.nursery import uvicorn_process
+from tests.support.nursery import serving_process
 from tests.support.prefect_database import PrefectTables, prefect_database, prefect_tables
 from tests.support.prefect_processes import prefect_environment, prefect_server, prefect_worker
 from tests.support.processes import PROJECT, free_port, wait_for_http, wait_until
@@ -26,6 +26,8 @@ from tests.support.web import LONGEST_OUTAGE, PATIENCE, PLAIN, Patient
 
 ADMIN_KEY = "an-admin-key-that-only-the-tests-know"
 DEMO = PROJECT / "tests" / "demo"
+# Wrong keys that tests may send from the one address of this machine.
+MANY = "1000000"
 FINAL = {"COMPLETED", "FAILED", "CANCELLED"}
 
 
@@ -256,6 +258,7 @@ def settings_of(folder: Path, database_url: str | None, **more: str) -> Settings
     """The settings of an API with the variables `more`, on a migrated database with the admin key."""
     folder.mkdir(parents=True, exist_ok=True)
     given = {name.removeprefix("SPINE_").lower(): value for name, value in more.items() if name.startswith("SPINE_")}
+    given = {"wrong_keys_per_minute": MANY, **given}
     given |= {"home": str(folder), "api_key": ADMIN_KEY, **({"database_url": database_url} if database_url else {})}
     settings = Settings.model_validate(given)
     migrate(settings.sqlalchemy_url)
@@ -276,12 +279,12 @@ def api_process(
         "PYTHONTZPATH": "",
         "SPINE_HOME": str(folder),
         "SPINE_API_KEY": ADMIN_KEY,
+        "SPINE_WRONG_KEYS_PER_MINUTE": MANY,
         **({"SPINE_DATABASE_URL": database_url} if database_url else {}),
         **more,
     }
     port = free_port()
     log = folder / f"api-{uuid4().hex[:6]}.log"
-    arguments = ["--factory", "spine.main:create_app", "--port", str(port), "--no-access-log", "--log-level", "warning"]
-    with uvicorn_process(arguments, environment, log) as process:
+    with serving_process(["--port", str(port)], environment, log) as process:
         wait_for_http(f"http://127.0.0.1:{port}/health/live", process, log)
         yield Api(f"http://127.0.0.1:{port}", process, settings, log)

@@ -60,7 +60,7 @@ def test_it_uses_the_named_prefect_and_stops_in_order_when_the_worker_dies(
         assert not (home / "api-key").exists()
         knowing = [process for process in of_home(home) if variable(process, "SPINE_API_KEY")]
         assert len(knowing) == 1
-        assert "uvicorn" in knowing[0].cmdline()
+        assert "serve" in knowing[0].cmdline()
 
         psutil.Process(read_records(home)[WORKER][0]).kill()
         assert started.process.wait(timeout=15) == 1

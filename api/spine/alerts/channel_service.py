@@ -1,6 +1,7 @@
 """Alert channels: create, list, change, delete and test them."""
 
 import asyncio
+from collections.abc import Sequence
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
@@ -18,9 +19,11 @@ from spine.alerts.schemas import (
 )
 from spine.alerts.transport import Sender
 from spine.auth.callers import Caller
+from spine.auth.changes import record_change
+from spine.auth.domains import Domains, hidden
 from spine.egress.addresses import host_refusal
 from spine.egress.own_services import endpoint_refusal
-from spine.errors import BadRequest, Conflict, FieldError, NotFound
+from spine.errors import BadRequest, Conflict, FieldError
 from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.schemas import ActionResponse
 from spine.secrets.configs import SealedConfigs
@@ -56,7 +59,11 @@ def _check(config: ChannelConfig, settings: Settings) -> None:
 async def create_channel(
     session: AsyncSession, secrets: ChannelSecrets, caller: Caller, body: AlertChannelCreate
 ) -> ActionResponse:
-    """Store a new channel. Raises `BadRequest` for an invalid config and `Conflict` for a name in use."""
+    """Store a new channel.
+
+    Raises `BadRequest` for an invalid config, `Conflict` for a name in use, and `Forbidden` for other domains.
+    """
+    _refuse_other_domains(caller.domains, body.domains)
     stored, config = secrets.store(body.channel_type.value, body.config, {})
     channel = AlertChannel(
         id=new_id(),
@@ -72,19 +79,24 @@ async def create_channel(
     )
     session.add(channel)
     await _flush(session, body.name)
+    record_change("created", "channel", channel.id, channel.name)
     return ActionResponse(id=channel.id, status="created", message=f"The channel {channel.name!r} was created.")
 
 
 async def list_channels(
-    session: AsyncSession, channel_type: ChannelType | None, enabled: bool | None, page: PageRequest
+    session: AsyncSession, domains: Domains, channel_type: ChannelType | None, enabled: bool | None, page: PageRequest
 ) -> Page[AlertChannelResponse]:
-    """A page of channels, newest first."""
+    """A page of channels, newest first; for a limited credential, those that serve no other domains."""
     conditions = []
     if channel_type is not None:
         conditions.append(AlertChannel.channel_type == channel_type.value)
     if enabled is not None:
         conditions.append(AlertChannel.enabled.is_(enabled))
     wanted = select(AlertChannel).where(*conditions).order_by(AlertChannel.created_at.desc(), AlertChannel.id.desc())
+    if domains.is_limited:
+        # SQL cannot compare globs. There are few channels.
+        seen = [row for row in await session.scalars(wanted) if domains.cover(row.domains)]
+        return make_page([present(row) for row in seen[page.offset : page.offset + page.limit]], len(seen), page)
     rows, total = await paginate(session, wanted, page)
     return make_page([present(row) for (row,) in rows], total, page)
 
@@ -109,24 +121,31 @@ def present(channel: AlertChannel) -> AlertChannelResponse:
     )
 
 
-async def find_channel(session: AsyncSession, id_or_name: str, *, to_change: bool = False) -> AlertChannel:
-    """The channel with this id, or else with this name. Raises `NotFound`."""
+async def find_channel(
+    session: AsyncSession, domains: Domains, id_or_name: str, *, to_change: bool = False
+) -> AlertChannel:
+    """The channel with this id, or else with this name. Raises `NotFound`, also for one that serves other domains."""
     found: AlertChannel | None = None
     if id_or_name.isprintable():
         for condition in (AlertChannel.id == id_or_name.upper(), AlertChannel.name == id_or_name):
             wanted = select(AlertChannel).where(condition)
             found = found or await session.scalar(wanted.with_for_update() if to_change else wanted)
-    if found is None:
-        raise NotFound(f"No alert channel has the id or name {id_or_name!r}.")
+    if found is None or not domains.cover(found.domains):
+        raise hidden("alert channel", id_or_name)
     return found
 
 
 async def update_channel(
-    session: AsyncSession, secrets: ChannelSecrets, id_or_name: str, body: AlertChannelUpdate
+    session: AsyncSession, secrets: ChannelSecrets, domains: Domains, id_or_name: str, body: AlertChannelUpdate
 ) -> AlertChannelResponse:
-    """Change the given fields. Raises `NotFound`, `BadRequest` for an invalid config, `Conflict` for a name in use."""
-    channel = await find_channel(session, id_or_name, to_change=True)
+    """Change the given fields.
+
+    Raises `NotFound`, `BadRequest` for an invalid config, `Conflict` for a name in use, `Forbidden` for other domains.
+    """
+    channel = await find_channel(session, domains, id_or_name, to_change=True)
     sent = body.model_fields_set
+    if "domains" in sent:
+        _refuse_other_domains(domains, body.domains)
     for name, value in body.model_dump(mode="json", include=sent - {"config"}).items():
         setattr(channel, name, value)
     if body.config is not None:
@@ -134,18 +153,25 @@ async def update_channel(
         channel.recipients = config.receivers()
     channel.updated_at = utc_now()
     await _flush(session, channel.name)
+    record_change("updated", "channel", channel.id, channel.name)
     return present(channel)
 
 
-async def delete_channel(session: AsyncSession, id_or_name: str) -> ActionResponse:
+def _refuse_other_domains(domains: Domains, globs: Sequence[str] | None) -> None:
+    if not domains.cover(globs):
+        domains.require(None, "`domains` of the channel")
+
+
+async def delete_channel(session: AsyncSession, domains: Domains, id_or_name: str) -> ActionResponse:
     """Delete a channel. Its deliveries stay readable; pending ones fail."""
-    channel = await find_channel(session, id_or_name, to_change=True)
+    channel = await find_channel(session, domains, id_or_name, to_change=True)
     await session.delete(channel)
     await session.flush()
     unsent = (AlertDelivery.channel_id == channel.id, AlertDelivery.status == PENDING)
     closed = {"status": FAILED, "error": "the channel was deleted", "due_at": None, "next_retry_at": None}
     await session.execute(update(AlertDelivery).where(*unsent).values(**closed))
     await session.execute(delete(AlertThrottle).where(AlertThrottle.channel_id == channel.id))
+    record_change("deleted", "channel", channel.id, channel.name)
     return ActionResponse(id=channel.id, status="deleted", message=f"The channel {channel.name!r} was deleted.")
 
 
@@ -160,6 +186,7 @@ async def send_test_message(
     channel: AlertChannel, config: ChannelConfig, sender: Sender, caller: Caller
 ) -> ChannelTestResponse:
     """Send a test message to every receiver of a channel, now, and return what they answered."""
+    record_change("tested", "channel", channel.id, channel.name)
     recipients = config.receivers()
     outcomes = await asyncio.gather(
         *(sender.send(config, _test_message(channel, caller), recipient) for recipient in recipients)

@@ -5,7 +5,7 @@ Nothing is sent here. The dispatcher of any API process finds the deliveries in 
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from hashlib import sha256
@@ -17,7 +17,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from ulid import ULID
 
+from spine.auth.changes import record_change
+from spine.auth.domains import Domains
 from spine.database import SessionFactory, reading, transaction
+from spine.schemas import ActionResponse
 from spine.severity import Severity
 from spine.tables.alerts import PENDING, THROTTLED, Alert, AlertChannel, AlertDelivery, AlertThrottle
 from spine.tables.base import utc_now
@@ -86,6 +89,20 @@ async def raise_alert(sessions: SessionFactory, event: AlertEvent) -> StoredAler
             if (existing := await _find_existing(session, event.cause)) is None:
                 raise
             return existing
+
+
+async def request_alert(sessions: SessionFactory, domains: Domains, event: AlertEvent) -> ActionResponse:
+    """Store an alert that a caller raises. Raises `Forbidden` for a domain that the caller may not use.
+
+    A limited caller has deduplication keys of its own in each domain, so that it cannot throttle alerts of others.
+    """
+    domains.require(event.domain, "the alert")
+    if domains.is_limited and event.dedup_key is not None:
+        own_key = sha256(json.dumps([event.domain, event.dedup_key]).encode()).hexdigest()
+        event = replace(event, dedup_key=f"limited:{own_key}")
+    stored = await raise_alert(sessions, event)
+    record_change("raised", "alert", stored.id, event.title)
+    return ActionResponse(id=stored.id, status="created", message=stored.summary)
 
 
 async def put_alert(

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ulid import ULID
 
 from spine.alerts.schemas import AlertDeliveryDetail, AlertDetail, AlertStats, AlertSummary, DeliveryStatus, StatsPeriod
+from spine.auth.domains import Domains
 from spine.errors import NotFound
 from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.schemas import ErrorCategory
@@ -30,6 +31,8 @@ PERIODS = {
 class AlertQuery:
     """The filters of a list of alerts; they combine with AND."""
 
+    # What the caller may see.
+    domains: Domains
     severity: Severity | None = None
     source: str | None = None
     domain: str | None = None
@@ -37,7 +40,7 @@ class AlertQuery:
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """The filters as SQL conditions."""
-        found: list[ColumnElement[bool]] = []
+        found = self.domains.conditions(Alert.domain)
         if self.severity is not None:
             found.append(Alert.severity == self.severity.value)
         if self.source is not None:
@@ -90,10 +93,10 @@ def _summary(alert: Alert, counts: dict[str, tuple[int, int, int]]) -> dict[str,
     }
 
 
-async def read_alert(session: AsyncSession, alert_id: str) -> AlertDetail:
+async def read_alert(session: AsyncSession, domains: Domains, alert_id: str) -> AlertDetail:
     """One alert with its deliveries, oldest first. Raises `NotFound`."""
     alert = await session.get(Alert, alert_id.upper()) if alert_id.isprintable() else None
-    if alert is None:
+    if alert is None or not domains.allow(alert.domain):
         raise NotFound(f"No alert has the id {alert_id!r}.")
     of_alert = select(AlertDelivery).where(AlertDelivery.alert_id == alert.id).order_by(AlertDelivery.id)
     deliveries = (await session.scalars(of_alert)).all()
@@ -126,10 +129,12 @@ def _detail(delivery: AlertDelivery) -> AlertDeliveryDetail:
     )
 
 
-async def read_stats(session: AsyncSession, period: StatsPeriod) -> AlertStats:
+async def read_stats(session: AsyncSession, domains: Domains, period: StatsPeriod) -> AlertStats:
     """Counts of the alerts of the last hour, day, week or month, and statistics of their deliveries."""
     since = utc_now() - PERIODS[period]
-    groups = select(Alert.severity, Alert.source, Alert.domain, func.count()).where(Alert.created_at >= since)
+    of_domains = domains.conditions(Alert.domain)
+    groups = select(Alert.severity, Alert.source, Alert.domain, func.count())
+    groups = groups.where(Alert.created_at >= since, *of_domains)
     by_severity, by_source, by_domain = Counter[str](), Counter[str](), Counter[str]()
     for severity, source, domain, count in await session.execute(
         groups.group_by(Alert.severity, Alert.source, Alert.domain)
@@ -141,6 +146,8 @@ async def read_stats(session: AsyncSession, period: StatsPeriod) -> AlertStats:
     delivered = and_(AlertDelivery.status == SENT, AlertDelivery.delivery_ms.is_not(None))
     average = func.avg(case((delivered, AlertDelivery.delivery_ms)))
     outcomes = select(_count_if(SENT), _count_if(FAILED), average).where(AlertDelivery.created_at >= since)
+    if of_domains:
+        outcomes = outcomes.join(Alert, Alert.id == AlertDelivery.alert_id).where(*of_domains)
     sent, failed, average_ms = (await session.execute(outcomes)).one()
     return AlertStats(
         period=period,

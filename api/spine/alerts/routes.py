@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from spine.alerts import channel_service, queries
-from spine.alerts.outbox import AlertEvent, raise_alert
+from spine.alerts.outbox import AlertEvent, request_alert
 from spine.alerts.queries import AlertQuery
 from spine.alerts.runtime import Alerting
 from spine.alerts.schemas import (
@@ -20,8 +20,19 @@ from spine.alerts.schemas import (
     ChannelType,
     StatsPeriod,
 )
-from spine.http.dependencies import CallerDep, FilterText, IdempotentDep, PageDep, QueryTime, SessionDep, SessionsDep
+from spine.auth.callers import Scope
+from spine.http.dependencies import (
+    CallerDep,
+    DomainsDep,
+    FilterText,
+    IdempotentDep,
+    PageDep,
+    QueryTime,
+    SessionDep,
+    SessionsDep,
+)
 from spine.http.openapi import errors
+from spine.http.scopes import needs
 from spine.pagination import Page
 from spine.schemas import ActionResponse
 from spine.severity import Severity
@@ -40,14 +51,22 @@ AlertingDep = Annotated[Alerting, Depends(get_alerting)]
 
 @router.get("/channels", operation_id="list_alert_channels", responses=errors(422))
 async def list_channels(
-    session: SessionDep, page: PageDep, channel_type: ChannelType | None = None, enabled: bool | None = None
+    session: SessionDep,
+    domains: DomainsDep,
+    page: PageDep,
+    channel_type: ChannelType | None = None,
+    enabled: bool | None = None,
 ) -> Page[AlertChannelResponse]:
     """List channels, newest first."""
-    return await channel_service.list_channels(session, channel_type, enabled, page)
+    return await channel_service.list_channels(session, domains, channel_type, enabled, page)
 
 
 @router.post(
-    "/channels", operation_id="create_alert_channel", status_code=201, responses=errors(400, 409, 413, 415, 422)
+    "/channels",
+    operation_id="create_alert_channel",
+    status_code=201,
+    responses=errors(400, 409, 413, 415, 422),
+    openapi_extra=needs(Scope.CONFIGURE),
 )
 async def create_channel(
     session: SessionDep, alerting: AlertingDep, caller: CallerDep, body: AlertChannelCreate
@@ -57,28 +76,41 @@ async def create_channel(
 
 
 @router.get("/channels/{channel_id}", operation_id="get_alert_channel", responses=errors(404))
-async def get_channel(session: SessionDep, channel_id: str) -> AlertChannelResponse:
+async def get_channel(session: SessionDep, domains: DomainsDep, channel_id: str) -> AlertChannelResponse:
     """Get one channel by id or name, without its secrets."""
-    return channel_service.present(await channel_service.find_channel(session, channel_id))
+    return channel_service.present(await channel_service.find_channel(session, domains, channel_id))
 
 
 @router.patch(
-    "/channels/{channel_id}", operation_id="update_alert_channel", responses=errors(400, 404, 409, 413, 415, 422)
+    "/channels/{channel_id}",
+    operation_id="update_alert_channel",
+    responses=errors(400, 404, 409, 413, 415, 422),
+    openapi_extra=needs(Scope.CONFIGURE),
 )
 async def update_channel(
-    session: SessionDep, alerting: AlertingDep, channel_id: str, body: AlertChannelUpdate
+    session: SessionDep, alerting: AlertingDep, domains: DomainsDep, channel_id: str, body: AlertChannelUpdate
 ) -> AlertChannelResponse:
     """Change the given fields; a secret given as `***` is kept."""
-    return await channel_service.update_channel(session, alerting.secrets, channel_id, body)
+    return await channel_service.update_channel(session, alerting.secrets, domains, channel_id, body)
 
 
-@router.delete("/channels/{channel_id}", operation_id="delete_alert_channel", responses=errors(404))
-async def delete_channel(session: SessionDep, channel_id: str) -> ActionResponse:
+@router.delete(
+    "/channels/{channel_id}",
+    operation_id="delete_alert_channel",
+    responses=errors(404),
+    openapi_extra=needs(Scope.CONFIGURE),
+)
+async def delete_channel(session: SessionDep, domains: DomainsDep, channel_id: str) -> ActionResponse:
     """Delete a channel; the history of its deliveries is kept."""
-    return await channel_service.delete_channel(session, channel_id)
+    return await channel_service.delete_channel(session, domains, channel_id)
 
 
-@router.post("/channels/{channel_id}/test", operation_id="test_alert_channel", responses=errors(404))
+@router.post(
+    "/channels/{channel_id}/test",
+    operation_id="test_alert_channel",
+    responses=errors(404),
+    openapi_extra=needs(Scope.CONFIGURE),
+)
 async def test_channel(
     sessions: SessionsDep, alerting: AlertingDep, caller: CallerDep, channel_id: str
 ) -> ChannelTestResponse:
@@ -90,6 +122,7 @@ async def test_channel(
 @router.get("", operation_id="list_alerts", responses=errors(422))
 async def list_alerts(
     session: SessionDep,
+    domains: DomainsDep,
     page: PageDep,
     severity: Severity | None = None,
     source: FilterText | None = None,
@@ -97,27 +130,33 @@ async def list_alerts(
     since: Annotated[QueryTime | None, Query(description="Only alerts raised at or after this time.")] = None,
 ) -> Page[AlertSummary]:
     """List alerts, newest first."""
-    return await queries.list_alerts(session, AlertQuery(severity, source, domain, since), page)
+    return await queries.list_alerts(session, AlertQuery(domains, severity, source, domain, since), page)
 
 
-@router.post("/", status_code=201, response_model=ActionResponse, include_in_schema=False)
+@router.post(
+    "/",
+    status_code=201,
+    response_model=ActionResponse,
+    include_in_schema=False,
+    openapi_extra=needs(Scope.WRITE),
+)
 @router.post(
     "",
     operation_id="create_alert",
     status_code=201,
     response_model=ActionResponse,
     responses=errors(400, 409, 413, 415, 422),
+    openapi_extra=needs(Scope.WRITE),
 )
 async def create_alert(
-    sessions: SessionsDep, alerting: AlertingDep, once: IdempotentDep, body: AlertCreate
+    sessions: SessionsDep, alerting: AlertingDep, domains: DomainsDep, once: IdempotentDep, body: AlertCreate
 ) -> Response:
     """Raise an alert. It is stored with its deliveries before the response, and sent after it."""
 
     async def work(operation_id: str) -> ActionResponse:
         values = body.model_dump()
         event = AlertEvent(**values | {"details": values.pop("metadata")}, cause=f"request:{operation_id}")
-        stored = await raise_alert(sessions, event)
-        return ActionResponse(id=stored.id, status="created", message=stored.summary)
+        return await request_alert(sessions, domains, event)
 
     answer = await once.run(work)
     alerting.dispatcher.wake()
@@ -125,12 +164,12 @@ async def create_alert(
 
 
 @router.get("/stats", operation_id="get_alert_stats", responses=errors(422))
-async def get_stats(session: SessionDep, period: StatsPeriod = StatsPeriod.DAY) -> AlertStats:
+async def get_stats(session: SessionDep, domains: DomainsDep, period: StatsPeriod = StatsPeriod.DAY) -> AlertStats:
     """Count the alerts of the last hour, day, week or month."""
-    return await queries.read_stats(session, period)
+    return await queries.read_stats(session, domains, period)
 
 
 @router.get("/{alert_id}", operation_id="get_alert", responses=errors(404))
-async def get_alert(session: SessionDep, alert_id: str) -> AlertDetail:
+async def get_alert(session: SessionDep, domains: DomainsDep, alert_id: str) -> AlertDetail:
     """Get one alert with its deliveries."""
-    return await queries.read_alert(session, alert_id)
+    return await queries.read_alert(session, domains, alert_id)

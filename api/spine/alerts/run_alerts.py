@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.alerts.outbox import AlertEvent, put_alert
 from spine.alerts.recovery import resolve_recovered
+from spine.auth.domains import EVERY_DOMAIN
 from spine.database import SessionFactory, reading, transaction
 from spine.errors import NotFound, SpineError
 from spine.prefect.client import Deployment, FlowRun, Prefect
@@ -208,7 +209,7 @@ async def _read_failure(prefect: Prefect, claim: RunAlertClaim) -> RunFailure | 
         if run.state is None or run.state.id != claim.state_id:
             # If it fails again, that is another failure, with its own claim.
             return None
-        detail = await read_run(prefect, str(run.id))
+        detail = await read_run(prefect, EVERY_DOMAIN, str(run.id))
     except NotFound:
         return None
     deployments = await prefect.deployments_by_id([claim.deployment_id])

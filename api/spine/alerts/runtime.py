@@ -50,5 +50,5 @@ class Alerting:
     async def send_test_message(self, sessions: SessionFactory, id_or_name: str, caller: Caller) -> ChannelTestResponse:
         """Send a test message to a channel. Raises `NotFound`."""
         async with reading(sessions) as session:
-            channel = await find_channel(session, id_or_name)
+            channel = await find_channel(session, caller.domains, id_or_name)
         return await send_test_message(channel, self.secrets.config_of(channel), self._sender, caller)

@@ -30,12 +30,12 @@ class AdminKey:
 def ensure_admin_key(settings: Settings) -> AdminKey:
     """Activate the admin key: the one in `SPINE_API_KEY`, else the one in `<home>/api-key`, else a new one.
 
-    Safe to repeat. A key that an operator revoked stays revoked. Raises `DatabaseUnavailable`, and `OSError` if the key
-    file cannot be written.
+    Safe to repeat. A key that an operator revoked stays revoked, and one that has expired stays expired. Raises
+    `DatabaseUnavailable`, and `OSError` if the key file cannot be written.
     """
     if settings.api_key is not None:
         works = asyncio.run(_store(settings, settings.api_key.get_secret_value()))
-        note = "from SPINE_API_KEY" if works else "the key in SPINE_API_KEY is revoked; set another one"
+        note = "from SPINE_API_KEY" if works else "the key in SPINE_API_KEY is revoked or has expired; set another one"
         return AdminKey(path=None, secret_to_show=None, note=note)
     path = settings.home.absolute() / "api-key"
     made = None
@@ -43,12 +43,16 @@ def ensure_admin_key(settings: Settings) -> AdminKey:
         made = generate_key()
         write_private_file(path, made + "\n")
     works = asyncio.run(_store(settings, path.read_text().strip()))
-    note = f"in {path}" if works else f"the key in {path} is revoked; make another one with `spine keys create`"
+    note = (
+        f"in {path}"
+        if works
+        else f"the key in {path} is revoked or has expired; make another one with `spine keys create`"
+    )
     return AdminKey(path=path, secret_to_show=made, note=note)
 
 
 async def _store(settings: Settings, key: str) -> bool:
-    """Make `key` the active admin key; return false if it is revoked."""
+    """Make `key` the active admin key; return false if it is revoked or has expired."""
     engine = make_engine(settings.sqlalchemy_url)
     try:
         async with transaction(make_sessions(engine)) as session:
@@ -61,8 +65,8 @@ async def _store_in(session: AsyncSession, digest: str) -> bool:
     known = await session.scalar(select(ApiKey).where(ApiKey.key_hash == digest))
     if known is not None:
         # Only an operator of the server can set the variable, so the key in it becomes an admin key.
-        known.scopes = [Scope.ADMIN.value]
-        return known.revoked_at is None
+        known.scopes, known.domains = [Scope.ADMIN.value], None
+        return known.revoked_at is None and (known.expires_at is None or known.expires_at > utc_now())
     replaced = await session.scalar(select(ApiKey).where(ApiKey.name == ADMIN, ApiKey.revoked_at.is_(None)))
     if replaced is not None:
         replaced.revoked_at = utc_now()

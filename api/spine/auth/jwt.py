@@ -2,13 +2,15 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import httpx
 import jwt
 
 from spine.auth.callers import Caller, Scope
-from spine.errors import Unauthorized, Unavailable
+from spine.auth.domains import Domains, parse_patterns
+from spine.errors import BadRequest, Unauthorized, Unavailable
 
 ALGORITHMS = ["RS256", "ES256"]
 SECONDS_KEYS_STAY_FRESH = 300
@@ -32,7 +34,8 @@ class JwtVerifier:
     async def check(self, token: str) -> Caller:
         """The caller in the token's `sub` claim, with the scopes in its `scope` (or `scp`) claim.
 
-        Raises `Unauthorized` for an invalid token and `Unavailable` if the keys cannot be fetched.
+        The claim `domains` limits it to domains, as `--domain` limits a key. Raises `Unauthorized` for an invalid token
+        and `Unavailable` if the keys cannot be fetched.
         """
         try:
             header = jwt.get_unverified_header(token)
@@ -57,12 +60,8 @@ class JwtVerifier:
             raise Unauthorized(
                 f"The bearer token is invalid: its claim 'sub' must have 1 to {LONGEST_SUBJECT} printable characters."
             )
-        granted = claims.get("scope", claims.get("scp", ""))
-        listed = granted.split() if isinstance(granted, str) else granted
-        # Issuers use a string or a list; a claim of any other type grants nothing.
-        words = [str(word) for word in listed] if isinstance(listed, list) else []
-        scopes = frozenset(Scope(word) for word in words if word in set(Scope))
-        return Caller(id=f"jwt:{subject}", name=subject, scopes=scopes)
+        scopes = frozenset(Scope(word) for word in _words(claims.get("scope", claims.get("scp"))) if word in set(Scope))
+        return Caller(id=f"jwt:{subject}", name=subject, scopes=scopes, domains=_domains(claims))
 
     async def _key(self, key_id: str | None) -> jwt.PyJWK:
         async with self._lock:
@@ -88,3 +87,19 @@ class JwtVerifier:
             ) from error
         self._keys = {key.key_id: key for key in keys}
         self._fetched_at = time.monotonic()
+
+
+def _words(claim: object) -> list[str]:
+    """The words of a claim. Issuers use a string or a list; a claim of any other type has none."""
+    listed = claim.split() if isinstance(claim, str) else claim
+    return [str(word) for word in listed] if isinstance(listed, list) else []
+
+
+def _domains(claims: Mapping[str, object]) -> Domains:
+    """The domains of a token. A claim without a valid pattern allows none; without the claim, all are allowed."""
+    if "domains" not in claims:
+        return Domains()
+    try:
+        return Domains(parse_patterns(_words(claims["domains"])))
+    except BadRequest as reason:
+        raise Unauthorized(f"The claim `domains` of the bearer token is invalid. {reason.detail}") from None

@@ -9,8 +9,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, BinaryIO, TypeVar
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from spine.auth.domains import Domains
 from spine.cache.entries import touch
 from spine.cache.leases import LEASE_SECONDS, ReaderLease, acquire_lease
 from spine.cache.store import BlobMissing, BlobStore
@@ -19,6 +21,7 @@ from spine.egress.fetch_failure import FetchFailure
 from spine.errors import NotFound, Unavailable
 from spine.tables.base import new_id
 from spine.tables.cache import CacheEntry
+from spine.tables.sources import Source
 
 T = TypeVar("T")
 
@@ -70,15 +73,16 @@ class Content:
             await self._lease.end()
 
 
-async def open_content(sessions: SessionFactory, store: BlobStore, entry_id: str) -> Content:
+async def open_content(sessions: SessionFactory, store: BlobStore, domains: Domains, entry_id: str) -> Content:
     """The content of an entry, to be read without a transaction.
 
-    Raises `NotFound` if the entry or its content does not exist, and `Unavailable` if the storage is unavailable.
+    Raises `NotFound` if the entry or its content does not exist, or if its source has another domain, and `Unavailable`
+    if the storage is unavailable.
     """
     holder = f"reader:{new_id()}"
     is_local = False
     async with transaction(sessions) as session:
-        entry = await _find_entry(session, entry_id)
+        entry = await _find_entry(session, domains, entry_id)
         is_local = store.local_path(entry.content_hash) is not None
         if not is_local:
             await acquire_lease(session, entry.content_hash, holder, LEASE_SECONDS)
@@ -96,8 +100,12 @@ async def open_content(sessions: SessionFactory, store: BlobStore, entry_id: str
         raise
 
 
-async def _find_entry(session: AsyncSession, entry_id: str) -> CacheEntry:
-    entry = await session.get(CacheEntry, entry_id.upper()) if entry_id.isprintable() else None
+async def _find_entry(session: AsyncSession, domains: Domains, entry_id: str) -> CacheEntry:
+    entry = None
+    if entry_id.isprintable():
+        wanted = select(CacheEntry).join(Source, Source.id == CacheEntry.source_id)
+        wanted = wanted.where(CacheEntry.id == entry_id.upper(), *domains.conditions(Source.domain))
+        entry = await session.scalar(wanted)
     if entry is None:
         raise NotFound(f"No cache entry has the id {entry_id!r}.")
     return entry

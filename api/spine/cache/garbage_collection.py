@@ -11,6 +11,7 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, delete, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from spine.auth.domains import EVERY_DOMAIN, Domains
 from spine.cache.statements import batches, upsert
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory, reading, transaction
@@ -29,15 +30,23 @@ class ClearResult:
     bytes: int
 
 
-async def clear(sessions: SessionFactory, store: BlobStore, source_id: str | None, expired_only: bool) -> ClearResult:
-    """Delete the entries of a source, or of all sources, and then the content without an entry or a lease.
+async def clear(
+    sessions: SessionFactory,
+    store: BlobStore,
+    source_id: str | None,
+    expired_only: bool,
+    domains: Domains = EVERY_DOMAIN,
+) -> ClearResult:
+    """Delete the entries of a source, or of all of these domains, and then the content without an entry or a lease.
 
     Raises `DatabaseUnavailable`, and `FetchFailure` if the storage is unavailable.
     """
     expired = [CacheEntry.expires_at <= utc_now()] if expired_only else []
     of_source = [CacheEntry.source_id == source_id] if source_id is not None else []
     async with reading(sessions) as session:
-        found = select(CacheEntry.source_id).where(*expired, *of_source).distinct().order_by(CacheEntry.source_id)
+        found = select(CacheEntry.source_id).join(Source, Source.id == CacheEntry.source_id)
+        found = found.where(*expired, *of_source, *domains.conditions(Source.domain))
+        found = found.distinct().order_by(CacheEntry.source_id)
         sources = (await session.scalars(found)).all()
     count = 0
     hashes: set[str] = set()
@@ -45,7 +54,7 @@ async def clear(sessions: SessionFactory, store: BlobStore, source_id: str | Non
         deleted = await _clear_source(sessions, each, expired)
         count += len(deleted)
         hashes.update(deleted)
-    if source_id is None and not expired_only:
+    if source_id is None and not expired_only and not domains.is_limited:
         return ClearResult(count, await delete_unreferenced(sessions, store))
     return ClearResult(count, await delete_contents(sessions, store, hashes))
 

@@ -1,10 +1,12 @@
 """The connections: create, list, test and delete."""
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, false, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.callers import Caller
+from spine.auth.changes import record_change
+from spine.auth.domains import Domains, hidden
 from spine.connections.health_check import check_health
 from spine.connections.resolved_connection import resolve_connection
 from spine.connections.schemas import (
@@ -21,7 +23,7 @@ from spine.egress.addresses import host_refusal
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.own_services import endpoint_refusal
 from spine.egress.paths import FileRoots
-from spine.errors import BadRequest, Conflict, FieldError, NotFound, Unavailable
+from spine.errors import BadRequest, Conflict, FieldError, Unavailable
 from spine.names import check_name
 from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.prefect.client import Prefect
@@ -36,7 +38,11 @@ from spine.tables.sources import Source
 async def create_connection(
     session: AsyncSession, settings: Settings, caller: Caller, body: DatabaseConnectionCreate
 ) -> ActionResponse:
-    """Register a connection. Raises `BadRequest` for a forbidden place, and `Conflict` for a name in use."""
+    """Register a connection, which belongs to no domain.
+
+    Raises `BadRequest` for a forbidden place, `Conflict` for a name in use, and `Forbidden` for a limited caller.
+    """
+    caller.domains.require_unlimited("connections belong to none of them")
     check_name(body.name)
     _check_place(settings, body)
     row = DatabaseConnection(**body.model_dump(mode="json"), id=new_id(), created_by=caller.name)
@@ -45,6 +51,7 @@ async def create_connection(
         await session.flush()
     except IntegrityError:
         raise Conflict(f"A connection named {body.name!r} already exists.") from None
+    record_change("created", "connection", row.id, row.name)
     return ActionResponse(id=row.id, status="created", message=f"The connection {row.name!r} was registered.")
 
 
@@ -70,10 +77,10 @@ def _host_refusal(settings: Settings, body: DatabaseConnectionCreate) -> str | N
 
 
 async def list_connections(
-    session: AsyncSession, db_type: DbType | None, enabled: bool | None, page: PageRequest
+    session: AsyncSession, domains: Domains, db_type: DbType | None, enabled: bool | None, page: PageRequest
 ) -> Page[DatabaseConnectionResponse]:
-    """A page of connections, newest first."""
-    conditions = []
+    """A page of connections, newest first; none for a limited credential."""
+    conditions: list[ColumnElement[bool]] = [false()] if domains.is_limited else []
     if db_type is not None:
         conditions.append(DatabaseConnection.db_type == db_type.value)
     if enabled is not None:
@@ -84,10 +91,13 @@ async def list_connections(
     return make_page([present(row) for (row,) in rows], total, page)
 
 
-async def find_connection(session: AsyncSession, id_or_name: str, *, to_change: bool = False) -> DatabaseConnection:
+async def find_connection(
+    session: AsyncSession, domains: Domains, id_or_name: str, *, to_change: bool = False
+) -> DatabaseConnection:
     """The connection with this id, or else with this name; `to_change` locks it, and comes first in a transaction.
 
-    Raises `NotFound`.
+    Raises `NotFound`, also for every connection if the credential is limited: a connection reads all that its database
+    has, and belongs to no domain.
     """
     if to_change:
         await lock_out_writers(session)
@@ -96,20 +106,21 @@ async def find_connection(session: AsyncSession, id_or_name: str, *, to_change: 
         for condition in (DatabaseConnection.id == id_or_name.upper(), DatabaseConnection.name == id_or_name):
             matching = select(DatabaseConnection).where(condition)
             found = found or await session.scalar(matching.with_for_update() if to_change else matching)
-    if found is None:
-        raise NotFound(f"No connection has the id or name {id_or_name!r}.")
+    if found is None or domains.is_limited:
+        raise hidden("connection", id_or_name)
     return found
 
 
-async def delete_connection(session: AsyncSession, id_or_name: str) -> ActionResponse:
+async def delete_connection(session: AsyncSession, domains: Domains, id_or_name: str) -> ActionResponse:
     """Delete a connection. Raises `NotFound`, and `Conflict` with the sources that use it."""
-    row = await find_connection(session, id_or_name, to_change=True)
+    row = await find_connection(session, domains, id_or_name, to_change=True)
     users = await _sources_using(session, row.id)
     if users:
         them = "it" if len(users) == 1 else "them"
         raise Conflict(f"The connection {row.name!r} is used by {_list_of(users)}; change or delete {them} first.")
     await session.delete(row)
     await session.flush()
+    record_change("deleted", "connection", row.id, row.name)
     return ActionResponse(id=row.id, status="deleted", message=f"The connection {row.name!r} was deleted.")
 
 
@@ -126,7 +137,7 @@ def _list_of(sources: list[str]) -> str:
 
 
 async def test_connection(
-    sessions: SessionFactory, prefect: Prefect, settings: Settings, id_or_name: str
+    sessions: SessionFactory, prefect: Prefect, settings: Settings, domains: Domains, id_or_name: str
 ) -> ConnectionTestResponse:
     """Test a connection and store the result as its health.
 
@@ -134,7 +145,8 @@ async def test_connection(
     running, the result reports that and the stored health stays, because neither says anything about the database.
     """
     async with reading(sessions) as session:
-        row = await find_connection(session, id_or_name)
+        row = await find_connection(session, domains, id_or_name)
+    record_change("tested", "connection", row.id, row.name)
     try:
         result = await check_health(await resolve_connection(row, prefect, settings))
     except (SecretMissing, BadRequest) as missing:

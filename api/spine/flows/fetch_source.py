@@ -16,6 +16,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging.loggers import flow_run_logger
 from prefect.tasks import Task, exponential_backoff
 
+from spine.auth.domains import EVERY_DOMAIN
 from spine.egress.fetch_failure import FetchFailure
 from spine.errors import Unavailable
 from spine.prefect.client import Prefect
@@ -104,7 +105,7 @@ def _flow_logger() -> LoggerAdapter[Logger]:
 
 async def _this_run(prefect: Prefect, force: bool) -> FetchRun:
     run = await prefect.read_run(UUID(runtime.flow_run.id))
-    triggered_by, _ = await origin_of(prefect, run)
+    triggered_by, _ = await origin_of(prefect, EVERY_DOMAIN, run)
     return FetchRun(
         run_id=run.id,
         trigger=FetchTrigger(trigger_of(run).value),

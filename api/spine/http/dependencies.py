@@ -10,11 +10,13 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from pydantic import AfterValidator, BeforeValidator
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.auth.callers import Caller, Scope
-from spine.auth.jwt import JwtVerifier
-from spine.auth.service import check_key
-from spine.database import SessionFactory, reading, transaction
-from spine.errors import Forbidden, Unauthorized
+from spine.auth.callers import Caller
+from spine.auth.domains import Domains
+from spine.database import SessionFactory, transaction
+from spine.errors import Forbidden
+from spine.http.client_address import client_address
+from spine.http.credentials import Credentials
+from spine.http.scopes import scope_of
 from spine.idempotency.service import IdempotentCall, hash_body
 from spine.pagination import PageRequest
 from spine.prefect.client import Prefect
@@ -22,8 +24,6 @@ from spine.settings import Settings, get_settings
 from spine.text import storable
 
 SettingsDep = Annotated[Settings, Depends(get_settings)]
-
-READING_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 api_key_header = APIKeyHeader(
     name="X-API-Key", auto_error=False, description="An API key, made with `spine keys create`."
@@ -57,23 +57,19 @@ SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
 
 async def authenticate(request: Request) -> Caller:
-    """The caller of a request, from its headers alone. Raises `Unauthorized`, `Unavailable`."""
+    """The caller of a request, from its headers alone. Raises `Unauthorized`, `TooManyRequests`, `Unavailable`."""
     api_key, bearer = await api_key_header(request), await bearer_header(request)
-    credential = api_key or (bearer.credentials if bearer else None)
-    if not credential:
-        raise Unauthorized("Send an API key in X-API-Key, or an API key or JWT in Authorization: Bearer.")
-    verifier: JwtVerifier | None = request.app.state.jwt_verifier
-    if not api_key and credential.count(".") == 2 and verifier is not None:
-        return await verifier.check(credential)
-    async with reading(await get_sessions(request)) as session:
-        return await check_key(session, credential)
+    credentials: Credentials = request.app.state.credentials
+    settings: Settings = request.app.state.settings
+    address = client_address(request.scope, settings.trusted_proxies)
+    return await credentials.check(address, api_key, bearer.credentials if bearer else None)
 
 
-def check_scope(caller: Caller, method: str, _route: object) -> None:
-    """Raise `Forbidden` without the scope `read` for methods that read, and `write` for all others."""
-    needed = Scope.READ if method in READING_METHODS else Scope.WRITE
+def check_scope(caller: Caller, method: str, route: object) -> None:
+    """Raise `Forbidden` without the scope that the route needs: see `spine.http.scopes`."""
+    needed = scope_of(method, route)
     if not caller.may(needed):
-        raise Forbidden(f"This credential does not have the scope {needed.value!r}, which {method} requires.")
+        raise Forbidden(f"This credential does not have the scope {needed.value!r}, which this request requires.")
 
 
 async def get_caller(
@@ -90,6 +86,14 @@ async def get_caller(
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]
+
+
+async def get_domains(caller: CallerDep) -> Domains:
+    """The domains that the caller may see and change."""
+    return caller.domains
+
+
+DomainsDep = Annotated[Domains, Depends(get_domains)]
 
 
 async def get_idempotent_call(

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from spine.database import database_errors
-from spine.errors import DatabaseUnavailable, SpineError, Unauthorized, Unavailable
+from spine.errors import DatabaseUnavailable, SpineError, TooManyRequests, Unauthorized, Unavailable
 from spine.text import on_one_line, shortened, storable
 
 # An answer about invalid input must not be as large as the input.
@@ -68,7 +68,7 @@ def answer_of(error: SpineError) -> JSONResponse:
     headers: dict[str, str] = {}
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | TooManyRequests):
         headers["Retry-After"] = str(error.retry_after_seconds)
     problems = [{"loc": list(problem.loc), "msg": problem.msg} for problem in error.errors]
     return envelope(error.status_code, error.detail, problems, headers)

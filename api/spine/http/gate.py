@@ -70,7 +70,7 @@ class GateMiddleware:
                 allowed = {*routes, "HEAD"} if "GET" in routes else set(routes)
                 await method_not_allowed(allowed)(scope, receive, send)
                 return
-            if caller is not None:
+            if caller is not None and routes:
                 check_scope(caller, method, routes.get(method))
         except SpineError as error:
             await answer_of(error)(scope, receive, send)

@@ -5,11 +5,14 @@ Plain ASGI, because a client that disconnects must not cancel accepted work, and
 
 import re
 import time
+from collections.abc import Sequence
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from spine.auth.changes import Changes
+from spine.http.client_address import Network, client_address
 from spine.http.errors import envelope
 from spine.http.logs import get_logger
 from spine.tables.base import new_id
@@ -21,10 +24,15 @@ BODY_METHODS = {"POST", "PUT", "PATCH", "DELETE"}
 
 
 class RequestIdMiddleware:
-    """Give every request an id (the caller's `X-Request-ID` if it is safe), log it, and answer 500 on a crash."""
+    """Give every request an id (the caller's `X-Request-ID` if it is safe), log it, and answer 500 on a crash.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Every log record of a request has its id, the client's address and, once the credential is checked, the key's name.
+    What a request has changed is logged before its answer is sent, if it has succeeded.
+    """
+
+    def __init__(self, app: ASGIApp, trusted_proxies: Sequence[Network] = ()) -> None:
         self.app = app
+        self.trusted_proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle the request, with its id in every log record."""
@@ -36,14 +44,22 @@ class RequestIdMiddleware:
         started = time.perf_counter()
         status = 0
 
+        changes = Changes()
+
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if status < 400:
+                    # They are committed, and the client does not know yet.
+                    changes.write()
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        address = client_address(scope, self.trusted_proxies)
+        # The key is bound when the credential is checked. A pipelined request inherits the variables of the one before.
+        about = structlog.contextvars.bound_contextvars(request_id=request_id, address=address, key=None, key_id=None)
+        with about, changes.collecting():
             try:
                 await self.app(scope, receive, send_with_id)
             except Exception:

@@ -6,17 +6,19 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from spine.http.errors import ErrorResponse
+from spine.http.scopes import FIELD, scope_of
 
 _EXAMPLES: dict[int, str] = {
     400: "Some parameters of the workflow 'finra.weekly_refresh' are invalid: tier: 'X' is not one of ['OTC', 'T1'].",
     401: "The API key is unknown or was revoked.",
-    403: "This credential does not have the scope 'write', which POST requires.",
+    403: "This credential does not have the scope 'write', which this request requires.",
     404: "No workflow is named 'finra.weekly_refersh'. Did you mean 'finra.weekly_refresh'?",
     409: "Run 0b7c8a52-6f0e-4f2e-9a3f-0a5f3f0d8a11 has already ended as Completed.",
     413: "The body is larger than the limit of 1,048,576 bytes.",
     415: "Send the body as application/json.",
     416: "The range begins after the end of the content, which has 5,120 bytes.",
     422: "The request does not match the schema: query.limit: Input should be less than or equal to 100.",
+    429: "Too many wrong credentials came from this address; wait 3 s.",
     503: "Prefect's API is out of reach; try again in a few seconds.",
 }
 
@@ -30,11 +32,12 @@ _MEANINGS: dict[int, str] = {
     415: "The body is not JSON.",
     416: "The range begins after the end of the content.",
     422: "The body or the query does not match the schema.",
+    429: "This key, or this address, has sent too many requests.",
     503: "Prefect's API or the database is out of reach.",
 }
 
 # Every route of the API can return these.
-ALWAYS = (401, 403, 503)
+ALWAYS = (401, 403, 429, 503)
 
 REQUEST_ID = {"description": "Identifies this request in the server log.", "schema": {"type": "string"}}
 
@@ -46,7 +49,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def _error(status: int) -> dict[str, Any]:
     headers: dict[str, Any] = {"X-Request-ID": REQUEST_ID}
-    if status == 503:
+    if status in (429, 503):
         headers["Retry-After"] = {
             "description": "Seconds to wait before the next request.",
             "schema": {"type": "integer"},
@@ -80,8 +83,10 @@ def install_openapi(app: FastAPI) -> None:
 
 def _finish(schema: dict[str, Any]) -> dict[str, Any]:
     """Add the request id to every answer and replace FastAPI's validation errors with the envelope."""
-    for path in schema["paths"].values():
-        for operation in path.values():
+    for name, path in schema["paths"].items():
+        for method, operation in path.items():
+            if name.startswith("/api/v1/"):
+                operation.setdefault(FIELD, scope_of(method.upper(), None).value)
             for parameter in operation.get("parameters", []):
                 _refuse_null(parameter["schema"])
             for status, response in list(operation["responses"].items()):

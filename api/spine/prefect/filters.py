@@ -32,6 +32,10 @@ class RunFilter:
         """This filter, limited to runs of these deployments."""
         return replace(self, deployments={"id": {"any_": [str(one) for one in deployment_ids]}})
 
+    def with_any_tag(self, tags: Sequence[str]) -> "RunFilter":
+        """This filter, limited to runs that have one of these tags."""
+        return self.where(tags={"any_": list(tags)})
+
     def where(self, **conditions: Json) -> "RunFilter":
         """This filter with more conditions on fields of the run.
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from spine.database import SessionFactory, reading, transaction
 from spine.prefect.client import FlowRun
 from spine.prefect.states import is_final
+from spine.run_history.domains import record_domains
 from spine.tables.base import UtcDateTime
 from spine.tables.run_history import DeploymentStatistics, FollowerCursor, RunAlertClaim, RunOutcome
 
@@ -30,6 +31,7 @@ async def record_outcomes(sessions: SessionFactory, runs: Sequence[FlowRun]) -> 
     A run that ended before and was retried, or was forced into another state, counts only by its latest outcome. Raises
     `DatabaseUnavailable`.
     """
+    await record_domains(sessions, runs)
     outcomes = [outcome for run in runs if (outcome := outcome_of(run)) is not None]
     # Most of these are recorded already, which a read finds out without waiting for a lock.
     outcomes = await _without_recorded(sessions, outcomes)

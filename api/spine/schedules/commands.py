@@ -8,9 +8,14 @@ it alone if the file gives the schedule a slug. A deployment with several schedu
 enabling it restores exactly those that were on.
 """
 
+from collections.abc import Iterable
+
 from spine.auth.callers import Caller
+from spine.auth.changes import record_change
+from spine.auth.domains import Domains
 from spine.database import SessionFactory
 from spine.errors import BadRequest, Conflict, FieldError, NotFound
+from spine.names import domains_in
 from spine.prefect.client import Deployment, Prefect
 from spine.prefect.filters import Json
 from spine.schedules.code_sync import code_of, inherited_tags
@@ -39,16 +44,18 @@ from spine.workflows.trigger import refuse_invalid_parameters
 
 
 async def create_schedule(
-    prefect: Prefect, sessions: SessionFactory, caller: Caller, body: ScheduleCreate
+    prefect: Prefect, sessions: SessionFactory, caller: Caller, body: ScheduleCreate, target_domains: Domains
 ) -> ActionResponse:
-    """Create a schedule; its first runs are planned when this returns.
+    """Create a schedule of a workflow that `target_domains` allow; its first runs are planned when this returns.
 
-    Raises `BadRequest` with each invalid value, and `Conflict` for a name that is taken.
+    Raises `BadRequest` with each invalid value, `Conflict` for a name that is taken, and `Forbidden` for tags of
+    another domain.
     """
     check_name(body.name)
+    refuse_other_domains(caller.domains, body.tags or [])
     now = utc_now()
     timing = await make_timing(body.cron_expression, body.interval_seconds, body.timezone, now)
-    own = await _find_target(prefect, body.target_name)
+    own = await _find_target(prefect, target_domains, body.target_name)
     refuse_invalid_parameters(body.target_name, own, body.target_params or {}, "target_params")
     async with claimed(sessions, body.name, caller):
         await refuse_taken(prefect, body.name)
@@ -59,6 +66,7 @@ async def create_schedule(
             f"A deployment named {body.name!r} was deployed at the same time and has been overwritten; deploy it again."
         )
     await replan(prefect, made, now)
+    record_change("created", "schedule", made.id, body.name)
     return ActionResponse(
         id=str(made.id),
         status="created",
@@ -66,35 +74,42 @@ async def create_schedule(
     )
 
 
-async def delete_schedule(prefect: Prefect, listing: ScheduleListing, id_or_name: str) -> ActionResponse:
+async def delete_schedule(
+    prefect: Prefect, listing: ScheduleListing, domains: Domains, id_or_name: str
+) -> ActionResponse:
     """Stop all future runs; runs in progress and the history stay. Raises `NotFound`.
 
     A deployment that CI made is what its workflow runs on, so it stays and only loses its schedules. The next
     `prefect deploy` creates them again if they are still in the file.
     """
-    found = await find_schedule(prefect, id_or_name)
+    found = await find_schedule(prefect, domains, id_or_name)
     async with change_lock(found.id):
         # First, while the deployment still exists, so that a request that fails here can be repeated.
         await delete_planned(prefect, found.id, due_too=True)
         message = await _delete(prefect, listing, found)
         await delete_planned(prefect, found.id, due_too=True)
+    record_change("deleted", "schedule", found.id, found.name)
     return ActionResponse(id=str(found.id), status="deleted", message=message)
 
 
-async def enable_schedule(prefect: Prefect, sessions: SessionFactory, id_or_name: str) -> ActionResponse:
+async def enable_schedule(
+    prefect: Prefect, sessions: SessionFactory, domains: Domains, id_or_name: str
+) -> ActionResponse:
     """Enable a schedule from its next due time on; missed runs are not made up.
 
     Raises `NotFound`, and `Conflict` if its only timing was deleted in Prefect.
     """
-    deployment = await find_schedule(prefect, id_or_name)
+    deployment = await find_schedule(prefect, domains, id_or_name)
     async with change_lock(deployment.id):
         await switch_on(prefect, sessions, await prefect.read_deployment(deployment.id))
     return _switched(deployment, "enabled")
 
 
-async def disable_schedule(prefect: Prefect, sessions: SessionFactory, id_or_name: str) -> ActionResponse:
+async def disable_schedule(
+    prefect: Prefect, sessions: SessionFactory, domains: Domains, id_or_name: str
+) -> ActionResponse:
     """Disable a schedule: planned runs are deleted, runs in progress continue. Raises `NotFound`."""
-    deployment = await find_schedule(prefect, id_or_name)
+    deployment = await find_schedule(prefect, domains, id_or_name)
     async with change_lock(deployment.id):
         await switch_off(prefect, sessions, await prefect.read_deployment(deployment.id))
     return _switched(deployment, "disabled")
@@ -105,7 +120,7 @@ async def run_now(prefect: Prefect, caller: Caller, id_or_name: str, operation_i
 
     Raises `NotFound`, and `Conflict` if the workflow's code no longer accepts the schedule's parameters.
     """
-    deployment = await find_schedule(prefect, id_or_name)
+    deployment = await find_schedule(prefect, caller.domains, id_or_name)
     # Read before the run is created: once Prefect has created it, no further call may fail.
     flow = await flow_of(prefect, deployment)
     # With several timings, each may have its own parameters; then those of the deployment apply.
@@ -120,6 +135,7 @@ async def run_now(prefect: Prefect, caller: Caller, id_or_name: str, operation_i
         )
     except BadRequest as reason:
         raise Conflict(f"The schedule {deployment.name!r} cannot run: {reason.detail}") from None
+    record_change("started", "run", run.id, run.name)
     return WorkflowTriggerResponse(
         run_id=run.id,
         workflow_name=flow.name,
@@ -168,9 +184,9 @@ def refuse_without_timing(deployment: Deployment) -> None:
         raise Conflict(f"The schedule {deployment.name!r} has no timing; set cron_expression or interval_seconds.")
 
 
-async def _find_target(prefect: Prefect, target_name: str) -> Deployment:
+async def _find_target(prefect: Prefect, domains: Domains, target_name: str) -> Deployment:
     try:
-        own = await find_workflow(prefect, target_name)
+        own = await find_workflow(prefect, domains, target_name)
     except (NotFound, Conflict) as reason:
         raise _invalid_target(reason.detail) from None
     if own.work_pool_name is None:
@@ -219,7 +235,14 @@ async def _delete(prefect: Prefect, listing: ScheduleListing, deployment: Deploy
     return f"The schedule of the deployment {deployment.name!r} was deleted; the deployment remains."
 
 
+def refuse_other_domains(domains: Domains, tags: Iterable[str], present: Iterable[str] = ()) -> None:
+    """Raise `Forbidden` if a credential may not give these tags to a schedule that has the tags `present`."""
+    for domain in sorted(domains_in(tags) - domains_in(present)):
+        domains.require(domain, "the schedule")
+
+
 def _switched(deployment: Deployment, status: str) -> ActionResponse:
+    record_change(status, "schedule", deployment.id, deployment.name)
     return ActionResponse(
         id=str(deployment.id), status=status, message=f"The schedule {deployment.name!r} is {status}."
     )

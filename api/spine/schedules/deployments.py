@@ -5,7 +5,9 @@ A schedule is a deployment that has a schedule in Prefect, or that was created o
 
 from uuid import UUID
 
+from spine.auth.domains import Domains
 from spine.errors import Conflict, NotFound
+from spine.names import domains_in
 from spine.prefect.client import Deployment, Flow, Prefect
 from spine.prefect.filters import Json
 from spine.schedules.schemas import OverlapPolicy, TargetType
@@ -63,17 +65,19 @@ def overlap_policy_of(deployment: Deployment) -> OverlapPolicy | None:
     return _POLICIES.get(options.collision_strategy) if options else OverlapPolicy.ENQUEUE
 
 
-async def find_schedule(prefect: Prefect, id_or_name: str) -> Deployment:
+async def find_schedule(prefect: Prefect, domains: Domains, id_or_name: str) -> Deployment:
     """The schedule with this id or name.
 
-    Raises `NotFound`, and `Conflict` for a name that deployments of several flows have.
+    Raises `NotFound`, also for a schedule of another domain, and `Conflict` for a name that several flows have.
     """
     try:
         deployment = await prefect.read_deployment(UUID(id_or_name))
     except ValueError:
-        return await _find_by_name(prefect, id_or_name)
+        return await _find_by_name(prefect, domains, id_or_name)
     except NotFound:
-        raise NotFound(f"No schedule has the id {id_or_name}.") from None
+        deployment = None
+    if deployment is None or not domains.allow_any(domains_in(deployment.tags)):
+        raise NotFound(f"No schedule has the id {id_or_name}.")
     if not has_schedule(deployment):
         raise NotFound(f"The deployment {deployment.name!r} has no schedule.")
     return deployment
@@ -87,11 +91,11 @@ async def flow_of(prefect: Prefect, deployment: Deployment) -> Flow:
     return flow
 
 
-async def _find_by_name(prefect: Prefect, name: str) -> Deployment:
+async def _find_by_name(prefect: Prefect, domains: Domains, name: str) -> Deployment:
     # Names are printable; Prefect's database may not accept any other text in a query.
     wanted = {"deployments": {"name": {"any_": [name]}}}
     found = await prefect.deployments(wanted) if name.isprintable() else []
-    schedules = [deployment for deployment in found if has_schedule(deployment)]
+    schedules = [one for one in found if has_schedule(one) and domains.allow_any(domains_in(one.tags))]
     if not schedules:
         raise NotFound(f"No schedule is named {name!r}.")
     if len(schedules) > 1:

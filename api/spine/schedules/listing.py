@@ -13,6 +13,7 @@ from spine.pagination import PageRequest
 from spine.prefect.client import MOST_ROWS, Deployment, Prefect
 from spine.prefect.filters import Json
 from spine.schedules.deployments import has_schedule
+from spine.workflows.known_domains import DomainTags
 
 # Deployments may become visible in another order than they were created; this many of the newest are read each time.
 NEWEST = 3
@@ -29,11 +30,16 @@ class ScheduleListing:
         self._without_schedule: set[UUID] = set()
         self._flow_names: dict[UUID, str] = {}
 
-    async def page(self, prefect: Prefect, flows: Json, page: PageRequest) -> tuple[list[Deployment], int]:
-        """A page of the schedules of the flows that match (`{}` for all), newest first, and their exact number."""
+    async def page(
+        self, prefect: Prefect, flows: Json, tags: DomainTags, page: PageRequest
+    ) -> tuple[list[Deployment], int]:
+        """A page of schedules, newest first, and their exact number.
+
+        They are those of the flows that match (`{}` for all) with one of these `tags`.
+        """
         for _ in range(MOST_ATTEMPTS):
             excluded = set(self._without_schedule)
-            wanted = {"deployments": {"id": {"not_any_": _texts(excluded)}}, **flows}
+            wanted = {"deployments": {"id": {"not_any_": _texts(excluded)}, **with_any_tag(tags)}, **flows}
             (rows, total), current = await asyncio.gather(self._read(prefect, wanted, page), self._check(prefect))
             found_without = [row.id for row in rows if not has_schedule(row)]
             # Another request may have found the new deployments, so only the set itself shows whether it changed.
@@ -80,6 +86,11 @@ class ScheduleListing:
             if len(rows) < size or any(row.id in self._known for row in rows):
                 return new
             size = MOST_ROWS
+
+
+def with_any_tag(tags: DomainTags) -> Json:
+    """The part of a filter of deployments that selects those with one of these tags."""
+    return {} if tags is None else {"tags": {"any_": list(tags)}}
 
 
 def _texts(ids: Iterable[UUID]) -> list[str]:

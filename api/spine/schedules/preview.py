@@ -9,18 +9,21 @@ import asyncio
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
+from spine.auth.domains import Domains
 from spine.prefect.client import MOST_ROWS, Deployment, FlowRun, Prefect, ScheduleRow
 from spine.prefect.filters import Json, RunFilter
 from spine.prefect.schedules import timing_of
 from spine.schedules.deployments import find_schedule, is_enabled
+from spine.schedules.listing import with_any_tag
 from spine.schedules.planned_runs import planned_for
 from spine.schedules.schemas import NextRunPreview
 from spine.schedules.timing import describe
 from spine.tables.base import utc_now
+from spine.workflows.known_domains import DomainTags
 
 # Dates of schedules, by the id of Prefect's row for each.
 Times = Mapping[UUID, set[datetime]]
@@ -28,7 +31,7 @@ Times = Mapping[UUID, set[datetime]]
 # A worker fetches a planned run seconds before it is due; the run is then PENDING.
 _WILL_RUN: Json = {"type": {"any_": ["SCHEDULED", "PENDING"]}}
 _WILL_NOT: Json = {"type": {"not_any_": ["SCHEDULED", "PENDING"]}}
-_NOT_PAUSED: Json = {"deployments": {"paused": {"eq_": False}}}
+_NOT_PAUSED: Json = {"paused": {"eq_": False}}
 # How many dates of a schedule are computed at first; more are computed when needed.
 _FIRST_BATCH = 2
 
@@ -65,25 +68,36 @@ async def next_runs(prefect: Prefect, deployments: Sequence[Deployment], now: da
 
 
 async def preview_next(
-    prefect: Prefect, count: int, id_or_name: str | None, now: datetime | None = None
+    prefect: Prefect,
+    count: int,
+    id_or_name: str | None,
+    domains: Domains,
+    tags: DomainTags,
+    now: datetime | None = None,
 ) -> list[NextRunPreview]:
-    """The next `count` runs from `now` on, of all enabled schedules or of one; in order of time, then name.
+    """The next `count` runs from `now` on, of one schedule of these domains or of all enabled ones with these tags.
 
-    Raises `NotFound` for an unknown schedule.
+    They are in order of time, then name. Raises `NotFound` for an unknown schedule.
     """
     now = now or utc_now()
     if id_or_name is None:
-        deployments, planned = await _soonest(prefect, count, now)
+        if tags is not None and not tags:
+            return []
+        deployments, planned = await _soonest(prefect, count, tags, now)
     else:
-        deployments = [await find_schedule(prefect, id_or_name)]
-        planned = await _planned(prefect, count, now, deployments[0].id)
+        deployments = [await find_schedule(prefect, domains, id_or_name)]
+        planned = await _planned(prefect, count, now, {"id": {"any_": [str(deployments[0].id)]}})
     deployments = [deployment for deployment in deployments if is_enabled(deployment)]
     known = _Known(_by_row(planned), await _times_of_runs(prefect, deployments, _WILL_NOT, now))
     return await _merge(deployments, known, count, now)
 
 
-async def _soonest(prefect: Prefect, count: int, now: datetime) -> tuple[Iterable[Deployment], Sequence[FlowRun]]:
+async def _soonest(
+    prefect: Prefect, count: int, tags: DomainTags, now: datetime
+) -> tuple[Iterable[Deployment], Sequence[FlowRun]]:
     """The deployments that have the next `count` runs, and the next runs that Prefect has planned.
+
+    Only those with one of the `tags` count.
 
     Planned runs are read in order of time. Let U be the time of the `count`-th planned run of active schedules: all of
     these runs are due by U. A schedule that is not among them has nothing planned before U, and Prefect plans each
@@ -95,29 +109,28 @@ async def _soonest(prefect: Prefect, count: int, now: datetime) -> tuple[Iterabl
     If fewer than `count` runs are planned, all deployments are read: either there are few schedules, or they run more
     than a hundred days from now, or one was disabled between two calls.
     """
-    planned = await _planned(prefect, count + 1, now)
+    tagged = with_any_tag(tags)
+    planned = await _planned(prefect, count + 1, now, tagged)
     found = await prefect.deployments_by_id(list({run.deployment_id for run in planned if run.deployment_id}))
     active = {row.id for deployment in found.values() if is_enabled(deployment) for row in _active(deployment)}
     planned = [run for run in planned if planned_for(run) in active]
     if len(planned) < count:
-        return await prefect.deployments(_NOT_PAUSED), planned
+        return await prefect.deployments({"deployments": {**_NOT_PAUSED, **tagged}}), planned
     last = planned[count - 1].expected_start_time
     if planned[-1].expected_start_time == last and last is not None:
         at_last = _by_schedules(_WILL_RUN, last).between("expected_start_time", until=last)
-        wanted = {**_NOT_PAUSED, **at_last.to_json()}
+        wanted = {"deployments": {**_NOT_PAUSED, **tagged}, **at_last.to_json()}
         due_then = await prefect.page_of_deployments(wanted, 0, count, "NAME_ASC")
         found |= {deployment.id: deployment for deployment in due_then}
     return found.values(), planned
 
 
-async def _planned(prefect: Prefect, count: int, now: datetime, deployment_id: UUID | None = None) -> list[FlowRun]:
-    """The next runs that Prefect has planned for schedules, by due time.
+async def _planned(prefect: Prefect, count: int, now: datetime, deployments: Json) -> list[FlowRun]:
+    """The next runs that Prefect has planned for the schedules of matching deployments, by due time.
 
     Not by scheduled time, which is in the future also for a run that waits for a retry or for a concurrency slot.
     """
-    wanted = _by_schedules(_WILL_RUN, now)
-    if deployment_id is not None:
-        wanted = wanted.where(deployment_id={"any_": [str(deployment_id)]})
+    wanted = replace(_by_schedules(_WILL_RUN, now), deployments=deployments)
     return await prefect.list_runs(wanted, "EXPECTED_START_TIME_ASC", limit=count)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from spine.auth.domains import Domains
 from spine.database import SessionFactory
 from spine.pagination import Page, PageRequest, make_page
 from spine.prefect.client import Deployment, Prefect
@@ -20,12 +21,13 @@ from spine.schedules.deployments import (
     overlap_policy_of,
     target_type_of,
 )
-from spine.schedules.listing import ScheduleListing
+from spine.schedules.listing import ScheduleListing, with_any_tag
 from spine.schedules.preview import next_runs
 from spine.schedules.problems import problem_of
 from spine.schedules.schemas import ScheduleResponse, TargetType
 from spine.schedules.timing import describe
 from spine.tables.base import utc_now
+from spine.workflows.known_domains import DomainTags
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class ScheduleQuery:
     enabled: bool | None = None
     target_type: TargetType | None = None
     target_name: str | None = None
+    # Only schedules with one of these tags; None: all schedules.
+    tags: DomainTags = None
 
 
 async def list_schedules(
@@ -42,21 +46,24 @@ async def list_schedules(
 ) -> Page[ScheduleResponse]:
     """A page of schedules, newest first."""
     flows: Json = {} if query.target_name is None else {"flows": {"name": {"any_": [query.target_name]}}}
+    if query.tags is not None and not query.tags:
+        return make_page([], 0, page)
     if query.enabled is None and query.target_type is None:
-        rows, total = await listing.page(prefect, flows, page)
+        rows, total = await listing.page(prefect, flows, query.tags, page)
     else:
         # Prefect cannot filter by these, so all that could match are read.
-        not_paused = {"deployments": {"paused": {"eq_": False}}} if query.enabled else {}
-        matching = [one for one in await prefect.deployments({**flows, **not_paused}) if _matches(one, query)]
+        not_paused: Json = {"paused": {"eq_": False}} if query.enabled else {}
+        wanted = {"deployments": {**not_paused, **with_any_tag(query.tags)}, **flows}
+        matching = [one for one in await prefect.deployments(wanted) if _matches(one, query)]
         rows, total = matching[page.offset : page.offset + page.limit], len(matching)
     return make_page(await present(prefect, sessions, listing, rows), total, page)
 
 
 async def read_schedule(
-    prefect: Prefect, sessions: SessionFactory, listing: ScheduleListing, id_or_name: str
+    prefect: Prefect, sessions: SessionFactory, listing: ScheduleListing, domains: Domains, id_or_name: str
 ) -> ScheduleResponse:
     """One schedule. Raises `NotFound`."""
-    (answer,) = await present(prefect, sessions, listing, [await find_schedule(prefect, id_or_name)])
+    (answer,) = await present(prefect, sessions, listing, [await find_schedule(prefect, domains, id_or_name)])
     return answer
 
 

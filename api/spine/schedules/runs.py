@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from spine.auth.domains import Domains
 from spine.pagination import Page, PageRequest, make_page
 from spine.prefect.client import Deployment, FlowRun, Prefect
 from spine.prefect.filters import Json, RunFilter
@@ -27,10 +28,10 @@ _STARTED = {"RUNNING", "CANCELLING", "PAUSED", "COMPLETED", "FAILED", "CRASHED"}
 
 
 async def list_schedule_runs(
-    prefect: Prefect, id_or_name: str, status: ScheduleRunStatus | None, page: PageRequest
+    prefect: Prefect, domains: Domains, id_or_name: str, status: ScheduleRunStatus | None, page: PageRequest
 ) -> Page[ScheduleRunSummary]:
     """A page of a schedule's runs. Raises `NotFound`."""
-    deployment = await find_schedule(prefect, id_or_name)
+    deployment = await find_schedule(prefect, domains, id_or_name)
     now = utc_now()
     found, total = await read_page(prefect, _filters(deployment, status, now), page, order=BY_DUE_TIME)
     return make_page([_to_summary(run, deployment, now) for run in found], total, page)

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+from spine.auth.changes import record_change
+from spine.auth.domains import Domains
 from spine.database import SessionFactory
 from spine.errors import Conflict
+from spine.names import domains_in
 from spine.prefect.client import Deployment, Prefect, ScheduleRow
 from spine.prefect.filters import Json
-from spine.schedules.commands import refuse_without_timing, switch_off, switch_on
+from spine.schedules.commands import refuse_other_domains, refuse_without_timing, switch_off, switch_on
 from spine.schedules.deploy_guard.guard import record_state
 from spine.schedules.deployments import (
     concurrency,
@@ -30,27 +33,34 @@ OVERLAP_FIELDS = {"max_instances", "overlap_policy"}
 
 
 async def update_schedule(
-    prefect: Prefect, sessions: SessionFactory, listing: ScheduleListing, id_or_name: str, body: ScheduleUpdate
+    prefect: Prefect,
+    sessions: SessionFactory,
+    listing: ScheduleListing,
+    domains: Domains,
+    id_or_name: str,
+    body: ScheduleUpdate,
 ) -> ScheduleResponse:
     """Change the fields that were sent; planned runs are planned again.
 
-    Raises `NotFound`, `BadRequest` with each invalid value, and `Conflict` for the timing of a deployment with several.
+    Raises `NotFound`, `BadRequest` with each invalid value, `Conflict` for the timing of a deployment with several, and
+    `Forbidden` for tags of another domain and for parameters of a workflow of another domain.
     """
-    found = await find_schedule(prefect, id_or_name)
+    found = await find_schedule(prefect, domains, id_or_name)
     async with change_lock(found.id):
-        deployment = await _change(prefect, sessions, await prefect.read_deployment(found.id), body)
+        deployment = await _change(prefect, sessions, domains, await prefect.read_deployment(found.id), body)
+    record_change("updated", "schedule", deployment.id, deployment.name)
     (answer,) = await present(prefect, sessions, listing, [deployment])
     return answer
 
 
 async def _change(
-    prefect: Prefect, sessions: SessionFactory, deployment: Deployment, body: ScheduleUpdate
+    prefect: Prefect, sessions: SessionFactory, domains: Domains, deployment: Deployment, body: ScheduleUpdate
 ) -> Deployment:
     """Make the change and return the deployment as it is afterwards."""
     # The values as sent; `model_dump` would turn the enumerations into strings.
     sent = {name: getattr(body, name) for name in body.model_fields_set}
     now = utc_now()
-    changes = await _changes(prefect, deployment, sent)
+    changes = await _changes(prefect, domains, deployment, sent)
     if body.enabled and "schedules" not in changes:
         # Check this before anything is changed.
         refuse_without_timing(deployment)
@@ -71,20 +81,20 @@ async def _change(
     return deployment
 
 
-async def _changes(prefect: Prefect, deployment: Deployment, sent: dict[str, Any]) -> Json:
+async def _changes(prefect: Prefect, domains: Domains, deployment: Deployment, sent: dict[str, Any]) -> Json:
     """The body of Prefect's request."""
     changes: Json = {}
     if "description" in sent:
         changes["description"] = sent["description"]
     if "tags" in sent:
-        changes["tags"] = _tags(deployment, sent["tags"] or [])
+        changes["tags"] = _tags(domains, deployment, sent["tags"] or [])
     if OVERLAP_FIELDS & sent.keys():
         policy = sent.get("overlap_policy", overlap_policy_of(deployment))
         if sent.get("max_instances", 0) is None and "overlap_policy" not in sent:
             policy = None
         changes |= concurrency(sent.get("max_instances", max_instances_of(deployment)), policy)
     if "target_params" in sent:
-        changes |= await _parameters(prefect, deployment, sent["target_params"] or {})
+        changes |= await _parameters(prefect, domains, deployment, sent["target_params"] or {})
     if TIMING_FIELDS & sent.keys():
         changes["schedules"] = [await _schedule(deployment, sent)]
     elif "target_params" in sent and len(deployment.schedules) == 1:
@@ -93,15 +103,22 @@ async def _changes(prefect: Prefect, deployment: Deployment, sent: dict[str, Any
     return changes
 
 
-def _tags(deployment: Deployment, given: list[str]) -> list[str]:
+def _tags(domains: Domains, deployment: Deployment, given: list[str]) -> list[str]:
     inherited = inherited_at_creation(deployment)
     kept = [tag for tag in deployment.tags if tag in inherited]
-    return list(dict.fromkeys([*given, *kept]))
+    tags = list(dict.fromkeys([*given, *kept]))
+    refuse_other_domains(domains, tags, deployment.tags)
+    if not domains.allow_any(domains_in(tags)):
+        domains.require(None, "the schedule")
+    return tags
 
 
-async def _parameters(prefect: Prefect, deployment: Deployment, given: dict[str, Any]) -> Json:
+async def _parameters(prefect: Prefect, domains: Domains, deployment: Deployment, given: dict[str, Any]) -> Json:
     flow = await flow_of(prefect, deployment)
     own = (await own_deployments(prefect, [flow])).get(flow.id)
+    if own is not None and not domains.allow_any(domains_in(own.tags)):
+        # The schedule of a source runs Spine's own flow, whose parameters say which source is fetched.
+        domains.require_unlimited("the workflow of this schedule belongs to none of them; its parameters stay")
     if own is None or own.id == deployment.id:
         bare = deployment.model_copy(update={"parameters": {}})
         refuse_invalid_parameters(flow.name, bare, given, "target_params")

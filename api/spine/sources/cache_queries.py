@@ -3,6 +3,8 @@
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from spine.auth.changes import record_change
+from spine.auth.domains import Domains
 from spine.cache.garbage_collection import clear
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory, reading
@@ -18,9 +20,13 @@ from spine.tables.cache import CacheEntry as CacheEntryRow
 from spine.tables.sources import Source
 
 
-async def list_entries(session: AsyncSession, source: str | None, page: PageRequest) -> Page[CacheEntry]:
+async def list_entries(
+    session: AsyncSession, domains: Domains, source: str | None, page: PageRequest
+) -> Page[CacheEntry]:
     """A page of entries, newest first, of all sources or of the one with this id or name. Raises `NotFound`."""
-    mine = [] if source is None else [CacheEntryRow.source_id == (await find_source(session, source)).id]
+    mine = domains.conditions(Source.domain)
+    if source is not None:
+        mine.append(CacheEntryRow.source_id == (await find_source(session, domains, source)).id)
     wanted = select(CacheEntryRow, Source.name).join(Source, Source.id == CacheEntryRow.source_id).where(*mine)
     wanted = wanted.order_by(CacheEntryRow.cached_at.desc(), CacheEntryRow.id.desc())
     rows, total = await paginate(session, wanted, page)
@@ -43,17 +49,27 @@ def _present(entry: CacheEntryRow, source_name: str) -> CacheEntry:
     )
 
 
-async def read_stats(session: AsyncSession) -> CacheStats:
-    """Statistics of the whole cache."""
-    counters = {row.name: row.value for row in await session.scalars(select(CacheCounter))}
+async def read_stats(session: AsyncSession, domains: Domains) -> CacheStats:
+    """Statistics of the whole cache, or of what the sources of these domains have in it."""
+    counters: dict[str, int] = {}
+    if not domains.is_limited:
+        # Reads are counted for the whole cache only.
+        counters = {row.name: row.value for row in await session.scalars(select(CacheCounter))}
     hits, misses = counters.get(HITS, 0), counters.get(MISSES, 0)
     reads = max(hits + misses, 1)
+    mine = domains.conditions(Source.domain)
+    of_sources = select(Source.id).where(*mine)
     per_source = select(Source.name, func.count()).join(CacheEntryRow, CacheEntryRow.source_id == Source.id)
-    by_source = {row[0]: row[1] for row in await session.execute(per_source.group_by(Source.name))}
+    by_source = {row[0]: row[1] for row in await session.execute(per_source.where(*mine).group_by(Source.name))}
     expired = select(func.count()).select_from(CacheEntryRow).where(CacheEntryRow.expires_at <= utc_now())
+    size = select(func.sum(CacheBlob.size_bytes))
+    if mine:
+        expired = expired.where(CacheEntryRow.source_id.in_(of_sources))
+        used = select(CacheEntryRow.content_hash).where(CacheEntryRow.source_id.in_(of_sources))
+        size = size.where(CacheBlob.content_hash.in_(used))
     return CacheStats(
         total_entries=sum(by_source.values()),
-        total_bytes=int(await session.scalar(select(func.sum(CacheBlob.size_bytes))) or 0),
+        total_bytes=int(await session.scalar(size) or 0),
         hit_rate=hits / reads,
         miss_rate=misses / reads,
         expired_entries=await session.scalar(expired) or 0,
@@ -62,7 +78,7 @@ async def read_stats(session: AsyncSession) -> CacheStats:
 
 
 async def clear_cache(
-    sessions: SessionFactory, store: BlobStore, source: str | None, expired_only: bool
+    sessions: SessionFactory, store: BlobStore, domains: Domains, source: str | None, expired_only: bool
 ) -> ActionResponse:
     """Remove entries, of all sources or of the one with this id or name, and content that is no longer needed.
 
@@ -72,11 +88,12 @@ async def clear_cache(
     source_id = None
     if source is not None:
         async with reading(sessions) as session:
-            source_id = (await find_source(session, source)).id
+            source_id = (await find_source(session, domains, source)).id
     try:
-        cleared = await clear(sessions, store, source_id, expired_only)
+        cleared = await clear(sessions, store, source_id, expired_only, domains)
     except FetchFailure as failure:
         raise Unavailable(failure.sentence) from None
+    record_change("cleared", "cache", source_id or "cache", source)
     entries = "1 entry" if cleared.entries == 1 else f"{cleared.entries:,} entries"
     size = "1 byte" if cleared.bytes == 1 else f"{cleared.bytes:,} bytes"
     return ActionResponse(id=source_id or "cache", status="cleared", message=f"{entries} and {size} were removed.")

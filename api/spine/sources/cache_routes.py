@@ -4,15 +4,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 
+from spine.auth.callers import Scope
 from spine.cache.conditions import ByteRange, RangeNotSatisfiable, http_date, is_unchanged, requested_range
 from spine.cache.content import Content, open_content
 from spine.cache.content_headers import content_disposition, media_type
 from spine.cache.store import BlobStore
-from spine.http.dependencies import PageDep, SessionDep, SessionsDep
+from spine.http.dependencies import DomainsDep, PageDep, SessionDep, SessionsDep
 from spine.http.errors import envelope
 from spine.http.openapi import errors
+from spine.http.scopes import needs
 from spine.pagination import Page
 from spine.schemas import ActionResponse
 from spine.sources import cache_queries
@@ -45,7 +48,7 @@ class ContentResponse(StreamingResponse):
         super().__init__(content.chunks(span.first, span.length), status_code, headers)
         self._content = content
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Send the response."""
         try:
             await super().__call__(scope, receive, send)
@@ -55,15 +58,17 @@ class ContentResponse(StreamingResponse):
 
 @router.get("/", include_in_schema=False)
 @router.get("", operation_id="list_cache_entries", responses=errors(404, 422))
-async def list_entries(session: SessionDep, page: PageDep, source_id: SourceFilter = None) -> Page[CacheEntry]:
+async def list_entries(
+    session: SessionDep, domains: DomainsDep, page: PageDep, source_id: SourceFilter = None
+) -> Page[CacheEntry]:
     """List what is in the cache, newest first."""
-    return await cache_queries.list_entries(session, source_id, page)
+    return await cache_queries.list_entries(session, domains, source_id, page)
 
 
 @router.get("/stats", operation_id="get_cache_stats", responses=errors())
-async def get_stats(session: SessionDep) -> CacheStats:
+async def get_stats(session: SessionDep, domains: DomainsDep) -> CacheStats:
     """Count what is in the cache, and how often it saved a download."""
-    return await cache_queries.read_stats(session)
+    return await cache_queries.read_stats(session, domains)
 
 
 @router.head("/{entry_id}/content", include_in_schema=False)
@@ -73,9 +78,11 @@ async def get_stats(session: SessionDep) -> CacheStats:
     response_class=Response,
     responses={**_CONTENT, **errors(404, 416)},
 )
-async def get_content(request: Request, sessions: SessionsDep, store: StoreDep, entry_id: str) -> Response:
+async def get_content(
+    request: Request, sessions: SessionsDep, store: StoreDep, domains: DomainsDep, entry_id: str
+) -> Response:
     """Download the content of an entry, or the bytes that `Range` selects."""
-    content = await open_content(sessions, store, entry_id)
+    content = await open_content(sessions, store, domains, entry_id)
     try:
         response = _response(content, request)
     except BaseException:
@@ -112,10 +119,14 @@ def _response(content: Content, request: Request) -> Response:
     return ContentResponse(content, span, 206, headers)
 
 
-@router.delete("/", include_in_schema=False)
-@router.delete("", operation_id="clear_cache", responses=errors(404, 422))
+@router.delete("/", include_in_schema=False, openapi_extra=needs(Scope.CONFIGURE))
+@router.delete("", operation_id="clear_cache", responses=errors(404, 422), openapi_extra=needs(Scope.CONFIGURE))
 async def clear_cache(
-    sessions: SessionsDep, store: StoreDep, source_id: SourceFilter = None, expired_only: bool = False
+    sessions: SessionsDep,
+    store: StoreDep,
+    domains: DomainsDep,
+    source_id: SourceFilter = None,
+    expired_only: bool = False,
 ) -> ActionResponse:
     """Remove entries, and their content when no other entry has it and it is not in use."""
-    return await cache_queries.clear_cache(sessions, store, source_id, expired_only)
+    return await cache_queries.clear_cache(sessions, store, domains, source_id, expired_only)

@@ -26,7 +26,13 @@ class CacheStats(BaseModel):
 
     total_entries: int
     total_bytes: int = Field(description="Content that several entries share counts once.")
-    hit_rate: float = Field(ge=0, le=1, description="Share of reads without a download; 0 before the first read.")
-    miss_rate: float = Field(ge=0, le=1, description="Share of reads with a download; 0 before the first read.")
+    hit_rate: float = Field(
+        ge=0,
+        le=1,
+        description="Share of reads without a download; 0 before the first read, and for a limited key.",
+    )
+    miss_rate: float = Field(
+        ge=0, le=1, description="Share of reads with a download; 0 before the first read, and for a limited key."
+    )
     expired_entries: int
     by_source: dict[str, int] = Field(description="Number of entries for each source name.")

@@ -1,12 +1,19 @@
 """Fetches as clients read them: pages of a source's fetches, and one with its details."""
 
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from spine.auth.domains import Domains
 from spine.errors import NotFound
+from spine.names import domains_in
 from spine.pagination import Page, PageRequest, make_page, paginate
+from spine.prefect.client import Prefect
+from spine.prefect.filters import RunFilter
+from spine.prefect.transport import texts
 from spine.schemas import ErrorCategory
 from spine.sources.schemas import BadRowDetail, FetchDetail, FetchStatus, FetchSummary, FetchTrigger
 from spine.tables.sources import Fetch, Source, SourceUse
@@ -25,17 +32,18 @@ async def list_fetches(
     return make_page([FetchSummary(**_summary(row)) for (row,) in rows], total, page)
 
 
-async def read_fetch(session: AsyncSession, fetch_id: str) -> FetchDetail:
-    """One fetch. Raises `NotFound`."""
+async def read_fetch(session: AsyncSession, prefect: Prefect, domains: Domains, fetch_id: str) -> FetchDetail:
+    """One fetch. Raises `NotFound`, also for a fetch of a source of another domain."""
     found = None
     if fetch_id.isprintable():
         wanted = select(Fetch, Source.name).join(Source, Source.id == Fetch.source_id)
+        wanted = wanted.where(*domains.conditions(Source.domain))
         found = (await session.execute(wanted.where(Fetch.id == fetch_id.upper()))).one_or_none()
     if found is None:
         raise NotFound(f"No fetch has the id {fetch_id!r}.")
     fetch, source_name = found
     uses = select(SourceUse.run_id).where(SourceUse.fetch_id == fetch.id).order_by(SourceUse.used_at.desc())
-    runs = await session.scalars(uses.limit(MOST_USES))
+    runs = await _visible(prefect, domains, (await session.scalars(uses.limit(MOST_USES))).all())
     return FetchDetail(
         **_summary(fetch),
         source_name=source_name,
@@ -53,6 +61,15 @@ async def read_fetch(session: AsyncSession, fetch_id: str) -> FetchDetail:
         bad_row_examples=[BadRowDetail.model_validate(one) for one in fetch.bad_row_examples or []],
         used_by_runs=[str(run_id) for run_id in runs],
     )
+
+
+async def _visible(prefect: Prefect, domains: Domains, run_ids: Sequence[UUID]) -> Sequence[UUID]:
+    """Those of the runs that a credential may see."""
+    if not domains.is_limited or not run_ids:
+        return run_ids
+    runs = await prefect.all_runs(RunFilter(runs={"id": {"any_": texts(run_ids)}}))
+    seen = {run.id for run in runs if domains.allow_any(domains_in(run.tags))}
+    return [run_id for run_id in run_ids if run_id in seen]
 
 
 def _summary(fetch: Fetch) -> dict[str, Any]:

@@ -6,8 +6,11 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.callers import Caller
+from spine.auth.changes import record_change
+from spine.auth.domains import EVERY_DOMAIN, Domains
 from spine.database import SessionFactory, transaction
 from spine.errors import Conflict, NotFound, SpineError, Unavailable
+from spine.names import DOMAIN_TAG_PREFIX
 from spine.prefect.client import Deployment, Prefect
 from spine.schemas import ErrorCategory
 from spine.sources.fetch_results import FetchResult
@@ -28,6 +31,11 @@ def source_tag(source_name: str) -> str:
     return SOURCE_TAG_PREFIX + source_name
 
 
+def source_tags(source_name: str, domain: str | None) -> list[str]:
+    """The tags of the runs of a source: its name, and its domain if it has one."""
+    return [source_tag(source_name), *([f"{DOMAIN_TAG_PREFIX}{domain}"] if domain else [])]
+
+
 async def request_fetch(
     prefect: Prefect, sessions: SessionFactory, caller: Caller, id_or_name: str, *, force: bool, operation_id: str
 ) -> FetchTriggerResponse:
@@ -36,7 +44,9 @@ async def request_fetch(
     Raises `NotFound`, `Conflict` for a source that is disabled, and `Unavailable`. A fetch that could not be started
     has FAILED, and its row says why.
     """
-    fetch = await record_request(sessions, id_or_name, operation_id, by=caller.name, force=force)
+    fetch = await record_request(
+        sessions, id_or_name, operation_id, by=caller.name, force=force, domains=caller.domains
+    )
     if fetch.fetch_id != operation_id:
         if fetch.run_id is None:
             # The process that recorded it may be gone. If it is not, both create the same run, by its idempotency key.
@@ -60,20 +70,29 @@ async def record_request(
     *,
     by: str,
     force: bool,
+    domains: Domains = EVERY_DOMAIN,
 ) -> OpenFetch:
     """Record a PENDING fetch with this id, or find one in progress that serves the request; safe to repeat.
 
     Raises `NotFound`, and `Conflict` for a source that is disabled.
     """
     async with transaction(sessions) as session:
-        source = await find_source(session, id_or_name, to_change=True)
+        source = await find_source(session, domains, id_or_name, to_change=True)
         if not source.enabled:
             raise disabled(source)
         fetch = await session.get(Fetch, fetch_id) or await _find_joinable(session, source, force)
         if fetch is None:
             api = FetchTrigger.API.value
-            fetch = Fetch(id=fetch_id, source_id=source.id, trigger=api, triggered_by=by, force=force, status=PENDING)
+            fetch = Fetch(
+                id=fetch_id,
+                source_id=source.id,
+                trigger=api,
+                triggered_by=by,
+                force=force,
+                status=PENDING,
+            )
             session.add(fetch)
+            record_change("started", "fetch", fetch_id, source.name)
         elif fetch.id == fetch_id and fetch.run_id is None:
             # An earlier attempt to start it has failed.
             fetch.status, fetch.error, fetch.error_category = PENDING, None, None
@@ -102,7 +121,7 @@ async def record_run(sessions: SessionFactory, fetch_id: str, run_id: UUID) -> N
 async def find_fetch_flow(prefect: Prefect) -> Deployment:
     """The deployment that fetches run on. Raises `Unavailable` when there is none."""
     try:
-        return await find_workflow(prefect, FETCH_FLOW)
+        return await find_workflow(prefect, EVERY_DOMAIN, FETCH_FLOW)
     except (NotFound, Conflict):
         raise Unavailable(f"The flow {FETCH_FLOW!r} is not deployed; run `spine deploy`.") from None
 
@@ -112,7 +131,7 @@ async def _create_run(prefect: Prefect, sessions: SessionFactory, caller: Caller
     run = await prefect.create_run(
         deployment.id,
         parameters={"source": fetch.source_id, "force": fetch.force, "fetch_id": fetch.fetch_id},
-        tags=[API_TAG, source_tag(fetch.source_name)],
+        tags=[API_TAG, *source_tags(fetch.source_name, fetch.domain)],
         labels={CALLER_LABEL: caller.name},
         idempotency_key=f"spine-{fetch.fetch_id}",
     )

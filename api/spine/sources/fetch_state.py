@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from spine.auth.domains import EVERY_DOMAIN
 from spine.cache.entries import NewEntry, count_read, store_entries
 from spine.cache.leases import release_leases
 from spine.database import SessionFactory, lock_out_writers, reading, transaction
@@ -43,7 +44,7 @@ class FetchRun:
 
 @dataclass(frozen=True)
 class OpenFetch:
-    """A fetch that is PENDING or RUNNING, with the name of its source."""
+    """A fetch that is PENDING or RUNNING, with the name and the domain of its source."""
 
     fetch_id: str
     source_id: str
@@ -54,11 +55,21 @@ class OpenFetch:
     run_id: UUID | None
     # None until the run has started.
     started_at: datetime | None
+    domain: str | None = None
 
     @classmethod
     def from_rows(cls, fetch: Fetch, source: Source) -> "OpenFetch":
         """What the two rows say now."""
-        return cls(fetch.id, source.id, source.name, fetch.status, fetch.force, fetch.run_id, fetch.started_at)
+        return cls(
+            fetch.id,
+            source.id,
+            source.name,
+            fetch.status,
+            fetch.force,
+            fetch.run_id,
+            fetch.started_at,
+            source.domain,
+        )
 
 
 def disabled(source: Source) -> Conflict:
@@ -73,7 +84,7 @@ async def start_fetch(sessions: SessionFactory, id_or_name: str, fetch_id: str |
     """
     now = utc_now()
     async with transaction(sessions) as session:
-        source = await find_source(session, id_or_name, to_change=True)
+        source = await find_source(session, EVERY_DOMAIN, id_or_name, to_change=True)
         fetch = await session.get(Fetch, fetch_id) if fetch_id else await _fetch_of_run(session, run.run_id)
         # A copy of a run, made in Prefect's UI, has the `fetch_id` of the original in its parameters.
         if fetch is not None and fetch.run_id not in (None, run.run_id):

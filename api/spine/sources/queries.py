@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from spine.auth.domains import Domains, hidden
 from spine.database import lock_out_writers
-from spine.errors import NotFound
 from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.sources.schemas import FetchStatus, SourceSummary, SourceType
 from spine.tables.sources import Source
@@ -17,15 +17,18 @@ from spine.tables.sources import Source
 class SourceQuery:
     """The filters of `GET /sources`, combined with AND."""
 
+    # What the caller may see.
+    domains: Domains
     source_type: SourceType | None = None
     domain: str | None = None
     enabled: bool | None = None
 
 
-async def find_source(session: AsyncSession, id_or_name: str, *, to_change: bool = False) -> Source:
+async def find_source(session: AsyncSession, domains: Domains, id_or_name: str, *, to_change: bool = False) -> Source:
     """The source with this id, or else with this name.
 
-    With `to_change` its row is locked, and this must be the first statement of the transaction. Raises `NotFound`.
+    With `to_change` its row is locked, and this must be the first statement of the transaction. Raises `NotFound`, also
+    for a source of another domain.
     """
     if to_change:
         await lock_out_writers(session)
@@ -34,14 +37,14 @@ async def find_source(session: AsyncSession, id_or_name: str, *, to_change: bool
         for condition in (Source.id == id_or_name.upper(), Source.name == id_or_name):
             wanted = select(Source).where(condition)
             found = found or await session.scalar(wanted.with_for_update() if to_change else wanted)
-    if found is None:
-        raise NotFound(f"No source has the id or name {id_or_name!r}.")
+    if found is None or not domains.allow(found.domain):
+        raise hidden("source", id_or_name)
     return found
 
 
 async def list_sources(session: AsyncSession, query: SourceQuery, page: PageRequest) -> Page[SourceSummary]:
     """A page of sources, newest first."""
-    conditions = []
+    conditions = query.domains.conditions(Source.domain)
     if query.source_type is not None:
         conditions.append(Source.source_type == query.source_type.value)
     if query.domain is not None:

@@ -4,8 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from spine.auth.callers import Scope
 from spine.http.dependencies import (
     CallerDep,
+    DomainsDep,
     FilterText,
     IdempotentDep,
     PageDep,
@@ -15,6 +17,7 @@ from spine.http.dependencies import (
     SettingsDep,
 )
 from spine.http.openapi import errors
+from spine.http.scopes import needs
 from spine.pagination import Page
 from spine.schemas import ActionResponse
 from spine.sources import fetch_queries, queries
@@ -44,7 +47,7 @@ async def get_registry(
 ) -> Registry:
     """The registry of sources, which acts for this caller."""
     schedules = SourceSchedules(prefect, sessions, request.app.state.schedule_listing, caller)
-    return Registry(sessions, SourceConfigs(settings), schedules)
+    return Registry(sessions, SourceConfigs(settings), schedules, caller.domains)
 
 
 RegistryDep = Annotated[Registry, Depends(get_registry)]
@@ -55,26 +58,33 @@ ForceQuery = Annotated[bool, Query(description="Download the content even if the
 @router.get("", operation_id="list_sources", responses=errors(422))
 async def list_sources(
     session: SessionDep,
+    domains: DomainsDep,
     page: PageDep,
     source_type: SourceType | None = None,
     domain: FilterText | None = None,
     enabled: bool | None = None,
 ) -> Page[SourceSummary]:
     """List sources, newest first."""
-    return await queries.list_sources(session, SourceQuery(source_type, domain, enabled), page)
+    return await queries.list_sources(session, SourceQuery(domains, source_type, domain, enabled), page)
 
 
-@router.post("/", status_code=201, include_in_schema=False)
-@router.post("", operation_id="create_source", status_code=201, responses=errors(400, 404, 409, 413, 415, 422))
+@router.post("/", status_code=201, include_in_schema=False, openapi_extra=needs(Scope.CONFIGURE))
+@router.post(
+    "",
+    operation_id="create_source",
+    status_code=201,
+    responses=errors(400, 404, 409, 413, 415, 422),
+    openapi_extra=needs(Scope.CONFIGURE),
+)
 async def create_source(registry: RegistryDep, caller: CallerDep, body: SourceCreate) -> ActionResponse:
     """Register a source. Nothing is read yet."""
     return await registry.create(caller, body)
 
 
 @router.get("/fetches/{fetch_id}", operation_id="get_fetch", responses=errors(404))
-async def get_fetch(session: SessionDep, fetch_id: str) -> FetchDetail:
+async def get_fetch(session: SessionDep, prefect: PrefectDep, domains: DomainsDep, fetch_id: str) -> FetchDetail:
     """Show one fetch with its result and the runs that used its content."""
-    return await fetch_queries.read_fetch(session, fetch_id)
+    return await fetch_queries.read_fetch(session, prefect, domains, fetch_id)
 
 
 @router.get("/{source_id}", operation_id="get_source", responses=errors(404))
@@ -83,13 +93,23 @@ async def get_source(registry: RegistryDep, source_id: str) -> SourceDetail:
     return await registry.read(source_id)
 
 
-@router.patch("/{source_id}", operation_id="update_source", responses=errors(400, 404, 409, 413, 415, 422))
+@router.patch(
+    "/{source_id}",
+    operation_id="update_source",
+    responses=errors(400, 404, 409, 413, 415, 422),
+    openapi_extra=needs(Scope.CONFIGURE),
+)
 async def update_source(registry: RegistryDep, source_id: str, body: SourceUpdate) -> SourceDetail:
     """Change the fields that are sent; a secret sent as `***` stays. Disabling a source pauses its schedule."""
     return await registry.update(source_id, body)
 
 
-@router.delete("/{source_id}", operation_id="delete_source", responses=errors(404))
+@router.delete(
+    "/{source_id}",
+    operation_id="delete_source",
+    responses=errors(404),
+    openapi_extra=needs(Scope.CONFIGURE),
+)
 async def delete_source(registry: RegistryDep, store: StoreDep, source_id: str) -> ActionResponse:
     """Delete a source with its schedule, its fetches and its content in the cache."""
     return await registry.delete(store, source_id)
@@ -101,6 +121,7 @@ async def delete_source(registry: RegistryDep, store: StoreDep, source_id: str) 
     status_code=201,
     response_model=FetchTriggerResponse,
     responses=errors(404, 409, 422),
+    openapi_extra=needs(Scope.WRITE),
 )
 async def fetch_source(
     sessions: SessionsDep,
@@ -120,7 +141,7 @@ async def fetch_source(
 
 @router.get("/{source_id}/fetches", operation_id="list_fetches", responses=errors(404, 422))
 async def list_fetches(
-    session: SessionDep, page: PageDep, source_id: str, status: FetchStatus | None = None
+    session: SessionDep, domains: DomainsDep, page: PageDep, source_id: str, status: FetchStatus | None = None
 ) -> Page[FetchSummary]:
     """List the fetches of a source, newest first."""
-    return await fetch_queries.list_fetches(session, await find_source(session, source_id), status, page)
+    return await fetch_queries.list_fetches(session, await find_source(session, domains, source_id), status, page)

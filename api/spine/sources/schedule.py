@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from spine.auth.callers import Caller
+from spine.auth.domains import EVERY_DOMAIN
 from spine.database import SessionFactory, reading
 from spine.errors import NotFound
 from spine.names import looks_like_an_id
@@ -21,11 +22,10 @@ from spine.schedules.preview import next_runs
 from spine.schedules.schemas import ScheduleCreate, ScheduleUpdate, TargetType
 from spine.schedules.timing import describe, make_timing
 from spine.schedules.update import update_schedule
-from spine.sources.fetch_requests import FETCH_FLOW, find_fetch_flow, source_tag
+from spine.sources.fetch_requests import FETCH_FLOW, find_fetch_flow, source_tag, source_tags
 from spine.tables.base import utc_now
 from spine.tables.sources import Source
 from spine.workflows.deployments import is_schedule as made_over_api
-from spine.workflows.labels import DOMAIN_TAG_PREFIX
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ class SourceSchedules:
         if schedule is None or not schedule.schedules:
             return
         switch = enable_schedule if source.enabled else disable_schedule
-        await switch(self._prefect, self._sessions, str(schedule.id))
+        await switch(self._prefect, self._sessions, EVERY_DOMAIN, str(schedule.id))
 
     async def remove(self, source: Source) -> None:
         """Delete the schedule of a source, if it has one."""
         schedule = await self.schedule_of(source)
         if schedule is not None:
-            await delete_schedule(self._prefect, self._listing, str(schedule.id))
+            await delete_schedule(self._prefect, self._listing, EVERY_DOMAIN, str(schedule.id))
 
     async def schedule_of(self, source: Source) -> Deployment | None:
         """The schedule of a source; None when it has none, or when it was deleted in Prefect."""
@@ -114,11 +114,11 @@ class SourceSchedules:
             enabled=source.enabled,
             **_labels(source),
         )
-        made = await create_schedule(self._prefect, self._sessions, self._caller, body)
+        made = await create_schedule(self._prefect, self._sessions, self._caller, body, EVERY_DOMAIN)
         return UUID(made.id)
 
     async def _change(self, schedule: Deployment, changes: ScheduleUpdate) -> None:
-        await update_schedule(self._prefect, self._sessions, self._listing, str(schedule.id), changes)
+        await update_schedule(self._prefect, self._sessions, self._listing, EVERY_DOMAIN, str(schedule.id), changes)
 
     async def _delete_leftover(self, fetch_flow_id: UUID, source_name: str) -> None:
         """Delete the schedule of a source that was never created, because Prefect's answer came too late.
@@ -129,7 +129,7 @@ class SourceSchedules:
         for one in found:
             is_of_source = made_over_api(one) and one.flow_id == fetch_flow_id and source_tag(source_name) in one.tags
             if is_of_source and not await self._source_may_exist(one.parameters.get("source")):
-                await delete_schedule(self._prefect, self._listing, str(one.id))
+                await delete_schedule(self._prefect, self._listing, EVERY_DOMAIN, str(one.id))
 
     async def _source_may_exist(self, source_id: object) -> bool:
         """Whether there is a source with this id. True for a value that is not an id, as it may be a name."""
@@ -145,5 +145,5 @@ def schedule_name(source_name: str) -> str:
 
 
 def _labels(source: Source) -> dict[str, Any]:
-    tags = [source_tag(source.name), *([f"{DOMAIN_TAG_PREFIX}{source.domain}"] if source.domain else [])]
+    tags = source_tags(source.name, source.domain)
     return {"description": f"Fetches the source {source.name}.", "tags": tags}

@@ -15,6 +15,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.callers import Caller
+from spine.auth.changes import record_change
+from spine.auth.domains import Domains
 from spine.cache.garbage_collection import delete_unreferenced
 from spine.cache.store import BlobStore
 from spine.connections.drivers.queries import check_query
@@ -47,10 +49,15 @@ class Registry:
     sessions: SessionFactory
     configs: SourceConfigs
     schedules: SourceSchedules
+    domains: Domains
 
     async def create(self, caller: Caller, body: SourceCreate) -> ActionResponse:
-        """Register a source. Raises `BadRequest` naming each wrong value, and `Conflict` for a name that is taken."""
+        """Register a source.
+
+        Raises `BadRequest` with each wrong value, `Conflict` for a name that is taken, `Forbidden` for another domain.
+        """
         check_name(body.name)
+        self.domains.require(body.domain, "the source")
         stored, config = self.configs.store(body.source_type.value, body.config, {})
         _check_parser(body.source_type.value, body.parser_type, body.parser_config)
         if body.cron_expression is not None:
@@ -61,7 +68,7 @@ class Registry:
                 name=body.name,
                 source_type=body.source_type.value,
                 config=stored,
-                connection_id=await _connection_id(session, config),
+                connection_id=await self._connection_id(session, config),
                 domain=body.domain,
                 parser_type=body.parser_type.value if body.parser_type else None,
                 parser_config=body.parser_config,
@@ -77,23 +84,29 @@ class Registry:
                 # The request has failed, so no source may be left.
                 await asyncio.shield(self._delete_row(source.id))
                 raise
+        record_change("created", "source", source.id, source.name)
         return ActionResponse(id=source.id, status="created", message=f"The source {source.name!r} was registered.")
 
     async def read(self, id_or_name: str) -> SourceDetail:
         """One source. Raises `NotFound`."""
         async with reading(self.sessions) as session:
-            source = await find_source(session, id_or_name)
+            source = await find_source(session, self.domains, id_or_name)
         return _detail(source, await self.schedules.read(source))
 
     async def update(self, id_or_name: str, body: SourceUpdate) -> SourceDetail:
-        """Change the fields that were sent. Raises `NotFound`, `BadRequest`, and `Conflict` for the name."""
+        """Change the fields that were sent.
+
+        Raises `NotFound`, `BadRequest`, `Conflict` for the name, and `Forbidden` for another domain.
+        """
+        if "domain" in body.model_fields_set:
+            self.domains.require(body.domain, "the source")
         if body.name is not None:
             check_name(body.name)
         _check_parser(None, body.parser_type, body.parser_config)
         if body.cron_expression is not None:
             await self.schedules.check(body.name or id_or_name, body.cron_expression, is_new=False)
         async with transaction(self.sessions) as session:
-            source = await find_source(session, id_or_name, to_change=True)
+            source = await find_source(session, self.domains, id_or_name, to_change=True)
             await self._change(session, source, body)
             await _flush(session, source.name)
         if "cron_expression" in body.model_fields_set:
@@ -102,12 +115,13 @@ class Registry:
             await self.schedules.update_labels(source)
         if body.enabled is not None:
             await self.schedules.switch(source)
+        record_change("updated", "source", source.id, source.name)
         return await self.read(source.id)
 
     async def delete(self, store: BlobStore, id_or_name: str) -> ActionResponse:
         """Delete a source with its schedule, fetches and cached content; safe to repeat. Raises `NotFound`."""
         async with reading(self.sessions) as session:
-            source = await find_source(session, id_or_name)
+            source = await find_source(session, self.domains, id_or_name)
         # First, so that no schedule is left that fetches a deleted source.
         await self.schedules.remove(source)
         await self._delete_row(source.id)
@@ -116,6 +130,7 @@ class Registry:
         except (FetchFailure, Unavailable) as reason:
             # The source is deleted. The cache's maintenance deletes its content later.
             log.warning("content_not_deleted", source=source.name, reason=str(reason))
+        record_change("deleted", "source", source.id, source.name)
         return ActionResponse(id=source.id, status="deleted", message=f"The source {source.name!r} was deleted.")
 
     async def _change(self, session: AsyncSession, source: Source, body: SourceUpdate) -> None:
@@ -126,12 +141,25 @@ class Registry:
             setattr(source, name, value)
         if body.config is not None:
             source.config, config = self.configs.store(source.source_type, body.config, source.config)
-            source.connection_id = await _connection_id(session, config)
+            source.connection_id = await self._connection_id(session, config)
         if sent & {"config", "parser_type", "parser_config"}:
             # Content that was read before, or is being read now, may differ from what the next fetch reads or counts.
             source.config_version += 1
             await session.execute(update(CacheEntry).where(CacheEntry.source_id == source.id).values(validators={}))
         source.updated_at = utc_now()
+
+    async def _connection_id(self, session: AsyncSession, config: SourceConfig) -> str | None:
+        if not isinstance(config, DatabaseConfig):
+            return None
+        try:
+            connection = await find_connection(session, self.domains, config.connection)
+        except NotFound as reason:
+            raise refused("connection", reason.detail.removesuffix(".")) from None
+        try:
+            check_query(connection.db_type, config.query)
+        except ValueError as reason:
+            raise refused("query", str(reason)) from None
+        return connection.id
 
     async def _set_schedule(self, source: Source, cron: str | None) -> None:
         schedule_id = await self.schedules.set(source, cron)
@@ -177,20 +205,6 @@ def _check_parser(source_type: str | None, name: ParserName | None, sent: dict[s
         errors = field_errors(refusal, "parser_config")
         problems = "; ".join(f"{'.'.join(map(str, error.loc[1:]))}: {error.msg}" for error in errors)
         raise BadRequest(f"The parser_config is invalid: {problems}.", errors) from None
-
-
-async def _connection_id(session: AsyncSession, config: SourceConfig) -> str | None:
-    if not isinstance(config, DatabaseConfig):
-        return None
-    try:
-        connection = await find_connection(session, config.connection)
-    except NotFound as reason:
-        raise refused("connection", reason.detail.removesuffix(".")) from None
-    try:
-        check_query(connection.db_type, config.query)
-    except ValueError as reason:
-        raise refused("query", str(reason)) from None
-    return connection.id
 
 
 async def _flush(session: AsyncSession, name: str) -> None:

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from spine.auth.domains import EVERY_DOMAIN
 from spine.cache.entries import NewEntry, content_hash_of, count_read, touch
 from spine.cache.leases import acquire_leases
 from spine.cache.statements import upsert
@@ -52,7 +53,7 @@ async def find_fresh_snapshot(
     stale when the source has neither, or was reconfigured since. Raises `NotFound`.
     """
     async with transaction(sessions) as session:
-        found = await _read(session, await find_source(session, id_or_name))
+        found = await _read(session, await find_source(session, EVERY_DOMAIN, id_or_name))
         if found is None or not found.is_fresh(max_age):
             return None
         await _lease(session, found, holder, seconds)
@@ -62,7 +63,7 @@ async def find_fresh_snapshot(
 async def read_snapshot(sessions: SessionFactory, id_or_name: str, *, holder: str, seconds: float) -> Snapshot | None:
     """The content of a source, fresh or not, leased to `holder` for `seconds`; None without one. Raises `NotFound`."""
     async with transaction(sessions) as session:
-        found = await _read(session, await find_source(session, id_or_name))
+        found = await _read(session, await find_source(session, EVERY_DOMAIN, id_or_name))
         if found is not None:
             await _lease(session, found, holder, seconds)
         return found

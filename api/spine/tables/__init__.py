@@ -9,6 +9,7 @@ from spine.tables.api_keys import ApiKey
 from spine.tables.base import Base
 from spine.tables.cache import CacheBlob, CacheCounter, CacheEntry, CacheLease
 from spine.tables.connections import DatabaseConnection
+from spine.tables.domains import SeenDomain
 from spine.tables.idempotency import IdempotentRequest
 from spine.tables.retries import RetryClaim
 from spine.tables.run_history import DeploymentStatistics, FollowerCursor, RunAlertClaim, RunOutcome
@@ -40,6 +41,7 @@ __all__ = [
     "RunAlertClaim",
     "RunOutcome",
     "ScheduleNameClaim",
+    "SeenDomain",
     "Source",
     "SourceUse",
 ]

@@ -19,8 +19,14 @@ class ApiKey(Base):
     name: Mapped[str] = mapped_column(String(LONGEST_NAME))
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     scopes: Mapped[list[str]] = mapped_column(JSON)
+    # Null: not limited to domains.
+    domains: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # Null: it does not expire.
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # Written once in a while, not for each request: see `spine.auth.key_uses`.
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 # A name is unique among active keys; a revoked key does not block its name.

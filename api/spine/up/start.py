@@ -68,10 +68,8 @@ class Start:
 
     def _launch_api(self) -> None:
         where = ["--host", self.plan.host, "--port", str(self.plan.port)]
-        quiet = ["--no-access-log", "--log-level", "warning"]
         # Open event streams would otherwise delay the end of the API until it is killed.
-        prompt = ["--timeout-graceful-shutdown", "1"]
-        module = ["uvicorn", "--factory", "spine.main:create_app", *where, *quiet, *prompt]
+        module = ["spine.cli", "serve", *where, "--grace-seconds", "1"]
         self._children.start(API, module, api_environment(self.plan))
 
     def _launch_worker(self) -> None:

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from spine.auth.callers import Caller
+from spine.auth.changes import record_change
 from spine.errors import Conflict
 from spine.prefect.client import FlowRun, Prefect, SetStateStatus, State
 from spine.prefect.states import Cancelled, Cancelling, is_final, rejection_of
@@ -24,12 +25,13 @@ async def cancel_run(prefect: Prefect, caller: Caller, run_id: str) -> ActionRes
 
     Raises `NotFound`, and `Conflict` if the run has ended.
     """
-    run = await find_run(prefect, run_id)
+    run = await find_run(prefect, caller.domains, run_id)
     if is_final(run):
         raise Conflict(f"Run {run_id} has already ended as {run.state_name}; only a run in progress can be cancelled.")
     message = f"Cancelled over the API by {caller.name}."
     at_once = await _cancel(prefect, run, message)
     await _cancel_children(prefect, run, message)
+    record_change("cancelled", "run", run.id, run.name)
     outcome = "is cancelled" if at_once else "is being stopped by its worker"
     return ActionResponse(id=str(run.id), status="cancelled", message=f"Run {run.name!r} {outcome}.")
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from spine.auth.domains import Domains
+from spine.names import domains_in
 from spine.pagination import Page, PageRequest, make_page
 from spine.prefect.client import Deployment, FlowRun, Prefect
 from spine.prefect.filters import Json, RunFilter
@@ -17,20 +19,23 @@ from spine.workflows.steps import count_steps
 COMPLETED = {"type": {"any_": ["COMPLETED"]}}
 
 
-async def list_definitions(prefect: Prefect, domain: str | None, page: PageRequest) -> Page[WorkflowDefinition]:
-    """A page of workflows, ordered by name."""
+async def list_definitions(
+    prefect: Prefect, domains: Domains, domain: str | None, page: PageRequest
+) -> Page[WorkflowDefinition]:
+    """A page of the workflows of these domains, ordered by name."""
     flows = await prefect.all_flows()
     own = await own_deployments(prefect, flows)
-    matching = [flow for flow in flows if flow.id in own and domain in (None, domain_of(own[flow.id].tags))]
+    seen = {flow_id: one for flow_id, one in own.items() if domains.allow_any(domains_in(one.tags))}
+    matching = [flow for flow in flows if flow.id in seen and domain in (None, domain_of(seen[flow.id].tags))]
     shown = sorted(matching, key=lambda flow: flow.name)[page.offset : page.offset + page.limit]
     steps = await _step_counts(prefect, [flow.id for flow in shown])
     rows = [_to_definition(flow.name, own[flow.id], steps[flow.id]) for flow in shown]
     return make_page(rows, len(matching), page)
 
 
-async def read_definition(prefect: Prefect, workflow_name: str) -> WorkflowDefinition:
+async def read_definition(prefect: Prefect, domains: Domains, workflow_name: str) -> WorkflowDefinition:
     """One workflow. Raises `NotFound`, and `Conflict` for a flow without a deployment."""
-    deployment = await find_workflow(prefect, workflow_name)
+    deployment = await find_workflow(prefect, domains, workflow_name)
     steps = await _step_counts(prefect, [deployment.flow_id])
     return _to_definition(workflow_name, deployment, steps[deployment.flow_id])
 

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from uuid import UUID
 
+from spine.auth.domains import Domains
 from spine.errors import Conflict, NotFound
+from spine.names import domains_in
 from spine.prefect.client import Deployment, Flow, Prefect
 from spine.text import unstorable_characters
 from spine.workflows.labels import SCHEDULE_LABEL
@@ -43,10 +45,11 @@ async def own_deployments(prefect: Prefect, flows: Sequence[Flow]) -> dict[UUID,
     return own
 
 
-async def find_workflow(prefect: Prefect, workflow_name: str) -> Deployment:
+async def find_workflow(prefect: Prefect, domains: Domains, workflow_name: str) -> Deployment:
     """The deployment that the workflow with this name runs on.
 
-    Raises `NotFound`, which suggests similar names, and `Conflict` for a flow without a deployment.
+    Raises `NotFound`, which suggests similar names, also for a workflow of another domain, and `Conflict` for a flow
+    without a deployment.
     """
     if unstorable_characters(workflow_name):
         # No flow has such a name, and PostgreSQL cannot look for it.
@@ -56,9 +59,9 @@ async def find_workflow(prefect: Prefect, workflow_name: str) -> Deployment:
     deployment = own_deployment(workflow_name, same_name)
     if deployment is None:
         deployment = own_deployment(workflow_name, await prefect.deployments(of_flow))
-    if deployment is not None:
+    if deployment is not None and domains.allow_any(domains_in(deployment.tags)):
         return deployment
-    known = [flow.name for flow in await prefect.all_flows()]
+    known = await _names_of_workflows(prefect, domains)
     if workflow_name in known:
         raise Conflict(
             f"The flow {workflow_name!r} has no deployment to run on. Add it to prefect.yaml "
@@ -67,3 +70,12 @@ async def find_workflow(prefect: Prefect, workflow_name: str) -> Deployment:
     near = get_close_matches(workflow_name, known, n=3)
     hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
     raise NotFound(f"No workflow is named {workflow_name!r}.{hint}")
+
+
+async def _names_of_workflows(prefect: Prefect, domains: Domains) -> list[str]:
+    """The names of all flows; for a limited credential, of those whose deployment has one of its domains."""
+    flows = await prefect.all_flows()
+    if not domains.is_limited:
+        return [flow.name for flow in flows]
+    own = await own_deployments(prefect, flows)
+    return [flow.name for flow in flows if flow.id in own and domains.allow_any(domains_in(own[flow.id].tags))]

@@ -7,6 +7,7 @@ of the caller, because labels do not clutter the UI.
 from collections.abc import Iterable
 from uuid import UUID
 
+from spine.names import domains_in
 from spine.prefect.client import FlowRun
 from spine.prefect.filters import RunFilter
 from spine.severity import Severity
@@ -16,7 +17,6 @@ API_TAG = "spine:api"
 CALLER_LABEL = "spine.triggered_by"
 # On deployments that the API made for schedules, with the schedule's name; their runs inherit it.
 SCHEDULE_LABEL = "spine.schedule"
-DOMAIN_TAG_PREFIX = "domain:"
 SEVERITY_TAG_PREFIX = "severity:"
 # On a deployment: its runs raise no alerts.
 SILENCING_TAG = "alert:off"
@@ -24,8 +24,7 @@ SILENCING_TAG = "alert:off"
 
 def domain_of(tags: Iterable[str]) -> str | None:
     """The domain in a `domain:` tag; the first in alphabetical order if there are several."""
-    domains = sorted(tag.removeprefix(DOMAIN_TAG_PREFIX) for tag in tags if tag.startswith(DOMAIN_TAG_PREFIX))
-    return domains[0] if domains else None
+    return min(domains_in(tags), default=None)
 
 
 def severity_of(tags: Iterable[str]) -> Severity:

@@ -15,6 +15,7 @@ from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
 from spine.auth.callers import Caller
+from spine.auth.changes import record_change
 from spine.database import SessionFactory, transaction
 from spine.errors import BadRequest, Conflict
 from spine.prefect.client import FlowRun, Prefect, SetStateStatus
@@ -41,7 +42,7 @@ async def retry_run(
     Raises `NotFound`; `BadRequest` for an unknown step; `Conflict` if the run has not failed, has no deployment, is
     being retried already, or if results that the retry needs cannot be read.
     """
-    run = await find_run(prefect, run_id)
+    run = await find_run(prefect, caller.domains, run_id)
     if status_of(run) not in RETRYABLE or run.state_id is None:
         raise Conflict(f"Run {run_id} is {run.state_name}; only a failed or cancelled run can be retried.")
     if run.deployment_id is None:
@@ -57,6 +58,7 @@ async def retry_run(
     except Exception:
         await _release(sessions, run)
         raise
+    record_change("retried", "run", run.id, run.name)
     start = f"from step {from_step!r}" if from_step else "from the first step that did not complete"
     return WorkflowTriggerResponse(
         run_id=run.id,

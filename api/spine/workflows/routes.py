@@ -2,14 +2,26 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
-from spine.http.dependencies import CallerDep, FilterText, IdempotentDep, PageDep, PrefectDep, QueryTime, SessionsDep
+from spine.auth.callers import Scope
+from spine.http.dependencies import (
+    CallerDep,
+    DomainsDep,
+    FilterText,
+    IdempotentDep,
+    PageDep,
+    PrefectDep,
+    QueryTime,
+    SessionsDep,
+)
 from spine.http.openapi import errors
+from spine.http.scopes import needs
 from spine.pagination import Page
 from spine.schemas import ActionResponse, Text
 from spine.workflows import cancel, definitions, retry, run_detail, run_list, trigger
+from spine.workflows.known_domains import DomainTags, KnownDomains
 from spine.workflows.run_list import RunQuery
 from spine.workflows.schemas import (
     RunStatus,
@@ -28,9 +40,21 @@ DomainFilter = FilterText | None
 StepName = Annotated[Text, Field(min_length=1, max_length=500)]
 
 
+async def get_domain_tags(
+    request: Request, prefect: PrefectDep, sessions: SessionsDep, domains: DomainsDep
+) -> DomainTags:
+    """The tags of the domains that the caller may see; None if it may see everything."""
+    known: KnownDomains = request.app.state.known_domains
+    return await known.tags(prefect, sessions, domains)
+
+
+DomainTagsDep = Annotated[DomainTags, Depends(get_domain_tags)]
+
+
 @router.get("/runs", operation_id="list_runs", responses=errors(422))
 async def list_runs(
     prefect: PrefectDep,
+    tags: DomainTagsDep,
     page: PageDep,
     status: RunStatus | None = None,
     workflow_name: FilterText | None = None,
@@ -40,14 +64,14 @@ async def list_runs(
     trigger: RunTrigger | None = None,
 ) -> Page[WorkflowRunSummary]:
     """List runs, newest start first. Runs that a schedule has planned for the future are not listed."""
-    query = RunQuery(status, workflow_name, domain, since, until, trigger)
+    query = RunQuery(status, workflow_name, domain, since, until, trigger, tags)
     return await run_list.list_runs(prefect, query, page)
 
 
 @router.get("/runs/{run_id}", operation_id="get_run", responses=errors(404))
-async def get_run(prefect: PrefectDep, sessions: SessionsDep, run_id: str) -> WorkflowRunDetail:
+async def get_run(prefect: PrefectDep, sessions: SessionsDep, domains: DomainsDep, run_id: str) -> WorkflowRunDetail:
     """Show one run with its steps."""
-    return await run_detail.show_run(prefect, sessions, run_id)
+    return await run_detail.show_run(prefect, sessions, domains, run_id)
 
 
 @router.post(
@@ -56,6 +80,7 @@ async def get_run(prefect: PrefectDep, sessions: SessionsDep, run_id: str) -> Wo
     status_code=201,
     response_model=WorkflowTriggerResponse,
     responses=errors(400, 404, 409, 413, 415, 422),
+    openapi_extra=needs(Scope.WRITE),
 )
 async def trigger_workflow(
     prefect: PrefectDep,
@@ -72,13 +97,23 @@ async def trigger_workflow(
     return Response(answer, status_code=201, media_type="application/json")
 
 
-@router.post("/runs/{run_id}/cancel", operation_id="cancel_run", responses=errors(404, 409))
+@router.post(
+    "/runs/{run_id}/cancel",
+    operation_id="cancel_run",
+    responses=errors(404, 409),
+    openapi_extra=needs(Scope.WRITE),
+)
 async def cancel_run(prefect: PrefectDep, caller: CallerDep, run_id: str) -> ActionResponse:
     """Cancel a run that has not ended, and its child runs."""
     return await cancel.cancel_run(prefect, caller, run_id)
 
 
-@router.post("/runs/{run_id}/retry", operation_id="retry_run", responses=errors(400, 404, 409, 422))
+@router.post(
+    "/runs/{run_id}/retry",
+    operation_id="retry_run",
+    responses=errors(400, 404, 409, 422),
+    openapi_extra=needs(Scope.WRITE),
+)
 async def retry_run(
     prefect: PrefectDep,
     sessions: SessionsDep,
@@ -93,9 +128,11 @@ async def retry_run(
 
 
 @router.get("/definitions", operation_id="list_definitions", response_model_exclude_unset=True, responses=errors(422))
-async def list_definitions(prefect: PrefectDep, page: PageDep, domain: DomainFilter = None) -> Page[WorkflowDefinition]:
+async def list_definitions(
+    prefect: PrefectDep, domains: DomainsDep, page: PageDep, domain: DomainFilter = None
+) -> Page[WorkflowDefinition]:
     """List the workflows that can be triggered, by name."""
-    return await definitions.list_definitions(prefect, domain, page)
+    return await definitions.list_definitions(prefect, domains, domain, page)
 
 
 @router.get(
@@ -104,6 +141,6 @@ async def list_definitions(prefect: PrefectDep, page: PageDep, domain: DomainFil
     response_model_exclude_unset=True,
     responses=errors(404, 409),
 )
-async def get_definition(prefect: PrefectDep, workflow_name: str) -> WorkflowDefinition:
+async def get_definition(prefect: PrefectDep, domains: DomainsDep, workflow_name: str) -> WorkflowDefinition:
     """Show one workflow with its parameters."""
-    return await definitions.read_definition(prefect, workflow_name)
+    return await definitions.read_definition(prefect, domains, workflow_name)

@@ -9,8 +9,10 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from spine.auth.domains import Domains
 from spine.database import SessionFactory, reading
 from spine.errors import NotFound
+from spine.names import domains_in
 from spine.prefect.client import Flow, FlowRun, Log, Prefect, TaskRun
 from spine.prefect.results import ResultUnreadable, read_result
 from spine.prefect.states import is_final
@@ -37,11 +39,14 @@ EARLIEST_WHOLE_READING = timedelta(seconds=1)
 SECONDS_BETWEEN_READINGS = 0.2
 
 
-async def read_run(prefect: Prefect, run_id: str) -> WorkflowRunDetail:
+async def read_run(prefect: Prefect, domains: Domains, run_id: str) -> WorkflowRunDetail:
     """One run with its steps, from Prefect alone. Raises `NotFound`."""
-    run = await find_run(prefect, run_id)
+    run = await find_run(prefect, domains, run_id)
     steps, flows, result, (triggered_by, parent_run_id) = await asyncio.gather(
-        read_steps(prefect, run), prefect.flows_by_id([run.flow_id]), _result_of(prefect, run), origin_of(prefect, run)
+        read_steps(prefect, run),
+        prefect.flows_by_id([run.flow_id]),
+        _result_of(prefect, run),
+        origin_of(prefect, domains, run),
     )
     logs = await _error_logs(prefect, run, steps)
     names = {attempt.id: step.name for step in steps for attempt in step.attempts}
@@ -65,12 +70,12 @@ async def read_run(prefect: Prefect, run_id: str) -> WorkflowRunDetail:
     )
 
 
-async def show_run(prefect: Prefect, sessions: SessionFactory, run_id: str) -> WorkflowRunDetail:
+async def show_run(prefect: Prefect, sessions: SessionFactory, domains: Domains, run_id: str) -> WorkflowRunDetail:
     """One run with its steps. If its result has no `capture_id`, the content of the source that the run used is shown.
 
     Raises `NotFound`.
     """
-    detail = await read_run(prefect, run_id)
+    detail = await read_run(prefect, domains, run_id)
     if detail.capture_id is None:
         async with reading(sessions) as session:
             detail.capture_id = await capture_used(session, detail.run_id)
@@ -83,12 +88,15 @@ async def capture_used(session: AsyncSession, run_id: UUID) -> str | None:
     return (await session.scalars(mine.order_by(SourceUse.used_at.desc(), SourceUse.fetch_id.desc()).limit(1))).first()
 
 
-async def find_run(prefect: Prefect, run_id: str) -> FlowRun:
-    """The Prefect flow run with this id. Raises `NotFound`, also for a malformed id."""
+async def find_run(prefect: Prefect, domains: Domains, run_id: str) -> FlowRun:
+    """The Prefect flow run with this id. Raises `NotFound`, also for a malformed id and for another domain."""
     try:
-        return await prefect.read_run(UUID(run_id))
+        run = await prefect.read_run(UUID(run_id))
     except (ValueError, NotFound):
-        raise NotFound(f"No run has the id {run_id!r}.") from None
+        run = None
+    if run is None or not domains.allow_any(domains_in(run.tags)):
+        raise NotFound(f"No run has the id {run_id!r}.")
+    return run
 
 
 async def read_steps(prefect: Prefect, run: FlowRun) -> list[Step]:
@@ -164,11 +172,11 @@ async def _result_of(prefect: Prefect, run: FlowRun) -> dict[str, object]:
     return result if isinstance(result, dict) else {}
 
 
-async def origin_of(prefect: Prefect, run: FlowRun) -> tuple[str | None, UUID | None]:
-    """The name of who or what started the run, and the id of its parent run if it has one."""
+async def origin_of(prefect: Prefect, domains: Domains, run: FlowRun) -> tuple[str | None, UUID | None]:
+    """The name of who or what started the run, and the id of its parent run if it has one of these domains."""
     trigger = trigger_of(run)
     if run.parent_task_run_id is not None:
-        return await _parent_of(prefect, run.parent_task_run_id)
+        return await _parent_of(prefect, domains, run.parent_task_run_id)
     if trigger is RunTrigger.SCHEDULE and run.deployment_id is not None:
         if SCHEDULE_LABEL in run.labels:
             return str(run.labels[SCHEDULE_LABEL]), None
@@ -180,12 +188,13 @@ async def origin_of(prefect: Prefect, run: FlowRun) -> tuple[str | None, UUID | 
     return str(caller) if caller is not None and trigger is RunTrigger.API else None, None
 
 
-async def _parent_of(prefect: Prefect, parent_task_run_id: UUID) -> tuple[str | None, UUID | None]:
+async def _parent_of(prefect: Prefect, domains: Domains, parent_task_run_id: UUID) -> tuple[str | None, UUID | None]:
     try:
         parent_run_id = (await prefect.read_task_run(parent_task_run_id)).flow_run_id
         if parent_run_id is None:
             return None, None
-        return (await prefect.read_run(parent_run_id)).name, parent_run_id
+        parent = await prefect.read_run(parent_run_id)
+        return (parent.name, parent.id) if domains.allow_any(domains_in(parent.tags)) else (None, None)
     except NotFound:
         return None, None
 

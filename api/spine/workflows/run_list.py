@@ -9,12 +9,14 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from spine.names import DOMAIN_TAG_PREFIX
 from spine.pagination import Page, PageRequest, make_page
 from spine.prefect.client import Flow, FlowRun, Prefect
 from spine.prefect.filters import RunFilter
 from spine.tables.base import utc_now
 from spine.workflows.failures import message_of
-from spine.workflows.labels import DOMAIN_TAG_PREFIX, domain_of, schedule_of, trigger_of, with_trigger
+from spine.workflows.known_domains import DomainTags
+from spine.workflows.labels import domain_of, schedule_of, trigger_of, with_trigger
 from spine.workflows.run_pages import read_page
 from spine.workflows.schemas import RunStatus, RunTrigger, WorkflowRunSummary
 from spine.workflows.steps import StepCounts, count_steps
@@ -43,6 +45,8 @@ class RunQuery:
     since: datetime | None = None
     until: datetime | None = None
     trigger: RunTrigger | None = None
+    # Only runs with one of these tags; None: all runs.
+    tags: DomainTags = None
 
     @property
     def leaves_out_api_runs(self) -> bool:
@@ -95,9 +99,13 @@ def _duration_seconds(run: FlowRun) -> float | None:
 
 def filters_for(query: RunQuery, now: datetime) -> list[RunFilter]:
     """Filters without overlap that together match what `query` selects, the one that matches most runs first."""
+    if query.tags is not None and not query.tags:
+        return []
     wanted = RunFilter().started(since=query.since, until=query.until)
     if query.workflow_name is not None:
         wanted = RunFilter(runs=wanted.runs, flows={"name": {"any_": [query.workflow_name]}})
+    if query.tags is not None:
+        wanted = wanted.with_any_tag(query.tags)
     if query.domain is not None:
         wanted = wanted.where(tags={"all_": [f"{DOMAIN_TAG_PREFIX}{query.domain}"]})
     if query.status is not None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from spine.auth.callers import Caller
+from spine.auth.changes import record_change
 from spine.errors import BadRequest, FieldError
 from spine.prefect.client import Deployment, Prefect
 from spine.prefect.parameters import check_parameters
@@ -18,7 +19,7 @@ async def trigger_workflow(
 
     Raises `NotFound`, `Conflict` without a deployment, and `BadRequest` that lists each invalid parameter.
     """
-    deployment = await find_workflow(prefect, workflow_name)
+    deployment = await find_workflow(prefect, caller.domains, workflow_name)
     refuse_invalid_parameters(workflow_name, deployment, params, "params")
     run = await prefect.create_run(
         deployment.id,
@@ -27,6 +28,7 @@ async def trigger_workflow(
         labels={CALLER_LABEL: caller.name},
         idempotency_key=f"spine-{operation_id}",
     )
+    record_change("started", "run", run.id, run.name)
     return WorkflowTriggerResponse(
         run_id=run.id,
         workflow_name=workflow_name,

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import structlog
 
+from spine.auth.domains import EVERY_DOMAIN
 from spine.cache.entries import NewEntry, content_hash_of, current_entries
 from spine.cache.eviction import evict
 from spine.cache.leases import acquire_lease, acquire_leases
@@ -123,7 +124,7 @@ async def _wait_for_claim(context: FetchContext, fetch: OpenFetch, report: Repor
 
 async def _plan(context: FetchContext, fetch: OpenFetch) -> Plan:
     async with reading(context.sessions) as session:
-        source = await find_source(session, fetch.source_id)
+        source = await find_source(session, EVERY_DOMAIN, fetch.source_id)
     with as_fetch_failures():
         config = SourceConfigs(context.settings).of_source(source)
     deadline = inf if config.timeout_seconds is None else time.monotonic() + config.timeout_seconds
@@ -138,7 +139,7 @@ async def _open_reader(context: FetchContext, source: Source, config: SourceConf
         return config.open_reader(await context.secrets(config), context.settings, limits)
     with as_fetch_failures(), database_errors():
         async with context.sessions() as session:
-            connection = await find_connection(session, source.connection_id or config.connection)
+            connection = await find_connection(session, EVERY_DOMAIN, source.connection_id or config.connection)
     with as_fetch_failures():
         target = await resolve_connection(connection, context.prefect, context.settings)
     return open_query_reader(target, config.query, limits)
