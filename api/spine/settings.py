@@ -116,6 +116,11 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         default=500, ge=1, description="Connections that one process of `spine serve` keeps open at the same time."
     )
+    read_memory_bytes: int = Field(
+        default=1_000_000_000,
+        ge=100_000_000,
+        description="Memory that the process that reads and parses one source may allocate, in bytes.",
+    )
     jwks_url: str | None = Field(default=None, description="URL of the public keys of JWT bearer tokens.")
     jwt_issuer: str | None = Field(default=None, description="The `iss` claim that a bearer token must have.")
     jwt_audience: str | None = Field(default=None, description="The `aud` claim that a bearer token must have.")

@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 import requests
-from apprise.plugins.discord import NotifyDiscord
 from apprise.plugins.pagerduty import NotifyPagerDuty
 from apprise.plugins.slack import NotifySlack
-from apprise.plugins.workflows import NotifyWorkflows
 from pydantic import ValidationError
 from spine.alerts.channels import CHANNEL_TYPES
 from spine.alerts.channels.base import ChannelConfig
@@ -148,24 +146,18 @@ async def test_self_hosted_chat_services_get_the_payload_of_their_type(
 @pytest.mark.parametrize(
     ("channel_type", "fields", "plugin"),
     [
-        ("slack", {"webhook_url": SLACK}, NotifySlack),
-        ("slack", {"webhook_url": SLACK, "channel": "#ops", "username": "spine"}, NotifySlack),
-        ("discord", {"webhook_url": DISCORD}, NotifyDiscord),
-        ("teams", {"webhook_url": WORKFLOW}, NotifyWorkflows),
-        ("teams", {"webhook_url": "https://desk.webhook.office.com/webhookb2/a@b/IncomingWebhook/c/d"}, JsonPost),
-        ("slack", {"webhook_url": "https://hooks.slack.com.example.com/services/T1/B2/c3"}, JsonPost),
+        # Apprise's plugins would turn text into mentions and links.
+        ("slack", {"webhook_url": SLACK}, JsonPost),
+        ("discord", {"webhook_url": DISCORD}, JsonPost),
+        ("teams", {"webhook_url": WORKFLOW}, JsonPost),
         ("pagerduty", {"routing_key": "R" * 32}, NotifyPagerDuty),
         ("apprise", {"url": SLACK}, NotifySlack),
     ],
 )
-def test_services_that_apprise_supports_use_its_plugin(
+def test_chat_services_get_a_payload_of_ours_and_others_that_of_apprise(
     channel_type: str, fields: dict[str, str], plugin: type[Any]
 ) -> None:
-    made = config(channel_type, **fields).plugin(MESSAGE, None, {})
-    assert type(made) is plugin
-    if "channel" in fields:
-        assert isinstance(made, NotifySlack)
-        assert (made.channels, made.user) == (["#ops"], "spine")
+    assert type(config(channel_type, **fields).plugin(MESSAGE, None, {})) is plugin
 
 
 @pytest.mark.parametrize(("severity", "expected"), [(Severity.INFO, "info"), (Severity.CRITICAL, "critical")])

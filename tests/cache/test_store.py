@@ -14,6 +14,7 @@ from spine.cache.store import BlobMissing, BlobStore
 from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
 from spine.settings import Settings
+from spine.sources.isolation import processes
 
 from tests.cache.support import hash_of, put_blob, read_blob
 from tests.support.processes import free_port
@@ -169,9 +170,12 @@ def small_files(limit: int) -> Iterator[None]:
     """Make the kernel refuse larger files, as a full disk would."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    # The fork server has the limits that its parent had when it was started.
+    processes.stop()
     try:
         yield
     finally:
+        processes.stop()
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import hashlib
+import threading
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
 from spine.database import make_engine, make_sessions
 from spine.sources.fetch_requests import record_request
@@ -14,6 +16,7 @@ from spine.tables.base import new_id
 import flows.finra
 from tests.sources.running import fetch, register, wait_for
 from tests.support.processes import wait_until
+from tests.support.receivers import Handler, receiver
 from tests.support.stack import Api, PrefectStack
 from tests.support.weekly_files import PAIRS, WeeklyFile
 
@@ -161,3 +164,25 @@ def test_the_same_request_starts_one_fetch(api: Api, files: Path) -> None:
     answers = [api.client.post(f"/sources/{name}/fetch", headers=key) for _ in range(2)]
     assert answers[0].content == answers[1].content
     wait_for(api, answers[0].json()["fetch_id"])
+
+
+def test_a_warm_run_reads_in_a_process_that_is_forked_from_it(api: Api) -> None:
+    reading = threading.Event()
+    released = threading.Event()
+
+    def slow(handler: Handler) -> None:
+        reading.set()
+        released.wait(60)
+        handler.answer(200, b"a,b\n1,2\n", {})
+
+    with receiver() as site:
+        site.behaviours = [slow]
+        name = register(api, "http", {"url": f"http://127.0.0.1:{site.port}/trades.csv"})
+        fetch_id = fetch(api, name)
+        assert reading.wait(60)
+        run = psutil.Process(int(wait_for(api, fetch_id, "RUNNING")["execution_id"].rpartition(":")[2]))
+        server, *_ = run.children()
+        # They are copies of the run, which imported everything before it was forked.
+        assert [one.cmdline() for one in (server, *server.children())] == [run.cmdline()] * 2
+        released.set()
+        assert wait_for(api, fetch_id)["status"] == "SUCCESS"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from spine.alerts.inert_text import one_line
 from spine.severity import Severity
 
 
@@ -30,7 +31,7 @@ class AlertMessage:
     @property
     def headline(self) -> str:
         """One line: the severity and the title."""
-        return f"[{self.severity}] {self.title}"
+        return f"[{self.severity}] {one_line(self.title)}"
 
     @property
     def text(self) -> str:
@@ -42,7 +43,8 @@ class AlertMessage:
             "Category": self.error_category,
             "Throttled": f"{self.held_back} more since the last message" if self.held_back else None,
         }
-        lines = [f"{name}: {value}" for name, value in fields.items() if value]
+        # A value of several lines could look like more fields.
+        lines = [f"{name}: {one_line(value)}" for name, value in fields.items() if value]
         return "\n".join([self.message, "", *lines])
 
 

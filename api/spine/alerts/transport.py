@@ -10,8 +10,15 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from apprise import NotifyFormat
+from apprise.conversion import convert_between
+from apprise.plugins.base import NotifyBase
+from apprise.plugins.slack import NotifySlack
+from apprise.plugins.telegram import NotifyTelegram
+
 from spine.alerts.channels.base import ChannelConfig
 from spine.alerts.channels.json_post import NOTIFY_TYPES
+from spine.alerts.inert_text import escaped_for_slack
 from spine.alerts.messages import AlertMessage, Outcome
 from spine.alerts.scrubbing import encoded_forms, scrub, secret_parts
 from spine.egress.guard import ConnectionGuard, guarded
@@ -167,11 +174,27 @@ def _notify(
         plugin = config.plugin(message, recipient, secrets)
         # Otherwise the plugin would sleep between requests, for as long as a receiver requests.
         plugin.throttle = lambda *_, **__: None  # type: ignore[method-assign]
-        # Python refuses to send mail with a subject of several lines.
-        title = " ".join(message.headline.split())
+        title, body = _formatted(plugin, config.shown(message.headline), config.shown(message.text))
         evidence.notified = bool(
-            plugin.notify(title=title, body=message.text, notify_type=NOTIFY_TYPES[message.severity])
+            plugin.notify(
+                title=title, body=body, notify_type=NOTIFY_TYPES[message.severity], body_format=NotifyFormat.TEXT
+            )
         )
+
+
+def _formatted(plugin: NotifyBase, title: str, body: str) -> tuple[str, str]:
+    """The title and body in the format that the plugin is set to: plain text, because plugins pass other formats on.
+
+    Telegram's plugin sends plain text as HTML, too, but without escaping it.
+    """
+    plugin.notify_format = NotifyFormat.HTML if isinstance(plugin, NotifyTelegram) else NotifyFormat.TEXT
+    # Without a title of its own, a service gets the title as a part of the body.
+    if plugin.title_maxlen <= 0:
+        title = convert_between(NotifyFormat.TEXT, plugin.notify_format, title)
+    if isinstance(plugin, NotifySlack):
+        # The plugin escapes its title only.
+        return title, escaped_for_slack(body)
+    return title, convert_between(NotifyFormat.TEXT, plugin.notify_format, body)
 
 
 @contextmanager
@@ -197,7 +220,8 @@ def _outcome(evidence: _Evidence, hidden: Collection[str]) -> Outcome:
         if 300 <= reply.status < 400:
             reason = f"{reason}; redirects are not followed"
         return Outcome(False, reply.status, reason, permanent, reply.retry_after)
-    text = "\n".join(evidence.lines)
+    # The patterns take quadratic time, and a server can repeat what they begin with.
+    text = "\n".join(evidence.lines)[-LONGEST_TEXT:]
     if (answer := _SMTP_ANSWER.search(text)) is not None:
         code = int(answer[1])
         words = re.sub(r"\\[rn]", " ", answer[2]).replace("\\'", "'")

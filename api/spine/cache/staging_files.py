@@ -43,6 +43,16 @@ class StagingFile:
         self._hasher = _Hasher()
         self._staged: StagedContent | None = None
 
+    @classmethod
+    def of_another_process(cls, path: Path) -> "StagingFile":
+        """A staging file to write for the process that holds its lock; end it with `close`. Raises `FetchFailure`."""
+        with local_errors():
+            return cls(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
+
+    def written_elsewhere(self, staged: StagedContent) -> None:
+        """Take over the result of the process that has written this file."""
+        self._staged = staged
+
     def write(self, chunk: bytes) -> None:
         """Append a chunk, which must not change afterwards."""
         self._hasher.update(chunk)
@@ -64,12 +74,17 @@ class StagingFile:
         """Close the file, and delete it unless it was published; safe to repeat."""
         if self._descriptor < 0:
             return
-        self._hasher.finish()
         # While the lock is held no other process can have taken the name.
         with suppress(OSError):
             self.path.unlink()
-        os.close(self._descriptor)
-        self._descriptor = -1
+        self.close()
+
+    def close(self) -> None:
+        """Close the file without deleting it; safe to repeat."""
+        if self._descriptor >= 0:
+            self._hasher.finish()
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class _Hasher:

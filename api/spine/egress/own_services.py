@@ -56,6 +56,11 @@ def protected(endpoints: Iterable[Endpoint]) -> Iterator[None]:
             _protected.remove(endpoint)
 
 
+def protected_now() -> tuple[Endpoint, ...]:
+    """What is refused in this process, for another process that connects on its behalf."""
+    return tuple(_protected)
+
+
 class Listeners:
     """The addresses at which this process is found to listen; known from the requests that arrive there."""
 

@@ -40,6 +40,7 @@ def execute_run(run: Run, loaded: LoadedFlow | None) -> NoReturn:
         else:
             os.environ[name] = value
     _reseed()
+    _fork_ahead()
     status = _run_engine(run.gate, loaded)
     try:
         _finish()
@@ -59,6 +60,12 @@ def _reseed() -> None:
     """Seed numpy's global generator; Python's own is seeded automatically after a fork."""
     if numpy_random := sys.modules.get("numpy.random"):
         numpy_random.seed()
+
+
+def _fork_ahead() -> None:
+    """Fork the process that reads untrusted content, if the flow reads sources: later this process has more threads."""
+    if processes := sys.modules.get("spine.sources.isolation.processes"):
+        processes.fork_ahead()
 
 
 def _run_engine(gate: socket.socket, loaded: LoadedFlow | None) -> int:

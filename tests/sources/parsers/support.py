@@ -1,5 +1,6 @@
 """Files made of bytes, and what parsing says about them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pytest
 from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
-from spine.sources.parsers import Parsed, ParserConfig, ParserType, parse, to_arrow
+from spine.sources.parsers import FileToParse, Parsed, ParserConfig, ParserType, parse, write_table
 
 
 class Desk:
@@ -29,7 +30,14 @@ class Desk:
 
     def table(self, content: bytes, kind: str, name: str = "file", **config: Any) -> pa.Table:
         self.path.write_bytes(content)
-        return to_arrow([(self.path, name, ParserType(kind), ParserConfig(**config))])
+        return read_table([FileToParse(self.path, name, ParserType(kind), ParserConfig(**config))])
+
+
+def read_table(files: Sequence[FileToParse]) -> pa.Table:
+    """The table that is written for files."""
+    output = files[0].path.with_name("table.arrow")
+    write_table(files, output)
+    return pa.ipc.open_file(pa.memory_map(str(output))).read_all()
 
 
 def lines_of(parsed: Parsed) -> list[int]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from spine.sources.parsers import ParserConfig, ParserType, to_arrow
+from spine.sources.parsers import FileToParse, ParserConfig, ParserType
 
-from tests.sources.parsers.support import Desk
+from tests.sources.parsers.support import Desk, read_table
 
 
 def test_columns_of_text_get_the_type_that_all_their_values_have(desk: Desk) -> None:
@@ -38,8 +38,8 @@ def test_configured_types_are_used_and_rows_with_invalid_values_are_left_out(des
 def test_files_of_different_columns_make_one_table(tmp_path: Path) -> None:
     for name, content in (("1.csv", b"a,b\n1,2\n"), ("2.csv", b"b,c\n3,x\n")):
         (tmp_path / name).write_bytes(content)
-    files = [(tmp_path / name, name, ParserType.CSV, ParserConfig()) for name in ("1.csv", "2.csv")]
-    assert to_arrow(files).to_pydict() == {"a": [1, None], "b": [2, 3], "c": [None, "x"]}
+    files = [FileToParse(tmp_path / name, name, ParserType.CSV, ParserConfig()) for name in ("1.csv", "2.csv")]
+    assert read_table(files).to_pydict() == {"a": [1, None], "b": [2, 3], "c": [None, "x"]}
 
 
 def test_files_of_different_types_and_encodings_make_one_table(tmp_path: Path) -> None:
@@ -48,8 +48,10 @@ def test_files_of_different_types_and_encodings_make_one_table(tmp_path: Path) -
     (tmp_path / "2.jsonl.gz").write_bytes(gzip.compress('{"id": 2, "city": "Köln"}'.encode()))
     kinds = {"1.csv": ParserType.CSV, "2.jsonl.gz": ParserType.JSONL, "3.parquet": ParserType.PARQUET}
     configs = {"1.csv": ParserConfig(encoding="latin-1")}
-    files = [(tmp_path / name, name, kind, configs.get(name, ParserConfig())) for name, kind in kinds.items()]
-    assert to_arrow(files).to_pydict() == {
+    files = [
+        FileToParse(tmp_path / name, name, kind, configs.get(name, ParserConfig())) for name, kind in kinds.items()
+    ]
+    assert read_table(files).to_pydict() == {
         "id": [1, 2, 3],
         "city": ["Zürich", "Köln", None],
         "flag": [None, None, True],

@@ -10,6 +10,7 @@ from apprise.plugins.base import NotifyBase
 from apprise.utils.parse import parse_qsd
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr
 
+from spine.alerts.inert_text import inert
 from spine.alerts.messages import AlertMessage
 from spine.egress.hosts import split_http_url
 from spine.schemas import Text
@@ -50,6 +51,10 @@ class ChannelConfig(SecretConfig):
         """The secrets to look up before sending: the reference in each `*_ref` field, by the field's name."""
         named = {name: getattr(self, name) for name in type(self).model_fields if name.endswith("_ref")}
         return {name: ref for name, ref in named.items() if ref is not None}
+
+    def shown(self, text: str) -> str:
+        """The text of a message as the service gets it; services may interpret what callers have written."""
+        return inert(text)
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """The Apprise plugin that sends to this receiver; `secrets` has the values for `refs`."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from apprise.plugins.base import NotifyBase
 
-from spine.alerts.channels.base import ChannelConfig, Place, SecretUrl, endpoints_in, instantiate
+from spine.alerts.channels.base import ChannelConfig, Place, SecretUrl, endpoints_in
 from spine.alerts.channels.json_post import COLOURS, JsonPost
 from spine.alerts.messages import AlertMessage
 
@@ -23,9 +23,11 @@ class DiscordConfig(ChannelConfig):
         return endpoints_in(self.webhook_url.get_secret_value())
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
-        """Apprise's plugin for Discord's own hosts, the same payload for any other."""
-        url = self.webhook_url.get_secret_value()
-        if self.hosts()[0] in ("discord.com", "discordapp.com") and (discord := instantiate(url)) is not None:
-            return discord
-        embed = {"title": message.headline[:LONGEST_TITLE], "description": message.text[:LONGEST_TEXT]}
-        return JsonPost(url, json.dumps({"embeds": [{**embed, "color": COLOURS[message.severity]}]}))
+        """A post of the message; Apprise's plugin would turn text into mentions."""
+        embed = {
+            "title": self.shown(message.headline)[:LONGEST_TITLE],
+            "description": self.shown(message.text)[:LONGEST_TEXT],
+            "color": COLOURS[message.severity],
+        }
+        payload = {"embeds": [embed], "allowed_mentions": {"parse": []}}
+        return JsonPost(self.webhook_url.get_secret_value(), json.dumps(payload))

@@ -9,6 +9,7 @@ from apprise.utils.parse import is_email, parse_emails
 from pydantic import AfterValidator, Field, model_validator
 
 from spine.alerts.channels.base import ASSET, ChannelConfig, Place, ShortText
+from spine.alerts.inert_text import readable
 from spine.alerts.messages import AlertMessage
 from spine.egress.hosts import check_host
 from spine.secrets.refs import check_ref
@@ -62,6 +63,10 @@ class EmailConfig(ChannelConfig):
             return "insecure"
         implicit = self.use_tls == "implicit" or (self.use_tls is True and self.smtp_port == IMPLICIT_TLS_PORT)
         return "ssl" if implicit else "starttls"
+
+    def shown(self, text: str) -> str:
+        """The text without control characters: it is shown as it is."""
+        return readable(text)
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """Apprise's email plugin for one recipient."""

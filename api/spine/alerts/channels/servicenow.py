@@ -55,8 +55,8 @@ class ServiceNowConfig(ChannelConfig):
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """A plugin that creates one incident, however many attempts there are."""
         incident = {
-            "short_description": message.headline[:LONGEST_TITLE],
-            "description": message.text,
+            "short_description": self.shown(message.headline)[:LONGEST_TITLE],
+            "description": self.shown(message.text),
             "urgency": _URGENCY[message.severity],
             "impact": _URGENCY[message.severity],
             "assignment_group": self.assignment_group,

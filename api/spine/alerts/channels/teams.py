@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from apprise.plugins.base import NotifyBase
 
-from spine.alerts.channels.base import ChannelConfig, Place, SecretUrl, endpoints_in, instantiate
+from spine.alerts.channels.base import ChannelConfig, Place, SecretUrl, endpoints_in
 from spine.alerts.channels.json_post import JsonPost
 from spine.alerts.messages import AlertMessage
 
@@ -20,18 +21,22 @@ class TeamsConfig(ChannelConfig):
         return endpoints_in(self.webhook_url.get_secret_value())
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
-        """Apprise's plugin for hosts that it supports (Workflows), an adaptive card for any other."""
-        url = self.webhook_url.get_secret_value()
-        if self.hosts()[0].endswith((".logic.azure.com", ".webhook.office.com")) and (teams := instantiate(url)):
-            return teams
+        """A post of an adaptive card; Apprise's plugin would show text as Markdown."""
         card = {
             "type": "AdaptiveCard",
             "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
             "version": "1.4",
             "body": [
-                {"type": "TextBlock", "text": message.headline, "weight": "Bolder", "size": "Medium", "wrap": True},
-                {"type": "TextBlock", "text": message.text.replace("\n", "\n\n"), "wrap": True},
+                _paragraph(self.shown(message.headline), weight="Bolder", size="Medium"),
+                *(_paragraph(line) for line in self.shown(message.text).split("\n")),
             ],
         }
         attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
-        return JsonPost(url, json.dumps({"type": "message", "attachments": [attachment]}))
+        payload = {"type": "message", "attachments": [attachment]}
+        return JsonPost(self.webhook_url.get_secret_value(), json.dumps(payload))
+
+
+def _paragraph(line: str, **style: str) -> dict[str, Any]:
+    """A line of a card; unlike a TextBlock, a TextRun is not read as Markdown."""
+    run = {"type": "TextRun", "text": line or " ", **style}
+    return {"type": "RichTextBlock", "inlines": [run], "spacing": "None"}

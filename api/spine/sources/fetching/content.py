@@ -1,29 +1,25 @@
-"""The items of one fetch: each is downloaded into a staging file and parsed before it is published to the cache.
+"""The format of a source's content: how its rows are counted, and how they become a table."""
 
-All of this is synchronous, runs in the thread of the reader, and does not use the database. The caller publishes an
-item after it has acquired the lease on its content.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import pyarrow as pa
 from pydantic import ValidationError
 
-from spine.cache.entries import NewEntry
 from spine.cache.failures import local_errors
-from spine.cache.store import BlobStore, StagingFile
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.limits import Limits
 from spine.schemas import ErrorCategory
-from spine.sources.parsers import Parsed, ParserConfig, ParserType, parse, parser_for, to_arrow
-from spine.sources.readers.base import Item, Reader, Unchanged, Validators
+from spine.settings import Settings
+from spine.sources.isolation.processes import TaskProcess
+from spine.sources.isolation.task import Channel
+from spine.sources.parsers import FileToParse, Parsed, ParserConfig, ParserType, parse, parser_for, write_table
+from spine.sources.readers.base import Item
 from spine.tables.sources import Source
-
-# Over all files of a source.
-MOST_EXAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -33,6 +29,19 @@ class ContentFile:
     path: Path
     name: str
     encoding: str | None
+
+
+@dataclass(frozen=True)
+class TableTask:
+    """Writes the valid rows of files as one table, in a process of its own."""
+
+    files: Sequence[FileToParse]
+    output: Path
+
+    def __call__(self, channel: Channel) -> None:
+        """Write the table. Raises `FetchFailure`."""
+        with local_errors():
+            write_table(self.files, self.output)
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Format:
         parser_type = source.parser_type or source.config.get("format")
         return cls(parser_type, ParserConfig.model_validate(source.parser_config or {}))
 
-    def parse(self, file: StagingFile, item: Item, limits: Limits) -> Parsed | None:
+    def parse(self, path: Path, item: Item, limits: Limits) -> Parsed | None:
         """Count the rows of a downloaded item; None when its format is unknown. Raises `FetchFailure`."""
         parser = parser_for(item.name, self.parser_type)
         if parser is None:
@@ -56,11 +65,24 @@ class Format:
         # A small compressed file can take hours to expand.
         check = partial(limits.check_time, ErrorCategory.SOURCE)
         with local_errors():
-            return parse(file.path, item.name, parser, self._config_for(item), check)
+            return parse(path, item.name, parser, self._config_for(item), check)
 
     def to_arrow(self, files: Sequence[ContentFile]) -> pa.Table:
-        """The valid rows of files, parsed as their fetch parsed them. Raises `FetchFailure`."""
-        return to_arrow([(file.path, file.name, self._parser_of(file), self._config_for(file)) for file in files])
+        """The valid rows of files, parsed as their fetch parsed them. Raises `FetchFailure`.
+
+        Another process parses them within the memory limit of a fetch. The table is a file that is mapped into
+        memory: the system can drop pages of it that are not in use. It is deleted when the table is.
+        """
+        memory_bytes = Settings().read_memory_bytes
+        tasks = [FileToParse(one.path, one.name, self._parser_of(one), self._config_for(one)) for one in files]
+        with local_errors(), tempfile.NamedTemporaryFile(dir=files[0].path.parent if files else None) as output:
+            task = TableTask(tasks, Path(output.name))
+            process = TaskProcess(task, Limits(None, inf), memory_bytes, (__name__,))
+            try:
+                process.wait()
+            finally:
+                process.close()
+            return pa.ipc.open_file(pa.memory_map(output.name)).read_all()
 
     def _parser_of(self, file: ContentFile) -> ParserType:
         parser = parser_for(file.name, self.parser_type)
@@ -76,60 +98,3 @@ class Format:
         except ValidationError:
             # A server can name an encoding that does not exist.
             return self.config
-
-
-@dataclass(frozen=True)
-class Download:
-    """An item that was downloaded into a staging file, and is not in the cache yet."""
-
-    entry: NewEntry
-    file: StagingFile
-    bad_row_examples: tuple[dict[str, object], ...]
-
-
-def read_items(
-    reader: Reader, store: BlobStore, format_: Format, known: Mapping[str, NewEntry], limits: Limits, *, force: bool
-) -> Iterator[Download | NewEntry]:
-    """Every item of a source in its order: a download, or the known entry when it is unchanged. Raises `FetchFailure`.
-
-    The caller publishes or discards the file of a download before it takes the next item.
-    """
-    validators = {key: Validators.from_json(entry.validators) for key, entry in known.items()}
-    most_examples = MOST_EXAMPLES
-    for item in reader.items(validators, force):
-        if isinstance(item, Unchanged):
-            yield known[item.key].with_validators(item.validators.to_json())
-        else:
-            download = _download(item, store, format_, limits, most_examples)
-            most_examples -= len(download.bad_row_examples)
-            yield download
-
-
-def _download(item: Item, store: BlobStore, format_: Format, limits: Limits, most_examples: int) -> Download:
-    file = store.stage()
-    try:
-        for chunk in item.chunks:
-            file.write(chunk)
-        staged = file.finish()
-        parsed = format_.parse(file, item, limits)
-    except BaseException:
-        file.discard()
-        raise
-    entry = NewEntry(
-        key=item.key,
-        name=item.name,
-        content_hash=staged.content_hash,
-        size_bytes=staged.size_bytes,
-        content_type=item.content_type,
-        encoding=item.encoding,
-        validators=item.validators.to_json(),
-        rows=parsed.rows if parsed else None,
-        bad_rows=parsed.bad_rows if parsed else 0,
-    )
-    return Download(entry, file, _bad_row_examples(item, parsed)[:most_examples])
-
-
-def _bad_row_examples(item: Item, parsed: Parsed | None) -> tuple[dict[str, object], ...]:
-    if parsed is None:
-        return ()
-    return tuple({"file": item.name, "line": row.line, "reason": row.reason} for row in parsed.examples)

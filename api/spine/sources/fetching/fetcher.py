@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from math import inf
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from spine.auth.domains import EVERY_DOMAIN
 from spine.cache.entries import NewEntry, content_hash_of, current_entries
 from spine.cache.eviction import evict
 from spine.cache.leases import acquire_lease, acquire_leases
-from spine.connections.resolved_connection import resolve_connection
+from spine.connections.resolved_connection import ResolvedConnection, resolve_connection
 from spine.connections.service import find_connection
 from spine.database import database_errors, reading, transaction
 from spine.egress.fetch_failure import FetchFailure, FetchLost
@@ -25,11 +26,11 @@ from spine.schemas import ErrorCategory
 from spine.sources.configs import SourceConfigs
 from spine.sources.fetch_results import FetchResult
 from spine.sources.fetch_state import OpenFetch, claim_source, finish_fetch, recorded_result, shared_result
-from spine.sources.fetching.content import Download, Format, read_items
+from spine.sources.fetching.content import Format
 from spine.sources.fetching.context import CONTENT_LEASE_SECONDS, FetchContext, as_fetch_failures
+from spine.sources.fetching.reading import Download, OpenReader, Reading
 from spine.sources.queries import find_source
 from spine.sources.readers.base import Reader, Validators
-from spine.sources.readers.database import open_query_reader
 from spine.sources.types.base import SourceConfig
 from spine.sources.types.database import DatabaseConfig
 from spine.tables.base import utc_now
@@ -46,13 +47,11 @@ SECONDS_BETWEEN_CLAIMS = 1.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be read: the source, its open reader, and the entries that the cache already has."""
+    """What is to be read: the source with its configuration, and how it is read."""
 
     source: Source
     config: SourceConfig
-    reader: Reader
-    limits: Limits
-    known: Mapping[str, NewEntry]
+    reading: Reading
 
 
 async def run_fetch(context: FetchContext, fetch: OpenFetch, report: Report) -> FetchResult:
@@ -130,19 +129,36 @@ async def _plan(context: FetchContext, fetch: OpenFetch) -> Plan:
     deadline = inf if config.timeout_seconds is None else time.monotonic() + config.timeout_seconds
     limits = Limits(config.max_bytes, deadline, config.timeout_seconds)
     known = await _known_entries(context, fetch)
-    # The reader is opened last, because nothing closes it before there is a plan.
-    return Plan(source, config, await _open_reader(context, source, config, limits), limits, known)
+    source_reading = Reading(
+        await _reader_of(context, source, config),
+        context.store,
+        Format.of_source(source),
+        known,
+        limits,
+        memory_bytes=context.settings.read_memory_bytes,
+        modules=(type(config).__module__, f"spine.sources.readers.{source.source_type}"),
+        force=fetch.force,
+    )
+    return Plan(source, config, source_reading)
 
 
-async def _open_reader(context: FetchContext, source: Source, config: SourceConfig, limits: Limits) -> Reader:
+async def _reader_of(context: FetchContext, source: Source, config: SourceConfig) -> OpenReader:
+    """Opens the reader of a source, in the process that reads it."""
     if not isinstance(config, DatabaseConfig):
-        return config.open_reader(await context.secrets(config), context.settings, limits)
+        return partial(config.open_reader, await context.secrets(config), context.settings)
     with as_fetch_failures(), database_errors():
         async with context.sessions() as session:
             connection = await find_connection(session, EVERY_DOMAIN, source.connection_id or config.connection)
     with as_fetch_failures():
         target = await resolve_connection(connection, context.prefect, context.settings)
-    return open_query_reader(target, config.query, limits)
+    return partial(_query_reader, target, config.query)
+
+
+def _query_reader(target: ResolvedConnection, query: str, limits: Limits) -> Reader:
+    # The drivers of databases are imported only where they are used.
+    from spine.sources.readers.database import open_query_reader
+
+    return open_query_reader(target, query, limits)
 
 
 async def _known_entries(context: FetchContext, fetch: OpenFetch) -> dict[str, NewEntry]:
@@ -165,8 +181,8 @@ async def _in_thread(work: Callable[["OneThread"], Awaitable[T]], plan: Plan) ->
         return await work(thread)
     finally:
         # Stops what the thread is doing at its next check of the time.
-        plan.limits.deadline = -inf
-        await thread.close(plan.reader.close)
+        plan.reading.limits.deadline = -inf
+        await thread.close(plan.reading.close)
 
 
 class OneThread:
@@ -193,8 +209,7 @@ async def _read(
     entries: list[NewEntry] = []
     downloads: list[Download] = []
     await thread(context.store.sweep)
-    format_ = Format.of_source(plan.source)
-    items = read_items(plan.reader, context.store, format_, plan.known, plan.limits, force=fetch.force)
+    items = plan.reading.items()
     while (item := await thread(lambda: next(items, None))) is not None:
         if isinstance(item, NewEntry):
             entries.append(item)

@@ -3,7 +3,7 @@
 Empty text is null, except in a column of strings. A timestamp without a time zone is in UTC.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -123,21 +123,27 @@ def without_rows(batch: pa.RecordBatch, found: Sequence[InvalidValue]) -> pa.Rec
     return batch.filter(pc.invert(pc.is_in(rows, pa.array([one.row for one in found], pa.int64()))))
 
 
-def infer(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The texts as integers, numbers, booleans, dates or timestamps if all of them convert, else unchanged.
+def inferred_type(chunks: Callable[[], Iterable[pa.Array]]) -> ColumnType | None:
+    """Whether all texts of a column are integers, numbers, booleans, dates or timestamps; None if they are not.
 
-    Values that would lose leading zeros stay text, and so does a column without values.
+    Values that would lose leading zeros stay text, and so does a column without values. `chunks` gives the texts from
+    the beginning each time.
     """
-    if not pc.any(pc.not_equal(texts, "")).as_py() or _any(texts, r"^-?0[0-9]"):
-        return texts
+    if not any(_any(texts, "") for texts in chunks()) or any(_any(texts, _LEADING_ZERO) for texts in chunks()):
+        return None
     for kind in (ColumnType.INTEGER, ColumnType.NUMBER, ColumnType.BOOLEAN, ColumnType.DATE, ColumnType.TIMESTAMP):
-        if all(_all_valid(chunk, kind) for chunk in texts.chunks):
-            return pa.chunked_array([convert(chunk, kind) for chunk in texts.chunks], ARROW_TYPES[kind])
-    return texts
+        if all(_all_valid(texts, kind) for texts in chunks()):
+            return kind
+    return None
 
 
-def _any(texts: pa.ChunkedArray, form: str) -> bool:
-    return bool(pc.any(pc.match_substring_regex(texts, form)).as_py())
+_LEADING_ZERO = r"^-?0[0-9]"
+
+
+def _any(texts: pa.Array, form: str) -> bool:
+    """Whether a text matches a regular expression; with an empty one, whether there is a text that is not empty."""
+    found = pc.match_substring_regex(texts, form) if form else pc.not_equal(texts, "")
+    return bool(pc.any(found).as_py())
 
 
 def _all_valid(texts: pa.Array, kind: ColumnType) -> bool:

@@ -15,6 +15,10 @@ from spine.sources.parsers.parse_errors import ParseError
 from spine.sources.parsers.row_counter import RowCounter
 
 _BATCH = 16_384
+# Values of a fixed length are copied out of the dictionary for each row.
+_BATCH_BYTES = 16 * 1024 * 1024
+# UUIDs and decimals have this length, or a smaller one.
+_USUAL_LENGTH = 16
 _MAGIC = b"PAR1"
 
 
@@ -29,7 +33,9 @@ def read_parquet(file: File, counter: RowCounter) -> Iterator[pa.RecordBatch]:
             file.check()
             try:
                 batch = next(batches, None)
-            except (pa.ArrowException, ValueError, OverflowError, MemoryError):
+            except MemoryError:
+                raise
+            except (pa.ArrowException, ValueError, OverflowError):
                 raise ParseError("the Parquet is damaged or not supported") from None
             except OSError as error:
                 # An error with a number is a failure of the disk, not of the content.
@@ -74,7 +80,9 @@ def _batches(file: IO[bytes], limit: int, counter: RowCounter) -> Iterator[pa.Re
         file, read_dictionary=texts, buffer_size=CHUNK, pre_buffer=False, page_checksum_verification=True
     )
     seen = 0
-    for batch in whole.iter_batches(batch_size=_BATCH, use_threads=False):
+    lengths = sum(_fixed_length(metadata.schema.column(at)) for at in range(metadata.num_columns))
+    rows = max(1, min(_BATCH, _BATCH_BYTES // max(1, lengths)))
+    for batch in whole.iter_batches(batch_size=rows, use_threads=False):
         yield _valid_rows(batch, seen, counter)
         seen += batch.num_rows
     if seen != metadata.num_rows:
@@ -85,14 +93,22 @@ def _is_text(column: pq.ColumnSchema) -> bool:
     return bool(column.physical_type == "BYTE_ARRAY")
 
 
+def _fixed_length(column: pq.ColumnSchema) -> int:
+    """The bytes of each value; 0 if the values have no fixed length."""
+    return column.length if column.physical_type == "FIXED_LEN_BYTE_ARRAY" else 0
+
+
 def _check_sizes(metadata: pq.FileMetaData, limit: int) -> None:
-    chunks = [
-        metadata.row_group(group).column(column)
-        for group in range(metadata.num_row_groups)
-        for column in range(metadata.num_columns)
-    ]
-    # Every expanded value takes at least one byte, however small a run of equal values is in the file.
-    if max(sum(chunk.total_uncompressed_size for chunk in chunks), sum(chunk.num_values for chunk in chunks)) > limit:
+    lengths = [_fixed_length(metadata.schema.column(at)) for at in range(metadata.num_columns)]
+    stored = expanded = 0
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for at, length in enumerate(lengths):
+            chunk = row_group.column(at)
+            stored += chunk.total_uncompressed_size
+            # Every expanded value takes at least one byte, however small a run of equal values is in the file.
+            expanded += chunk.num_values * max(1, length // _USUAL_LENGTH)
+    if max(stored, expanded) > limit:
         raise ParseError(f"it expands to more than {limit:,} bytes; set max_expanded_bytes to allow more")
 
 

@@ -1,12 +1,14 @@
-"""Reads files of every format, to count their rows or to make a table of them."""
+"""Read files of every format, to count their rows or to make a table of them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from spine.sources.parsers.arrow_tables import batch_of, table_of
+from spine.sources.parsers.arrow_files import batch_file, write_batches
+from spine.sources.parsers.arrow_tables import TableColumns, batch_of
 from spine.sources.parsers.compression import Check, File, content_of, no_check
 from spine.sources.parsers.config import ColumnType, ParserConfig, ParserType
 from spine.sources.parsers.delimited import read_delimited
@@ -19,6 +21,8 @@ from spine.sources.parsers.text import text_of
 from spine.sources.parsers.xml_files import read_xml
 
 _DELIMITED = (ParserType.CSV, ParserType.PSV, ParserType.TSV)
+# For each byte that a file may expand to. An empty value in a column of decimals is one comma, and 16 bytes in a table.
+_MOST_TABLE_BYTES = 20
 # In these formats every value is text, from which types are inferred.
 _TEXTS = (*_DELIMITED, ParserType.XML)
 
@@ -36,32 +40,43 @@ def parse(path: Path, name: str, parser_type: ParserType, config: ParserConfig, 
         return counter.result()
 
 
-def to_arrow(files: Iterable[tuple[Path, str, ParserType, ParserConfig]]) -> pa.Table:
-    """The valid rows of files, in order, as one table; a column that a file does not have is null there.
+@dataclass(frozen=True)
+class FileToParse:
+    """A file and how it is parsed; the fields are the arguments of `parse`."""
 
-    Each file has the arguments of `parse`; formats and encodings may differ.
+    path: Path
+    name: str
+    parser_type: ParserType
+    config: ParserConfig
+
+
+def write_table(files: Sequence[FileToParse], output: Path) -> None:
+    """Write the valid rows of files, in order, as one table into an Arrow file, in memory that does not grow with them.
+
+    A column that a file does not have is null there. Formats and encodings may differ.
 
     Columns have the types in `config.columns`. Other columns of delimited text and XML become integers, numbers,
     booleans, dates or timestamps if all values convert, else strings; those of JSON and Parquet keep their types, and
     nested JSON becomes a string of JSON. If formats are mixed, the type is inferred from all strings of a column.
-    Raises `FetchFailure` as `parse` does.
+    Raises `FetchFailure` as `parse` does, also for a table that is far larger than the files.
     """
-    batches: list[pa.RecordBatch] = []
     names: dict[str, None] = {}
     types: dict[str, ColumnType] = {}
-    inferred = False
-    last = ""
-    for path, name, parser_type, config in files:
-        counter = RowCounter(config)
-        with parse_failures(name):
-            batches += _batches(File(path, name, config.max_expanded_bytes), parser_type, counter, whole=True)
-            counter.result()
-        names |= counter.columns
-        types |= config.columns or {}
-        inferred = inferred or parser_type in _TEXTS
-        last = name
-    with parse_failures(last):
-        return table_of(batches, names, types, inferred=inferred)
+    with batch_file(output.parent) as batches:
+        for one in files:
+            file = File(one.path, one.name, one.config.max_expanded_bytes)
+            counter = RowCounter(one.config)
+            with parse_failures(one.name):
+                batches.limit += _MOST_TABLE_BYTES * file.expansion_limit
+                for batch in _batches(file, one.parser_type, counter, whole=True):
+                    batches.append(batch)
+                counter.result()
+            names |= counter.columns
+            types |= one.config.columns or {}
+        inferred = any(one.parser_type in _TEXTS for one in files)
+        with parse_failures(files[-1].name if files else ""):
+            columns = TableColumns(batches.read(), names, types, inferred=inferred)
+            write_batches(output, columns.schema, columns.batches(), batches.limit)
 
 
 def _batches(file: File, kind: ParserType, counter: RowCounter, *, whole: bool) -> Iterator[pa.RecordBatch]:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
+from spine.sources.isolation.memory import is_memory_error
 from spine.text import shortened
 
 LONGEST_VALUE = 40
@@ -16,12 +17,15 @@ class ParseError(Exception):
 
 @contextmanager
 def parse_failures(name: str) -> Iterator[None]:
-    """Turn `ParseError` into a `FetchFailure` of category PARSE that names the file."""
+    """Turn `ParseError` and lack of memory into a `FetchFailure` of category PARSE that names the file."""
     try:
         yield
-    except ParseError as broken:
+    except (ParseError, MemoryError) as broken:
+        reason = str(broken)
+        if is_memory_error(broken):
+            reason = "it needs more memory than SPINE_READ_MEMORY_BYTES allows"
         shown = excerpt(name.rpartition("/")[2], 80)
-        raise FetchFailure(ErrorCategory.PARSE, f"{shown}: {broken}.") from None
+        raise FetchFailure(ErrorCategory.PARSE, f"{shown}: {reason}.") from None
 
 
 def excerpt(value: str, longest: int = LONGEST_VALUE) -> str:

@@ -80,7 +80,8 @@ class _Rows(ContentHandler):
         self._depth = 0
         # The depth of the current row; 0 outside of rows.
         self._row_depth = 0
-        self._row: dict[str, Any] = {}
+        # The values of the row by column; several are joined at its end, so that many take linear time.
+        self._row: dict[str, list[str]] = {}
         self._text: list[str] = []
         self._names: set[str] = set()
 
@@ -105,7 +106,7 @@ class _Rows(ContentHandler):
         if not self._row_depth and self._is_row(name):
             self._row_depth = self._depth
             self.line = self._where() or 1
-            self._row = {_local(key): value for key, value in attrs.items() if not key.startswith("xmlns")}
+            self._row = {_local(key): [value] for key, value in attrs.items() if not key.startswith("xmlns")}
             self._text = []
         elif self._depth == self._row_depth + 1:
             self._text = []
@@ -119,7 +120,8 @@ class _Rows(ContentHandler):
             value = "".join(self._text).strip()
             if value:
                 self._add(_local(name), value)
-            self.found.append(Record(self.line, self._row, 100 + sum(map(len, self._row.values()))))
+            row = {name: "\n".join(values) for name, values in self._row.items()}
+            self.found.append(Record(self.line, row, 100 + sum(map(len, row.values()))))
             self._row_depth = 0
         self._depth -= 1
 
@@ -134,5 +136,4 @@ class _Rows(ContentHandler):
         return self._row_tag in (name, _local(name))
 
     def _add(self, name: str, value: str) -> None:
-        before = self._row.get(name)
-        self._row[name] = value if before is None else f"{before}\n{value}"
+        self._row.setdefault(name, []).append(value)
