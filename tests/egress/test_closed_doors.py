@@ -20,6 +20,7 @@ from tests.support.processes import wait_until
 from tests.support.receivers import Receiver, receiver
 from tests.support.stack import ADMIN_KEY
 from tests.support.variants import one_by_default
+from tests.support.web import PATIENCE
 
 ATTACK = "attack"
 # How the same address can be written; names that resolve to it are added by a test.
@@ -92,7 +93,9 @@ async def doors(prefect: Receiver, settings: Settings) -> AsyncIterator[Doors]:
             serving = asyncio.create_task(server.serve(sockets=[listening]))
             await asyncio.to_thread(wait_until, lambda: server.started or serving.done(), "the API", 30, every=0.01)
             headers = {"X-API-Key": ADMIN_KEY}
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/api/v1", headers=headers) as client:
+            async with httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{port}/api/v1", headers=headers, timeout=PATIENCE
+            ) as client:
                 yield Doors(client, prefect, settings, port)
             server.should_exit = True
             await serving

@@ -12,7 +12,7 @@ from spine.database import make_engine, make_sessions, transaction
 
 from tests.http.support import Document, filled, operations
 from tests.support.stack import ADMIN_KEY, Api
-from tests.support.web import WEB
+from tests.support.web import PATIENCE, WEB
 
 MEGABYTE = 1024 * 1024
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
@@ -39,7 +39,7 @@ def test_without_a_credential_the_body_does_not_matter(
     content: bytes | None, media_type: str | None, door: Api, document: Document
 ) -> None:
     headers = {"Content-Type": media_type} if media_type else {}
-    with httpx.Client(base_url=f"{door.url}/api/v1") as client:
+    with httpx.Client(base_url=f"{door.url}/api/v1", timeout=PATIENCE) as client:
         for method, path, operation in operations(document):
             if method in ("GET", "HEAD"):
                 continue
@@ -106,7 +106,7 @@ def test_head_works_where_get_does(door: Api, document: Document) -> None:
         assert head.content == b""
         for name in ("Content-Type", "Content-Length", "Retry-After"):
             assert head.headers.get(name) == got.headers.get(name), (path, name)
-    assert httpx.head(f"{door.url}/api/v1/alerts").status_code == 401
+    assert WEB.head(f"{door.url}/api/v1/alerts").status_code == 401
 
 
 @pytest.mark.parametrize(

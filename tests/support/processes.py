@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -54,9 +54,10 @@ def running_program(
 
 def stop(process: psutil.Process, seconds: float = 8) -> None:
     """Terminate a process and its descendants, and kill what does not go."""
-    if not process.is_running():
+    try:
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
         return
-    family = [process, *process.children(recursive=True)]
     for member in family:
         try:
             member.terminate()
@@ -64,7 +65,8 @@ def stop(process: psutil.Process, seconds: float = 8) -> None:
             continue
     _, stubborn = psutil.wait_procs(family, timeout=seconds)
     for member in stubborn:
-        member.kill()
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
     psutil.wait_procs(stubborn, timeout=seconds)
 
 

@@ -57,7 +57,7 @@ class GateMiddleware:
         self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on a request that may go on; the caller is in `request.state.caller`."""
+        """Pass on a request that passes; the caller is in `request.state.caller`."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
