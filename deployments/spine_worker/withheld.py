@@ -37,7 +37,8 @@ def withholding() -> Iterator[None]:
     """Take these variables out of the environment and out of Prefect's settings, and keep Spine's in a private file."""
     taken = {name: os.environ.pop(name) for name in list(os.environ) if is_withheld(name)}
     for_spine = {name: value for name, value in taken.items() if name in SPINE_SECRETS and name != _FOR_NO_FLOW}
-    # Prefect has read its variables already, and turns its settings into variables of each run.
+    # Prefect has read its variables already, and turns its settings into variables of each run. Of those that have a
+    # default, such as `memory://` for Docket, each run gets the default.
     known = get_current_settings().to_environment_variables(exclude_unset=True)
     settings = [getattr(prefect.settings, name) for name in known if is_withheld(name)]
     try:
