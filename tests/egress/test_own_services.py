@@ -103,7 +103,7 @@ def test_a_redirect_to_it_is_refused(service: Receiver) -> None:
 
 
 async def test_spine_itself_reaches_it(service: Receiver) -> None:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=5) as client:
         assert (await client.get(service.url)).status_code == 200
 
 

@@ -1,5 +1,6 @@
 """Queries as sources: from a registered connection to a file in the cache, without any write to the database."""
 
+import asyncio
 import hashlib
 import io
 import sqlite3
@@ -24,7 +25,7 @@ from sqlalchemy import select, update
 
 from tests.connections.servers import PASSWORD, USER, TlsServer, postgresql_with_tls
 from tests.sources.support import CALLER, Desk
-from tests.support.processes import free_port
+from tests.support.processes import free_port, wait_until
 
 QUERY = "SELECT id, venue FROM trades ORDER BY id"
 TRADES = [{"id": 1, "venue": "AAA"}, {"id": 2, "venue": "BBB"}, {"id": 3, "venue": None}]
@@ -213,6 +214,17 @@ async def test_a_query_that_writes_in_its_database_is_not_registered(desk: Desk)
     assert (await desk.source(name)).connection_id == postgresql
 
 
+def end_sleeping_session(port: int) -> None:
+    """End the session that runs `pg_sleep`, as an administrator does."""
+    ending = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE backend_type = 'client backend' AND state = 'active' AND pid <> pg_backend_pid()"
+    )
+    login = {"host": "127.0.0.1", "port": port, "dbname": "postgres", "user": USER, "password": PASSWORD}
+    with psycopg.connect(**login, autocommit=True) as administrator:  # type: ignore[arg-type]
+        wait_until(lambda: administrator.execute(ending).fetchone() is not None, "the session", 20)
+
+
 async def test_a_stopped_server_is_a_network_error(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPINE_SECRET_DESK_PASSWORD", PASSWORD)
     fields: dict[str, Any] = {"host": "127.0.0.1", "username": USER, "password_ref": "env:SPINE_SECRET_DESK_PASSWORD"}
@@ -220,8 +232,8 @@ async def test_a_stopped_server_is_a_network_error(desk: Desk, tmp_path: Path, m
         connection = await connect(desk, **fields, db_type="postgresql", port=server.port, database="postgres")
         name = await desk.register("database", {"connection": connection, "query": "SELECT 1 AS id"})
         good = await desk.fetch(name)
-        ended = {"connection": connection, "query": "SELECT pg_terminate_backend(pg_backend_pid())"}
-        broken = await desk.fetch(await desk.register("database", ended))
+        ended = await desk.register("database", {"connection": connection, "query": "SELECT pg_sleep(60)"})
+        broken, _ = await asyncio.gather(desk.fetch(ended), asyncio.to_thread(end_sleeping_session, server.port))
     stopped = await desk.fetch(name)
     nobody = await connect(desk, **fields, db_type="mysql", port=free_port(), database="desk")
     alone = await desk.fetch(await desk.register("database", {"connection": nobody, "query": "SELECT 1"}))

@@ -71,7 +71,7 @@ class GateMiddleware:
                 await method_not_allowed(allowed)(scope, receive, send)
                 return
             if caller is not None and routes:
-                check_scope(caller, method, routes.get(method))
+                check_scope(caller, method, routes.get("GET" if is_head_of_get else method))
         except SpineError as error:
             await answer_of(error)(scope, receive, send)
             return
