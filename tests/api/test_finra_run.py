@@ -74,6 +74,7 @@ def test_a_path_outside_of_the_roots_fails_the_run_and_shows_nothing_of_the_file
         assert "s3cret" not in str(detail) + "".join(stack.logged(run_id))
 
 
+@pytest.mark.slow
 def test_a_broken_file_fails_the_validate_step_with_the_line(api: Api, folder: Path) -> None:
     lines = (PROJECT / SAMPLE).read_text().splitlines()
     lines[7] = lines[7].rpartition("|")[0]

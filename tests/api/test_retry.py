@@ -199,6 +199,7 @@ def untaken_run(stack: PrefectStack) -> str:
     return run_id
 
 
+@pytest.mark.slow
 def test_one_of_many_simultaneous_retries_over_two_processes_wins(
     postgresql_api: Api, second_postgresql_api: Api, stack: PrefectStack
 ) -> None:

@@ -208,6 +208,7 @@ def test_pages_are_the_same_for_every_request(api: Api, crowd: tuple[str, list[s
     assert pages[0] == ids(api.get("/workflows/runs", workflow_name=name, limit=100)["data"])[37:67]
 
 
+@pytest.mark.slow
 def test_a_page_of_100_needs_as_few_requests_as_a_page_of_20(
     proxied_api: Api, proxy: Proxy, stack: PrefectStack, crowd: tuple[str, list[str]]
 ) -> None:

@@ -1,6 +1,7 @@
 """Caches on both databases, in a local folder and on moto's S3 server."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -44,6 +45,13 @@ def store(request: pytest.FixtureRequest) -> BlobStore:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database of either kind, with all tables."""
+    with empty_database(request, tmp_path) as url:
+        yield url
+
+
+@contextmanager
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The database of the kind that is the parameter of a fixture."""
     if request.param == "sqlite":
         url = make_url(f"sqlite+aiosqlite:///{tmp_path / 'spine.db'}")
         migrate(url)

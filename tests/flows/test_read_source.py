@@ -110,6 +110,7 @@ async def test_a_source_without_a_time_to_live_is_checked_each_time_and_not_down
     assert asked.used_by_runs == [run_id]
 
 
+@pytest.mark.slow
 async def test_content_that_is_missing_in_the_cache_is_fetched_although_it_is_fresh(desk: Desk, site: Receiver) -> None:
     name = await desk.register("http", {"url": url_of(site), "cache_ttl_seconds": 600})
     use(name)
@@ -198,6 +199,7 @@ async def test_the_files_of_a_run_and_the_cache_are_independent(desk: Desk) -> N
     assert others.path.read_bytes() == ROWS
 
 
+@pytest.mark.slow
 async def test_a_cache_on_s3_serves_the_same_content(
     home: Path, s3_url: str, monkeypatch: pytest.MonkeyPatch, site: Receiver
 ) -> None:

@@ -104,6 +104,7 @@ async def test_writing_to_a_file_of_a_run_does_not_change_the_cache(desk: Desk) 
     assert use(name)[1].path.read_bytes() == ROWS
 
 
+@pytest.mark.slow
 async def test_files_of_old_runs_are_removed_and_those_of_a_run_in_progress_are_not(desk: Desk, home: Path) -> None:
     settle(desk.file("trades.csv", ROWS))
     name = await desk.register("file", {"path": "trades.csv", "cache_ttl_seconds": 600})
@@ -128,6 +129,7 @@ def _folder_of(content: SourceContent, home: Path) -> Path:
     return staged / content.path.relative_to(staged).parts[0]
 
 
+@pytest.mark.slow
 async def test_content_is_leased_while_it_is_copied_and_released_when_that_fails(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

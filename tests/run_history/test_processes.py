@@ -76,6 +76,7 @@ def own_api(request: pytest.FixtureRequest, stack: PrefectStack, tmp_path: Path)
         yield cleanup.enter_context(api_process(stack.url, stack.home, tmp_path, database, **FOLLOWING))
 
 
+@pytest.mark.slow
 async def test_an_api_process_follows_and_stops_within_a_second(own_api: Api, stack: PrefectStack, line: Line) -> None:
     async with spine_on(own_api.settings.sqlalchemy_url, stack.url) as spine:
         run_id = line.make("CRASHED")

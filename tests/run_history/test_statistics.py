@@ -3,6 +3,7 @@
 import asyncio
 from uuid import uuid4
 
+import pytest
 from spine.run_history.follower import Follower
 from spine.run_history.ingest import catch_up
 from spine.run_history.statistics import Statistics, read_statistics
@@ -90,6 +91,7 @@ async def test_a_page_of_deployments_costs_two_calls_of_prefect(
             assert proxy.requests == ["POST /api/flow_runs/filter HTTP/1.1"] * 2
 
 
+@pytest.mark.slow
 async def test_far_behind_the_cursor_only_runs_in_progress_are_added(
     either_database: URL, stack: PrefectStack, line: Line
 ) -> None:

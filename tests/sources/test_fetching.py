@@ -207,6 +207,7 @@ async def test_the_timeout_of_a_source_also_limits_parsing(desk: Desk) -> None:
     assert desk.stray_files() == []
 
 
+@pytest.mark.slow
 async def test_a_fetch_that_is_cancelled_while_it_parses_ends_soon(desk: Desk) -> None:
     settle(desk.file("trades.xml.gz", long_rows()))
     started = await desk.start(await desk.register("file", {"path": "trades.xml.gz"}))

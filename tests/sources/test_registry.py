@@ -26,11 +26,11 @@ HTTP = {"url": "https://feeds.example.com/a.csv?key=s3cr3t", "headers": {"X-Desk
 
 
 @pytest.fixture
-def registry(each_api: Api) -> Iterator[Api]:
+def registry(either_api: Api) -> Iterator[Api]:
     """The API on either database."""
-    yield each_api
-    for source in each_api.get("/sources", limit=100)["data"]:
-        each_api.client.delete(f"/sources/{source['id']}")
+    yield either_api
+    for source in either_api.get("/sources", limit=100)["data"]:
+        either_api.client.delete(f"/sources/{source['id']}")
 
 
 def body(name: str | None = None, **fields: Any) -> dict[str, Any]:

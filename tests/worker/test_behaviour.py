@@ -102,6 +102,7 @@ def test_tasks_run_in_threads_and_subflows_in_the_same_process(runs: dict[str, R
     assert fact["child"] == 42
 
 
+@pytest.mark.slow
 def test_tasks_run_in_processes(runs: dict[str, Run]) -> None:
     assert runs["works_in_processes"].ended() == "COMPLETED"
     fact = runs["works_in_processes"].fact
@@ -148,6 +149,7 @@ def test_a_run_that_is_triggered_after_an_edit_executes_the_edited_code(pool: Po
     assert before["random"] != after["random"]
 
 
+@pytest.mark.slow
 def test_a_run_that_sleeps_in_c_code_is_cancelled(runs: dict[str, Run]) -> None:
     run = runs["sleeps"]
     pid = run.fact["pid"]
@@ -179,6 +181,7 @@ def test_a_suspended_run_continues_in_another_process_when_it_is_resumed(runs: d
     assert run.facts[3] == {"hook": "on_completion", "state": "COMPLETED"}
 
 
+@pytest.mark.slow
 def test_the_concurrency_limit_of_a_deployment_is_kept(pool: Pool) -> None:
     both = [pool.start("takes_turns") for _ in range(2)]
     assert [run.ended() for run in both] == ["COMPLETED", "COMPLETED"]
