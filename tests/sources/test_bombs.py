@@ -58,4 +58,4 @@ def outcome(act: Callable[[], object]) -> str | None:
 
 
 def matches(pattern: str | None, found: str | None) -> bool:
-    return found is None if pattern is None else found is not None and re.search(pattern, found) is not None
+    return found is None if pattern is None else re.search(pattern, found or "") is not None

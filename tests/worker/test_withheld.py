@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tests.support.databases import migrate
 from tests.support.stack import PrefectStack
 from tests.worker.pool import Pool, Run, served_pool
 
-COMMAND = "python -m prefect.engine"
+COMMAND = f"{sys.executable} -m prefect.engine"
 SECRETS = {
     "SPINE_API_KEY": "secret-of-the-admin",
     "PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:////secret-of-prefect.db",

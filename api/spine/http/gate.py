@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spine.auth.callers import Caller
-from spine.errors import SpineError
+from spine.errors import NotFound, SpineError
 from spine.http.dependencies import authenticate, check_scope
 from spine.http.errors import answer_of, method_not_allowed
 
@@ -64,6 +64,9 @@ class GateMiddleware:
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
         try:
             caller = await self._caller(scope, path)
+            # Starlette's patterns also match before a final line break, which no path of ours has.
+            if not path.isprintable():
+                raise NotFound("The path has characters that no path of this API has.")
             routes = self.routes.routes_of(path)
             is_head_of_get = method == "HEAD" and "HEAD" not in routes and "GET" in routes
             if routes and method not in routes and not is_head_of_get:

@@ -1,5 +1,6 @@
 """Files of Arrow batches, which are read by mapping them into memory."""
 
+import mmap
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ class BatchFile:
         self._schema: pa.Schema | None = None
         # Where each stream begins: one stream has batches of one schema.
         self._starts: list[int] = []
+        self._mapped: mmap.mmap | None = None
 
     def append(self, batch: pa.RecordBatch) -> None:
         """Write a batch. Raises `ParseError` if the file would become too large."""
@@ -47,12 +49,20 @@ class BatchFile:
         self._file.flush()
         if not self._starts:
             return []
-        content = pa.memory_map(f"/proc/self/fd/{self._file.fileno()}").read_buffer()
+        self._mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        content = pa.py_buffer(self._mapped)
         found: list[pa.RecordBatch] = []
         for start, end in zip(self._starts, [*self._starts[1:], content.size], strict=True):
             with pa.ipc.open_stream(content.slice(start, end - start)) as stream:
                 found += stream
         return found
+
+    def released(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """These batches; what was read of the file for each of them leaves the memory of the process after it."""
+        for batch in batches:
+            yield batch
+            if self._mapped is not None:
+                self._mapped.madvise(mmap.MADV_DONTNEED)
 
     def _end_stream(self) -> None:
         if self._writer is not None:

@@ -76,7 +76,7 @@ def write_table(files: Sequence[FileToParse], output: Path) -> None:
         inferred = any(one.parser_type in _TEXTS for one in files)
         with parse_failures(files[-1].name if files else ""):
             columns = TableColumns(batches.read(), names, types, inferred=inferred)
-            write_batches(output, columns.schema, columns.batches(), batches.limit)
+            write_batches(output, columns.schema, batches.released(columns.batches()), batches.limit)
 
 
 def _batches(file: File, kind: ParserType, counter: RowCounter, *, whole: bool) -> Iterator[pa.RecordBatch]:
