@@ -85,6 +85,15 @@ def test_each_route_refuses_the_scope_below_and_accepts_its_own(lonely: Api, rou
                 assert f"'{scope}'" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("ending", ["%0A", "%0A/", "%00", "%0D%0A", "%C2%A0"])
+def test_no_spelling_of_a_path_reaches_a_route_without_its_scope(lonely: Api, routes: list[Route], ending: str) -> None:
+    reader = lonely.as_key(make_key(lonely, f"only-reads{ending.replace('%', '-').replace('/', '-')}", "read"))
+    for method, path in routes:
+        if method not in ("GET", "HEAD"):
+            address = re.sub(r"{\w+}", "nobody", path.removeprefix("/api/v1"))
+            assert reader.request(method, f"{address}{ending}").status_code in (403, 404, 405), (method, path)
+
+
 def test_a_route_that_declares_no_scope_needs_admin_to_change_something() -> None:
     assert scope_of("POST", None) is scope_of("DELETE", object()) is Scope.ADMIN
     assert scope_of("GET", None) is scope_of("HEAD", object()) is Scope.READ

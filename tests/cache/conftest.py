@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 
 from tests.cache.support import Cache
 from tests.support.databases import migrate
+from tests.support.variants import one_by_default
 
 AWS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -45,6 +46,13 @@ def store(request: pytest.FixtureRequest) -> BlobStore:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database of either kind, with all tables."""
+    with empty_database(request, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture(params=one_by_default(["sqlite", "postgresql"]))
+def either_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The same, on PostgreSQL only in the slow half: for what does not depend on the database."""
     with empty_database(request, tmp_path) as url:
         yield url
 

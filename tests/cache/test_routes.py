@@ -4,10 +4,9 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 
 import httpx
 import psutil
@@ -26,10 +25,8 @@ from spine.tables.base import utc_now
 from spine.tables.cache import CacheLease
 from sqlalchemy import func, make_url, select
 
-from tests.cache.conftest import empty_database
 from tests.cache.support import Cache, hash_of, new_entry
 from tests.support.processes import free_port, wait_until
-from tests.support.variants import one_by_default
 
 LARGE = os.urandom(24 * 1024 * 1024 + 5)
 
@@ -64,11 +61,9 @@ async def serving(database_url: str, store: BlobStore) -> AsyncIterator[httpx.As
         await asyncio.to_thread(thread.join)
 
 
-@pytest.fixture(params=one_by_default(["sqlite", "postgresql"]))
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Which database there is makes no difference to HTTP, so PostgreSQL is left to the slow half."""
-    with empty_database(request, tmp_path) as url:
-        yield url
+@pytest.fixture
+def database_url(either_database_url: str) -> str:
+    return either_database_url
 
 
 @pytest.fixture

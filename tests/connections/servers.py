@@ -179,3 +179,14 @@ def silent_server() -> Iterator[int]:
     thread.join(5)
     for one in taken:
         one.close()
+
+
+def end_sleeping_session(port: int) -> None:
+    """End the session that runs `pg_sleep`, as an administrator does."""
+    ending = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE backend_type = 'client backend' AND state = 'active' AND pid <> pg_backend_pid()"
+    )
+    login = {"host": "127.0.0.1", "port": port, "dbname": "postgres", "user": USER, "password": PASSWORD}
+    with psycopg.connect(**login, autocommit=True) as administrator:  # type: ignore[arg-type]
+        wait_until(lambda: administrator.execute(ending).fetchone() is not None, "the session", 20)

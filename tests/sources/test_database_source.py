@@ -23,9 +23,9 @@ from spine.tables.base import Base
 from spine.tables.connections import DatabaseConnection
 from sqlalchemy import select, update
 
-from tests.connections.servers import PASSWORD, USER, TlsServer, postgresql_with_tls
+from tests.connections.servers import PASSWORD, USER, TlsServer, end_sleeping_session, postgresql_with_tls
 from tests.sources.support import CALLER, Desk
-from tests.support.processes import free_port, wait_until
+from tests.support.processes import free_port
 
 QUERY = "SELECT id, venue FROM trades ORDER BY id"
 TRADES = [{"id": 1, "venue": "AAA"}, {"id": 2, "venue": "BBB"}, {"id": 3, "venue": None}]
@@ -212,17 +212,6 @@ async def test_a_query_that_writes_in_its_database_is_not_registered(desk: Desk)
     with pytest.raises(BadRequest, match="must not write"):
         await desk.update(name, config={"connection": mysql, "query": query})
     assert (await desk.source(name)).connection_id == postgresql
-
-
-def end_sleeping_session(port: int) -> None:
-    """End the session that runs `pg_sleep`, as an administrator does."""
-    ending = (
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE backend_type = 'client backend' AND state = 'active' AND pid <> pg_backend_pid()"
-    )
-    login = {"host": "127.0.0.1", "port": port, "dbname": "postgres", "user": USER, "password": PASSWORD}
-    with psycopg.connect(**login, autocommit=True) as administrator:  # type: ignore[arg-type]
-        wait_until(lambda: administrator.execute(ending).fetchone() is not None, "the session", 20)
 
 
 async def test_a_stopped_server_is_a_network_error(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

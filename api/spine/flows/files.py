@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.paths import FileRoots
-from spine.settings import Settings
+from spine.own_settings import own_settings
 
 
 def allowed_file(path: str, *, also: Path | None = None) -> Path:
@@ -15,7 +15,7 @@ def allowed_file(path: str, *, also: Path | None = None) -> Path:
     A relative path begins at the working directory of the run, or else at the only root. Raises `PermissionError` for
     any other path, before the file system shows whether it exists, and `FileNotFoundError`.
     """
-    configured = FileRoots.of(Settings())
+    configured = FileRoots.of(own_settings())
     roots = configured.with_folder(also) if also is not None else configured
     starts = [Path.cwd(), *(configured.open if len(configured.open) == 1 else ())]
     allowed = False
