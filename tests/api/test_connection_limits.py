@@ -198,5 +198,6 @@ def test_many_attackers_do_not_lock_out_a_client_of_another_address() -> None:
             with suppress(httpx.HTTPError):
                 answer = elsewhere.get(f"http://127.0.0.1:{port}/echo", headers={"connection": "close"}, timeout=10)
                 answered += answer.status_code == 200
-    assert opened[0] > 500
+    # Many times what the server keeps open; how many times depends on the machine.
+    assert opened[0] > 4 * limits.most
     assert answered == 50

@@ -2,10 +2,11 @@
 
 import gc
 import io
+import pickle
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from importlib import import_module
@@ -235,15 +236,12 @@ def test_a_late_value_of_another_type_is_kept_exactly_or_refused(
 
 
 MEMORY = """
-import resource, sys, time
-from pathlib import PosixPath
+import pickle, resource, sys, time
 from spine.connections.drivers import driver_of
-from spine.connections.resolved_connection import ResolvedConnection
 from spine.egress.limits import Limits
-
 from spine.sources.readers.database import open_query_reader
 import pyarrow.parquet
-target = ResolvedConnection(**eval(sys.argv[1]))
+target = pickle.loads(bytes.fromhex(sys.argv[1]))
 driver_of(target.db_type)
 reader = open_query_reader(target, sys.argv[2], Limits(None, time.monotonic() + 120, 120))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -266,7 +264,7 @@ LARGE = {
 def test_memory_does_not_grow_with_the_result(database: ResolvedConnection, times: int, count: int) -> None:
     query = LARGE[database.db_type].format(times=times, count=count)
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, repr(asdict(database)), query],
+        [sys.executable, "-c", MEMORY, pickle.dumps(database).hex(), query],
         cwd=PROJECT,
         capture_output=True,
         text=True,
