@@ -9,8 +9,9 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import prefect.settings
 from prefect.settings import get_current_settings, temporary_settings
@@ -22,6 +23,8 @@ PREFECT_SERVER_SECRETS = (
     *("PREFECT_SERVER_DOCKET_URL", "PREFECT_REDIS_"),
 )
 SETTINGS_FILE = "SPINE_SETTINGS_FILE"
+PROTECTED = "SPINE_PROTECTED_ENDPOINTS"
+_PORTS = {"postgresql": 5432, "postgres": 5432, "redis": 6379, "rediss": 6379}
 # No flow calls the API as an administrator.
 _FOR_NO_FLOW = "SPINE_API_KEY"
 
@@ -41,11 +44,30 @@ def withholding() -> Iterator[None]:
     # default, such as `memory://` for Docket, each run gets the default.
     known = get_current_settings().to_environment_variables(exclude_unset=True)
     settings = [getattr(prefect.settings, name) for name in known if is_withheld(name)]
+    before = os.environ.get(PROTECTED)
+    if places := [one for one in (before or "", *_places(taken)) if one]:
+        os.environ[PROTECTED] = ",".join(places)
     try:
         with temporary_settings(restore_defaults=settings), _in_a_file(for_spine):
             yield
     finally:
-        os.environ.update(taken)
+        os.environ.pop(PROTECTED, None)
+        os.environ.update(taken if before is None else {**taken, PROTECTED: before})
+
+
+def _places(variables: Mapping[str, str]) -> list[str]:
+    """The host and port of each service that these variables name: runs do not know its URL, and may not reach it."""
+    found: dict[str, None] = {}
+    # Spine's own are in its file.
+    for url in (value for name, value in variables.items() if name.startswith("PREFECT_")):
+        with suppress(ValueError):
+            parts = urlsplit(url)
+            default = _PORTS.get(parts.scheme.partition("+")[0])
+            if default is not None and (name := parts.hostname):
+                found[f"[{name}]:{parts.port or default}" if ":" in name else f"{name}:{parts.port or default}"] = None
+    if redis := variables.get("PREFECT_REDIS_MESSAGING_HOST"):
+        found[f"{redis}:{variables.get('PREFECT_REDIS_MESSAGING_PORT', _PORTS['redis'])}"] = None
+    return list(found)
 
 
 @contextmanager

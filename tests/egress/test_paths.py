@@ -9,7 +9,7 @@ import pytest
 from spine.connections.drivers import driver_of
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.limits import Limits
-from spine.egress.paths import FileRoots
+from spine.egress.paths import FileRoots, state_paths
 from spine.flows.files import allowed_file
 from spine.settings import Settings
 from spine.sources.readers.base import Item
@@ -156,3 +156,14 @@ def test_files_of_flows_obey_the_roots(home: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.delenv("SPINE_FILE_ROOTS")
     with pytest.raises(PermissionError, match="SPINE_FILE_ROOTS"):
         allowed_file(f"{root}/a.csv")
+
+
+def test_the_private_file_of_a_worker_and_the_files_of_prefects_database_are_state(tmp_path: Path) -> None:
+    environ = {
+        "SPINE_SETTINGS_FILE": str(tmp_path / "of-a-worker" / "settings.json"),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{tmp_path}/pre%20fect.db?timeout=5",
+        "PREFECT_API_DATABASE_CONNECTION_URL": "postgresql+asyncpg://prefect:secret@db/prefect",
+    }
+    found = state_paths(Settings(home=tmp_path / "home"), environ)
+    assert {tmp_path / "of-a-worker", tmp_path / "pre fect.db", tmp_path / "pre fect.db-wal"} <= set(found)
+    assert tmp_path / "home" / "spine.db" in found

@@ -77,6 +77,9 @@ def test_they_are_out_of_the_environment_and_of_prefects_settings_until_the_work
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SPINE_HOME", str(tmp_path))
     monkeypatch.setenv("SPINE_DATABASE_URL", "postgresql://spine:secret-of-spine@db/spine")
+    monkeypatch.setenv("SPINE_PROTECTED_ENDPOINTS", "lb.example:443")
+    monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "postgresql+asyncpg://p:secret-of-db@prefect-db:5433/x")
+    monkeypatch.setenv("PREFECT_REDIS_MESSAGING_HOST", "redis.example")
     before = dict(os.environ)
     # One setting has no default, and the other has one, which Prefect passes on.
     known = {PREFECT_SERVER_DATABASE_CONNECTION_URL: SECRETS["PREFECT_SERVER_DATABASE_CONNECTION_URL"]}
@@ -88,6 +91,9 @@ def test_they_are_out_of_the_environment_and_of_prefects_settings_until_the_work
             assert [name for name, value in given.items() if "secret-" in value] == []
             assert [name for name in os.environ if is_withheld(name)] == []
             assert own_settings().sqlalchemy_url.password == "secret-of-spine"
+            closed = os.environ["SPINE_PROTECTED_ENDPOINTS"].split(",")
+            assert closed == ["lb.example:443", "prefect-db:5433", "redis.example:6379"]
+            assert "secret-" not in str(closed)
         assert sum("secret-" in value for value in of_prefect().values()) >= 2
     assert dict(os.environ) == before
 

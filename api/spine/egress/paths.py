@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
@@ -106,14 +106,24 @@ def state_paths(settings: Settings, environ: Mapping[str, str] = os.environ) -> 
     for name in ("PREFECT_LOCAL_STORAGE_PATH", "PREFECT_RESULTS_LOCAL_STORAGE_PATH"):
         if environ.get(name):
             found.append(Path(os.path.expanduser(environ[name])))
-    url = settings.sqlalchemy_url
-    if url.get_backend_name() == "sqlite" and url.database:
-        found += [Path(f"{url.database}{ending}") for ending in ("", "-wal", "-shm", "-journal")]
+    if environ.get("SPINE_SETTINGS_FILE"):
+        found.append(Path(environ["SPINE_SETTINGS_FILE"]).parent)
+    of_prefect = [environ.get(f"PREFECT_{name}_DATABASE_CONNECTION_URL", "") for name in ("SERVER", "API")]
+    for database in (settings.sqlalchemy_url.render_as_string(hide_password=False), *of_prefect):
+        found += _files_of_sqlite(database)
     if settings.cache_url:
         parts = urlsplit(settings.cache_url)
         if parts.scheme in ("", "file", "local"):
             found.append(Path(parts.path or parts.netloc))
     return [path.absolute() for path in found]
+
+
+def _files_of_sqlite(url: str) -> list[Path]:
+    scheme, _, place = url.partition(":///")
+    name = place.partition("?")[0]
+    if not scheme.startswith("sqlite") or not name:
+        return []
+    return [Path(f"{unquote(name)}{ending}") for ending in ("", "-wal", "-shm", "-journal")]
 
 
 def outside_of_roots(path: str) -> FetchFailure:
