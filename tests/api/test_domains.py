@@ -281,3 +281,17 @@ def test_an_alert_of_a_limited_key_does_not_throttle_those_of_others(limited: Li
     assert "throttled" in second.json()["message"]
     theirs = limited.api.patient().client.post("/alerts", json={**shared, "domain": "hidden.desk"})
     assert "throttled" not in theirs.json()["message"]
+
+
+def test_an_alert_shows_only_deliveries_to_channels_that_the_key_sees(limited: Limited) -> None:
+    channel = {"channel_type": "webhook", "config": {"url": "http://127.0.0.1:9/b"}, "min_severity": "INFO"}
+    hidden, seen = f"of-everybody-{uuid4().hex[:8]}", f"of-the-desk-{uuid4().hex[:8]}"
+    limited.world.create("/alerts/channels", name=hidden, **channel)
+    limited.world.create("/alerts/channels", name=seen, **channel, domains=["seen.desk"])
+    alert = {"severity": "CRITICAL", "title": uuid4().hex, "message": "a", "source": "a", "domain": "seen.desk"}
+    alert_id = limited.client.post("/alerts", json=alert).json()["id"]
+    of_all = limited.api.patient().client.get(f"/alerts/{alert_id}").json()["deliveries"]
+    assert {hidden, seen} <= {one["channel_name"] for one in of_all}
+    shown = [one["channel_name"] for one in limited.client.get(f"/alerts/{alert_id}").json()["deliveries"]]
+    assert seen in shown
+    assert hidden not in shown

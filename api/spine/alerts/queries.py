@@ -16,7 +16,7 @@ from spine.errors import NotFound
 from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.schemas import ErrorCategory
 from spine.severity import Severity
-from spine.tables.alerts import FAILED, SENT, Alert, AlertDelivery
+from spine.tables.alerts import FAILED, SENT, Alert, AlertChannel, AlertDelivery
 from spine.tables.base import utc_now
 
 PERIODS = {
@@ -110,8 +110,20 @@ async def read_alert(session: AsyncSession, domains: Domains, alert_id: str) -> 
         metadata=alert.details,
         error_category=ErrorCategory(alert.error_category) if alert.error_category else None,
         capture_id=alert.capture_id,
-        deliveries=[_detail(delivery) for delivery in deliveries],
+        deliveries=[_detail(delivery) for delivery in await _visible(session, domains, deliveries)],
     )
+
+
+async def _visible(
+    session: AsyncSession, domains: Domains, deliveries: Sequence[AlertDelivery]
+) -> Sequence[AlertDelivery]:
+    """The deliveries to channels that the caller may see; the others' names and receivers belong to no domain of it."""
+    if not domains.is_limited:
+        return deliveries
+    ids = {delivery.channel_id for delivery in deliveries}
+    channels = await session.execute(select(AlertChannel.id, AlertChannel.domains).where(AlertChannel.id.in_(ids)))
+    visible = {channel_id for channel_id, globs in channels if domains.cover(globs)}
+    return [delivery for delivery in deliveries if delivery.channel_id in visible]
 
 
 def _detail(delivery: AlertDelivery) -> AlertDeliveryDetail:
