@@ -41,7 +41,9 @@ class PrefectStack:
     http: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.http = httpx.Client(base_url=self.url, timeout=LONGEST_OUTAGE, verify=PLAIN)
+        # The server closes a connection that was idle for five seconds, perhaps just when it is used again.
+        idle = httpx.Limits(keepalive_expiry=1)
+        self.http = httpx.Client(base_url=self.url, timeout=LONGEST_OUTAGE, verify=PLAIN, limits=idle)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PrefectStack, (self.url, self.home, self.environment)
