@@ -1,8 +1,9 @@
 """Reschedules the runs of a worker that is stopped, so that another worker of the pool continues them.
 
-Prefect has this, and calls it `reschedule`, for a process that executes a single run. We use its means: the run's
-engine is asked to leave the state to us, and the run then waits for its next attempt. The process ends first, because
-another worker of the pool takes the run at once, and a run must never have two processes.
+Prefect calls this `reschedule`, and has it for a process that executes a single run. The worker uses the same signal:
+it requests that the run's engine does not set a final state. The worker ends the process and then sets the run to
+AwaitingRetry. The process ends first, because another worker of the pool takes the run at once, and a run must never
+have two processes.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from prefect.utilities.engine import propose_state
 from spine_worker.execution import SharedContext
 from spine_worker.fork_servers import ForkedProcess
 
-# As long as Prefect waits for a run that it stops. `spine up` waits less.
+# Prefect waits this long for a run that it stops. `spine up` waits for a shorter time.
 _GRACE_SECONDS = float(os.environ.get("SPINE_WORKER_GRACE_SECONDS", "30"))
 _IS_CRASH = os.environ.get("PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR", "").lower() == "crash"
 _logger = get_logger("worker.spine")
@@ -47,7 +48,7 @@ async def stop_and_reschedule(
         await _end(process, handle, signalled=True)
         await context.conclude(run.id)
         return
-    # An engine that has not acknowledged the request would report a crash, so it gets no time.
+    # An engine that has not acknowledged the request would report a crash, so its process is killed at once.
     await _end(process, handle, grace=_GRACE_SECONDS if status is ControlSignalStatus.ACKNOWLEDGED else 0)
     await _propose(context.client, run.id, AwaitingRetry())
 

@@ -1,4 +1,4 @@
-"""Delimited text: Arrow reads the rows, and files with invalid rows are read again to find their lines."""
+"""Delimited text: Arrow reads the rows. Files with invalid rows are read again to find the lines of these rows."""
 
 import secrets
 import sys
@@ -53,7 +53,7 @@ class _LineTooLong(Exception):
 
 
 class _ArrowInput:
-    """What Arrow reads: the rest of the text, then a row that shows whether the text ended outside of quotes."""
+    """The input of Arrow: the rest of the text, then a row that shows whether the text ended outside quotes."""
 
     closed = False
 
@@ -92,7 +92,7 @@ class _ArrowInput:
 
 
 class _File:
-    """One file, read by Arrow, and by `Rows` for what Arrow does not report."""
+    """One file. Arrow reads it; `Rows` finds what Arrow does not report."""
 
     def __init__(
         self, text: OpenText, dialect: Dialect, config: ParserConfig, counter: RowCounter, whole: bool
@@ -129,7 +129,7 @@ class _File:
         self._wrong_values.clear()
 
     def _names(self, rows: Rows) -> list[str]:
-        """Skip what precedes the rows, and return the column names; none for an empty file without a header."""
+        """Skip the lines before the rows, and return the column names; none for an empty file without a header."""
         rows.skip_lines(self._config.skip_rows)
         first = rows.next()
         if self._config.has_header:
@@ -239,8 +239,8 @@ class _File:
     def _numbered(self) -> Iterator[tuple[int, str]]:
         """The rows with an invalid value, numbered among all rows.
 
-        Only the first rows of a wrong width are known; a row after the last of them gets too low a number, but one that
-        is still after it.
+        Only the first rows of a wrong width are known. A row after the last of them can get a number that is too low,
+        but its number is still higher than the number of that last row.
         """
         for number, reason in self._wrong_values:
             for wrong_width, _ in self._wrong_width:
