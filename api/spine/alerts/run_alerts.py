@@ -162,7 +162,7 @@ class RunFailure:
         steps = self._failed_steps
         where = f"Step {', '.join(steps)} failed" if steps else "The run failed"
         lines = [
-            f"{where}: {_CREDENTIALS_IN_URL.sub('***@', error or 'Prefect has no reason')}"[:LONGEST_MESSAGE],
+            f"{where}: {_CREDENTIALS_IN_URL.sub('***@', error or 'Prefect gives no reason')}"[:LONGEST_MESSAGE],
             f"Run {self.run.name}, attempt {self.detail.attempt}"
             + (f", started by {self.detail.triggered_by}" if self.detail.triggered_by else ""),
             self.detail.prefect_url or "",

@@ -43,7 +43,10 @@ class StatsPeriod(CaseInsensitiveEnum):
 
 
 Name = Annotated[Text, Field(min_length=1, max_length=255)]
-Config = Annotated[JsonObject, Field(description="By type. Secrets read `***`; `***` keeps the stored value.")]
+Config = Annotated[
+    JsonObject,
+    Field(description="Depends on the type. Secrets are shown as `***`; sending `***` keeps the stored value."),
+]
 DomainGlobs = Annotated[
     list[Annotated[Text, Field(min_length=1, max_length=255)]],
     Field(min_length=1, max_length=100, description="Shell globs; without them, all domains.", examples=[["finra.*"]]),

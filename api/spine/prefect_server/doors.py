@@ -54,7 +54,7 @@ class Doors:
     def _refusal(self, scope: Scope) -> str | None:
         hosts = _values(scope, b"host")
         if not hosts or any(_name_of(host) not in self.hosts for host in hosts):
-            return f"This server does not answer to this host name. {HOSTS} adds names."
+            return f"This server does not accept this host name; add the name to {HOSTS} to allow it."
         if ANY_ORIGIN in self.origins or (scope["type"] == "http" and scope["method"] in _READING):
             return None
         own = {*self.origins, *(f"{scheme}://{host}" for host in hosts for scheme in ("http", "https"))}

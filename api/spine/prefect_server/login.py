@@ -29,7 +29,7 @@ async function logIn() {
 function start() {
   logIn().catch(() => {
     document.getElementById("state").textContent =
-      "This link is not valid for this server. Open the link that spine up has printed last.";
+      "This link is not valid for this server. Open the newest link that spine up printed.";
   });
 }
 // A browser that has this page open does not load it again for another link.

@@ -42,7 +42,12 @@ class ScheduleRunStatus(CaseInsensitiveEnum):
 
 CronExpression = Annotated[
     Text,
-    Field(min_length=1, max_length=200, description="Five fields; names of days work.", examples=["30 2 * * MON-FRI"]),
+    Field(
+        min_length=1,
+        max_length=200,
+        description="Five fields; names of days are allowed.",
+        examples=["30 2 * * MON-FRI"],
+    ),
 ]
 IntervalSeconds = Annotated[int, Field(ge=1, le=LONGEST_INTERVAL, strict=True, examples=[3600]), WHOLE]
 TimeZoneName = Annotated[Text, Field(max_length=100, description="IANA name.", examples=["America/New_York"])]
@@ -77,7 +82,9 @@ class ScheduleCreate(BaseModel):
     name: Text = Field(min_length=1, max_length=255, description="Unique over all schedules.")
     target_type: TargetType
     target_name: Text = Field(min_length=1, max_length=500, description="The flow's name.")
-    target_params: JsonObject | None = Field(default=None, description="The workflow's own defaults apply.")
+    target_params: JsonObject | None = Field(
+        default=None, description="Values by name; the workflow's defaults apply to the others."
+    )
     cron_expression: CronExpression | None = None
     interval_seconds: IntervalSeconds | None = None
     timezone: TimeZoneName = "UTC"
@@ -160,7 +167,7 @@ class ScheduleRunSummary(BaseModel):
     started_at: datetime | None
     completed_at: datetime | None
     duration_seconds: float | None
-    run_id: UUID | None = Field(description="The run at `/workflows/runs`.")
+    run_id: UUID | None = Field(description="The id of the run in `/workflows/runs`.")
     error: str | None
     skip_reason: str | None
 

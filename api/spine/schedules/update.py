@@ -118,7 +118,9 @@ async def _parameters(prefect: Prefect, domains: Domains, deployment: Deployment
     own = (await own_deployments(prefect, [flow])).get(flow.id)
     if own is not None and not domains.allow_any(domains_in(own.tags)):
         # The schedule of a source runs Spine's own flow, whose parameters say which source is fetched.
-        domains.require_unlimited("the workflow of this schedule belongs to none of them; its parameters stay")
+        domains.require_unlimited(
+            "the workflow of this schedule belongs to none of them; its parameters cannot be changed"
+        )
     if own is None or own.id == deployment.id:
         bare = deployment.model_copy(update={"parameters": {}})
         refuse_invalid_parameters(flow.name, bare, given, "target_params")

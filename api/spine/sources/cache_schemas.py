@@ -15,7 +15,7 @@ class CacheEntry(BaseModel):
     content_hash: str = Field(description="SHA-256 of the content, in hexadecimal digits.")
     size_bytes: int
     cached_at: datetime
-    expires_at: datetime | None = Field(description="When the content becomes stale; null if it never does by time.")
+    expires_at: datetime | None = Field(description="When the content becomes stale; null if there is no time limit.")
     fetch_id: str | None = Field(description="The fetch that downloaded the content.")
     content_type: str | None = Field(examples=["text/csv"])
     encoding: str | None = Field(description="The charset that the source reported.", examples=["utf-8"])

@@ -91,7 +91,7 @@ class SourceCreate(BaseModel):
     config: Config
     domain: Domain | None = None
     cron_expression: CronExpression | None = None
-    parser_type: ParserName | None = Field(default=None, description="When absent, the file's name decides.")
+    parser_type: ParserName | None = Field(default=None, description="If absent, the file name determines the format.")
     parser_config: ParserConfigBody | None = None
     enabled: StrictBool = True
 
@@ -134,7 +134,9 @@ class SourceDetail(SourceSummary):
     parser_config: ShownJson | None
     last_fetch_error: str | None
     total_fetches: int = Field(description="Fetches that have ended.")
-    success_rate: float = Field(description="The share of them with SUCCESS or PARTIAL, 0 to 1; 0 before the first.")
+    success_rate: float = Field(
+        description="The share of ended fetches with SUCCESS or PARTIAL, 0 to 1; 0 before the first."
+    )
     avg_fetch_duration_ms: float | None = Field(description="The average over fetches with SUCCESS or PARTIAL.")
     last_content_hash: str | None
     last_etag: str | None
@@ -192,7 +194,7 @@ class FetchDetail(FetchSummary):
     execution_id: str | None
     run_id: str | None = Field(description="The Prefect flow run.")
     capture_id: str | None = Field(
-        description="Identifies the content. A run that used it has the same, unless its result has one."
+        description="Identifies the content. A run that used the content has the same, unless its result has its own."
     )
     bad_rows: int | None
     bad_row_examples: list[BadRowDetail]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WORKER_LABEL = "prefect.worker.name"
 _PAGE = 200
-_WHY_CRASHED = "The worker was stopped or killed while this run was in progress; retry the run to have it done."
+_WHY_CRASHED = "The worker was stopped or killed while this run was in progress; retry the run to complete it."
 
 
 def is_healthy(api_url: str, *, trust_env: bool) -> bool:

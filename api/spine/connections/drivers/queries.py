@@ -122,6 +122,6 @@ def check_query(db_type: str, query: str) -> None:
     has_words = any(needed <= words for needed in rule.words) or (rule.functions and rule.functions.search(query))
     if has_words and rule.ambiguous.search(query):
         raise ValueError(
-            f"may write: it has the words of {rule.forms}, and quotes or comments whose extent is ambiguous; "
-            "write it without them"
+            f"may write: it has the words of {rule.forms}, and quotes or comments whose end is ambiguous; "
+            "remove these quotes and comments"
         )

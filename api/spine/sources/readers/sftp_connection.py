@@ -142,7 +142,7 @@ def connect(
         except asyncssh.PermissionDenied:
             limits.check_time()
             what = "key" if key is not None else "password"
-            sentence = f"{location.host} refused to log in {location.username} with this {what}."
+            sentence = f"{location.host} refused the login of {location.username} with this {what}."
             raise FetchFailure(ErrorCategory.AUTH, sentence) from None
 
 
