@@ -39,6 +39,11 @@ def problems_of(value: dict[str, Any]) -> list[FieldError]:
     return found[:MOST_PROBLEMS]
 
 
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two values are the same JSON; Python also takes 1, 1.0 and true for the same."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
 def _collect(value: dict[str, Any] | list[Any], path: _Path, found: list[FieldError]) -> None:
     if value and len(path) >= DEEPEST:
         found.append(FieldError(path[:1], TOO_DEEP))

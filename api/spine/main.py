@@ -9,25 +9,32 @@ import structlog
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
-from spine import health, metrics
+from spine import health
+from spine.administration.routes import router as administration
 from spine.alerts.routes import router as alerts
 from spine.alerts.runtime import Alerting
+from spine.audit.trail import Trail
+from spine.auth.bootstrap import activating_admin_key
 from spine.auth.jwt import JwtVerifier
 from spine.auth.key_uses import KeyUses
 from spine.auth.rate_limits import KeyLimit, WrongCredentials
+from spine.auth.service import KeyChecks
 from spine.cache.maintenance import CacheMaintenance
+from spine.cache.storage_check import StorageCheck
 from spine.cache.store import BlobStore
 from spine.connections.routes import router as connections
-from spine.database import make_engine, make_sessions
+from spine.database import SessionFactory, make_engine, make_sessions
 from spine.egress.own_services import Listeners, own_endpoints, protected
 from spine.http.credentials import Credentials
 from spine.http.dependencies import get_caller
+from spine.http.draining import Draining, DrainingMiddleware
 from spine.http.errors import install_error_handlers
 from spine.http.gate import API, GateMiddleware, RouteTable
 from spine.http.listeners import ListenerMiddleware
 from spine.http.logs import configure_logging
 from spine.http.middleware import BodyMiddleware, RequestIdMiddleware
 from spine.http.openapi import install_openapi
+from spine.metrics.routes import router as metrics
 from spine.prefect.client import Prefect
 from spine.private_files import close_to_others
 from spine.run_history.follower import Chore, Follower
@@ -38,7 +45,11 @@ from spine.settings import Settings, get_settings
 from spine.sources.cache_routes import router as cache
 from spine.sources.orphaned_fetches import OrphanedFetches
 from spine.sources.routes import router as sources
+from spine.tracing import exporting
 from spine.workflows.known_domains import KnownDomains
+from spine.workflows.known_workflows import KnownWorkflows
+from spine.workflows.lost_runs import LostRuns
+from spine.workflows.mixed_children import MixedChildren
 from spine.workflows.routes import router as workflows
 
 log = structlog.get_logger("spine.api")
@@ -66,11 +77,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     listeners = app.state.listeners = Listeners()
+    draining = app.state.draining = Draining()
     app.state.schedule_listing = ScheduleListing()
     app.state.known_domains = KnownDomains()
-    app.dependency_overrides[get_settings] = lambda: settings
+    app.state.known_workflows = KnownWorkflows()
+    app.state.seen_health = {}
     app.include_router(health.router)
-    app.include_router(metrics.router)
+    app.include_router(metrics)
     app.include_router(_api_v1())
     install_error_handlers(app)
     install_openapi(app)
@@ -79,6 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(GateMiddleware, routes=RouteTable(app.routes))
     app.add_middleware(RequestIdMiddleware, trusted_proxies=settings.trusted_proxies)
     app.add_middleware(ListenerMiddleware, listeners=listeners)
+    app.add_middleware(DrainingMiddleware, draining=draining)
     return app
 
 
@@ -92,6 +106,7 @@ def _api_v1() -> APIRouter:
     router.include_router(cache)
     router.include_router(connections)
     router.include_router(sources)
+    router.include_router(administration)
     return router
 
 
@@ -106,9 +121,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         log.warning("state_folder_closed", home=str(settings.home), entries=closed)
     engine = make_engine(settings.sqlalchemy_url)
     app.state.sessions = make_sessions(engine)
+    app.state.trail = Trail(app.state.sessions)
     key_uses = KeyUses(app.state.sessions)
     app.state.credentials = Credentials(
-        sessions=app.state.sessions,
+        key_checks=KeyChecks(app.state.sessions),
         verifier=_jwt_verifier(settings),
         key_uses=key_uses,
         wrong=WrongCredentials(settings.wrong_keys_per_minute),
@@ -118,17 +134,43 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with Prefect.connect(settings.prefect_deadline_seconds) as prefect:
             app.state.prefect = prefect
             alerting = app.state.alerting = Alerting(settings, app.state.sessions, prefect)
-            after_ingest: list[Chore] = [OrphanedFetches(alerting.dispatcher.wake), *alerting.after_ingest]
-            follower = Follower(prefect, app.state.sessions, [ScheduleWatcher(), *alerting.chores], after_ingest)
+            app.state.own_key = alerting.own_key
+            app.state.draining.also(alerting.dispatcher.stop_leasing)
+            app.state.follower = _follower(prefect, app.state.sessions, alerting)
             store = app.state.cache_store = BlobStore.from_settings(settings)
-            maintenance = CacheMaintenance(app.state.sessions, store, settings.cache_max_bytes)
-            following = follower.running() if settings.follow_runs else nullcontext()
-            with protected(own_endpoints(settings, prefect.api_url, os.environ)):
-                async with key_uses.running(), alerting.running(), maintenance.running(), following:
+            app.state.storage_check = StorageCheck(app.state.sessions, store)
+            maintenance = app.state.cache_maintenance = CacheMaintenance(
+                app.state.sessions, store, settings.cache_max_bytes
+            )
+            following = _following(app) if settings.follow_runs else nullcontext()
+            with exporting(), protected(own_endpoints(settings, prefect.api_url, os.environ)):
+                async with (
+                    activating_admin_key(app.state.sessions, settings),
+                    key_uses.running(),
+                    alerting.running(),
+                    maintenance.running(),
+                    following,
+                ):
                     yield
     finally:
         app.state.listeners.close()
         await engine.dispose()
+
+
+def _follower(prefect: Prefect, sessions: SessionFactory, alerting: Alerting) -> Follower:
+    """What records the outcomes of runs and does the other chores that watch Prefect."""
+    chores: list[Chore] = [ScheduleWatcher(), LostRuns(), *alerting.chores]
+    after_ingest: list[Chore] = [OrphanedFetches(alerting.dispatcher.wake), *alerting.after_ingest]
+    return Follower(prefect, sessions, chores, after_ingest, MixedChildren().check)
+
+
+@asynccontextmanager
+async def _following(app: FastAPI) -> AsyncIterator[None]:
+    """Everything that listens to Prefect's events."""
+    known: KnownWorkflows = app.state.known_workflows
+    follower: Follower = app.state.follower
+    async with known.running(), follower.running():
+        yield
 
 
 def _jwt_verifier(settings: Settings) -> JwtVerifier | None:

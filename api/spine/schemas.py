@@ -1,5 +1,7 @@
 """Models that several parts of the API share."""
 
+import re
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -62,6 +64,33 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(_refuse_bad_json)]
 
 # A free-form object in an answer; it may have been stored before there was a rule, or by a flow.
 ShownJson = Annotated[dict[str, Any], BeforeValidator(presentable)]
+
+
+# The form of ISO 8601 that clients write; `fromisoformat` also accepts any character between date and time.
+_ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII)
+
+
+def _from_iso(text: object) -> object:
+    # Pydantic would also accept numbers, as seconds or milliseconds since 1970.
+    if text is None or isinstance(text, datetime):
+        return text
+    try:
+        if isinstance(text, str) and _ISO_8601.fullmatch(text.upper()):
+            return datetime.fromisoformat(text.upper())
+    except ValueError:
+        pass
+    raise ValueError("must be a time in ISO 8601, for example 2026-01-05T06:30:00Z (+ is %2B in a URL)")
+
+
+def _as_utc(time: datetime) -> datetime:
+    try:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time in UTC is outside the years 1 to 9999") from None
+
+
+# A time in a query or a body; without an offset it is UTC.
+UtcTime = Annotated[datetime, BeforeValidator(_from_iso), AfterValidator(_as_utc)]
 
 
 class _NotNull:

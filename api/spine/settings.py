@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     alert_retention_days: int = Field(
         default=90, ge=1, description="Age in days from which `spine.prune` deletes alerts."
     )
+    audit_retention_days: int = Field(
+        default=365, ge=1, description="Age in days from which `spine.prune` deletes entries of the audit trail."
+    )
     allow_private_addresses: bool = Field(
         default=False,
         description="Whether alerts, sources and connections may use loopback and private addresses; link-local "
@@ -86,7 +89,7 @@ class Settings(BaseSettings):
         "any ending.",
     )
     secret_blocks: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=("*",),
+        default=("spine-*",),
         description="Secret blocks that `prefect:` references may name, in the form of SPINE_SECRET_ENV.",
     )
     secret_vault: Annotated[tuple[str, ...], NoDecode] = Field(

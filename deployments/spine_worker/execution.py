@@ -15,8 +15,16 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._hook_runner import FlowRunHookRunner
 
+from spine_worker.crash_reports import CrashReports
+from spine_worker.silent_ends import ENDED_SILENTLY
+
 _SECONDS_BETWEEN_CHECKS = 0.01
 _SECONDS_BETWEEN_TRIES = 2.0
+# What Prefect's context has while it is open.
+PRIVATE_ATTRIBUTES = (
+    *("client", "process_manager", "control_channel", "_observer", "_state_proposer", "_logger"),
+    *("_cancellation_manager", "_cancellation_task_group"),
+)
 _ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
 
 
@@ -45,28 +53,60 @@ class HooksByRun:
             await hooks.run_crashed_hooks(flow_run, state)
 
 
+def substitute(owner: object, name: str, value: object) -> None:
+    """Replace what Prefect has under a name. Raises `AttributeError` if this version has nothing there."""
+    getattr(owner, name)
+    setattr(owner, name, value)
+
+
 class SharedContext(FlowRunExecutorContext):
     """A context for many runs, which knows which of them are being cancelled."""
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
+        try:
+            self._serve_many_runs()
+        except BaseException:
+            await super().__aexit__(None, None, None)
+            raise
+        return self
+
+    def _serve_many_runs(self) -> None:
+        """Adapt the context to many runs. Raises `AttributeError` if Prefect has changed a name that runs need."""
+        for name in PRIVATE_ATTRIBUTES:
+            getattr(self, name)
+        # The runs that have begun. What fails before that is not the end of a run.
+        self.begun: set[UUID] = set()
+        substitute(self, "_state_proposer", CrashReports(client=self.client, begun=self.begun))
         self.hooks = HooksByRun()
         self._cancelling: dict[UUID, set[asyncio.Future[None]]] = {}
         self._expected: set[UUID] = set()
         self._cancelled: set[UUID] = set()
         self._ended: set[UUID] = set()
-        self._observer.on_cancelling = self._begin_to_cancel
-        if (events := self._observer._events_subscriber) is not None:
-            # Otherwise the events would end without an error when the server closes the connection cleanly.
-            events._reconnect_on_clean_close = True
-        return self
+        self._reported: set[UUID] = set()
+        self._is_blind = False
+        substitute(self._observer, "on_cancelling", self._begin_to_cancel)
+        substitute(self._observer, "on_failure", self._lose_sight)
+        # Prefect 3.8: the events would end without an error when the server closes the connection cleanly. Later
+        # versions restore the connection.
+        if (events := getattr(self._observer, "_events_subscriber", None)) is not None:
+            substitute(events, "_reconnect_on_clean_close", True)
 
     def _begin_to_cancel(self, flow_run_id: UUID) -> None:
         self._cancellation_task_group.start_soon(self._cancel, flow_run_id)
 
+    def _lose_sight(self, flow_run_ids: set[UUID]) -> None:
+        """Prefect sees no more cancellations, neither as events nor by polling, as after an outage of its server."""
+        self._is_blind = True
+        self._handle_cancellation_observer_failure(flow_run_ids)
+
     @property
     def is_live(self) -> bool:
-        """Whether cancellations arrive as events; after a lost connection Prefect only polls now and then."""
+        """Whether cancellations arrive as events; after a lost connection Prefect 3.8 only polls now and then."""
+        if self._is_blind:
+            return False
+        if not hasattr(self._observer, "_consumer_task"):
+            return True
         events = self._observer._consumer_task
         return events is not None and not events.done()
 
@@ -105,18 +145,22 @@ class SharedContext(FlowRunExecutorContext):
         self._expected.discard(run_id)
         self._cancelled.discard(run_id)
         self._ended.discard(run_id)
+        self._reported.discard(run_id)
+        self.begun.discard(run_id)
         self._cancelling.pop(run_id, None)
         self._observer.remove_in_flight_flow_run_id(run_id)
 
     def conclusion_of(self, run_id: UUID) -> AttemptConclusion | None:
         """How the process of a run has reported its end."""
         conclusion = self.control_channel.get_conclusion(run_id)
+        if conclusion is not None:
+            self._reported.add(run_id)
         if isinstance(conclusion, EngineOutcomeReceipt) and conclusion.state_type in _ENDED:
             self._ended.add(run_id)
         return conclusion
 
     async def conclude(self, run_id: UUID) -> None:
-        """Finish the cancellation of a run whose process has ended.
+        """Finish the cancellation of a run whose process has ended, and report an end that its engine has not.
 
         An engine that is stopped before its flow has begun leaves the run in the state that it has.
         """
@@ -135,6 +179,10 @@ class SharedContext(FlowRunExecutorContext):
         if was_stopped or run.state.is_cancelling():
             message = run.state.message if run.state.is_cancelling() else "Flow run was cancelled successfully."
             await self._state_proposer.propose_cancelled(run, {"message": message})
+        elif run.state.is_running() and run_id not in self._reported:
+            crashed = await self._state_proposer.propose_crashed(run, ENDED_SILENTLY)
+            if crashed is not None:
+                await self.hooks.run_crashed_hooks(run, crashed)
 
 
 class SharedExecution:

@@ -1,53 +1,44 @@
 """The worker's side of its fork servers: starts them, sends them requests, and notices when they end."""
 
 import asyncio
-import os
-import signal
 import socket
 import subprocess
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefect.utilities.processutils import get_sys_executable
 
+from spine_worker.forked import ForkedProcess, ReadyRun, kill, observe_end
 from spine_worker.forking.environment_block import BLANK, NAME
 from spine_worker.forking.files import Signatures, first_changed
-from spine_worker.forking.messages import GO, Decoder, Exited, Load, Loaded, Message, Start, Started, encoded
+from spine_worker.forking.messages import (
+    Decoder,
+    Exited,
+    Failed,
+    Load,
+    Loaded,
+    Message,
+    Start,
+    Started,
+    encoded,
+)
+from spine_worker.terminal import outputs
 
 _MAIN = Path(__file__).resolve().parent / "forking" / "main.py"
 # The time limits for a server's imports, and for its answers after that.
 _SECONDS_TO_LOAD = 120.0
 _SECONDS_TO_ANSWER = 30.0
 _SECONDS_BETWEEN_TRIES = 0.005
-# The status of a process whose end nothing has observed.
-_UNKNOWN_STATUS = -signal.SIGKILL
 
 
 class ServerGone(Exception):
     """A fork server has ended or does not answer."""
 
 
-class ForkedProcess:
-    """A process that a server has forked, in the form that Prefect's process handles expect."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
-        self._ended = asyncio.Event()
-
-    def set_ended(self, status: int) -> None:
-        """Record how the process has ended; only the first status counts."""
-        if self.returncode is None:
-            self.returncode = status
-            self._ended.set()
-
-    async def wait(self) -> None:
-        """Wait until the process has ended."""
-        await self._ended.wait()
+class ServerFailed(ServerGone):
+    """An engine server could not prepare Prefect for runs, probably because Prefect has changed."""
 
 
 class _Connection:
@@ -113,6 +104,8 @@ class _Connection:
         match message:
             case Loaded() if not self.loaded.done():
                 self.loaded.set_result(message)
+            case Failed(reason) if not self.loaded.done():
+                self.loaded.set_exception(ServerFailed(reason))
             case Started(pid):
                 process = self._forked[pid] = ForkedProcess(pid)
                 answer = self._requested.popleft()
@@ -133,24 +126,7 @@ class _Connection:
                 # Mark it as retrieved, since nothing may wait for it any more.
                 answer.exception()
         for process in self._forked.values():
-            _observe_end(process)
-
-
-def _observe_end(process: ForkedProcess) -> None:
-    """Wait in the background for a process whose server is gone."""
-    loop = asyncio.get_running_loop()
-    try:
-        descriptor = os.pidfd_open(process.pid)
-    except OSError:
-        process.set_ended(_UNKNOWN_STATUS)
-        return
-
-    def ended() -> None:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-        process.set_ended(_UNKNOWN_STATUS)
-
-    loop.add_reader(descriptor, ended)
+            observe_end(process)
 
 
 class FlowHandle:
@@ -176,13 +152,16 @@ class FlowHandle:
             return "its process"
         return first_changed(self._files)
 
-    async def fork(self, environment: Mapping[str, str], *, stream_output: bool) -> "ReadyRun":
+    async def fork(
+        self, environment: Mapping[str, str], known: Mapping[str, Any] | None = None, *, stream_output: bool
+    ) -> "ReadyRun":
         """Fork a run, which prepares itself and then waits. Raises `ServerGone`."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 async with asyncio.timeout(_SECONDS_TO_ANSWER):
-                    process = await self._connection.fork(Start(dict(environment), stream_output), theirs)
+                    start = Start(dict(environment), stream_output, dict(known or {}))
+                    process = await self._connection.fork(start, theirs)
             except BaseException as error:
                 ours.close()
                 if isinstance(error, TimeoutError):
@@ -194,23 +173,6 @@ class FlowHandle:
     def retire(self) -> None:
         """Fork no more runs, and end when the forked ones have ended."""
         self._connection.retire()
-
-
-@dataclass(frozen=True)
-class ReadyRun:
-    """The process of a run that waits for its start."""
-
-    process: ForkedProcess
-    _gate: socket.socket
-
-    def go(self) -> None:
-        """Start the run."""
-        with self._gate, suppress(OSError):
-            self._gate.send(GO)
-
-    def abandon(self) -> None:
-        """End the process, unless the run has started."""
-        self._gate.close()
 
 
 class EngineHandle:
@@ -225,7 +187,7 @@ class EngineHandle:
     async def start(cls, directory: Path, environment: Mapping[str, str]) -> "EngineHandle":
         """Start a server and wait until it has imported Prefect. Raises `ServerGone`."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, outputs() as (stdout, stderr):
             process = await asyncio.create_subprocess_exec(
                 get_sys_executable(),
                 str(_MAIN),
@@ -235,6 +197,8 @@ class EngineHandle:
                 env={**environment, NAME: BLANK},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
                 # Ctrl-C in a terminal is for the worker only.
                 start_new_session=True,
             )
@@ -282,9 +246,3 @@ async def _loaded(pid: int, connection: _Connection) -> Loaded:
     except asyncio.CancelledError:
         kill(pid)
         raise
-
-
-def kill(pid: int) -> None:
-    """Kill a server that does not answer; its runs continue."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)

@@ -1,9 +1,10 @@
 """The launches of runs: each is forked as soon as its configuration is known, and starts when Prefect's worker says."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -14,10 +15,13 @@ from prefect.runner._process_manager import ProcessHandle
 from prefect.workers.process import ProcessJobConfiguration
 
 from spine_worker.eligibility import Workspace, workspace_of
-from spine_worker.execution import SharedContext, SharedExecution
+from spine_worker.execution import SharedContext, SharedExecution, substitute
 from spine_worker.fork_servers import ServerGone
 from spine_worker.starter import ForkStarter, fork_run
-from spine_worker.warm import CannotFork, WarmServers
+from spine_worker.warm import CannotFork, UnexpectedFailure, WarmServers
+
+# What the worker knows of a run: the fields of `forking.messages.Known`.
+Know = Callable[[FlowRun, ProcessJobConfiguration], Awaitable[dict[str, Any]]]
 
 
 @dataclass
@@ -34,15 +38,21 @@ class Launch:
     ) -> FlowRunExecutionResult | None:
         """Start the run, report the id of its process at once, and wait until all work on the run is done.
 
-        `on_start` is called at the moment from which on a stop of the worker stops the run in here.
+        `on_start` is called at the moment from which on a stop of the worker stops the run in here. Raises
+        `UnexpectedFailure` if the run has not started.
         """
         self.starter.on_start = on_start
-        self.context.hooks.add(self.run.id, self.starter.hooks)
-        executor = self.context.create_executor(
-            self.run, self.starter, propose_submitting=False, hook_runner=self.context.hooks
-        )
-        executor._get_attempt_conclusion = self.context.conclusion_of
-        result = await _execute(executor, task_status)
+        try:
+            self.context.hooks.add(self.run.id, self.starter.hooks)
+            executor = self.context.create_executor(
+                self.run, self.starter, propose_submitting=False, hook_runner=self.context.hooks
+            )
+            substitute(executor, "_get_attempt_conclusion", self.context.conclusion_of)
+            result = await _execute(executor, task_status)
+        except Exception as error:
+            if self.starter.has_started:
+                raise
+            raise UnexpectedFailure.of(self.starter.failure or error) from error
         await self.context.conclude(self.run.id)
         return result
 
@@ -61,9 +71,10 @@ class Launches:
     ended yet.
     """
 
-    def __init__(self, servers: WarmServers, execution: SharedExecution) -> None:
+    def __init__(self, servers: WarmServers, execution: SharedExecution, know: Know) -> None:
         self._servers = servers
         self._execution = execution
+        self._know = know
         self._preparing: dict[int, asyncio.Task[Launch]] = {}
 
     def prepare(self, run: FlowRun, configuration: ProcessJobConfiguration) -> None:
@@ -76,8 +87,12 @@ class Launches:
             self.prepare(run, configuration)
         try:
             return await self._preparing.pop(id(run))
+        except CannotFork:
+            raise
         except ServerGone as error:
             raise CannotFork(f"its fork server failed: {error}") from error
+        except Exception as error:
+            raise UnexpectedFailure.of(error) from error
 
     def abandon(self, run: FlowRun) -> None:
         """End the process of a run whose launch nothing has taken, before the run does anything."""
@@ -90,19 +105,26 @@ class Launches:
             context = await stack.enter_async_context(await self._execution.context(run.id))
             context.expect(run.id)
             stack.callback(context.forget, run.id)
-            starter = await self._fork(workspace, run, context, stream_output=configuration.stream_output)
+            known = await self._know(run, configuration)
+            starter = await self._fork(workspace, run, context, known, stream_output=configuration.stream_output)
             return Launch(run, starter, context, stack.pop_all())
 
     async def _fork(
-        self, workspace: Workspace, run: FlowRun, context: SharedContext, *, stream_output: bool
+        self,
+        workspace: Workspace,
+        run: FlowRun,
+        context: SharedContext,
+        known: dict[str, Any],
+        *,
+        stream_output: bool,
     ) -> ForkStarter:
         server = await self._servers.server(workspace.code)
         try:
-            return await fork_run(server, workspace, run, context, stream_output=stream_output)
+            return await fork_run(server, workspace, run, context, known, stream_output=stream_output)
         except ServerGone:
             # The server may have been replaced in the meantime.
             server = await self._servers.server(workspace.code)
-            return await fork_run(server, workspace, run, context, stream_output=stream_output)
+            return await fork_run(server, workspace, run, context, known, stream_output=stream_output)
 
 
 def deployment_of(configuration: ProcessJobConfiguration) -> DeploymentResponse | None:

@@ -25,7 +25,7 @@ from prefect.types._datetime import now
 from prefect.utilities.engine import propose_state
 
 from spine_worker.execution import SharedContext
-from spine_worker.fork_servers import ForkedProcess
+from spine_worker.forked import ForkedProcess
 
 # Prefect waits this long for a run that it stops. `spine up` waits for a shorter time.
 _GRACE_SECONDS = float(os.environ.get("SPINE_WORKER_GRACE_SECONDS", "30"))

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -16,7 +17,8 @@ from prefect.utilities.processutils import get_sys_executable
 
 from spine_worker.eligibility import Workspace
 from spine_worker.execution import SharedContext
-from spine_worker.fork_servers import FlowHandle, ReadyRun
+from spine_worker.fork_servers import FlowHandle
+from spine_worker.forked import NotBegun, ReadyRun
 from spine_worker.reschedule import finish_uncancelled, stop_and_reschedule
 
 
@@ -38,6 +40,7 @@ class ForkStarter:
     def __init__(
         self,
         ready: ReadyRun,
+        run: FlowRun,
         workspace: Workspace,
         context: SharedContext,
         hooks: frozenset[str],
@@ -45,6 +48,9 @@ class ForkStarter:
         stream_output: bool,
     ) -> None:
         self._ready = ready
+        self.has_started = False
+        # Why the run has not begun, although it was started.
+        self.failure: NotBegun | None = None
         self._context = context
         self._workspace = workspace
         self._folder = tempfile.TemporaryDirectory(prefix="spine-run-")
@@ -52,23 +58,29 @@ class ForkStarter:
         # Called when the run starts.
         self.on_start: Callable[[], None] = lambda: None
         self.hooks = _DeclaredHooks(hooks, self._manifest, stream_output=stream_output)
+        self._write_manifest(run)
+        # Of the process Prefect reads only `pid` and `returncode`.
+        scope = create_isolated_termination_scope(ready.process.pid)
+        self._handle = ProcessHandle(ready.process, termination_scope=scope)  # type: ignore[arg-type]
 
     async def start(
         self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED
     ) -> None:
-        """Start the run and wait until it has ended."""
-        self._write_manifest(flow_run)
+        """Start the run and wait until it has ended. Raises `NotBegun`."""
         process = self._ready.process
-        # Of the process Prefect reads only `pid` and `returncode`.
-        handle = ProcessHandle(process, termination_scope=create_isolated_termination_scope(process.pid))  # type: ignore[arg-type]
         try:
             self.on_start()
-            self._ready.go()
-            task_status.started(handle)
+            await self._ready.begin()
+            self.has_started = True
+            self._context.begun.add(flow_run.id)
+            task_status.started(self._handle)
             await process.wait()
+        except NotBegun as failure:
+            self.failure = failure
+            raise
         except BaseException:
             # The worker is being stopped.
-            await finish_uncancelled(stop_and_reschedule(self._context, flow_run, process, handle))
+            await finish_uncancelled(stop_and_reschedule(self._context, flow_run, process, self._handle))
             raise
 
     def close(self) -> None:
@@ -89,7 +101,13 @@ class ForkStarter:
 
 
 async def fork_run(
-    server: FlowHandle, workspace: Workspace, run: FlowRun, context: SharedContext, *, stream_output: bool
+    server: FlowHandle,
+    workspace: Workspace,
+    run: FlowRun,
+    context: SharedContext,
+    known: dict[str, Any],
+    *,
+    stream_output: bool,
 ) -> ForkStarter:
     """Fork a run, which prepares itself and waits for `start`. Raises `ServerGone`."""
     environment = {**workspace.environment, "PREFECT__FLOW_RUN_ID": str(run.id)}
@@ -98,8 +116,13 @@ async def fork_run(
         port, token = context.control_channel.register(run.id)
         environment |= {"PREFECT__CONTROL_PORT": str(port), "PREFECT__CONTROL_TOKEN": token}
     try:
-        ready = await server.fork(environment, stream_output=stream_output)
+        ready = await server.fork(environment, known, stream_output=stream_output)
     except BaseException:
         context.control_channel.unregister(run.id)
         raise
-    return ForkStarter(ready, workspace, context, server.hooks, stream_output=stream_output)
+    try:
+        return ForkStarter(ready, run, workspace, context, server.hooks, stream_output=stream_output)
+    except BaseException:
+        ready.abandon()
+        context.control_channel.unregister(run.id)
+        raise

@@ -6,11 +6,12 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 from weakref import WeakValueDictionary
 
 from prefect.logging import get_logger
 
-from spine_worker.fork_servers import EngineHandle, FlowHandle, ServerGone
+from spine_worker.fork_servers import EngineHandle, FlowHandle, ServerFailed, ServerGone
 from spine_worker.forking.files import Signatures, signature
 
 # The pause after a failed import, and how long a server is kept that no deployment needs any more.
@@ -21,6 +22,18 @@ _logger = get_logger("worker.spine")
 
 class CannotFork(Exception):
     """Runs of this code cannot be forked; the message says why."""
+
+
+class UnexpectedFailure(CannotFork):
+    """Something before the start of a run failed, probably because Prefect has changed."""
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """The failure with the class and the message of its first cause."""
+        cause: BaseException = error
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        return cls(f"{type(cause).__name__}: {cause}")
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,7 @@ class _Warm:
 
 @dataclass(frozen=True)
 class _Failure:
+    kind: type[CannotFork]
     reason: str
     source: Signatures
     until: float
@@ -81,6 +95,8 @@ class WarmServers:
     limit: int
     seconds_unneeded: float = _SECONDS_UNNEEDED
     _needed: frozenset[Code] | None = None
+    # The code of runs since the list of needed code was read: it may be that of new deployments.
+    _asked_for: set[Code] = field(default_factory=set)
     _engines: dict[Code, EngineHandle] = field(default_factory=dict)
     _flows: OrderedDict[Code, _Warm] = field(default_factory=OrderedDict)
     _failures: dict[Code, _Failure] = field(default_factory=dict)
@@ -91,23 +107,26 @@ class WarmServers:
 
     async def server(self, code: Code) -> FlowHandle:
         """A server that has imported the code as it is on disk now. Raises `CannotFork`."""
+        self._asked_for.add(code)
         async with self._lock(code):
             self._raise_recent_failure(code)
             source = code.source()
             try:
                 warm = await self._warm(code)
             except (ServerGone, OSError) as error:
+                kind = UnexpectedFailure if isinstance(error, ServerFailed) else CannotFork
                 reason = f"its fork server could not be started: {error}"
                 engine = self._engines.get(code.interpreter)
                 if engine is None or engine.outdated() is None:
-                    self._failures[code] = _Failure(reason, source, time.monotonic() + _SECONDS_UNTIL_RETRY)
+                    self._failures[code] = _Failure(kind, reason, source, time.monotonic() + _SECONDS_UNTIL_RETRY)
                 self._drop(code)
-                raise CannotFork(reason) from error
+                raise kind(reason) from error
         return warm.flow
 
     def keep(self, needed: frozenset[Code]) -> None:
         """Keep the servers of this code, and let the others end."""
         self._needed = needed
+        self._asked_for.clear()
 
     async def refresh(self) -> None:
         """Replace servers whose code has changed before a run needs them, and let servers end that are not needed."""
@@ -150,7 +169,7 @@ class WarmServers:
         """Raise a failed import again for a while, so that runs do not wait for the next failure."""
         if failure := self._failures.get(code):
             if time.monotonic() < failure.until and code.source() == failure.source:
-                raise CannotFork(failure.reason)
+                raise failure.kind(failure.reason)
             del self._failures[code]
 
     async def _warm(self, code: Code) -> _Warm:
@@ -170,7 +189,7 @@ class WarmServers:
             self._loading[code.interpreter] -= 1
         if side_effect := warm.flow.side_effect:
             _logger.info("Each run of %s imports its code again, because the import %s.", code.entrypoint, side_effect)
-        self._evict()
+        self._evict(code)
         return warm
 
     async def _engine(self, code: Code) -> EngineHandle:
@@ -188,10 +207,13 @@ class WarmServers:
         if warm := self._flows.pop(code, None):
             warm.flow.retire()
 
-    def _evict(self) -> None:
-        while len(self._flows) > self.limit:
-            unneeded = (code for code in self._flows if not self._is_needed(code))
-            self._drop(next(unneeded, next(iter(self._flows))))
+    def _evict(self, newest: Code) -> None:
+        """Let servers end until there are no more than the limit, but not the newest, which a run is about to use."""
+        others = [code for code in self._flows if code != newest]
+        # The sort keeps the least recently used first.
+        others.sort(key=lambda code: self._is_needed(code) or code in self._asked_for)
+        for code in others[: max(len(self._flows) - self.limit, 0)]:
+            self._drop(code)
         self._drop_unused_engines()
 
     def _drop_unused_engines(self) -> None:

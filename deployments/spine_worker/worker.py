@@ -5,12 +5,11 @@ import os
 from contextlib import ExitStack, suppress
 from functools import lru_cache, partial
 from typing import Any, Self, cast
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import anyio
 import anyio.abc
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
 from prefect.events import Event
@@ -18,19 +17,24 @@ from prefect.settings import PREFECT_WORKER_QUERY_SECONDS
 from prefect.workers.base import BaseJobConfiguration, BaseWorkerResult
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
+from spine_worker.ambiguous_children import refuse_ambiguous_children
 from spine_worker.caching_client import CachingClient
-from spine_worker.eligibility import workspace_of
 from spine_worker.execution import SharedExecution
+from spine_worker.fallback_notices import FallbackNotices
+from spine_worker.handover import begin_to_collect, known_of
 from spine_worker.launches import Launches
 from spine_worker.reschedule import finish_uncancelled, release_claim
+from spine_worker.silent_ends import crash_if_silent
+from spine_worker.waiting_runs import WaitingRuns
 from spine_worker.wakeup import wake_on_scheduled_runs
-from spine_worker.warm import CannotFork, Code, WarmServers
+from spine_worker.warm import CannotFork, UnexpectedFailure, WarmServers
+from spine_worker.warming import warm_up
 from spine_worker.withheld import withholding
 
 _SECONDS_BETWEEN_CODE_CHECKS = 1.0
-_SECONDS_BEFORE_LABELS = 1.0
-# The most that Prefect returns at once.
-_MOST_DEPLOYMENTS = 200
+# Then the first step of the run has begun.
+_SECONDS_BEFORE_LABELS = 0.3
+SENDS_HEARTBEATS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
 _WARM_FLOWS = int(os.environ.get("SPINE_WORKER_WARM_FLOWS", "16"))
 
 
@@ -41,7 +45,8 @@ class SpineJobConfiguration(ProcessJobConfiguration):
     @lru_cache(maxsize=1)
     def _base_environment(cls) -> dict[str, str]:
         # It takes 20 ms to turn the worker's settings into variables, and they do not change.
-        return super()._base_environment()
+        # Spine's API takes a run for lost that has not sent several heartbeats.
+        return {**SENDS_HEARTBEATS, **super()._base_environment()}
 
 
 class SpineWorker(ProcessWorker):
@@ -58,7 +63,7 @@ class SpineWorker(ProcessWorker):
         super().__init__(*args, **kwargs)
         self._servers = WarmServers(_WARM_FLOWS)
         self._execution = SharedExecution()
-        self._launches = Launches(self._servers, self._execution)
+        self._launches = Launches(self._servers, self._execution, self._known_of)
         # Runs that a poll has returned and that this worker may claim, and those that it has claimed and not started.
         self._unclaimed: dict[UUID, asyncio.Future[None]] = {}
         self._claimed: set[UUID] = set()
@@ -67,14 +72,19 @@ class SpineWorker(ProcessWorker):
         self._woken = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
         self._withheld = ExitStack()
+        self._notices = FallbackNotices()
+        self._waiting = WaitingRuns()
 
     @property
     def client(self) -> PrefectClient:
         """Prefect's client, which reads flows and deployments through a cache."""
-        client = super().client
+        return cast(PrefectClient, self._caching)
+
+    @property
+    def _caching(self) -> CachingClient:
         if self._caching_client is None:
-            self._caching_client = CachingClient(client)
-        return cast(PrefectClient, self._caching_client)
+            self._caching_client = CachingClient(super().client)
+        return self._caching_client
 
     async def __aenter__(self) -> Self:
         self._withheld.enter_context(withholding())
@@ -122,8 +132,10 @@ class SpineWorker(ProcessWorker):
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
         runs = await super()._get_scheduled_flow_runs()
+        self._waiting.polled(runs)
         if self._caching_client and any(one.flow_run.id not in self._submitting_flow_run_ids for one in runs):
-            self._caching_client.expire_deployments()
+            self._caching_client.expire()
+            begin_to_collect(self._caching_client)
         return runs
 
     async def _poll_when_woken(self) -> None:
@@ -158,6 +170,8 @@ class SpineWorker(ProcessWorker):
             is_claimed = await super()._propose_pending_state(flow_run)
         if is_claimed:
             self._claimed.add(flow_run.id)
+        else:
+            self._waiting.refused()
         self._settle(flow_run.id)
         return is_claimed
 
@@ -176,19 +190,26 @@ class SpineWorker(ProcessWorker):
             raise
         finally:
             self._claimed.discard(flow_run.id)
+            self._caching.forked.discard(flow_run.id)
             self._settle(flow_run.id)
 
     # Starting runs
 
     def _emit_flow_run_submitted_event(self, configuration: BaseJobConfiguration) -> Event | None:
         # The configuration is complete. The process prepares itself while Prefect sets the run's state.
-        run = configuration._related_objects.get("flow-run")
+        run = getattr(configuration, "_related_objects", {}).get("flow-run")
         if isinstance(configuration, ProcessJobConfiguration) and isinstance(run, FlowRun):
             self._launches.prepare(run, configuration)
         return super()._emit_flow_run_submitted_event(configuration)
 
+    async def _known_of(self, run: FlowRun, configuration: ProcessJobConfiguration) -> dict[str, Any]:
+        return await known_of(run, configuration, self.work_pool, self._caching)
+
+    async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
+        """Propose no state that would last for some milliseconds; `run` does if the run cannot be forked."""
+
     async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
-        # While Prefect on SQLite writes, it answers many of these requests with 503, and the client waits two seconds.
+        # Nothing waits for the labels, and the states of the run come first.
         if self._runs_task_group is not None:
             self._runs_task_group.start_soon(self._label, flow_run_id)
 
@@ -206,8 +227,8 @@ class SpineWorker(ProcessWorker):
             return await super()._submit_run_and_capture_errors(flow_run, task_status)
         finally:
             self._launches.abandon(flow_run)
-            # If the number of runs is limited, another run may have waited for the end of this one.
-            self._woken.set()
+            if self._waiting.may_wait(self._work_pool, is_worker_limited=self._limiter is not None):
+                self._woken.set()
 
     async def run(
         self,
@@ -217,17 +238,26 @@ class SpineWorker(ProcessWorker):
     ) -> ProcessWorkerResult:
         """Start the forked process, or a new interpreter, as the process worker does, if the run cannot be forked."""
         on_start = partial(self._claimed.discard, flow_run.id)
+        self._caching.forked.add(flow_run.id)
         try:
             launch = await self._launches.take(flow_run, configuration)
+            try:
+                execution = await launch.execute(task_status or anyio.TASK_STATUS_IGNORED, on_start)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await launch.close()
         except CannotFork as reason:
+            self._caching.forked.discard(flow_run.id)
             self.get_flow_run_logger(flow_run).info("Starting in a new interpreter: %s.", reason)
+            if isinstance(reason, UnexpectedFailure):
+                self._notices.report(self.name, self._work_pool_name, str(reason))
             on_start()
-            return await super().run(flow_run, configuration, task_status)
-        try:
-            execution = await launch.execute(task_status or anyio.TASK_STATUS_IGNORED, on_start)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await launch.close()
+            await super()._propose_submitting_state(flow_run)
+            if flow_run.run_count:
+                await refuse_ambiguous_children(self.client, flow_run)
+            result = await super().run(flow_run, configuration, task_status)
+            await crash_if_silent(self.client, flow_run.id, result.identifier)
+            return result
         if execution is None or execution.status_code is None:
             raise RuntimeError("Failed to start flow run process.")
         return ProcessWorkerResult(status_code=execution.status_code, identifier=str(execution.handle.pid))
@@ -242,41 +272,22 @@ class SpineWorker(ProcessWorker):
             try:
                 if now() >= due:
                     due = now() + self.heartbeat_interval_seconds
-                    await self._warm_up()
+                    await self._waiting.read_queues(self.client, self._work_pool_name)
+                    await warm_up(self._servers, self.client, self._work_pool_name, self._resolve)
                 await self._servers.refresh()
             except Exception as error:  # Runs start their interpreters on demand.
                 self._logger.debug("Could not refresh the warm interpreters: %s", error)
             await asyncio.sleep(_SECONDS_BETWEEN_CODE_CHECKS)
 
-    async def _warm_up(self) -> None:
-        """Import the flows of the pool's deployments, for runs without variables of their own."""
-        in_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name]))
-        deployments = await self.client.read_deployments(work_pool_filter=in_pool, limit=_MOST_DEPLOYMENTS)
-        codes = [code for one in deployments if (code := await self._code_of(one)) is not None]
-        self._servers.keep(frozenset(codes))
-        for code in codes:
-            if not self._servers.has(code) and not self._servers.is_full:
-                with suppress(CannotFork):
-                    await self._servers.server(code)
-
-    async def _code_of(self, deployment: DeploymentResponse) -> Code | None:
-        """The code of a deployment's runs; None if they cannot be forked."""
-        run = FlowRun(id=uuid4(), flow_id=deployment.flow_id, name="", deployment_id=deployment.id)
-        try:
-            configuration = await self.job_configuration.resolve_for_flow_run(
-                run,
-                client=self.client,
-                work_pool=self.work_pool,
-                worker_name=self.name,
-                worker_id=self.backend_id,
-                deployment=deployment,
-            )
-            return workspace_of(configuration, deployment).code
-        except CannotFork:
-            return None
-        except Exception as error:  # Its runs report the error; the other deployments must still be prepared.
-            self._logger.debug("Deployment %s cannot be prepared: %s", deployment.name, error)
-            return None
+    async def _resolve(self, run: FlowRun, deployment: DeploymentResponse) -> ProcessJobConfiguration:
+        return await self.job_configuration.resolve_for_flow_run(
+            run,
+            client=self.client,
+            work_pool=self.work_pool,
+            worker_name=self.name,
+            worker_id=self.backend_id,
+            deployment=deployment,
+        )
 
     def _record_work_pool_snapshot(self, work_pool: WorkPool) -> None:
         if work_pool.type == ProcessWorker.type and self._work_pool is None:

@@ -5,7 +5,9 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+from sqlalchemy import Executable
 
+from tests.support.databases import in_database
 from tests.support.processes import wait_until
 from tests.support.receivers import Receiver
 from tests.support.stack import Api
@@ -75,3 +77,20 @@ class Alerts:
         while rows := self.api.get("/alerts/channels", limit=100)["data"]:
             for row in rows:
                 self.client.delete(f"/alerts/channels/{row['id']}")
+
+    def act(self, alert_id: str, action: str, **body: Any) -> httpx.Response:
+        """Acknowledge, resolve or reopen an alert."""
+        return self.client.post(f"/alerts/{alert_id}/{action}", json=body)
+
+    def done(self, alert_id: str, action: str, **body: Any) -> dict[str, Any]:
+        """The alert after an action, which succeeds."""
+        answer = self.act(alert_id, action, **body)
+        assert answer.status_code == 200, answer.text
+        shown: dict[str, Any] = answer.json()
+        assert shown["id"] == alert_id
+        return shown
+
+    def change(self, statement: Executable) -> None:
+        """Change rows, past all that Spine does with them."""
+        with in_database(self.api.settings.sqlalchemy_url) as connection:
+            connection.execute(statement)

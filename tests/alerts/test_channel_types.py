@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from spine.alerts.channels import CHANNEL_TYPES
 from spine.alerts.channels.base import ChannelConfig
 from spine.alerts.channels.json_post import JsonPost
+from spine.alerts.channels.pagerduty import PagerDutyEvents
 from spine.alerts.transport import Sender
 from spine.severity import Severity
 
@@ -150,7 +151,7 @@ async def test_self_hosted_chat_services_get_the_payload_of_their_type(
         ("slack", {"webhook_url": SLACK}, JsonPost),
         ("discord", {"webhook_url": DISCORD}, JsonPost),
         ("teams", {"webhook_url": WORKFLOW}, JsonPost),
-        ("pagerduty", {"routing_key": "R" * 32}, NotifyPagerDuty),
+        ("pagerduty", {"routing_key": "R" * 32}, PagerDutyEvents),
         ("apprise", {"url": SLACK}, NotifySlack),
     ],
 )

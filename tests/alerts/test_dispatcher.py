@@ -70,11 +70,15 @@ async def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
             yield made
 
 
+async def has_own_key() -> None:
+    """The key of this process is that of the database."""
+
+
 async def send_all(sessions: SessionFactory, sender: FakeSender) -> None:
     """Dispatch until all deliveries are recorded as sent."""
     config = WebhookConfig.model_validate({"url": "https://example.com/none"})
     retry_policy = RetryPolicy(3, timedelta(seconds=1))
-    async with Dispatcher(sessions, lambda _: config, sender, retry_policy).dispatching():
+    async with Dispatcher(sessions, lambda _: config, sender, retry_policy, has_own_key).dispatching():
         until = time.monotonic() + 30
         while await count(sessions, AlertDelivery.status == SENT) < ALERTS:
             assert time.monotonic() < until
@@ -97,6 +101,26 @@ async def test_each_delivery_is_sent_once_and_the_number_in_flight_is_limited(se
         assert channel is not None
         assert channel.last_success_at is not None
     assert await count(sessions, AlertDelivery.lease.is_not(None), AlertDelivery.delivery_ms.is_(None)) == 0
+
+
+async def test_a_dispatcher_that_stops_leaves_the_rest_to_others_and_none_is_sent_twice(
+    sessions: SessionFactory,
+) -> None:
+    sender = FakeSender(quick=0, slowly=0.05)
+    config = WebhookConfig.model_validate({"url": "https://example.com/none"})
+    dispatcher = Dispatcher(sessions, lambda _: config, sender, RetryPolicy(3, timedelta(seconds=1)), has_own_key)
+    async with dispatcher.dispatching():
+        while len(sender.sends) < LANE_WIDTH:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        dispatcher.stop_leasing()
+        while sender.at_once:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        begun = len(sender.sends)
+        await asyncio.sleep(0.3)
+        assert len(sender.sends) == begun < ALERTS
+    await send_all(sessions, sender)
+    assert set(sender.sends.values()) == {1}
+    assert len(sender.sends) == ALERTS
 
 
 @pytest.mark.slow

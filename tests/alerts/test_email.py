@@ -3,6 +3,7 @@
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from email.header import decode_header, make_header
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from spine.alerts.transport import Sender
 from tests.alerts.conftest import FAST_RETRIES
 from tests.alerts.leaks import find_leaks
 from tests.alerts.support import Alerts
-from tests.alerts.transport_support import MESSAGE
+from tests.alerts.transport_support import MESSAGE, resolve
 from tests.support.smtp import Mailbox, mail_server
 from tests.support.stack import PrefectStack, api_process
 
@@ -218,3 +219,18 @@ async def test_a_refused_connection_to_the_server_has_a_readable_reason(sender: 
     with mail_server(authority) as mailbox:
         pass
     assert await send_one(sender, mailbox) == Outcome(sent=False, reason="the connection was refused")
+
+
+@pytest.mark.parametrize("title", ["漢" * 240, "x" * 500, "\N{MAN}\u200d\N{GIRL} " * 100, "naïve " * 80, "plain"])
+async def test_no_line_of_a_mail_is_too_long_and_the_title_arrives_whole(title: str, authority: trustme.CA) -> None:
+    sender = Sender(True, resolve, seconds=9)
+    with mail_server(authority) as mailbox:
+        channel = EmailConfig.model_validate(config(mailbox))
+        message = replace(MESSAGE, title=title, message="x" * 20_000)
+        outcome = await sender.send(channel, message, "a@example.com")
+        assert outcome.sent, outcome
+        ((_, mail),) = mailbox.messages
+    sender.close()
+    assert str(make_header(decode_header(mail["Subject"]))) == f"[ERROR] {title.strip()}"
+    assert max(map(len, mail.as_bytes().splitlines())) <= 998
+    assert max(map(len, str(mail["Subject"]).splitlines())) <= 78

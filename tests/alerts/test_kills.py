@@ -10,14 +10,19 @@ from pathlib import Path
 
 import httpx
 import pytest
+from spine.tables.alerts import Alert
+from sqlalchemy import select
 
 from tests.alerts.conftest import FAST_RETRIES
 from tests.alerts.support import Alerts
+from tests.support.databases import in_database
+from tests.support.processes import wait_until
 from tests.support.receivers import Receiver, receiver
-from tests.support.stack import ADMIN_KEY, PrefectStack, api_process
+from tests.support.stack import ADMIN_KEY, Api, PrefectStack, api_process
 from tests.support.web import PATIENCE
 
 POSTERS = 4
+MANY_POSTERS = 16
 
 
 def post_until_accepted(client: httpx.Client, url: list[str], number: int) -> str:
@@ -131,3 +136,41 @@ def test_several_processes_share_the_work_and_send_nothing_twice(
         time.sleep(1)
         assert Counter(request.json["id"] for request in desk.posts) == Counter(ids)
         one.delete_channels()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_what_was_answered_is_stored_when_the_process_is_killed_under_load(
+    stack: PrefectStack, request: pytest.FixtureRequest, tmp_path: Path, database: str
+) -> None:
+    given = request.getfixturevalue("alerts_database") if database == "postgresql" else None
+    known: set[str] = set()
+    for _ in range(5):
+        with api_process(stack.url, stack.home, tmp_path / "api", given, SPINE_SEND_ALERTS="false") as api:
+            known |= _answered_until_killed(api)
+    with in_database(api.settings.sqlalchemy_url) as connection:
+        assert known <= set(connection.scalars(select(Alert.id)))
+
+
+def _answered_until_killed(api: Api) -> set[str]:
+    """Kill a process that many clients raise alerts at; the alerts that it has answered."""
+    answered: list[str] = []
+    with ThreadPoolExecutor(MANY_POSTERS) as pool:
+        posting = [pool.submit(_post_until_killed, api, answered) for _ in range(MANY_POSTERS)]
+        wait_until(lambda: len(answered) > 200, "alerts to be accepted", 30, every=0.01)
+        api.process.kill()
+        for one in posting:
+            one.result()
+    return set(answered)
+
+
+def _post_until_killed(api: Api, answered: list[str]) -> None:
+    body = {"severity": "ERROR", "title": "under load", "message": "m", "source": "kills"}
+    with httpx.Client(base_url=f"{api.url}/api/v1", headers={"X-API-Key": ADMIN_KEY}, timeout=PATIENCE) as client:
+        while True:
+            try:
+                response = client.post("/alerts", json=body)
+            except httpx.HTTPError:
+                return
+            assert response.status_code == 201, response.text
+            answered.append(response.json()["id"])

@@ -48,15 +48,26 @@ def test_repeats_of_an_alert_are_throttled_and_counted(alerts: Alerts, desk: Rec
     assert [request.json["held_back"] for request in other_desk.posts] == [0] * 6
 
 
-@pytest.mark.parametrize("change", [{"source": "x"}, {"title": "x"}, {"severity": "CRITICAL"}, {"domain": "x"}])
-def test_the_default_key_is_source_title_severity_and_domain(
+@pytest.mark.parametrize(
+    "change", [{"source": "x"}, {"title": "x"}, {"severity": "CRITICAL"}, {"domain": "x"}, {"message": "another"}]
+)
+def test_without_a_key_only_a_repeat_of_all_is_the_same_alert(
     sqlite_alerts: Alerts, desk: Receiver, change: dict[str, Any]
 ) -> None:
     channel = sqlite_alerts.channel(desk, throttle_minutes=5)
     sqlite_alerts.alert(message="one")
-    assert sqlite_alerts.delivery(sqlite_alerts.alert(message="another"))["status"] == "THROTTLED"
-    assert sqlite_alerts.delivery(sqlite_alerts.alert(**change))["status"] == "SENT"
+    assert sqlite_alerts.delivery(sqlite_alerts.alert(message="one"))["status"] == "THROTTLED"
+    assert sqlite_alerts.delivery(sqlite_alerts.alert(**{"message": "one", **change}))["status"] == "SENT"
     sqlite_alerts.client.delete(f"/alerts/channels/{channel['id']}")
+
+
+def test_a_higher_severity_passes_the_throttle_and_begins_it_anew(alerts: Alerts, desk: Receiver) -> None:
+    alerts.channel(desk, throttle_minutes=5)
+    severities = ["WARNING", "INFO", "ERROR", "WARNING", "ERROR", "CRITICAL", "CRITICAL"]
+    raised = [alerts.alert(severity=one, dedup_key="one problem") for one in severities]
+    statuses = [alerts.delivery(alert_id)["status"] for alert_id in raised]
+    assert statuses == ["SENT", "THROTTLED", "SENT", "THROTTLED", "THROTTLED", "SENT", "THROTTLED"]
+    assert [request.json["held_back"] for request in desk.posts] == [0, 1, 2]
 
 
 def test_of_many_concurrent_repeats_one_is_sent(alerts: Alerts, desk: Receiver) -> None:

@@ -5,10 +5,12 @@ from datetime import timedelta
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine.flows.prune import prune
+from spine.tables.alerts import AlertAcknowledgement
 from spine.tables.base import utc_now
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, select, text
 
 from tests.alerts.support import Alerts
+from tests.support.databases import in_database
 from tests.support.receivers import Receiver
 from tests.support.stack import PrefectStack
 
@@ -32,9 +34,10 @@ async def test_only_old_alerts_without_pending_deliveries_are_deleted(
     url = alerts.api.settings.sqlalchemy_url.render_as_string(hide_password=False)
     monkeypatch.setenv("SPINE_DATABASE_URL", url)
     alerts.channel(desk)
-    old, young = alerts.alert(), alerts.alert()
+    old, young = alerts.alert(dedup_key="old"), alerts.alert()
     for one in (old, young):
         alerts.settled(one)
+    alerts.done(old, "acknowledge")
     alerts.delete_channels()
     waiting_for = alerts.channel(config={"url": "http://127.0.0.1:9/"}, name="waits")
     waiting = alerts.alert()
@@ -50,5 +53,8 @@ async def test_only_old_alerts_without_pending_deliveries_are_deleted(
         deleted = await prune(retention_days=99, dry_run=False)
     assert (deleted["alerts"], deleted["deliveries"]) == (counted["alerts"], counted["deliveries"])
     assert alerts.client.get(f"/alerts/{old}").status_code == 404
+    with in_database(alerts.api.settings.sqlalchemy_url) as connection:
+        acknowledged = select(AlertAcknowledgement.problem).where(AlertAcknowledgement.alert_id == old)
+        assert connection.scalar(acknowledged) is None
     assert alerts.read(young)["delivery_count"] == 1
     assert alerts.read(waiting)["deliveries"][0]["status"] == "PENDING"

@@ -115,3 +115,30 @@ async def test_nothing_of_a_send_reaches_the_log(
     records = [one for one in caplog.records if one.name != "apprise"]
     assert "s3cr" not in "".join(map(str, [one.getMessage() for one in records]))
     assert [one for one in records if one.levelno > logging.INFO] == []
+
+
+NOT_FOLLOWED = "; redirects are not followed"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body", "reason"),
+    [
+        (
+            "/redir",
+            307,
+            b"moved, see the redirection",
+            f"HTTP 307 Temporary Redirect: moved, see the redirection{NOT_FOLLOWED}",
+        ),
+        ("/redirect", 307, b"", f"HTTP 307 Temporary Redirect{NOT_FOLLOWED}"),
+        ("/hook", 404, b"no webhooks of hookers", "HTTP 404 Not Found: no webhooks of hookers"),
+        # Alone, each is masked, and so is what is more than a word.
+        ("/redir", 404, b"no /redir here", "HTTP 404 Not Found: no /*** here"),
+        ("/redir1", 404, b"no xredir1x here", "HTTP 404 Not Found: no x***x here"),
+    ],
+)
+async def test_words_that_contain_a_part_of_the_url_are_no_secrets(
+    sender: Sender, desk: Receiver, path: str, status: int, body: bytes, reason: str
+) -> None:
+    desk.always = refuse(status, body)
+    channel = hook(desk, url=f"http://127.0.0.1:{desk.port}{path}")
+    assert (await sender.send(channel, MESSAGE, None)).reason == reason

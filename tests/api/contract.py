@@ -1,5 +1,6 @@
 """The HTTP contract that the OpenAPI document must match: the models, and the answer of each route."""
 
+from tests.api.contract_administration import ADMINISTRATION_ANSWERS, ADMINISTRATION_MODELS
 from tests.api.contract_fields import CATEGORIES, Fields
 from tests.api.contract_sources import SOURCE_ANSWERS, SOURCE_MODELS
 
@@ -34,6 +35,11 @@ ALERT: Fields = {
     "delivery_count": "integer",
     "success_count": "integer",
     "failed_count": "integer",
+    "state": ["FIRING", "ACKNOWLEDGED", "RESOLVED"],
+    "acknowledged_by": "string|null",
+    "assignee": "string|null",
+    "snoozed_until": "date-time|null",
+    "resolved_at": "date-time|null",
 }
 # The models of the contract.
 MODELS: dict[str, Fields] = {
@@ -156,12 +162,14 @@ MODELS: dict[str, Fields] = {
         "metadata": "object|null",
         "error_category": [*CATEGORIES, "null"],
         "capture_id": "string|null",
+        "note": "string|null",
         "deliveries": "array",
     },
     "AlertDeliveryDetail": {
         "id": "string",
         "channel_id": "string",
         "channel_name": "string",
+        "event": ["ALERT", "ACKNOWLEDGE"],
         "status": ["PENDING", "SENT", "FAILED", "THROTTLED"],
         "attempted_at": "date-time|null",
         "delivered_at": "date-time|null",
@@ -179,6 +187,7 @@ MODELS: dict[str, Fields] = {
         "avg_delivery_time_ms": "number|null",
     },
     **SOURCE_MODELS,
+    **ADMINISTRATION_MODELS,
     "ActionResponse": {"id": "string", "status": "string", "message": "string"},
     "Pagination": {"offset": "integer", "limit": "integer", "total": "integer", "has_more": "boolean"},
 }
@@ -210,5 +219,9 @@ ANSWERS = {
     ("post", "/alerts"): ("201", "ActionResponse"),
     ("get", "/alerts/stats"): ("200", "AlertStats"),
     ("get", "/alerts/{alert_id}"): ("200", "AlertDetail"),
+    ("post", "/alerts/{alert_id}/acknowledge"): ("200", "AlertDetail"),
+    ("post", "/alerts/{alert_id}/resolve"): ("200", "AlertDetail"),
+    ("post", "/alerts/{alert_id}/reopen"): ("200", "AlertDetail"),
     **SOURCE_ANSWERS,
+    **ADMINISTRATION_ANSWERS,
 }

@@ -3,14 +3,14 @@
 import asyncio
 import stat
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
-from spine.auth.bootstrap import ADMIN, ensure_admin_key
+from spine.auth.bootstrap import ADMIN, activating_admin_key, ensure_admin_key
 from spine.auth.callers import Caller, Scope
-from spine.auth.service import check_key, revoke_key
+from spine.auth.service import revoke_key
 from spine.database import make_engine, make_sessions
 from spine.errors import DatabaseUnavailable, Unauthorized
 from spine.migrations.migrate import upgrade
@@ -19,6 +19,8 @@ from spine.tables.api_keys import ApiKey
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tests.run_history.support import until
+from tests.support.keys import check_key
 from tests.support.postgres import fresh_database
 from tests.support.processes import free_port
 
@@ -153,3 +155,23 @@ def test_a_database_that_is_down_is_reported(tmp_path: Path) -> None:
     down = Settings(home=tmp_path, database_url=SecretStr(f"postgresql://nobody@127.0.0.1:{free_port()}/spine"))
     with pytest.raises(DatabaseUnavailable, match="out of reach"):
         ensure_admin_key(down)
+
+
+async def test_each_api_process_activates_the_key_of_the_environment_in_the_background(settings: Settings) -> None:
+    given = with_key(settings, "chosen-by-the-operator")
+    engine = make_engine(settings.sqlalchemy_url)
+    sessions = make_sessions(engine)
+
+    async def works() -> bool:
+        async with sessions() as session:
+            try:
+                return bool(await check_key(session, "chosen-by-the-operator"))
+            except Unauthorized:
+                return False
+
+    # Several at once, as replicas start.
+    async with AsyncExitStack() as starting:
+        for _ in range(5):
+            await starting.enter_async_context(activating_admin_key(sessions, given))
+        await until(works, "the key to work", 20)
+    await engine.dispose()

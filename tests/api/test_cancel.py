@@ -40,14 +40,14 @@ def test_a_running_run_stops_with_its_children_and_shows_which_step_was_interrup
     response = api.client.post(f"/workflows/runs/{run_id}/cancel")
     assert response.status_code == 200
     assert api.run(run_id)["status"] in ("RUNNING", "CANCELLED")
-    detail = api.wait_for(run_id, "CANCELLED", seconds=15)
+    detail = api.wait_for(run_id, "CANCELLED", seconds=60)
     assert not Path(f"/proc/{pid}").exists()
     (step,) = detail["steps"]
     assert (step["status"], step["error_category"]) == ("FAILED", "ORCHESTRATION")
     assert "Interrupted" in step["error"] or "ancel" in step["error"]
     (child,) = child_runs(stack, run_id)
     # Prefect's server looks for such children every 10 s.
-    inside = api.wait_for(child["id"], "CANCELLED", seconds=30)
+    inside = api.wait_for(child["id"], "CANCELLED", seconds=60)
     assert [(one["step_name"], one["status"]) for one in inside["steps"]] == [("snooze", "FAILED")]
 
 
@@ -84,7 +84,7 @@ def test_a_run_whose_worker_is_gone_is_cancelled_within_the_deadline(
             process.kill()
     assert cancel(api, run_id) == 200
     # The stack's Prefect server waits 8 s for a worker before it cancels by itself.
-    detail = api.wait_for(run_id, "CANCELLED", seconds=30)
+    detail = api.wait_for(run_id, "CANCELLED", seconds=60)
     assert [step["status"] for step in detail["steps"]] == ["FAILED"]
 
 
@@ -96,8 +96,8 @@ def test_a_run_that_waits_in_its_process_for_a_retry_makes_no_further_attempt(
     wait_until(lambda: stack.get(f"/flow_runs/{run_id}")["state_name"] == "AwaitingRetry", "the wait", 60)
     pid = int(str(api.run(run_id)["execution_id"]))
     assert cancel(api, run_id) == 200
-    api.wait_for(run_id, "CANCELLED", seconds=15)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the process to end", 15)
+    api.wait_for(run_id, "CANCELLED", seconds=60)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the process to end", 60)
     assert marks.read_text().split() == ["fail"]
     assert api.run(run_id)["status"] == "CANCELLED"
 
@@ -107,7 +107,7 @@ def test_a_suspended_run_is_cancelled(api: Api, stack: PrefectStack) -> None:
     paused = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}
     stack.post(f"/flow_runs/{run_id}/set_state", {"state": paused, "force": True})
     assert cancel(api, run_id) == 200
-    api.wait_for(run_id, "CANCELLED", seconds=30)
+    api.wait_for(run_id, "CANCELLED", seconds=60)
 
 
 def test_an_unknown_run_cannot_be_cancelled(api: Api) -> None:
@@ -121,15 +121,16 @@ def test_a_run_can_be_cancelled_at_any_moment_of_its_start(api: Api, stack: Pref
     def start_and_cancel(number: int) -> str:
         run_id = api.trigger("demo.sleeper", marks=str(tmp_path / str(number)))
         time.sleep(number * 0.04)
-        assert cancel(api, run_id) == 200
+        # The client repeats what a busy Prefect made fail, and may then find the run cancelled.
+        assert cancel(api, run_id) in (200, 409)
         return run_id
 
     with ThreadPoolExecutor(4) as pool:
         runs = list(pool.map(start_and_cancel, range(20)))
     for run_id in runs:
-        api.wait_for(run_id, "CANCELLED", "COMPLETED", seconds=20)
+        api.wait_for(run_id, "CANCELLED", "COMPLETED", seconds=60)
     time.sleep(2)
     found = [stack.get(f"/flow_runs/{run_id}") for run_id in runs]
     assert {run["state_type"] for run in found} == {"CANCELLED"}
     pids = [int(run["infrastructure_pid"]) for run in found if run["infrastructure_pid"]]
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "the processes to end", 10)
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "the processes to end", 60)

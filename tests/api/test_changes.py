@@ -8,7 +8,7 @@ import pytest
 
 from tests.api.test_auth import make_key, unique
 from tests.support.processes import wait_until
-from tests.support.stack import Api
+from tests.support.stack import Api, PrefectStack
 from tests.support.web import WEB
 
 WEBHOOK = {"channel_type": "webhook", "config": {"url": "https://hooks.example.com/a"}}
@@ -60,6 +60,39 @@ def test_whoever_changed_or_deleted_something_is_found(quiet_api: Api) -> None:
     assert changes_of(quiet_api, deleted) == [("deleted", "channel", channel_id, name)]
     (line,) = [line for line in lines_of(quiet_api, deleted.headers["X-Request-ID"]) if line["event"] == "changed"]
     assert (line["key"], line["address"]) == (key, "127.0.0.1")
+
+
+def test_cancelling_a_run_is_logged_for_each_child_run_and_leaves_those_of_other_domains(
+    quiet_api: Api, quiet_stack: PrefectStack
+) -> None:
+    stack, flows = quiet_stack, []
+
+    def run(domain: str, **fields: Any) -> str:
+        flow_id = stack.flow_id(unique("family"))
+        flows.append(flow_id)
+        body = {"name": "family", "flow_id": flow_id, "entrypoint": "a.py:flow", "tags": [f"domain:{domain}"]}
+        made = stack.post("/deployments/", body)
+        return stack.make_run(flow_id, "PENDING", deployment_id=made["id"], tags=made["tags"], **fields)
+
+    def child_of(parent: str, domain: str) -> str:
+        step = {"flow_run_id": parent, "task_key": "child", "dynamic_key": unique("call"), "state": {"type": "RUNNING"}}
+        return run(domain, parent_task_run_id=stack.post("/task_runs/", step)["id"])
+
+    parent = run("family.own")
+    seen, hidden = (child_of(parent, domain) for domain in ("family.own", "other.desk"))
+    client = quiet_api.as_key(make_key(quiet_api, unique("canceller"), "write", domains=["family.*"]))
+    cancelled = client.post(f"/workflows/runs/{parent}/cancel")
+    assert cancelled.status_code == 200
+    states = [stack.get(f"/flow_runs/{run_id}")["state"]["type"] for run_id in (parent, seen, hidden)]
+    assert states == ["CANCELLING", "CANCELLING", "PENDING"]
+    changes = changes_of(quiet_api, cancelled)
+    assert [(action, what, run_id) for action, what, run_id, _ in changes] == [
+        ("cancelled", "run", run_id) for run_id in (parent, seen)
+    ]
+    assert quiet_api.client.post(f"/workflows/runs/{hidden}/cancel").status_code == 200
+    # Prefect would end them while another test looks at all runs.
+    for flow_id in flows:
+        stack.delete(f"/flows/{flow_id}")
 
 
 def test_a_refused_request_logs_no_change(quiet_api: Api) -> None:

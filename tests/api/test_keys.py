@@ -11,7 +11,7 @@ from spine.auth.callers import Scope
 from spine.auth.domains import MOST_PATTERNS, Domains, parse_patterns
 from spine.auth.key_uses import KeyUses
 from spine.auth.presenting import parse_expiry
-from spine.auth.service import check_key, create_key
+from spine.auth.service import create_key
 from spine.database import SessionFactory, make_engine, make_sessions
 from spine.errors import BadRequest, Unauthorized
 from spine.settings import Settings
@@ -23,6 +23,7 @@ from sqlalchemy import event, select, update
 from tests.api.test_auth import invoke, make_key
 from tests.support.api_here import api_here
 from tests.support.databases import migrate
+from tests.support.keys import check_key
 from tests.support.processes import free_port
 from tests.support.stack import Api
 

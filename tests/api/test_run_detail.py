@@ -47,14 +47,14 @@ def runs(api: Api, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def test_a_failed_run_shows_the_message_of_the_exception(api: Api, runs: dict[str, str]) -> None:
     detail = api.wait_for(runs["three"])
-    assert (detail["status"], detail["error"]) == ("FAILED", "could not publish")
+    assert (detail["status"], detail["error"]) == ("FAILED", "RuntimeError: could not publish")
     steps = detail["steps"]
     assert [(step["step_name"], step["step_index"], step["status"]) for step in steps] == [
         ("extract", 0, "COMPLETED"),
         ("validate", 1, "COMPLETED"),
         ("publish", 2, "FAILED"),
     ]
-    assert steps[2]["error"] == "could not publish"
+    assert steps[2]["error"] == "RuntimeError: could not publish"
     assert (detail["step_count"], detail["completed_step_count"], detail["failed_step_count"]) == (3, 2, 1)
 
 
@@ -145,7 +145,7 @@ def test_the_result_of_a_flow_gives_rows_and_capture(
 
 def test_an_exception_without_text_is_shown_by_its_class(api: Api, runs: dict[str, str]) -> None:
     detail = api.wait_for(runs["unpersisted"])
-    assert detail["error"] == "'always'"
+    assert detail["error"] == "KeyError: 'always'"
     assert detail["error_category"] == "PIPELINE"
 
 

@@ -36,9 +36,8 @@ def documented() -> dict[Route, str]:
 
 def needed(method: str, path: str, matrix: dict[Route, str]) -> str:
     """What the matrix says about a route; a `/` at the end of a path means the same path."""
-    if method in ("GET", "HEAD"):
-        return "read"
-    return matrix[method, path.removeprefix("/api/v1").rstrip("/")]
+    route = (method, path.removeprefix("/api/v1").rstrip("/"))
+    return matrix.get(route, "read") if method in ("GET", "HEAD") else matrix[route]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +59,9 @@ def routes() -> list[Route]:
 
 def test_the_matrix_has_every_route_that_changes_something(routes: list[Route]) -> None:
     changing = {(method, path.removeprefix("/api/v1").rstrip("/")) for method, path in routes}
-    assert {route for route in changing if route[0] not in ("GET", "HEAD")} == set(documented())
+    named = {route for route in documented() if route[0] != "GET"}
+    assert {route for route in changing if route[0] not in ("GET", "HEAD")} == named
+    assert set(documented()) <= changing
 
 
 def test_the_openapi_document_shows_the_scopes_of_the_matrix(lonely: Api) -> None:

@@ -1,5 +1,6 @@
-"""The rows about schedules: lists, creation and preview at 1,000 schedules with 20,000 runs."""
+"""The rows about schedules: lists, creation and preview among many schedules with many runs."""
 
+import asyncio
 import time
 from collections.abc import Awaitable
 from functools import partial
@@ -8,84 +9,82 @@ from uuid import uuid4
 
 import httpx
 
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.figures import RATIO, at_most
+from tests.benchmarks.pairs import Pair, connected
+from tests.benchmarks.prepared import PARAMS, Samples, prepared_stack
 from tests.benchmarks.seeding import copy_schedule
-from tests.benchmarks.timing import alternate, row
-from tests.support.stack import ADMIN_KEY, Api, PrefectStack
+from tests.support.stack import Api, PrefectStack
 
-SCHEDULES = 1_000
-RUNS_EACH = 20
-TARGET = {"target_type": "WORKFLOW", "target_name": "demo.typed", "target_params": {"day": "2025-12-15", "tier": "A"}}
-
-
-def make_one(api: Api, stack: PrefectStack) -> tuple[str, str]:
-    """A schedule and a finished run of it, to be copied; their ids."""
-    body = {**TARGET, "name": "the-first", "cron_expression": "0 5 * * *", "timezone": "America/New_York"}
-    schedule_id = api.client.post("/schedules", json=body).json()["id"]
-    flow_id = stack.flow_id("demo.typed")
-    return schedule_id, stack.make_run(flow_id, "COMPLETED", deployment_id=schedule_id)
+TARGET = {"target_type": "WORKFLOW", "target_name": "demo.typed", "target_params": PARAMS}
+# Schedules that are passed over, so that a page is one in the middle.
+_OFFSET = 0.2
 
 
-def fill(stack: PrefectStack, schedule_id: str, run_id: str) -> None:
-    """Store the copies; the Prefect server must not be running."""
-    copy_schedule(stack.home / "prefect.db", schedule_id, run_id, SCHEDULES - 1, RUNS_EACH)
+def measure(bench: Bench) -> None:
+    """Add all rows."""
+    scale = bench.scale
+
+    def fill(stack: PrefectStack, samples: Samples) -> None:
+        database, copies = stack.home / "prefect.db", scale.schedules - 1
+        copy_schedule(database, samples.schedule, samples.run_of_schedule, copies, scale.runs_of_a_schedule)
+
+    with prepared_stack(bench, "schedules", fill) as (stack, api, _):
+        seconds = _settle(bench, api, stack)
+        print(f"(counting {scale.schedules * scale.runs_of_a_schedule:,} runs of before: {seconds:.0f} s)")
+        asyncio.run(_measure(bench, stack, api))
 
 
-def settle(api: Api, stack: PrefectStack) -> float:
+def _settle(bench: Bench, api: Api, stack: PrefectStack) -> float:
     """Wait until Prefect has planned runs for all and Spine has counted all; seconds that the counting took."""
+    schedules, counted = bench.scale.schedules, 0
     began = time.perf_counter()
-    counted = 0
-    while counted < (SCHEDULES - 1) * RUNS_EACH:
-        pages = [api.get("/schedules", limit=100, offset=offset)["data"] for offset in range(0, SCHEDULES, 100)]
+    while counted < (schedules - 1) * bench.scale.runs_of_a_schedule:
+        pages = [api.get("/schedules", limit=100, offset=offset)["data"] for offset in range(0, schedules, 100)]
         counted = sum(one["run_count"] for page in pages for one in page)
         time.sleep(1)
     spent = time.perf_counter() - began
     planned = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-    while stack.post("/flow_runs/count", planned) < 3 * SCHEDULES:
+    while stack.post("/flow_runs/count", planned) < 3 * schedules:
         time.sleep(1)
     return spent
 
 
-async def measure(stack: PrefectStack, url: str) -> None:
-    """Print the rows."""
-    headers = {"X-API-Key": ADMIN_KEY}
-    async with (
-        httpx.AsyncClient(base_url=f"{url}/api/v1", headers=headers, timeout=60) as spine,
-        httpx.AsyncClient(base_url=stack.url, timeout=60) as prefect,
-    ):
+async def _measure(bench: Bench, stack: PrefectStack, api: Api) -> None:
+    schedules = bench.scale.schedules
+    async with connected(bench, stack, api) as pair:
         for limit in (20, 100):
-            page = {"sort": "CREATED_DESC", "limit": limit, "offset": 200}
-            ours, direct = await alternate(
-                partial(spine.get, "/schedules", params={"limit": limit, "offset": 200}),
-                partial(prefect.post, f"{stack.url}/deployments/filter", json=page),
-            )
-            what = f"list of {limit} at {SCHEDULES:,} schedules, {SCHEDULES * RUNS_EACH:,} runs"
-            row(what, ours, "/deployments/filter", direct, "ms", "≤ 2")
+            page = {"limit": limit, "offset": int(schedules * _OFFSET)}
+            ours = partial(pair.read, "/schedules", **page)
+            direct = partial(pair.post, "/deployments/filter", {"sort": "CREATED_DESC", **page})
+            what = f"list of {limit} at {schedules:,} schedules, {schedules * bench.scale.runs_of_a_schedule:,} runs"
+            await pair.row(what, ours, "/deployments/filter", direct, at_most(2, RATIO))
         soonest = {
             "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
             "sort": "NEXT_SCHEDULED_START_TIME_ASC",
             "limit": 100,
         }
-        ours, direct = await alternate(
-            partial(spine.get, "/schedules/preview-next", params={"count": 100}),
-            partial(prefect.post, f"{stack.url}/flow_runs/filter", json=soonest),
-            rounds=20,
-        )
-        row(f"preview of 100 over {SCHEDULES:,} schedules", ours, "the soonest 100 planned runs", direct, "ms", "")
-        deployment = await _deployment(prefect, stack)
-
-        def create() -> Awaitable[object]:
-            body = {**TARGET, "name": f"made-{uuid4().hex}", "cron_expression": "0 5 * * *"}
-            return spine.post("/schedules", json=body)
-
-        def create_directly() -> Awaitable[object]:
-            return prefect.post(f"{stack.url}/deployments/", json={**deployment, "name": uuid4().hex})
-
-        ours, direct = await alternate(create, create_directly, rounds=20)
-        row("create a schedule", ours, "POST /deployments/", direct, "ms", "")
+        ours = partial(pair.read, "/schedules/preview-next", count=100)
+        direct = partial(pair.post, "/flow_runs/filter", soonest)
+        what = f"preview of 100 over {schedules:,} schedules"
+        await pair.row(what, ours, "the soonest 100 planned runs", direct, at_most(2, RATIO))
+        await _creation(pair)
 
 
-async def _deployment(prefect: httpx.AsyncClient, stack: PrefectStack) -> dict[str, Any]:
-    made = (await prefect.get(f"{stack.url}/deployments/name/demo.typed/the-first")).json()
+async def _creation(pair: Pair) -> None:
+    deployment = await _deployment(pair.prefect)
+
+    def create() -> Awaitable[None]:
+        return pair.write("/schedules", {**TARGET, "name": f"made-{uuid4().hex}", "cron_expression": "0 5 * * *"})
+
+    def create_directly() -> Awaitable[Any]:
+        return pair.post("/deployments/", {**deployment, "name": uuid4().hex})
+
+    await pair.row("create a schedule", create, "POST /deployments/", create_directly, at_most(2.5, RATIO))
+
+
+async def _deployment(prefect: httpx.AsyncClient) -> dict[str, Any]:
+    made = (await prefect.get("/deployments/name/demo.typed/the-first")).raise_for_status().json()
     kept = ("flow_id", "entrypoint", "pull_steps", "parameter_openapi_schema", "parameters", "tags", "work_pool_name")
     schedule = {"schedule": {"cron": "0 5 * * *", "timezone": "UTC"}, "active": True}
     return {**{name: made[name] for name in kept}, "schedules": [schedule]}

@@ -1,7 +1,7 @@
-"""Sources: a large file beside the tools that copy and hash one, memory, an unchanged source, and parsing.
+"""The rows about sources: a large file beside the tools that copy and hash one, memory, and an unchanged source.
 
-`python -m tests.benchmarks.sources <type> <where> <home>` fetches once and prints the megabytes that this process had
-before and at its peak.
+`python -m tests.benchmarks.sources <type> <where> <home>` fetches once and prints the megabytes that it and its
+processes had before and at their peak.
 """
 
 import asyncio
@@ -9,49 +9,59 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from statistics import median, quantiles
-from typing import Any, cast
+from statistics import median
+from typing import Any, Self, cast
 
-import pyarrow.csv as pa_csv
+import psutil
 from spine.cache.store import BlobStore
 from spine.database import make_engine, make_sessions
 from spine.migrations.migrate import upgrade
 from spine.settings import Settings
 from spine.sources.fetching.context import FetchContext
-from spine.sources.parsers import ParserConfig, ParserType, parse
 
-from tests.benchmarks import finra_rows
-from tests.benchmarks.table import line
-from tests.benchmarks.timing import row
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.figures import RATIO, Figure, Row, at_most, middle
 from tests.sources.support import NO_PREFECT, Desk
 from tests.support.processes import free_port, running, wait_for_http
 
 MEGABYTE = 1 << 20
-LARGE, HUGE = 512, 2048
-ROUNDS = 5
-ROWS = 2_000_000
+
+# The type of a source and its configuration.
+Source = tuple[str, dict[str, Any]]
 
 
-async def measure(folder: Path) -> None:
-    """Print the rows."""
-    files = folder / "files"
+def measure(bench: Bench) -> None:
+    """Add all rows."""
+    folder = bench.folder / "sources"
+    folder.mkdir()
+    asyncio.run(_measure(bench, folder))
+
+
+async def _measure(bench: Bench, folder: Path) -> None:
+    files, copy = folder / "files", folder / "copy"
     files.mkdir()
-    for name, megabytes in (("large.bin", LARGE), ("huge.bin", HUGE)):
+    for name, megabytes in (("large.bin", bench.scale.large), ("huge.bin", bench.scale.huge)):
         with (files / name).open("wb") as file:
             for _ in range(megabytes):
                 file.write(os.urandom(MEGABYTE))
     with _served(files, folder / "server.log") as url:
         desk = open_desk(folder / "home", files)
-        await _compare_file(desk, files, folder / "copy")
-        await _compare_http(desk, url, folder / "copy")
-        await _unchanged(desk, files, url)
+        path, large = shlex.quote(str(files / "large.bin")), f"{url}/large.bin"
+        local: Source = ("file", {"path": "large.bin"})
+        remote: Source = ("http", {"url": large})
+        hashed = f"sha256sum {copy}"
+        await _compare(bench, desk, "local file", local, f"cp {path} {copy} && {hashed}", "cp and sha256sum")
+        command = f"curl -s -o {copy} {large} && {hashed}"
+        await _compare(bench, desk, "file over HTTP", remote, command, "curl and sha256sum")
+        await _unchanged(bench, desk, "local file", local)
+        await _unchanged(bench, desk, "HTTP source (304)", remote)
         for source_type, where in (("file", "huge.bin"), ("http", f"{url}/huge.bin")):
-            _memory(folder, source_type, where)
-    _parsing(folder)
+            _memory(bench, folder, source_type, where)
 
 
 def open_desk(home: Path, files: Path) -> Desk:
@@ -63,23 +73,11 @@ def open_desk(home: Path, files: Path) -> Desk:
     return Desk(FetchContext(settings, sessions, NO_PREFECT, BlobStore.from_settings(settings)), files)
 
 
-async def _compare_file(desk: Desk, files: Path, copy: Path) -> None:
-    name = await desk.register("file", {"path": "large.bin"})
-    command = f"cp {shlex.quote(str(files / 'large.bin'))} {copy} && sha256sum {copy}"
-    ours, theirs = await _alternate(desk, name, command)
-    row(f"local file of {LARGE} MB", ours, "cp and sha256sum", theirs, "s", "≤ 1.3")
-
-
-async def _compare_http(desk: Desk, url: str, copy: Path) -> None:
-    name = await desk.register("http", {"url": f"{url}/large.bin"})
-    command = f"curl -s -o {copy} {url}/large.bin && sha256sum {copy}"
-    ours, theirs = await _alternate(desk, name, command)
-    row(f"{LARGE} MB over HTTP", ours, "curl and sha256sum", theirs, "s", "≤ 1.3")
-
-
-async def _alternate(desk: Desk, name: str, command: str) -> tuple[float, float]:
+async def _compare(bench: Bench, desk: Desk, what: str, source: Source, command: str, compared: str) -> None:
+    """A fetch of a large file, in turns with tools that copy and hash it."""
+    name = await desk.register(*source)
     spent: tuple[list[float], list[float]] = ([], [])
-    for _ in range(ROUNDS):
+    for _ in range(bench.scale.fetches):
         began = time.perf_counter()
         fetched = await desk.fetch(name, force=True)
         spent[0].append(time.perf_counter() - began)
@@ -87,54 +85,29 @@ async def _alternate(desk: Desk, name: str, command: str) -> tuple[float, float]
         began = time.perf_counter()
         await asyncio.to_thread(subprocess.run, ["sh", "-c", command], check=True, stdout=subprocess.DEVNULL)
         spent[1].append(time.perf_counter() - began)
-    return median(spent[0]), median(spent[1])
+    figures = [(Figure(median(times), "s"),) for times in spent]
+    bench.add(Row(f"{what} of {bench.scale.large} MB", figures[0], compared, figures[1], (at_most(1.3, RATIO),)))
 
 
-async def _unchanged(desk: Desk, files: Path, url: str) -> None:
-    for what, source_type, config in (
-        ("local file", "file", {"path": "large.bin"}),
-        ("HTTP source (304)", "http", {"url": f"{url}/large.bin"}),
-    ):
-        name = await desk.register(source_type, config)
-        await desk.fetch(name)
-        spent = []
-        for _ in range(20):
-            began = time.perf_counter()
-            fetched = await desk.fetch(name)
-            spent.append((time.perf_counter() - began) * 1000)
-            assert (fetched.content_changed, fetched.bytes_fetched) == (False, 0)
-        told = f"{median(spent):.1f} ms, p95 {quantiles(spent, n=20)[-1]:.1f} ms"
-        line(f"unchanged {what} of {LARGE} MB", told, aim="nothing is read")
+async def _unchanged(bench: Bench, desk: Desk, what: str, source: Source) -> None:
+    """A fetch of what has not changed, which reads nothing."""
+    name = await desk.register(*source)
+    await desk.fetch(name)
+    spent = []
+    for _ in range(bench.scale.rounds):
+        began = time.perf_counter()
+        fetched = await desk.fetch(name)
+        spent.append((time.perf_counter() - began) * 1000)
+        assert (fetched.content_changed, fetched.bytes_fetched) == (False, 0)
+    bench.add(Row(f"unchanged {what} of {bench.scale.large} MB", middle(spent, "ms")))
 
 
-def _memory(folder: Path, source_type: str, where: str) -> None:
+def _memory(bench: Bench, folder: Path, source_type: str, where: str) -> None:
     command = [sys.executable, "-m", __name__, source_type, where, str(folder / f"home-{source_type}")]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "FILES": str(folder)})
     before, peak = map(float, done.stdout.split())
-    told = f"{peak - before:.0f} MB above {before:.0f} MB"
-    line(f"peak memory of {HUGE} MB by {source_type}", told, "the idle process", aim="< 150 MB above")
-
-
-def _parsing(folder: Path) -> None:
-    path = folder / "weekly.psv"
-    finra_rows.generate(path, ROWS)
-
-    def alone() -> None:
-        options = pa_csv.ParseOptions(delimiter="|")
-        for _ in pa_csv.open_csv(path, parse_options=options):
-            pass
-
-    ours = _rows_per_second(lambda: parse(path, path.name, ParserType.PSV, ParserConfig()))
-    row(f"parsing {ROWS:,} rows", ours, "pyarrow's reader alone", _rows_per_second(alone), "M rows/s", "shown")
-
-
-def _rows_per_second(read: Callable[[], object]) -> float:
-    spent = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        read()
-        spent.append(time.perf_counter() - began)
-    return ROWS / median(spent) / 1e6
+    what = f"memory above the idle process, {bench.scale.huge} MB by {source_type}"
+    bench.add(Row(what, (Figure(peak - before, "MB"), Figure(before, "MB", "idle")), aims=(at_most(150),)))
 
 
 @contextmanager
@@ -147,14 +120,35 @@ def _served(files: Path, log: Path) -> Iterator[str]:
         yield url
 
 
-def _status(field: str) -> float:
-    """Megabytes of a field of this process' status."""
-    found = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return float(found.split()[1]) / 1024
+class Peak(threading.Thread):
+    """The most memory that this process and all below it have had, looked at many times a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.megabytes = 0.0
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Look until the end."""
+        while not self._ended.wait(0.02):
+            self.megabytes = max(self.megabytes, _megabytes())
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
 
 
-def _forget_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
+def _megabytes() -> float:
+    """Memory of this process and all below it, what they share counted once."""
+    held = 0.0
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with suppress(psutil.Error):
+            held += process.memory_full_info().pss / 1e6
+    return held
 
 
 async def _fetch_once(source_type: str, where: str, home: Path) -> None:
@@ -165,11 +159,11 @@ async def _fetch_once(source_type: str, where: str, home: Path) -> None:
     small = desk.root / "small.bin"
     small.write_bytes(b"1")
     await desk.fetch(await desk.register("file", {"path": small.name}))
-    before = _status("VmRSS")
-    _forget_peak()
-    fetched = await desk.fetch(name)
+    before = _megabytes()
+    with Peak() as peak:
+        fetched = await desk.fetch(name)
     assert fetched.status == "SUCCESS", fetched.error
-    print(before, _status("VmHWM"))
+    print(before, peak.megabytes)
 
 
 if __name__ == "__main__":

@@ -1,57 +1,62 @@
-"""The table of results: printed line by line, and kept in this folder's README.
+"""The table of results: the newest record of each row, printed and kept in this folder's README."""
 
-A line replaces the one about the same thing; the others stay, so that a part can be measured alone.
-"""
-
+from collections.abc import Iterable
 from pathlib import Path
 
+from tests.benchmarks.figures import short
+from tests.benchmarks.history import Record, newest
+
 README = Path(__file__).parent / "README.md"
-HEADER = ("what", "Spine", "compared with", "that", "ratio", "aim")
+HEADER = ("what", "on", "Spine", "compared with", "that", "ratio", "aim", "met", "load", "versions", "measured at")
 _RULE = "|" + "---|" * len(HEADER)
 
-Line = tuple[str, ...]
 
-_measured: list[Line] = []
-
-
-def line(what: str, ours: str, compared: str = "", that: str = "", ratio: str = "", aim: str = "") -> None:
-    """Print one line of the table, and remember it for the README."""
-    _measured.append((what, ours, compared, that, ratio, aim))
-    print(_as_text(_measured[-1]), flush=True)
+def header() -> str:
+    """The names of the columns."""
+    return f"{_line(HEADER)}\n{_RULE}"
 
 
-def print_header() -> None:
-    """Print what the columns are."""
-    print(f"{_as_text(HEADER)}\n{_RULE}", flush=True)
+def line(record: Record) -> str:
+    """A record as one line of the table."""
+    row, conditions = record.row, record.conditions
+    return _line(
+        (
+            row.what,
+            row.engine,
+            ", ".join(figure.text for figure in row.ours),
+            row.compared,
+            ", ".join(figure.text for figure in row.theirs),
+            "" if row.ratio is None else f"{row.ratio:.2f}",
+            ", ".join(row.aim_text(aim) for aim in row.aims),
+            verdict(record),
+            "" if conditions.load is None else short(conditions.load),
+            conditions.text,
+            f"{conditions.commit}, {conditions.date[:10]}",
+        )
+    )
 
 
-def write_to_readme(path: Path = README) -> None:
-    """Put what was measured into the table of the README."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(f"{_as_text(HEADER)}\n{_RULE}\n")
-    rows, after = _split(rest)
-    table = merged(rows, _measured)
-    text = "\n".join([_as_text(HEADER), _RULE, *map(_as_text, table)])
-    path.write_text(f"{before}{text}\n{after}", encoding="utf-8")
+def verdict(record: Record) -> str:
+    """Whether the aims are met, and which are not where some are; empty where there is no aim."""
+    row = record.row
+    if not row.aims:
+        return ""
+    if row.is_met:
+        return "yes"
+    is_partly_met = len(row.missed) < len(row.aims)
+    return f"no ({', '.join(row.aim_text(aim) for aim in row.missed)})" if is_partly_met else "no"
 
 
-def merged(known: list[Line], measured: list[Line]) -> list[Line]:
-    """The known lines, each replaced by the measured one about the same thing, and then the new ones."""
-    new = {_about(one): one for one in measured}
-    kept = [new.pop(_about(one), one) for one in known]
-    return kept + list(new.values())
+def write_to_readme(records: Iterable[Record], path: Path = README) -> None:
+    """Put the newest records of full passes into the table of the README."""
+    before, found, rest = path.read_text(encoding="utf-8").partition(f"{header()}\n")
+    assert found, f"{path} has no table with the columns {HEADER}"
+    after = rest.split("\n")
+    while after and after[0].startswith("|"):
+        after.pop(0)
+    lines = [line(record) for record in newest(records) if not record.conditions.quick]
+    path.write_text(before + "\n".join([header(), *lines, *after]), encoding="utf-8")
 
 
-def _about(one: Line) -> tuple[str, str]:
-    return one[0], one[2]
-
-
-def _as_text(one: Line) -> str:
-    return "| " + " | ".join(one) + " |"
-
-
-def _split(rest: str) -> tuple[list[Line], str]:
-    """The lines of a table, and what comes after it."""
-    lines = rest.split("\n")
-    end = next((number for number, text in enumerate(lines) if not text.startswith("|")), len(lines))
-    rows = [tuple(cell.strip() for cell in text.strip().strip("|").split("|")) for text in lines[:end]]
-    return rows, "\n".join(lines[end:])
+def _line(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,19 +1,23 @@
 """Which content is deleted and which stays: on clearing, eviction, garbage collection and reconciling."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
+from spine.cache import garbage_collection
 from spine.cache.eviction import evict
 from spine.cache.garbage_collection import ClearResult, clear, delete_entries, delete_unreferenced, lock_content
 from spine.cache.leases import renew_leases
+from spine.cache.maintenance import CacheMaintenance
 from spine.cache.reconciling import ReconcileResult, reconcile
 from spine.tables.base import utc_now
 from spine.tables.cache import CacheBlob
 from sqlalchemy import event, update
 
 from tests.cache.support import Cache, hash_of, put_blob
+from tests.run_history.support import until
 
 
 async def assert_stored(cache: Cache, *contents: bytes) -> None:
@@ -211,3 +215,46 @@ async def test_an_entry_that_is_deleted_while_a_fetch_changes_it_is_created_agai
         # Long enough to reach the lock.
         await asyncio.sleep(0.3)
     assert [entry.content_hash for entry in await fetching] == [hash_of(b"new")]
+
+
+async def test_clearing_stops_after_its_time_and_says_what_is_left(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(garbage_collection, "_ENTRIES_AT_ONCE", 10)
+    source = await cache.source()
+    await cache.fetch(source, *(f"{number}".encode() for number in range(25)))
+    result = await clear(cache.sessions, cache.store, source, False, seconds=0)
+    assert (result.entries, result.entries_left) == (0, True)
+    real_delete = cache.store.delete
+
+    def delete_slowly(content_hash: str) -> None:
+        time.sleep(0.1)
+        real_delete(content_hash)
+
+    with monkeypatch.context() as slow:
+        # As on a remote storage.
+        slow.setattr(cache.store, "delete", delete_slowly)
+        result = await clear(cache.sessions, cache.store, source, False, seconds=1)
+    assert (result.entries, result.entries_left) == (25, False)
+    assert 0 < result.contents_left < 25
+    assert len(await cache.files()) == result.contents_left
+    async with CacheMaintenance(cache.sessions, cache.store, None).running():
+        await until(lambda: _is_empty(cache), "the rest to be deleted", 20)
+
+
+async def test_content_that_a_request_left_is_deleted_when_maintenance_is_woken(cache: Cache) -> None:
+    maintenance = CacheMaintenance(cache.sessions, cache.store, None)
+    async with maintenance.running():
+        await until(lambda: asyncio.to_thread(lambda: cache.store.read_marker() is not None), "the first run", 20)
+        await asyncio.sleep(0.2)
+        source = await cache.source()
+        await cache.fetch(source, b"left")
+        async with cache.sessions.begin() as session:
+            await delete_entries(session, hash_of(b"left"))
+        assert await cache.files()
+        maintenance.wake()
+        await until(lambda: _is_empty(cache), "the content to be deleted", 20)
+
+
+async def _is_empty(cache: Cache) -> bool:
+    return not await cache.files() and not await cache.blobs()

@@ -1,9 +1,13 @@
 """Resolved connections, and reading a query over them."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
+import pymysql
 import pytest
 from spine.connections.resolved_connection import ResolvedConnection
 from spine.egress.fetch_failure import FetchFailure
@@ -33,6 +37,18 @@ def target(**fields: Any) -> ResolvedConnection:
 def sqlite_target(file: Path) -> ResolvedConnection:
     """A SQLite file below an allowed root."""
     return target(db_type="sqlite", database=file.name, file_roots=FileRoots((file.parent,)), host="", port=0)
+
+
+@contextmanager
+def owner_of(database: ResolvedConnection) -> Iterator[Any]:
+    """The cursor of an owner of a database."""
+    login: dict[str, Any] = {"host": database.host, "port": database.port, "user": database.username}
+    if database.db_type == "postgresql":
+        with psycopg.connect(**login, password=database.password, dbname=database.database, autocommit=True) as owner:
+            yield owner.cursor()
+    else:
+        with pymysql.connect(**login, database=database.database, autocommit=True) as connection:
+            yield connection.cursor()
 
 
 def read(source: ResolvedConnection, query: str, seconds: float = 30, max_bytes: int | None = None) -> bytes:

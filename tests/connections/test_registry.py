@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine import main
 from spine.auth.bootstrap import ensure_admin_key
 from spine.connections.health_check import MOST_CONCURRENT_CHECKS, SECONDS_FOR_A_CHECK, check_health
-from spine.settings import Settings, get_settings
+from spine.settings import Settings
 
 from tests.connections.misbehaving import postgresql_that_stalls
 from tests.connections.servers import PASSWORD, USER, TlsServer, postgresql_with_tls, silent_server
@@ -200,7 +200,7 @@ async def test_a_private_address_is_neither_registered_nor_connected_to_unless_a
 ) -> None:
     made = await registry.create(host="127.0.0.1", port=19)
     closed = settings.model_copy(update={"allow_private_addresses": False})
-    monkeypatch.setattr(registry.app, "dependency_overrides", {get_settings: lambda: closed})
+    monkeypatch.setitem(registry.app.state._state, "settings", closed)
     for host in ("127.0.0.1", "localhost", "10.0.0.1", "::1", "2130706433"):
         assert "SPINE_ALLOW_PRIVATE_ADDRESSES" in await registry.refuse(400, host=host)
     assert "SPINE_ALLOW_PRIVATE_ADDRESSES" in (await registry.check(made))["message"]
@@ -251,7 +251,7 @@ async def test_the_trusted_authority_is_resolved_too(registry: Registry, server:
 
 
 async def test_an_unreachable_secret_store_does_not_change_the_health(registry: Registry) -> None:
-    made = await registry.create(password_ref="prefect:desk-password")
+    made = await registry.create(password_ref="prefect:spine-desk-password")
     result = await registry.send("POST", f"{PATH}/{made['id']}/test")
     assert (result["success"], result["latency_ms"]) == (False, None)
     assert "Prefect" in result["message"]

@@ -121,7 +121,8 @@ async def test_content_that_is_missing_in_the_cache_is_fetched_although_it_is_fr
 
 async def test_the_valid_rows_are_a_table_parsed_with_the_sources_parser_config(desk: Desk) -> None:
     settle(desk.file("trades.csv", BAD_ROWS))
-    name = await desk.register("file", {"path": "trades.csv"}, parser_config={"columns": {"shares": "integer"}})
+    config = {"columns": {"shares": "integer"}, "max_bad_fraction": 0.25}
+    name = await desk.register("file", {"path": "trades.csv"}, parser_config=config)
     table = use(name)[1].to_arrow()
     assert table.column_names == ["day", "venue", "shares"]
     assert table["venue"].to_pylist() == ["AAA", "BBB", "DDD"]

@@ -104,7 +104,9 @@ def test_head_works_where_get_does(door: Api, document: Document) -> None:
         got, head = door.client.get(address), door.client.head(address)
         assert head.status_code == got.status_code, path
         assert head.content == b""
-        for name in ("Content-Type", "Content-Length", "Retry-After"):
+        # Each request adds to what is measured.
+        length = () if path == "/metrics" else ("Content-Length",)
+        for name in ("Content-Type", "Retry-After", *length):
             assert head.headers.get(name) == got.headers.get(name), (path, name)
     assert WEB.head(f"{door.url}/api/v1/alerts").status_code == 401
 

@@ -69,6 +69,7 @@ def with_one_of_each(api: Api) -> Api:
         ("/sources/connections", database),
         ("/sources", source),
         ("/alerts", alert),
+        ("/keys", {"name": "desk-key"}),
     ):
         made = api.client.post(path, json=body)
         assert made.status_code in (201, 409), made.text

@@ -11,9 +11,9 @@ from prefect.settings import (
     PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
     temporary_settings,
 )
-from spine.prefect_server.__main__ import host_of
 from spine.prefect_server.doors import Doors, allowed_hosts, behind_doors
 from spine.prefect_server.login import LOGIN_PATH, login_url
+from spine.prefect_server.start import host_of
 
 OWN = "http://127.0.0.1:4200"
 SETTINGS = {

@@ -1,22 +1,28 @@
 """Waits for SQLite's lock on the event loop, on Prefect's own database configuration."""
 
+import ast
 import asyncio
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiosqlite
 import pytest
 from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.database.interface import PrefectDBInterface
 from spine.prefect_server import sqlite_waits
 from spine.prefect_server.sqlite_waits import install_sqlite_waits, missing_names
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from tests.support.source_code import python_files, tree_of
 
 WRITERS, TURNS = 40, 10
 # Another process that holds the write lock for a second.
@@ -56,11 +62,18 @@ class Counter:
 
 
 @pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit for waits that are installed later."""
+    monkeypatch.setattr(sqlite_waits, "SECONDS_TO_WAIT", 0.2)
+
+
+@pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The waits, for one test."""
     monkeypatch.setattr(aiosqlite.Connection, "_execute", aiosqlite.Connection._execute)
     for name in ("setup_sqlite", "begin_transaction"):
         monkeypatch.setattr(AioSqliteConfiguration, name, getattr(AioSqliteConfiguration, name))
+    monkeypatch.setattr(PrefectDBInterface, "create_db", PrefectDBInterface.create_db)
     assert install_sqlite_waits() == []
 
 
@@ -138,8 +151,7 @@ async def test_a_cancelled_transaction_leaves_its_turn_to_the_next(counter: Coun
     assert await counter.read() == 2
 
 
-async def test_a_wait_ends_at_its_limit(counter: Counter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_waits, "SECONDS_TO_WAIT", 0.2)
+async def test_a_wait_ends_at_its_limit(short_waits: None, counter: Counter, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "prefect.db", isolation_level=None) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(OperationalError, match="database is locked"):
@@ -149,8 +161,44 @@ async def test_a_wait_ends_at_its_limit(counter: Counter, tmp_path: Path, monkey
     await counter.add_one()
 
 
+async def thread_of(connection: Any) -> int:
+    """The thread on which a function of this connection runs."""
+    return int(await connection._execute(threading.get_ident))
+
+
+async def test_a_migration_runs_its_statements_on_the_thread_of_the_event_loop(installed: None, tmp_path: Path) -> None:
+    seen = []
+
+    class Migrating:
+        """Prefect's own makes one object for each database."""
+
+        create_db: Any = PrefectDBInterface.create_db
+
+        async def run_migrations_upgrade(self) -> None:
+            seen.append(await thread_of(connection))
+
+    async with aiosqlite.connect(tmp_path / "prefect.db") as connection:
+        await Migrating().create_db()
+        seen.append(await thread_of(connection))
+    assert seen[0] == threading.get_ident()
+    assert seen[1] != threading.get_ident()
+
+
 def test_this_prefect_has_every_name_that_is_replaced() -> None:
     assert list(missing_names()) == []
+
+
+def test_every_name_that_the_start_of_the_server_replaces_or_that_is_private_is_checked() -> None:
+    checked = {name.rpartition(".")[2] for name in sqlite_waits._REPLACED}
+    used = set()
+    for name in python_files("api"):
+        for node in ast.walk(tree_of(name)) if name.startswith("api/spine/prefect_server/") else ():
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "sys", "os"):
+                is_replaced = isinstance(node.ctx, ast.Store)
+                is_private = node.attr.startswith("_") and not node.attr.startswith("__")
+                used |= {node.attr} if is_replaced or is_private else set()
+    # Without the first there are no doors, and the server does not start; the other is looked for where it is replaced.
+    assert used - {"create_app", "check_schema"} == checked
 
 
 def test_where_a_function_has_other_parameters_nothing_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from spine.prefect.client import FlowRun, Prefect
 from spine.prefect.filters import RunFilter
 from spine.run_history import follower
 from spine.run_history.follower import Follower
-from spine.tables.run_history import DeploymentStatistics, FollowerCursor, RunOutcome
+from spine.tables.run_history import DeploymentStatistics, FollowerCursor, RunAlertClaim, RunOutcome
 from sqlalchemy import URL, delete, make_url, select, update
 from sqlalchemy.exc import OperationalError
 
@@ -68,6 +68,7 @@ class Spine:
 
     async def _begin_at(self, read_until: datetime | None) -> None:
         async with self.sessions.begin() as session:
+            await session.execute(delete(RunAlertClaim))
             await session.execute(delete(RunOutcome))
             await session.execute(delete(DeploymentStatistics))
             changes = {"read_until": read_until, "lease_owner": None, "lease_expires_at": None}

@@ -36,9 +36,9 @@ async def test_the_first_ingest_records_the_whole_history(database: URL, stack: 
 
 
 async def test_more_runs_with_the_same_end_time_than_fit_into_a_page(
-    database: URL, stack: PrefectStack, line: Line
+    either_database: URL, stack: PrefectStack, line: Line
 ) -> None:
-    async with spine_on(database, stack.url) as spine:
+    async with spine_on(either_database, stack.url) as spine:
         failed = line.make("FAILED")
         moment = ago(days=2)
         ends = [moment - timedelta(seconds=1), *[moment] * 420, moment + timedelta(seconds=1)]
@@ -50,9 +50,9 @@ async def test_more_runs_with_the_same_end_time_than_fit_into_a_page(
 
 
 async def test_runs_that_are_retried_during_the_ingest_hide_no_others(
-    database: URL, stack: PrefectStack, line: Line
+    either_database: URL, stack: PrefectStack, line: Line
 ) -> None:
-    async with spine_on(database, stack.url) as spine:
+    async with spine_on(either_database, stack.url) as spine:
         first = line.make("COMPLETED")
         copies = line.copy(first, [ago(days=1, seconds=number) for number in range(260)])
         await spine.begin_at(ago(days=1, hours=1))
@@ -67,8 +67,8 @@ async def test_runs_that_are_retried_during_the_ingest_hide_no_others(
         assert set(await spine.outcomes(line.id)) == {first, *copies}
 
 
-async def test_an_interrupted_ingest_is_repeated(database: URL, stack: PrefectStack, line: Line) -> None:
-    async with spine_on(database, stack.url) as spine:
+async def test_an_interrupted_ingest_is_repeated(either_database: URL, stack: PrefectStack, line: Line) -> None:
+    async with spine_on(either_database, stack.url) as spine:
         first = line.make("COMPLETED")
         copies = line.copy(first, [ago(days=1, seconds=number) for number in range(250)])
         await spine.begin_at(begin := ago(days=1, hours=1))
@@ -86,9 +86,9 @@ async def test_an_interrupted_ingest_is_repeated(database: URL, stack: PrefectSt
 
 
 async def test_a_run_that_became_visible_behind_the_cursor_is_recorded(
-    database: URL, stack: PrefectStack, line: Line
+    either_database: URL, stack: PrefectStack, line: Line
 ) -> None:
-    async with spine_on(database, stack.url) as spine:
+    async with spine_on(either_database, stack.url) as spine:
         first = line.make("COMPLETED")
         await spine.begin_at(ago(minutes=1))
         await catch_up(spine.prefect, spine.sessions, nothing)

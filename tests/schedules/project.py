@@ -12,8 +12,11 @@ import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from spine.database import SessionFactory, make_engine, make_sessions
 from spine.prefect.client import Deployment, Prefect
+from spine.run_history.follower import following
 from spine.schedules.watcher import ScheduleWatcher
 from spine.settings import Settings
+from spine.tables.audit import AuditEntry
+from sqlalchemy import select
 
 from tests.schedules.support import IDLE_POOL, ensure_pool
 from tests.support.databases import migrate
@@ -104,7 +107,13 @@ class Watcher:
 
     async def check(self) -> None:
         """Let the watcher check once."""
-        await self.watcher.run(self.prefect, self.sessions)
+        with following(self.sessions):
+            await self.watcher.run(self.prefect, self.sessions)
+
+    async def entries(self) -> list[AuditEntry]:
+        """The audit trail of its database, oldest first."""
+        async with self.sessions() as session:
+            return list(await session.scalars(select(AuditEntry).order_by(AuditEntry.at, AuditEntry.id)))
 
     def restart(self) -> None:
         """Start with only the database, as a new process does."""

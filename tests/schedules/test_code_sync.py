@@ -145,6 +145,17 @@ def test_a_schedule_keeps_its_own_fields(story: Story, name: str) -> None:
     assert before["schedules"]
 
 
+async def test_each_sync_is_in_the_audit_trail(story: Story) -> None:
+    found = [one for one in await story.watching.entries() if one.action == "synced"]
+    assert {(one.actor, one.actor_kind, one.outcome) for one in found} == {("spine.follower", "SYSTEM", "DONE")}
+    schedule_id = story.schedules[0]["on"]["id"]
+    # The second and the third deploy; the checks in between change nothing.
+    second, third = (one for one in found if one.resource_id == schedule_id)
+    for entry, turn in ((second, 1), (third, 2)):
+        assert (entry.before or {})["entrypoint"] == story.own[turn - 1]["entrypoint"]
+        assert (entry.after or {})["entrypoint"] == story.own[turn]["entrypoint"]
+
+
 def test_a_deploy_keeps_the_parameters_of_a_schedule(story: Story) -> None:
     before, after = story.before_and_after("on")
     assert before["parameters"] == after["parameters"] == {"week": "2026-01-05", "tier": "T1"}
@@ -203,3 +214,38 @@ def test_checking_again_changes_nothing(story: Story) -> None:
             if deployment["status"] != before[name]["status"]:
                 prefects.add("updated")
             assert deployment == before[name] | {field: deployment[field] for field in prefects}
+
+
+async def test_job_variables_that_people_set_on_a_schedule_stay(
+    stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    def of_ci(function: str, **variables: Any) -> list[dict[str, Any]]:
+        return entries(f"flows.py:{function}", work_pool={"name": "idle-too", "job_variables": variables})
+
+    def change(schedule: dict[str, Any], variables: dict[str, Any]) -> None:
+        stack.patch(f"/deployments/{schedule['id']}", {"job_variables": variables})
+
+    ensure_pool(stack, "idle-too")
+    folder = tmp_path_factory.mktemp("variables")
+    with project(stack, folder) as ci:
+        async with watcher(stack, folder) as watching:
+            ci.deploy(FIRST, of_ci("only", env={"A": "1", "B": "1"}, working_dir="/srv"))
+            await make_schedules(ci, watching)
+            await watching.check()
+            theirs = {"env": {"A": "mine", "B": "1", "OWN": "2"}}
+            change(ci.deployed(f"{ci.prefix}-on"), theirs)
+            for _ in range(2):
+                await watching.check()
+                assert ci.deployed(f"{ci.prefix}-on")["job_variables"] == theirs
+                # Not only while the process remembers.
+                watching.restart()
+            ci.deploy(SECOND, of_ci("moved", env={"A": "2", "C": "2"}, working_dir="/opt", stream_output=False))
+            await watching.check()
+            # The code moves on; what they changed, and the directory that they took out, stay as they have them.
+            expected = {"env": {"A": "mine", "OWN": "2", "C": "2"}, "stream_output": False}
+            assert ci.deployed(f"{ci.prefix}-on")["job_variables"] == expected
+            assert ci.deployed(f"{ci.prefix}-off")["job_variables"] == ci.deployed("main")["job_variables"]
+            await watching.check()
+            watching.restart()
+            await watching.check()
+            assert ci.deployed(f"{ci.prefix}-on")["job_variables"] == expected

@@ -167,6 +167,15 @@ async def test_what_was_disabled_stays_disabled_without_planned_runs(story: Stor
     assert not await story.is_on(name, turn)
 
 
+async def test_each_time_it_is_disabled_again_is_in_the_audit_trail(story: Story) -> None:
+    found = [one for one in await story.watching.entries() if one.action == "disabled"]
+    assert {(one.actor, one.actor_kind, one.outcome) for one in found} == {("spine.follower", "SYSTEM", "DONE")}
+    assert all("A deploy had enabled" in (one.after or {})["reason"] for one in found)
+    names = {one.resource_name for one in found}
+    assert "nothing in the file" in names
+    assert names.isdisjoint({*ON_AGAIN, "untouched"})
+
+
 @pytest.mark.parametrize("name", [*ON_AGAIN, "replaced in the UI", "untouched"])
 @pytest.mark.parametrize("turn", [0, 1])
 async def test_what_an_operator_enabled_stays_enabled(story: Story, name: str, turn: int) -> None:

@@ -1,8 +1,6 @@
-"""`GET /schedules`: which deployments are schedules, filters, pages, statistics, and the number of Prefect calls."""
+"""`GET /schedules`: which deployments are schedules, filters, pages and statistics."""
 
 import asyncio
-from collections.abc import Iterator
-from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -13,8 +11,7 @@ from spine.prefect.client import Prefect
 from spine.schedules.listing import ScheduleListing
 
 from tests.schedules.support import FAR_AWAY, Schedules, Workflow, make_workflow
-from tests.support.proxy import Proxy
-from tests.support.stack import Api, PrefectStack
+from tests.support.stack import PrefectStack
 
 ROW = {"schedule": {"cron": FAR_AWAY, "timezone": "UTC"}, "active": True}
 
@@ -154,39 +151,3 @@ async def test_totals_are_exact_when_pages_are_read_at_once_and_plain_workflows_
                 # Beyond the last row, where nothing on the page would show what was counted by mistake.
                 pages = await asyncio.gather(*(listing.page(prefect, mine, None, PageRequest(50, 1)) for _ in range(6)))
                 assert {total for _, total in pages} == {0}
-
-
-@pytest.fixture(scope="module")
-def hundred(stack: PrefectStack) -> Iterator[Workflow]:
-    """A workflow with 101 schedules."""
-    workflow = make_workflow(stack)
-    first = workflow.deploy("one-of-many", schedules=[{**ROW, "active": False}])
-    with stack.tables() as tables:
-        created = datetime.fromisoformat(first["created"])
-        # One creation time for all would leave their order open.
-        copies = [
-            {"name": f"one-of-many-{number}", "created": tables.time(created - timedelta(seconds=number))}
-            for number in range(1, 101)
-        ]
-        ids = tables.copy("deployment", first["id"], copies)
-        tables.copy("deployment_schedule", first["schedules"][0]["id"], [{"deployment_id": one} for one in ids])
-    yield workflow
-    stack.delete(f"/flows/{workflow.flow_id}")
-
-
-@pytest.mark.slow
-def test_a_page_of_100_takes_the_same_calls_of_prefect_as_a_page_of_20(
-    proxied_api: Api, proxy: Proxy, hundred: Workflow
-) -> None:
-    def calls(limit: int) -> list[str]:
-        proxy.requests.clear()
-        page = proxied_api.get("/schedules", target_name=hundred.name, limit=limit)
-        assert (len(page["data"]), page["pagination"]["total"]) == (limit, 101)
-        return sorted(proxy.requests)
-
-    def fewest(limit: int) -> list[str]:
-        """Of several tries, as a deployment that another test makes meanwhile costs a call."""
-        return min((calls(limit) for _ in range(3)), key=len)
-
-    assert fewest(100) == fewest(20)
-    assert len(fewest(100)) <= 8

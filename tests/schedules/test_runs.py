@@ -89,7 +89,7 @@ def test_the_error_of_a_run_is_the_message_of_its_exception(schedules: Schedules
     message = "Flow run encountered an exception: ValueError: no rows"
     store(workflow, schedule_id, now() - timedelta(minutes=5), type="FAILED", message=message)
     (run,) = schedules.api.get(f"/schedules/{schedule_id}/runs")["data"]
-    assert (run["error"], run["skip_reason"]) == ("no rows", None)
+    assert (run["error"], run["skip_reason"]) == ("ValueError: no rows", None)
 
 
 def test_a_planned_run_is_not_listed_until_it_starts(schedules: Schedules, workflow: Workflow) -> None:

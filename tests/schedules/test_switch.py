@@ -126,7 +126,7 @@ def test_an_api_process_disables_again_by_itself(
         ci.deploy(SOURCE, cases)
         for name in names:
             assert ci.deployed(name)["updated"] > before[name]["updated"]
-            wait_until(lambda name=name: not ci.deployed(name)["schedules"][0]["active"], f"{name} to be disabled", 5)  # type: ignore[misc]
+            wait_until(lambda name=name: not ci.deployed(name)["schedules"][0]["active"], f"{name} to be disabled", 30)  # type: ignore[misc]
             assert ci.planned(before[name]["id"]) == []
         assert api.client.post(f"/schedules/{names[0]}/enable").status_code == 200
         # The new timing is a new schedule in Prefect, created by the same request that enables it.

@@ -162,15 +162,22 @@ async def test_blocks_and_paths_of_vault_can_be_limited(tmp_path: Path) -> None:
     assert ref_refusal("vault:kv/desk/db", limited) is None
 
 
+async def test_only_blocks_named_for_spine_are_allowed_by_default(settings: Settings) -> None:
+    for name in ("desk-password", "spine", "aspine-x", "Spine-x"):
+        with pytest.raises(BadRequest, match="SPINE_SECRET_BLOCKS"):
+            await resolve_ref(f"prefect:{name}", None, settings)
+    assert ref_refusal("prefect:spine-desk", settings) is None
+
+
 async def test_blocks_of_prefect(prefect: Prefect, stack: PrefectStack, settings: Settings) -> None:
-    name = f"desk-{uuid4().hex[:8]}"
+    name = f"spine-{uuid4().hex[:8]}"
     kind = stack.get("/block_types/slug/secret")["id"]
     schemas = stack.post("/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}})
     body = {"name": name, "block_type_id": kind, "block_schema_id": schemas[0]["id"], "data": {"value": "fr0m-block"}}
     stack.post("/block_documents/", body)
     assert await resolve_ref(f"prefect:{name}", prefect, settings) == "fr0m-block"
     with pytest.raises(SecretMissing):
-        await resolve_ref("prefect:no-such-block", prefect, settings)
+        await resolve_ref("prefect:spine-no-such-block", prefect, settings)
     with pytest.raises(Unavailable):
         await resolve_ref(f"prefect:{name}", None, settings)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
@@ -182,7 +189,7 @@ async def test_blocks_of_prefect(prefect: Prefect, stack: PrefectStack, settings
 async def test_blocks_whose_value_is_not_text_are_returned_as_json(
     prefect: Prefect, stack: PrefectStack, settings: Settings
 ) -> None:
-    name = f"desk-{uuid4().hex[:8]}"
+    name = f"spine-{uuid4().hex[:8]}"
     kind = stack.get("/block_types/slug/secret")["id"]
     schemas = stack.post("/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}})
     body = {"name": name, "block_type_id": kind, "block_schema_id": schemas[0]["id"], "data": {"value": {"a": [1]}}}

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
+from spine.administration.rotation import rotate
 from spine.cache.store import BlobStore
 from spine.database import make_engine, make_sessions
 from spine.secrets.keyring import KEY_FILE, Keyring, SecretUnreadable, read_key_file
-from spine.secrets.rotation import rotate
 from spine.secrets.sealed import SEALED, seal, unseal
 from spine.settings import Settings
 from spine.sources.configs import SourceConfigs

@@ -114,7 +114,7 @@ def test_a_transient_failure_is_retried_by_prefect_which_sees_no_secret(api: Api
             "headers": {"X-Desk": "s3cr3t-header"},
             "auth": {"type": "basic", "username": "desk", "password_ref": f"file:{password}"},
         }
-        name = register(api, "http", config)
+        name = register(api, "http", config, parser_config={"max_bad_fraction": 0.5})
         fetched = wait_for(api, fetch(api, name))
         assert (fetched["status"], fetched["rows_parsed"], len(site.requests)) == ("PARTIAL", 1, 2)
         login = f"Basic {base64.b64encode(b'desk:s3cr3t-password').decode()}"

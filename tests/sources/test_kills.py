@@ -132,8 +132,8 @@ async def test_ten_kills_of_a_large_fetch_leave_nothing_and_its_retry_succeeds(d
     for moment in moments:
         run = await asyncio.to_thread(Run, desk, name, run_id)
         await asyncio.to_thread(moment, run)
-        run.kill()
         written.append(run.written())
+        run.kill()
         assert await desk.entries(name) == entries
         assert await desk.content(name) == [OLD]
         assert await rows_of(desk, run_id) == [("RUNNING", None, None)]

@@ -125,3 +125,14 @@ async def test_content_read_while_the_configuration_changed_is_not_fresh(desk: D
     free.set()
     assert (await reading).status == "SUCCESS"
     assert await current(desk, name) is None
+
+
+async def test_a_change_to_what_is_so_already_keeps_the_content_current(desk: Desk, site: Receiver) -> None:
+    name = await source_at(site, desk)
+    await desk.fetch(name)
+    before = await desk.source(name)
+    await desk.update(name, config=before.config, parser_type=None, parser_config=None)
+    assert (await desk.source(name)).config_version == before.config_version
+    assert not (await desk.fetch(name)).content_changed
+    # The validators were not forgotten, so the server did not send the content again.
+    assert site.requests[-1].headers["If-None-Match"] == '"v1"'

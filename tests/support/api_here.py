@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from spine import main
 from spine.serve import server_config
@@ -41,9 +42,13 @@ def api_here(
         thread.join(30)
 
 
-def _config(settings: Settings) -> uvicorn.Config:
+def app_here(settings: Settings) -> FastAPI:
+    """The application, in a process whose log is pytest's."""
     with pytest.MonkeyPatch.context() as patched:
-        # The log of this process is pytest's.
         patched.setattr(main, "configure_logging", lambda _: None)
-        app = main.create_app(settings)
+        return main.create_app(settings)
+
+
+def _config(settings: Settings) -> uvicorn.Config:
+    app = app_here(settings)
     return server_config(lambda: app, settings, log_config=None)

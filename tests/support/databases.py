@@ -10,7 +10,7 @@ import psycopg
 from spine.migrations.migrate import upgrade
 from spine.settings import Settings
 from spine.tables import Base
-from sqlalchemy import URL, Engine, create_engine, insert, make_url, select
+from sqlalchemy import URL, Connection, Engine, create_engine, insert, make_url, select
 
 from tests.support.postgres import fresh_database
 
@@ -31,6 +31,17 @@ def migrate(url: URL) -> None:
         Path(url.database).write_bytes(_migrated_sqlite())
         return
     upgrade(url)
+
+
+@contextmanager
+def in_database(url: URL) -> Iterator[Connection]:
+    """A transaction on a database of Spine, past all that Spine does with it."""
+    engine = create_engine(url.set(drivername=url.drivername.replace("+aiosqlite", "")))
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 class LentDatabases:

@@ -21,6 +21,7 @@ GROUPS = {
         "tests/api/test_domains.py",
         "tests/api/test_changes.py",
         "tests/run_history/*",
+        "tests/schedules/test_list_calls.py",
         "tests/schedules/test_preview.py",
         "tests/schedules/test_deploy_guard.py",
         "tests/schedules/test_code_sync.py",
@@ -41,6 +42,14 @@ GROUPS = {
         "tests/alerts/test_queries.py",
         "tests/alerts/test_servicenow.py",
     ),
+    # The first deletes every source of its API after each test.
+    "sources of the API": (
+        "tests/sources/test_registry.py",
+        "tests/sources/test_schedules_of_sources.py",
+        "tests/api/test_nothing_else_changes.py",
+        "tests/api/test_patches_of_rows.py",
+    ),
+    "one topology": ("tests/topology/test_topology.py", "tests/topology/test_outages.py"),
     "cache of the worker": ("tests/sources/test_end_to_end.py", "tests/sources/test_failing_runs.py"),
 }
 SLOW = "slow"

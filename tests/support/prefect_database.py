@@ -24,7 +24,7 @@ VARIABLE = "PREFECT_API_DATABASE_CONNECTION_URL"
 @contextmanager
 def prefect_database() -> Iterator[dict[str, str]]:
     """The variables that give a Prefect server a new database."""
-    if not _is_fit():
+    if not is_fit_for_prefect():
         yield {}
         return
     with fresh_database(MACHINE_URL) as url:
@@ -35,7 +35,7 @@ def prefect_database() -> Iterator[dict[str, str]]:
         }
 
 
-def _is_fit() -> bool:
+def is_fit_for_prefect() -> bool:
     """Whether there is a server, with the extension that Prefect needs."""
     try:
         with psycopg.connect(MACHINE_URL, connect_timeout=2) as connection:

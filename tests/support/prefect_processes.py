@@ -33,11 +33,17 @@ def prefect_environment(home: Path, port: int) -> dict[str, str]:
     }
 
 
+# How Prefect starts its server, without Spine.
+STOCK = ("prefect", "server", "start")
+
+
 @contextmanager
-def prefect_server(environment: dict[str, str], log: Path) -> Iterator[psutil.Popen]:
+def prefect_server(
+    environment: dict[str, str], log: Path, module: tuple[str, ...] = ("spine.prefect_server",)
+) -> Iterator[psutil.Popen]:
     """A Prefect server that answers."""
     port = environment["PREFECT_API_URL"].split(":")[2].split("/")[0]
-    command = ["spine.prefect_server", "--host", "127.0.0.1", "--port", port]
+    command = [*module, "--host", "127.0.0.1", "--port", port]
     with running(command, environment, log) as process:
         wait_for_http(f"{environment['PREFECT_API_URL']}/health", process, log)
         yield process

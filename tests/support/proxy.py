@@ -19,6 +19,8 @@ class Proxy:
     drops_left: int = 0
     streams: bool = True
     _open: threading.Event = field(default_factory=threading.Event)
+    # For each path that is held back: whether a request has come, and whether those may pass.
+    _held: dict[str, tuple[threading.Event, threading.Event]] = field(default_factory=dict)
     _refuses: bool = False
     _loop: asyncio.AbstractEventLoop | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -34,6 +36,16 @@ class Proxy:
             yield
         finally:
             self._open.set()
+
+    @contextmanager
+    def holding(self, path: str) -> Iterator[threading.Event]:
+        """Hold back the requests that have this in their path for as long as the block lasts; the event says of one."""
+        arrived, released = self._held[path] = threading.Event(), threading.Event()
+        try:
+            yield arrived
+        finally:
+            del self._held[path]
+            released.set()
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
@@ -92,6 +104,10 @@ class Proxy:
                 await writer.drain()
                 await asyncio.sleep(0.3)
                 return
+            for path, (arrived, released) in list(self._held.items()):
+                if any(path.encode() in line for line in lines):
+                    arrived.set()
+                    await asyncio.to_thread(released.wait)
             await asyncio.to_thread(self._open.wait)
             writer.write(data)
             await writer.drain()

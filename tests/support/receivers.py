@@ -73,6 +73,9 @@ class Handler(BaseHTTPRequestHandler):
     def _take(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length)
+        if len(body) < length:
+            # The sender was killed within its request, which no server would take.
+            return
         headers = dict(self.headers.items())
         receiver = self.receiver
         behaviour = receiver.behaviours.pop(0) if receiver.behaviours else receiver.always

@@ -36,7 +36,9 @@ def _second_postgresql_api(shared: Shared, folder: Path) -> Iterator[Api]:
     """Another process on the database of the first."""
     stack: PrefectStack = shared.get("stack", folder.parent)
     first: Api = shared.get("postgresql_api", folder.parent)
-    with api_process(stack.url, stack.home, folder, first.database_url) as started:
+    home = first.settings.home
+    same = {"SPINE_SECRET_KEY": (home / "secret-key").read_text().strip(), "SPINE_CACHE_URL": str(home / "cache")}
+    with api_process(stack.url, stack.home, folder, first.database_url, **same) as started:
         yield started.patient()
 
 

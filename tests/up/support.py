@@ -33,10 +33,12 @@ def plan_for(home: Path, external_prefect: str | None = None) -> Plan:
     )
 
 
-def spine_up(*options: str, cwd: Path = PROJECT, **environment: str) -> "subprocess.CompletedProcess[str]":
+def spine_up(
+    *options: str, cwd: Path = PROJECT, python: str | Path = sys.executable, **environment: str
+) -> "subprocess.CompletedProcess[str]":
     """Run a `spine up` that is expected to end by itself."""
     return subprocess.run(
-        [sys.executable, "-P", "-m", "spine.cli", "up", *options],
+        [str(python), "-P", "-m", "spine.cli", "up", *options],
         cwd=cwd,
         env={**CLEAN, **environment},
         capture_output=True,
@@ -44,6 +46,13 @@ def spine_up(*options: str, cwd: Path = PROJECT, **environment: str) -> "subproc
         check=False,
         timeout=120,
     )
+
+
+def spine(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command that is expected to end soon, as in another shell."""
+    command = [sys.executable, "-P", "-m", "spine.cli", *arguments]
+    given = {**CLEAN, **environment}
+    return subprocess.run(command, env=given, capture_output=True, text=True, check=False, timeout=60)
 
 
 def assert_one_sentence(done: "subprocess.CompletedProcess[str]", *parts: str) -> None:
@@ -107,9 +116,7 @@ class RunningUp:
 
     def doctor(self, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run `spine doctor` in another shell."""
-        command = [sys.executable, "-P", "-m", "spine.cli", "doctor"]
-        given = {**CLEAN, "SPINE_HOME": str(self.home), **environment}
-        return subprocess.run(command, env=given, capture_output=True, text=True, check=False, timeout=60)
+        return spine("doctor", SPINE_HOME=str(self.home), **environment)
 
     @property
     def output(self) -> str:

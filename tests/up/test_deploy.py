@@ -46,7 +46,7 @@ class Project:
         environment = {**self.stack.environment, "COLUMNS": "200"}
         command = ["prefect", "deploy", "--no-prompt", *arguments]
         child = Children(self.home, self.folder).launch(DEPLOY, command, environment)
-        child.process.wait(timeout=120)
+        child.process.wait()
         return child
 
     def deployed(self) -> set[str]:

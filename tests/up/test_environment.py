@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from spine.settings import Settings
 from spine.up import plan
-from spine.up.plan import MARKER, api_environment, server_environment, worker_environment
+from spine.up.plan import MARKER, Plan, api_environment, server_environment, shared_environment, worker_environment
 from spine_worker import withheld
 
 from tests.up.support import plan_for
@@ -95,3 +95,18 @@ def test_prefect_accepts_every_setting_that_is_passed_to_it(tmp_path: Path) -> N
     # Settings without a default, such as the URL, are not among these.
     known = {name.upper() for name in Settings().to_environment_variables(include_aliases=True)} | {"PREFECT_API_URL"}
     assert {name for name in given if name.startswith("PREFECT_")} <= known
+
+
+def test_clients_leave_out_the_requests_that_the_own_server_makes_needless(tmp_path: Path) -> None:
+    off = {"PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false", "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false"}
+
+    def of_clients(made: Plan, **user: str) -> dict[str, str]:
+        return {name: value for name, value in shared_environment(made, user).items() if "_CLIENT_" in name}
+
+    own = replace(plan_for(tmp_path), project=tmp_path)
+    assert of_clients(own) == off
+    with_csrf = {"PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false"}
+    assert of_clients(own, PREFECT_SERVER_CSRF_PROTECTION_ENABLED="true") == with_csrf
+    (tmp_path / "prefect.toml").write_text("[server.api]\ncsrf_protection_enabled = true\n")
+    assert of_clients(own) == with_csrf
+    assert of_clients(plan_for(tmp_path, "https://prefect.example.com/api")) == {}

@@ -1,4 +1,5 @@
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,17 @@ def test_prefects_port_is_not_checked_when_prefect_runs_elsewhere(tmp_path: Path
         check_ports(plan)
         with pytest.raises(UpError, match="--prefect-port"):
             check_ports(replace(plan, external_prefect=None))
+
+
+def test_a_port_that_is_still_closing_is_waited_for(tmp_path: Path, taken_port: int) -> None:
+    plan = replace(plan_for(tmp_path), port=taken_port)
+    with pytest.raises(UpError, match="is in use"):
+        check_ports(plan, 0.2)
+    with socket.socket() as closing:
+        closing.bind((LOOPBACK, 0))
+        closing.listen()
+        threading.Timer(0.3, closing.close).start()
+        check_ports(replace(plan, port=closing.getsockname()[1]), 20)
 
 
 @pytest.mark.parametrize(

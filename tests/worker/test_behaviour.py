@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.processes import wait_until
 from tests.support.stack import PrefectStack
+from tests.worker.observations import differences, in_new_interpreter, missing_modules
 from tests.worker.pool import ENDED, Pool, Run, edit, served_pool
 
 FLOWS = [
@@ -32,7 +33,7 @@ def pool(
     with served_pool(request.param, stack, tmp_path_factory.mktemp("worker") / request.param) as served:
         served.deploy(
             *(f"behaviour.py:{name}" for name in FLOWS),
-            *("launches.py:sleeps_for", "launches.py:ignores_sigterm", "warm.py:warm"),
+            *("launches.py:sleeps_for", "launches.py:ignores_sigterm", "warm.py:warm", "observes.py:observes"),
         )
         served.deploy("behaviour.py:takes_turns", concurrency_limit=1)
         yield served
@@ -84,6 +85,13 @@ def test_a_run_is_a_process_of_its_own_in_the_project(pool: Pool, runs: dict[str
     assert (fact["main"], fact["executable"]) == ("__main__", sys.executable)
     assert pool.stack.get(f"/flow_runs/{runs['reports'].id}")["infrastructure_pid"] == str(fact["pid"])
     wait_until(lambda: not psutil.pid_exists(fact["pid"]), "the process to end", 20)
+
+
+def test_code_observes_what_it_does_in_a_new_interpreter(pool: Pool) -> None:
+    fact = pool.run("observes").fact
+    new = in_new_interpreter(pool, "observes", fact["run"]["environment"])
+    assert differences(pool, fact, pool, new) == {}
+    assert missing_modules(fact, new) == []
 
 
 def test_what_a_run_logs_and_prints_can_be_read(pool: Pool, runs: dict[str, Run]) -> None:

@@ -36,7 +36,7 @@ async def test_runs_of_one_poll_share_one_request_for_their_deployment(client: P
     caching = CachingClient(client)
     await caching.read_deployment(UUID(deployment))
     client._client.event_hooks = {"request": [count]}
-    caching.expire_deployments()
+    caching.expire()
     read = await asyncio.gather(*(caching.read_deployment(UUID(deployment)) for _ in range(20)))
     assert {one.version for one in read} == {"old"}
     assert len(requests) == 1
@@ -48,5 +48,5 @@ async def test_a_run_that_is_scheduled_after_a_change_gets_the_changed_deploymen
     caching = CachingClient(client)
     assert (await caching.read_deployment(UUID(deployment))).version == "old"
     stack.patch(f"/deployments/{deployment}", {"version": "new"})
-    caching.expire_deployments()
+    caching.expire()
     assert (await caching.read_deployment(UUID(deployment))).version == "new"

@@ -59,7 +59,7 @@ def test_a_server_notices_the_end_of_runs_if_the_import_has_changed_signal_handl
 def test_a_server_that_is_killed_leaves_no_process_behind_that_tries_a_package(project: Project) -> None:
     project.write("hanging.py", "import time\ntime.sleep(600)")
     (server,) = project.engine.started(project.engine.request(Load("flow.py:reports", ["hanging"])))
-    wait_until(lambda: bool(psutil.Process(server.pid).children()), "the package to be tried", 10)
+    wait_until(lambda: bool(psutil.Process(server.pid).children()), "the package to be tried", 60)
     os.kill(server.pid, signal.SIGKILL)
     with pytest.raises(EOFError):
         server.answer(Loaded)

@@ -60,7 +60,7 @@ def test_a_run_never_executes_code_that_is_older_than_its_trigger(pool: Pool) ->
 
 def test_the_buffers_of_open_files_are_written_when_a_run_ends(pool: Pool) -> None:
     run = pool.run("warm")
-    wait_until(lambda: not psutil.pid_exists(run.fact["pid"]), "the process of the run to end", 10)
+    wait_until(lambda: not psutil.pid_exists(run.fact["pid"]), "the process of the run to end", 60)
     text, compressed = (Path(f"{run.path}.{name}").read_bytes() for name in ("text", "gzip"))
     assert text == gzip.decompress(compressed) == b"kept"
 
@@ -136,8 +136,8 @@ def test_many_runs_at_once_complete_and_leave_nothing_open(pool: Pool) -> None:
     assert {run.ended(seconds=120) for run in runs} == {"COMPLETED"}
     assert {run.fact["parent"] for run in runs} == {parent.pid}
     assert len({run.fact["random"] for run in runs}) == AT_ONCE
-    wait_until(lambda: parent.num_fds() <= before[0], "the fork server to close what it opened", 10)
-    wait_until(lambda: pool.worker.num_fds() <= before[1] + 5, "the worker to close what it opened", 10)
+    wait_until(lambda: parent.num_fds() <= before[0], "the fork server to close what it opened", 60)
+    wait_until(lambda: pool.worker.num_fds() <= before[1] + 5, "the worker to close what it opened", 60)
     assert parent.memory_info().rss < before[2] + 2e6
 
 

@@ -4,17 +4,22 @@ The worker polls only every ten minutes: whatever starts here starts because an 
 """
 
 import asyncio
+import gc
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from uuid import UUID
+from pathlib import Path
+from uuid import UUID, uuid4
 
 import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from spine_worker.execution import SharedContext
+from spine_worker.execution import SharedContext, SharedExecution
+from websockets.asyncio.client import ClientConnection
+from websockets.protocol import State as ConnectionState
 
-from tests.support.processes import wait_until
+from tests.support.processes import running_program, wait_until
 from tests.support.stack import PrefectStack
 from tests.worker.pool import Pool, edit, served_pool, serving
 
@@ -36,7 +41,8 @@ def pool(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_a_run_starts_at_once_although_the_worker_hardly_polls(pool: Pool) -> None:
     pool.run("sleeps_for", seconds=0)
     began = time.time()
-    assert pool.run("sleeps_for", seconds=0).fact["begins"] - began < 5
+    # By polling alone the worker would find it after up to 600 s.
+    assert pool.run("sleeps_for", seconds=0).fact["begins"] - began < 60
 
 
 def test_a_new_version_of_a_deployment_gets_an_interpreter_of_its_own(pool: Pool) -> None:
@@ -77,19 +83,32 @@ async def test_cancellations_still_arrive_after_the_server_has_closed_the_connec
     run = pool.start("sleeps_for")
     assert run.fact
     with temporary_settings({PREFECT_API_URL: pool.stack.url}):
+        others = open_connections()
         async with SharedContext() as context:
             context.expect(UUID(run.id))
-            events = context._observer._events_subscriber
-            assert events is not None
-            closed = events._websocket
-            assert closed is not None
+            await becomes(lambda: bool(open_connections() - others))
+            (closed,) = open_connections() - others
             await closed.close()
-            await becomes(lambda: events._websocket not in (None, closed))
+            await becomes(lambda: bool(open_connections() - others))
             await asyncio.sleep(1)
             run.set_state("CANCELLING")
             await becomes(lambda: UUID(run.id) in context._cancelled)
             assert context.is_live
             context.forget(UUID(run.id))
+
+
+async def test_no_further_run_gets_a_context_that_sees_no_more_cancellations(pool: Pool) -> None:
+    execution = SharedExecution()
+    with temporary_settings({PREFECT_API_URL: pool.stack.url}):
+        try:
+            async with await execution.context(uuid4()) as first:
+                assert first._observer.on_failure is not None
+                first._observer.on_failure(set())
+                async with await execution.context(uuid4()) as second:
+                    assert second is not first
+                    assert second.is_live
+        finally:
+            await execution.close()
 
 
 def test_a_run_can_be_retried_before_the_process_of_its_first_attempt_has_ended(pool: Pool) -> None:
@@ -135,6 +154,28 @@ def test_a_stopped_worker_lets_its_runs_crash_if_the_operator_has_configured_tha
         pool.worker.terminate()
         pool.worker.wait(20)
     assert [run.state["type"] for run in runs] == ["CRASHED"] * 2
+
+
+def test_a_worker_that_was_started_with_sigint_ignored_ends_after_one_sigterm(
+    stack: PrefectStack, tmp_path: Path
+) -> None:
+    # As a shell starts a command with `&` in a script.
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
+    name = f"ignoring-{uuid4().hex[:8]}"
+    stack.post("/work_pools/", {"name": name, "type": "spine"})
+    command = [*ignoring, sys.executable, "-m", "prefect", "worker", "start", "--pool", name, "--type", "spine"]
+    with running_program(command, stack.environment, tmp_path / "worker.log") as process:
+        wait_until(lambda: bool(stack.post(f"/work_pools/{name}/workers/filter")), "the worker to report")
+        process.terminate()
+        assert process.wait(20) == 0, (tmp_path / "worker.log").read_text()
+
+
+def open_connections() -> set[ClientConnection]:
+    """The connections of this process over which Prefect's server sends events."""
+    found = (one for one in gc.get_objects() if isinstance(one, ClientConnection))
+    # Other connections send events.
+    subscribed = (one for one in found if one.request is not None and one.request.path.endswith("/events/out"))
+    return {one for one in subscribed if one.state is ConnectionState.OPEN}
 
 
 async def becomes(condition: Callable[[], bool]) -> None:

@@ -129,3 +129,83 @@ def test_the_kinds_of_hooks_of_a_flow_are_reported(project: Project, decorators:
     server, loaded = project.engine.load(f"hooked.py:{name}")
     server.socket.close()
     assert loaded.hooks == hooks
+
+
+@pytest.mark.parametrize(
+    ("code", "side_effect"),
+    [
+        ("print('imported')", "prints"),
+        ("import sys\nsys.stderr.write('imported')", "prints"),
+        ("import warnings\nwarnings.warn('imported')", "prints"),
+        ("import logging\nlogging.warning('imported')", "reads the clock"),
+        ("open('imported.log', 'a').close()", "changes files"),
+        ("from pathlib import Path\nPath('imported.log').write_text('')", "changes files"),
+        ("import os\nos.symlink('a', 'imported.link')\nos.remove('imported.link')", "changes files"),
+        ("import signal\nsignal.alarm(600)", "sets a timer"),
+        ("import signal\nsignal.setitimer(signal.ITIMER_VIRTUAL, 600)", "sets a timer"),
+        ("import sys\nsys.setprofile(lambda *_: None)", "sets a profiler or tracer"),
+        ("import cProfile\ncProfile.Profile().enable()", "sets a profiler or tracer"),
+        ("import sys\nsys.settrace(lambda *_: None)", "sets a profiler or tracer"),
+        ("import os\nVARIABLES = dict(os.environ)", "lists all variables"),
+        ("import os\nVARIABLES = {**os.environ, 'MORE': '1'}", "lists all variables"),
+        ("import os\nRUN = os.getenvb(b'PREFECT__FLOW_RUN_ID')", "reads PREFECT__FLOW_RUN_ID"),
+    ],
+)
+def test_an_import_that_leaves_something_for_the_world_or_the_process_is_not_shared(
+    project: Project, code: str, side_effect: str
+) -> None:
+    project.write("flow_leaves.py", code)
+    assert project.load("flow_leaves.py").side_effect == side_effect
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import urllib.request\nurllib.request.getproxies()",
+        "import os\nopen(os.devnull, 'w').close()",
+        "import io\nio.StringIO().write('kept')",
+    ],
+)
+def test_an_import_that_only_looks_is_shared(project: Project, code: str) -> None:
+    project.write("flow_looks_only.py", code)
+    assert project.load("flow_looks_only.py").side_effect is None
+
+
+def test_a_directory_that_an_import_makes_is_made_again_when_a_run_has_deleted_it(project: Project) -> None:
+    project.write("flow_makes.py", "from pathlib import Path\nPath('made/deep').mkdir(parents=True, exist_ok=True)")
+    loaded = project.load("flow_makes.py")
+    assert loaded.side_effect is None
+    made = project.folder / "made"
+    (made / "deep" / "file").touch()
+    assert first_changed(loaded.files) is None
+    shutil.rmtree(made)
+    assert first_changed(loaded.files) in {f"{made}/", f"{made}/deep/"}
+    assert first_changed(project.load("flow_makes.py").files) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "in_advance"),
+    [
+        ("", True),
+        # It sets variables for itself.
+        ("import polars", True),
+        ("os.environ['SET'] = 'first'", False),
+        ("os.environ.setdefault('SET', 'first')", False),
+    ],
+)
+def test_no_package_is_imported_before_the_variables_that_a_flow_sets_for_it(
+    project: Project, code: str, in_advance: bool
+) -> None:
+    project.write("flow_sets.py", f"import os\n{code}\nimport tabnanny\nos.urandom(1)")
+    assert ("tabnanny" in project.load("flow_sets.py").modules) is in_advance
+
+
+def test_an_engine_server_is_outdated_when_a_module_of_the_project_changes_that_it_has_imported(
+    tmp_path: Path,
+) -> None:
+    # The project's module takes the place of the package of that name.
+    (tmp_path / "graphviz.py").write_text("def Digraph(): ...\n")
+    with engine_server(tmp_path, tmp_path / "home") as (_, ready):
+        assert first_changed(ready.files) is None
+        (tmp_path / "graphviz.py").write_text("")
+        assert first_changed(ready.files) == str(tmp_path / "graphviz.py")

@@ -4,10 +4,12 @@ A new version of Prefect may rename any of them. This test says which ones; the 
 """
 
 import ast
+import asyncio
 import importlib
 import inspect
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio.abc
@@ -15,96 +17,146 @@ import prefect.client.orchestration
 import prefect.engine
 import prefect.flow_engine
 import prefect.workers.base
+import pytest
 import spine_worker
 from prefect.runner._cancellation_manager import CancellationManager
+from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._state_proposer import StateProposer
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
+from spine_worker import collection, execution, plain
 from spine_worker.execution import SharedContext
+from spine_worker.prefect_names import PRIVATE_ATTRIBUTES, PRIVATE_NAMES, calls_load_flow, missing_names
 from spine_worker.worker import SpineJobConfiguration, SpineWorker
 
+from tests.support.processes import PROJECT
+from tests.support.source_code import imports_of
 from tests.support.stack import PrefectStack
 
-# The parameters of functions and methods, and the fields of models.
-EXPECTED = {
-    # forking: importing a flow, and the patches of what runs can share
-    "prefect.flow_engine:_load_flow_from_runtime_entrypoint": "entrypoint",
-    "prefect.flow_engine:load_flow": "flow_run",
-    "prefect.flow_engine:observe_flow_run_suspension": "flow_run_id suspension_request polling_interval",
-    "prefect._flow_run_suspension:mark_flow_run_suspension_requested": "flow_run_id state",
-    "prefect._flow_run_suspension:FlowRunSuspensionRequest.mark_requested": "self state",
-    "prefect._internal.observers:FlowRunSuspendingObserver": "on_suspended polling_interval event_filter on_failure",
-    "prefect._internal.observers:FlowRunSuspendingObserver.watch_flow_run_id": "self flow_run_id",
-    # eligibility: the workspace of a run
-    "prefect.runner._workspace_resolver:PreparedWorkspace": (
-        "workspace_root working_directory project_root runtime_entrypoint environment sys_path"
-    ),
-    "prefect.runner._workspace_resolver:_find_project_root": "working_directory workspace_root",
-    "prefect.runner._workspace_resolver:_resolve_runtime_entrypoint": "entrypoint",
-    "prefect.runner._workspace_starter:_workspace_command": "workspace explicit_command environment",
-    "prefect.runner._workspace_starter:workspace_environment": "workspace",
-    # execution and launches: executing a run
-    "prefect.runner._flow_run_executor:FlowRunExecutorContext.create_executor": (
-        "self flow_run starter resolve_flow propose_submitting hook_runner"
-    ),
-    "prefect.runner._flow_run_executor:FlowRunExecutor.submit": "self task_status",
-    "prefect.runner._flow_run_executor:FlowRunExecutionResult": "handle status_code",
-    "prefect.runner._hook_runner:FlowRunHookRunner.run_cancellation_hooks": "self flow_run state",
-    "prefect.runner._hook_runner:FlowRunHookRunner.run_crashed_hooks": "self flow_run state",
-    "prefect.runner._cancellation_manager:CancellationManager.cancel_by_id": "self flow_run_id",
-    "prefect.runner._state_proposer:StateProposer.propose_cancelled": "self flow_run state_updates",
-    "prefect.runner._control_channel:ControlChannel.register": "self flow_run_id",
-    "prefect.runner._control_channel:ControlChannel.unregister": "self flow_run_id",
-    "prefect.runner._control_channel:ControlChannel.get_conclusion": "self flow_run_id",
-    "prefect.runner._control_channel:ControlChannel.signal": "self flow_run_id intent",
-    "prefect.runner._control_channel:ControlSignalStatus": "",
-    "prefect._internal.attempt_control:AttemptConclusion": "",
-    "prefect._internal.attempt_control:EngineOutcomeReceipt": "disposition state_id state_type state_name",
-    "prefect._internal.observers:FlowRunCancellingObserver.add_in_flight_flow_run_id": "self flow_run_id",
-    "prefect._internal.observers:FlowRunCancellingObserver.remove_in_flight_flow_run_id": "self flow_run_id",
-    # starter and reschedule: the process of a run, and its hooks
-    "prefect.runner._process_manager:ProcessHandle": "_process termination_scope",
-    "prefect.runner._process_manager:ProcessHandle.graceful_kill": "self",
-    "prefect.runner._process_manager:ProcessHandle.hard_kill": "self",
-    "prefect.runner._process_manager:ProcessManager.get": "self flow_run_id",
-    "prefect.runner._process_manager:ProcessManager.kill": "self flow_run_id grace_seconds force",
-    "prefect.runner._process_manager:create_isolated_termination_scope": "pid",
-    "prefect.runner._workspace_hook_runner:HookType": "",
-    "prefect.runner._workspace_hook_runner:WorkspaceHookRunner": "manifest_path stream_output",
-    "prefect.runner._workspace_hook_runner:WorkspaceHookRunner._run": "self hook_type flow_run state",
-    "prefect.runner._workspace_runtime:PreparedWorkspaceManifest": (
-        "working_directory project_root runtime_entrypoint hook_command environment"
-    ),
-    "prefect.runner._workspace_runtime:write_private_model": "path model",
-    "prefect.runner._workspace_supervisor:_hook_command": "command",
-    "prefect.types._datetime:now": "tz",
-    # worker: the methods that it overrides
-    "prefect.workers.base:BaseJobConfiguration._base_environment": "",
-    "prefect.workers.base:BaseWorker._get_scheduled_flow_runs": "self",
-    "prefect.workers.base:BaseWorker._propose_pending_state": "self flow_run",
-    "prefect.workers.base:BaseWorker._submit_run": "self flow_run",
-    "prefect.workers.base:BaseWorker._submit_run_and_capture_errors": "self flow_run task_status",
-    "prefect.workers.base:BaseWorker._emit_flow_run_submitted_event": "self configuration",
-    "prefect.workers.base:BaseWorker._give_worker_labels_to_flow_run": "self flow_run_id",
-    "prefect.workers.base:BaseWorker._record_work_pool_snapshot": "self work_pool",
-}
 SOURCES = sorted(Path(spine_worker.__file__).parent.rglob("*.py"))
+README = PROJECT / "deployments" / "README.md"
+# Names whose absence is noticed later, or does no harm.
+NOTICED_OTHERWISE = {
+    # `substitute` fails, before a run begins.
+    *("on_cancelling", "on_failure", "_get_attempt_conclusion"),
+    # An engine server without them does not start, and says so.
+    *("metrics", "_asyncio", "_emoji_codes"),
+    # Only Prefect 3.8 has them.
+    *("_consumer_task", "_events_subscriber", "_reconnect_on_clean_close"),
+    # Without them each client has certificates of its own.
+    *("ssl", "create_default_context"),
+    # Of a process, or the keys of related objects, which are checked where they are used.
+    *("pid", "returncode", "deployment"),
+    # No names of Prefect's.
+    *("_MODULES", "__main__"),
+}
 
 
-def parameters(name: str) -> str | None:
-    """The parameters or fields of a name; None if it does not exist."""
+def test_prefect_has_every_private_name_that_the_worker_uses() -> None:
+    assert missing_names() == []
+
+
+@pytest.mark.parametrize("name", PRIVATE_NAMES)
+def test_without_any_private_name_prefects_own_worker_takes_over(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove(name, monkeypatch)
+    assert name in missing_names()
+    assert taken_by_prefects_worker(monkeypatch) == missing_names()
+
+
+def taken_by_prefects_worker(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names for whose absence Prefect's own worker is registered."""
+    taken: list[list[str]] = []
+    monkeypatch.setattr(plain, "register_plain_worker", taken.append)
+    collection.load_worker()
+    (missing,) = taken
+    return missing
+
+
+@pytest.mark.parametrize("name", PRIVATE_ATTRIBUTES)
+def test_without_any_private_attribute_prefects_own_worker_takes_over(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module, _, path = name.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError):
-        return None
-    return " ".join(inspect.signature(found).parameters) if EXPECTED[name] else ""
+    kind, _, attribute = path.partition(".")
+    owner: Any = getattr(importlib.import_module(module), kind)
+    make = owner.__init__
+
+    def make_without(made: Any, *args: Any, **kwargs: Any) -> None:
+        make(made, *args, **kwargs)
+        delattr(made, attribute)
+
+    monkeypatch.setattr(owner, "__init__", make_without)
+    assert missing_names() == [name]
+    assert taken_by_prefects_worker(monkeypatch) == [name]
 
 
-def test_prefect_has_the_private_functions_that_the_worker_calls_and_overrides() -> None:
-    assert {name: parameters(name) for name in EXPECTED} == EXPECTED
+@pytest.mark.parametrize("name", execution.PRIVATE_ATTRIBUTES)
+async def test_a_context_without_any_of_its_attributes_is_refused_and_closed(
+    name: str, stack: PrefectStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = FlowRunExecutorContext.__aenter__
+
+    async def open_without(context: Any) -> Any:
+        await opened(context)
+        delattr(context, name)
+        return context
+
+    monkeypatch.setattr(FlowRunExecutorContext, "__aenter__", open_without)
+    before = asyncio.all_tasks()
+    with temporary_settings({PREFECT_API_URL: stack.url}), pytest.raises(AttributeError, match=name):
+        await SharedContext().__aenter__()
+    async with asyncio.timeout(20):
+        while not asyncio.all_tasks() <= before:  # noqa: ASYNC110 (tasks of its connections are just ending)
+            await asyncio.sleep(0.05)
+
+
+def test_the_readme_has_no_private_name_whose_absence_goes_unnoticed() -> None:
+    section = README.read_text().partition("### Private names of Prefect")[2].partition("\n### ")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| ")]
+    quoted = {word for cell in cells if "Python:" not in cell for word in re.findall(r"`([\w.]+)`", cell)}
+    names = {word.rpartition(".")[2] for word in quoted if not word.startswith("PREFECT__")}
+    noticed = " ".join((*PRIVATE_NAMES, *PRIVATE_ATTRIBUTES, *execution.PRIVATE_ATTRIBUTES))
+    assert len(names) > 60
+    assert {name for name in names if name not in noticed} == NOTICED_OTHERWISE
+
+
+def test_what_prefect_has_no_more_cannot_be_replaced() -> None:
+    replaced = SimpleNamespace(there=1)
+    execution.substitute(replaced, "there", 2)
+    with pytest.raises(AttributeError, match="gone"):
+        execution.substitute(replaced, "gone", 3)
+    assert vars(replaced) == {"there": 2}
+
+
+def test_prefects_own_worker_needs_no_private_name() -> None:
+    waiting, seen = ["deployments/spine_worker/plain.py"], set[str]()
+    while waiting:
+        seen.add(file := waiting.pop())
+        imported = imports_of(file)
+        assert {one for one in imported if one.startswith("prefect.") and "._" in one} == set()
+        own = (one.rpartition(".")[0].replace(".", "/") for one in imported if one.startswith("spine_worker."))
+        waiting += [path for one in own if (path := f"deployments/{one}.py") not in seen]
+    assert "deployments/spine_worker/forking/overlaps.py" in seen
+
+
+def test_a_function_with_a_further_parameter_that_is_required_counts_as_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "prefect.runner._workspace_starter:workspace_environment"
+    monkeypatch.setattr("prefect.runner._workspace_starter.workspace_environment", lambda workspace, more=None: None)
+    assert missing_names() == []
+    monkeypatch.setattr("prefect.runner._workspace_starter.workspace_environment", lambda workspace, more: None)
+    assert missing_names() == [name]
+
+
+def remove(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a private name out of Prefect, as a new release might, for one test."""
+    module, _, path = name.partition(":")
+    owner: Any = importlib.import_module(module)
+    *parents, last = path.split(".")
+    for part in parents:
+        owner = getattr(owner, part)
+    monkeypatch.delattr(next(one for one in getattr(owner, "__mro__", (owner,)) if last in vars(one)), last)
 
 
 def test_every_private_name_that_the_worker_imports_is_in_the_list() -> None:
@@ -116,14 +168,14 @@ def test_every_private_name_that_the_worker_imports_is_in_the_list() -> None:
         for alias in node.names
         if "._" in f"{node.module}.{alias.name}"
     }
-    listed = {re.sub(r":(\w+).*", r":\1", name) for name in EXPECTED}
+    listed = {re.sub(r":(\w+).*", r":\1", name) for name in PRIVATE_NAMES}
     assert imported - listed == set()
 
 
 def test_prefect_calls_every_private_method_that_the_worker_overrides() -> None:
     overridden = {name for name in vars(SpineWorker) if name.startswith("_") and not name.startswith("__")}
     overridden = {name for name in overridden if callable(getattr(ProcessWorker, name, None))}
-    assert {f"prefect.workers.base:BaseWorker.{name}" for name in overridden} <= set(EXPECTED)
+    assert {f"prefect.workers.base:BaseWorker.{name}" for name in overridden} <= set(PRIVATE_NAMES)
     source = inspect.getsource(prefect.workers.base)
     assert {name for name in overridden if f"self.{name}" not in source} == set()
     assert "._base_environment()" in source
@@ -143,9 +195,9 @@ def test_a_worker_and_its_configuration_have_the_private_attributes_of_prefect()
 async def test_an_execution_context_has_the_private_attributes_of_prefect(stack: PrefectStack) -> None:
     with temporary_settings({PREFECT_API_URL: stack.url}):
         async with SharedContext() as context:
-            assert context._observer._consumer_task is not None
-            assert context._observer._events_subscriber is not None
-            assert context._observer._events_subscriber._reconnect_on_clean_close is True
+            assert context.is_live
+            if (events := getattr(context._observer, "_events_subscriber", None)) is not None:
+                assert events._reconnect_on_clean_close is True
             assert context._observer.on_cancelling == context._begin_to_cancel
             assert isinstance(context._cancellation_manager, CancellationManager)
             assert isinstance(context._cancellation_task_group, anyio.abc.TaskGroup)
@@ -153,16 +205,17 @@ async def test_an_execution_context_has_the_private_attributes_of_prefect(stack:
             assert context._logger.name
 
 
-def test_prefects_clients_use_only_the_functions_of_ssl_that_the_fork_servers_replace() -> None:
-    used = set(re.findall(r"\bssl\.(\w+)", inspect.getsource(prefect.client.orchestration)))
-    assert used == {"SSLContext", "CERT_NONE", "create_default_context"}
+def test_prefects_clients_take_certificates_from_the_function_of_ssl_that_the_fork_servers_replace() -> None:
+    assert "ssl.create_default_context" in inspect.getsource(prefect.client.orchestration)
 
 
 def test_prefects_engine_observes_suspensions_under_the_name_that_the_fork_servers_replace() -> None:
     assert "observe_flow_run_suspension(" in inspect.getsource(prefect.flow_engine)
 
 
-def test_prefects_engine_loads_the_flow_under_the_name_that_a_forked_run_replaces() -> None:
-    main = inspect.getsource(prefect.engine).partition('if __name__ == "__main__":')[2]
-    assert re.search(r"from prefect\.flow_engine import \([^)]*\bload_flow,", main)
-    assert "load_flow(flow_run)" in main
+def test_an_engine_that_loads_the_flow_in_another_way_counts_as_a_missing_name() -> None:
+    program = inspect.getsource(prefect.engine)
+    assert calls_load_flow(program)
+    assert not calls_load_flow(program.replace("load_flow(flow_run)", "load_flow_of(flow_run)"))
+    assert not calls_load_flow(program.replace("            load_flow,\n", ""))
+    assert not calls_load_flow("")

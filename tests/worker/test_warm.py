@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from spine_worker.warm import CannotFork, Code, WarmServers
+from spine_worker.warm import CannotFork, Code, UnexpectedFailure, WarmServers
 
 from tests.run_history.support import until
 
@@ -72,6 +75,19 @@ async def test_code_that_cannot_be_imported_is_tried_once_until_it_is_edited(
     await servers.server(broken)
 
 
+async def test_an_interpreter_that_cannot_prepare_prefect_says_why_and_is_not_started_again_at_once(
+    servers: WarmServers, tmp_path: Path
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "sitecustomize.py").write_text("import prefect.flow_engine as m\ndel m.AsyncFlowRunEngine\n")
+    path = f"{tmp_path / 'broken'}:{os.environ.get('PYTHONPATH', '')}".rstrip(":")
+    changed = code(tmp_path / "project", PYTHONPATH=path)
+    for _ in range(2):
+        with pytest.raises(UnexpectedFailure, match=r"could not be started: ImportError: .*AsyncFlowRunEngine"):
+            await servers.server(changed)
+    await until_there_are(0, tmp_path)
+
+
 @pytest.mark.slow
 async def test_two_directories_that_start_at_once_are_imported_once_each(servers: WarmServers, tmp_path: Path) -> None:
     quick = code(tmp_path / "quick", text=MARKED + FLOW)
@@ -98,3 +114,51 @@ async def test_servers_that_no_deployment_needs_end_and_do_not_count(servers: Wa
     assert [servers.has(one) for one in (old, of_one_run, new)] == [False, False, True]
     assert imports(tmp_path) == 1
     await until_there_are(1, tmp_path)
+
+
+async def test_first_runs_after_a_deploy_keep_their_interpreters_when_all_are_taken(
+    servers: WarmServers, tmp_path: Path
+) -> None:
+    def versions(version: str) -> list[Code]:
+        return [code(tmp_path, version, entrypoint=entrypoint) for entrypoint in ("flow.py:empty", "flow:empty")]
+
+    old, new = versions("old"), versions("new")
+    servers.keep(frozenset(old))
+    for one in old:
+        await servers.server(one)
+    first = [await servers.server(one) for one in new]
+    for server in first:
+        run = await server.fork({}, stream_output=False)
+        run.abandon()
+    assert [await servers.server(one) for one in new] == first
+    assert [servers.has(one) for one in (*old, *new)] == [False, False, True, True]
+
+
+IN_A_TERMINAL = """
+import asyncio, os, pathlib, sys
+from spine_worker.warm import Code, WarmServers
+
+async def main():
+    servers = WarmServers(limit=1)
+    await servers.server(Code.of(pathlib.Path(sys.argv[1]), os.environ, "flow.py:empty", None))
+    print("worker", sys.stdout.isatty())
+    servers.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_in_a_terminal_shows_the_output_of_code_that_has_none(tmp_path: Path) -> None:
+    code(tmp_path, text=f"import sys\nprint('flow', sys.stdout.isatty(), sys.stderr.isatty(), flush=True)\n{FLOW}")
+    ours, theirs = os.openpty()
+    worker = subprocess.Popen([sys.executable, "-c", IN_A_TERMINAL, str(tmp_path)], stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # The terminal is closed.
+        while received := os.read(ours, 1 << 16):
+            shown += received
+    os.close(ours)
+    assert worker.wait(60) == 0
+    assert "flow False False" in shown.decode()
+    assert "worker True" in shown.decode()

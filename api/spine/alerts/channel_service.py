@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
@@ -11,6 +13,7 @@ from spine.alerts.channels import CHANNEL_TYPES
 from spine.alerts.channels.base import ChannelConfig
 from spine.alerts.messages import AlertMessage, Outcome
 from spine.alerts.schemas import (
+    LONGEST_MESSAGE,
     AlertChannelCreate,
     AlertChannelResponse,
     AlertChannelUpdate,
@@ -18,12 +21,13 @@ from spine.alerts.schemas import (
     ChannelType,
 )
 from spine.alerts.transport import Sender
+from spine.audit.trail import changing, record
 from spine.auth.callers import Caller
-from spine.auth.changes import record_change
 from spine.auth.domains import Domains, hidden
 from spine.egress.addresses import host_refusal
 from spine.egress.own_services import endpoint_refusal
 from spine.errors import BadRequest, Conflict, FieldError
+from spine.json_rule import is_same
 from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.schemas import ActionResponse
 from spine.secrets.configs import SealedConfigs
@@ -34,6 +38,7 @@ from spine.settings import Settings
 from spine.severity import Severity
 from spine.tables.alerts import FAILED, PENDING, AlertChannel, AlertDelivery, AlertThrottle
 from spine.tables.base import new_id, utc_now
+from spine.tables.presenting import present_each, present_one
 
 
 class ChannelSecrets(SealedConfigs[ChannelConfig]):
@@ -79,7 +84,7 @@ async def create_channel(
     )
     session.add(channel)
     await _flush(session, body.name)
-    record_change("created", "channel", channel.id, channel.name)
+    await record(session, "created", "channel", channel.id, channel.name, after=_settings_of(channel))
     return ActionResponse(id=channel.id, status="created", message=f"The channel {channel.name!r} was created.")
 
 
@@ -96,13 +101,21 @@ async def list_channels(
     if domains.is_limited:
         # SQL cannot compare globs. There are few channels.
         seen = [row for row in await session.scalars(wanted) if domains.cover(row.domains)]
-        return make_page([present(row) for row in seen[page.offset : page.offset + page.limit]], len(seen), page)
+        return make_page(_present_each(seen[page.offset : page.offset + page.limit]), len(seen), page)
     rows, total = await paginate(session, wanted, page)
-    return make_page([present(row) for (row,) in rows], total, page)
+    return make_page(_present_each([row for (row,) in rows]), total, page)
+
+
+def _present_each(rows: Sequence[AlertChannel]) -> list[AlertChannelResponse]:
+    return present_each(rows, _response, lambda row: row)
 
 
 def present(channel: AlertChannel) -> AlertChannelResponse:
-    """The response for a channel, without its secrets."""
+    """The response for a channel, without its secrets. Raises `Conflict` for one that cannot be read."""
+    return present_one(channel, lambda: _response(channel))
+
+
+def _response(channel: AlertChannel) -> AlertChannelResponse:
     return AlertChannelResponse(
         id=channel.id,
         name=channel.name,
@@ -143,18 +156,28 @@ async def update_channel(
     Raises `NotFound`, `BadRequest` for an invalid config, `Conflict` for a name in use, `Forbidden` for other domains.
     """
     channel = await find_channel(session, domains, id_or_name, to_change=True)
-    sent = body.model_fields_set
+    sent, before = body.model_fields_set, _settings_of(channel)
     if "domains" in sent:
         _refuse_other_domains(domains, body.domains)
     for name, value in body.model_dump(mode="json", include=sent - {"config"}).items():
         setattr(channel, name, value)
-    if body.config is not None:
+    if body.config is not None and not is_same(body.config, redact(channel.config)):
         channel.config, config = secrets.store(channel.channel_type, body.config, channel.config)
         channel.recipients = config.receivers()
-    channel.updated_at = utc_now()
+    if session.is_modified(channel):
+        channel.updated_at = utc_now()
     await _flush(session, channel.name)
-    record_change("updated", "channel", channel.id, channel.name)
+    if sent:
+        await record(
+            session, "updated", "channel", channel.id, channel.name, before=before, after=_settings_of(channel)
+        )
     return present(channel)
+
+
+def _settings_of(channel: AlertChannel) -> dict[str, Any]:
+    """What people set, for the audit trail."""
+    names = ("name", "channel_type", "config", "min_severity", "domains", "enabled", "throttle_minutes")
+    return {name: getattr(channel, name) for name in names}
 
 
 def _refuse_other_domains(domains: Domains, globs: Sequence[str] | None) -> None:
@@ -171,7 +194,7 @@ async def delete_channel(session: AsyncSession, domains: Domains, id_or_name: st
     closed = {"status": FAILED, "error": "the channel was deleted", "due_at": None, "next_retry_at": None}
     await session.execute(update(AlertDelivery).where(*unsent).values(**closed))
     await session.execute(delete(AlertThrottle).where(AlertThrottle.channel_id == channel.id))
-    record_change("deleted", "channel", channel.id, channel.name)
+    await record(session, "deleted", "channel", channel.id, channel.name, before=_settings_of(channel))
     return ActionResponse(id=channel.id, status="deleted", message=f"The channel {channel.name!r} was deleted.")
 
 
@@ -185,17 +208,33 @@ async def _flush(session: AsyncSession, name: str) -> None:
 async def send_test_message(
     channel: AlertChannel, config: ChannelConfig, sender: Sender, caller: Caller
 ) -> ChannelTestResponse:
-    """Send a test message to every receiver of a channel, now, and return what they answered."""
-    record_change("tested", "channel", channel.id, channel.name)
+    """Send two test messages to every receiver of a channel, now, and return what they answered.
+
+    The second is as long as alerts can be, because a service that accepts a short message can refuse a long one.
+    """
+    messages = _test_messages(channel, caller)
+    if config.keeps_incidents:
+        messages.append(replace(messages[0], delivery_id=new_id(), resolved_keys=(str(messages[0].problem_key),)))
+
+    async def send(recipient: str | None) -> Outcome:
+        """The first failure, or else the last outcome."""
+        outcome = Outcome(sent=False)
+        for message in messages:
+            outcome = await sender.send(config, message, recipient)
+            if not outcome.sent:
+                break
+        return outcome
+
     recipients = config.receivers()
-    outcomes = await asyncio.gather(
-        *(sender.send(config, _test_message(channel, caller), recipient) for recipient in recipients)
-    )
-    return _test_response(channel, recipients, outcomes)
+    async with changing("tested", "channel", channel.id, channel.name) as change:
+        outcomes = await asyncio.gather(*(send(recipient) for recipient in recipients))
+        response = _test_response(channel, config, recipients, outcomes)
+        change.after = {"success": response.success}
+    return response
 
 
-def _test_message(channel: AlertChannel, caller: Caller) -> AlertMessage:
-    return AlertMessage(
+def _test_messages(channel: AlertChannel, caller: Caller) -> list[AlertMessage]:
+    short = AlertMessage(
         delivery_id=new_id(),
         alert_id=new_id(),
         severity=Severity.INFO,
@@ -203,21 +242,28 @@ def _test_message(channel: AlertChannel, caller: Caller) -> AlertMessage:
         message=f"{caller.name} requested this test of a channel in Spine. Nothing is wrong.",
         source="spine.test",
         created_at=utc_now(),
+        problem_key=f"spine.test:{channel.id}",
     )
+    title = f"Second test of the channel {channel.name}: the longest message"
+    filling = "This text is as long as an alert can be, with characters of several bytes: ω, 漢, 🙂. "
+    text = f"{short.message} {filling * (LONGEST_MESSAGE // len(filling))}"[:LONGEST_MESSAGE]
+    return [short, replace(short, delivery_id=new_id(), alert_id=new_id(), title=title, message=text)]
 
 
-def _test_response(channel: AlertChannel, recipients: list[str | None], outcomes: list[Outcome]) -> ChannelTestResponse:
+def _test_response(
+    channel: AlertChannel, config: ChannelConfig, recipients: list[str | None], outcomes: list[Outcome]
+) -> ChannelTestResponse:
     receivers = [
         {"recipient": recipient, "sent": outcome.sent, "status": outcome.status, "reason": outcome.reason}
         for recipient, outcome in zip(recipients, outcomes, strict=True)
     ]
     failed = [outcome for outcome in outcomes if not outcome.sent]
     shown = failed[0] if failed else outcomes[0]
-    message = "The test message was sent." if not failed else f"The test message could not be sent: {shown.reason}."
+    message = "The test messages were sent." if not failed else f"The test failed: {shown.reason}."
     return ChannelTestResponse(
         channel_id=channel.id,
         channel_name=channel.name,
         success=not failed,
-        message=message,
+        message=" ".join(filter(None, [message, config.shortcoming()])),
         response={"status": shown.status, "reason": shown.reason, "receivers": receivers},
     )

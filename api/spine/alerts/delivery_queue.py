@@ -11,17 +11,20 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, Table, bindparam, exists, select, update
+from sqlalchemy import ColumnElement, CursorResult, Table, bindparam, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from spine.alerts.messages import AlertMessage, Outcome
-from spine.alerts.outbox import AlertEvent, put_alert
+from spine.alerts.outbox import RESOLVED_KEYS, AlertEvent, is_recovery, key_hash_of, put_alert
 from spine.alerts.transport import SECONDS_TO_SEND
 from spine.database import SessionFactory, reading, transaction
-from spine.severity import Severity
-from spine.tables.alerts import FAILED, PENDING, SENT, Alert, AlertChannel, AlertDelivery, AlertThrottle
+from spine.oddities import ODDITIES
+from spine.severity import Severity, stored_severity
+from spine.tables.alerts import ACKNOWLEDGE, FAILED, PENDING, SENT, Alert, AlertChannel, AlertDelivery, AlertThrottle
 from spine.tables.base import new_id, utc_now
 from spine.text import storable
+from spine.unreadable import Unreadable
 
 # Twice as long as an attempt can take.
 LEASE = timedelta(seconds=20)
@@ -80,7 +83,10 @@ async def due_channels(sessions: SessionFactory, busy: Collection[str]) -> Seque
 
 
 def _is_due(channel_id: Any, now: datetime) -> Any:
-    return (AlertDelivery.channel_id == channel_id) & (AlertDelivery.status == PENDING) & (AlertDelivery.due_at <= now)
+    first = aliased(AlertDelivery)
+    is_waiting = exists().where(first.id == AlertDelivery.after_id, first.status == PENDING)
+    is_pending = (AlertDelivery.channel_id == channel_id) & (AlertDelivery.status == PENDING)
+    return is_pending & (AlertDelivery.due_at <= now) & or_(AlertDelivery.after_id.is_(None), ~is_waiting)
 
 
 async def lease_due(sessions: SessionFactory, channel: AlertChannel, limit: int) -> list[LeasedDelivery]:
@@ -97,14 +103,38 @@ async def lease_due(sessions: SessionFactory, channel: AlertChannel, limit: int)
         leased = (await session.scalars(leasing, execution_options={"synchronize_session": False})).all()
         ids = {delivery.alert_id for delivery in leased}
         alerts = {one.id: one for one in await session.scalars(select(Alert).where(Alert.id.in_(ids)))}
-    return [LeasedDelivery(channel, delivery, _message(alerts[delivery.alert_id], delivery)) for delivery in leased]
+        found = [(delivery, _message_or_reason(alerts.get(delivery.alert_id), delivery)) for delivery in leased]
+        for delivery, reason in found:
+            if isinstance(reason, str):
+                await _close(session, delivery, reason)
+    return [LeasedDelivery(channel, one, message) for one, message in found if isinstance(message, AlertMessage)]
+
+
+async def _close(session: AsyncSession, delivery: AlertDelivery, reason: str) -> None:
+    """End a delivery that nothing can be sent for; the others of its channel do not wait for it."""
+    ODDITIES.found(AlertDelivery.record, delivery.id, reason)
+    await session.execute(
+        update(AlertDelivery)
+        .where(AlertDelivery.id == delivery.id)
+        .values(status=FAILED, due_at=None, next_retry_at=None, error=reason),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def _message_or_reason(alert: Alert | None, delivery: AlertDelivery) -> AlertMessage | str:
+    if alert is None:
+        return "its alert no longer exists"
+    try:
+        return _message(alert, delivery)
+    except Exception as error:
+        return f"its alert cannot be read ({type(error).__name__})"
 
 
 def _message(alert: Alert, delivery: AlertDelivery) -> AlertMessage:
     return AlertMessage(
         delivery_id=delivery.id,
         alert_id=alert.id,
-        severity=Severity(alert.severity),
+        severity=stored_severity(alert.severity, Severity.ERROR, "alert", alert.id),
         title=alert.title,
         message=alert.message,
         source=alert.source,
@@ -115,6 +145,9 @@ def _message(alert: Alert, delivery: AlertDelivery) -> AlertMessage:
         error_category=alert.error_category,
         metadata=alert.details,
         held_back=delivery.held_back,
+        problem_key=alert.dedup_key,
+        resolved_keys=tuple((alert.details or {}).get(RESOLVED_KEYS, ())) if is_recovery(alert) else (),
+        is_acknowledgement=delivery.event == ACKNOWLEDGE,
     )
 
 
@@ -158,7 +191,7 @@ async def _record_sent(session: AsyncSession, sent: Sequence[tuple[LeasedDeliver
             "its_id": leased.delivery.id,
             "its_lease": leased.delivery.lease,
             "ended_at": ended_at,
-            "took_ms": round((ended_at - leased.delivery.created_at).total_seconds() * 1000),
+            "took_ms": _milliseconds_since(leased.delivery, ended_at),
         }
         for leased, ended_at in sent
     ]
@@ -166,6 +199,12 @@ async def _record_sent(session: AsyncSession, sent: Sequence[tuple[LeasedDeliver
     leased, ended_at = sent[-1]
     healthy = {"last_success_at": ended_at, "consecutive_failures": 0}
     await session.execute(update(AlertChannel).where(AlertChannel.id == leased.channel.id).values(**healthy))
+
+
+def _milliseconds_since(delivery: AlertDelivery, ended_at: datetime) -> int | None:
+    if isinstance(delivery.created_at, Unreadable):
+        return None
+    return round((ended_at - delivery.created_at).total_seconds() * 1000)
 
 
 async def _release(session: AsyncSession, leased: LeasedDelivery, now: datetime) -> None:
@@ -206,16 +245,17 @@ async def _count_failure(session: AsyncSession, leased: LeasedDelivery, outcome:
 async def _abandon(session: AsyncSession, leased: LeasedDelivery, error: str) -> None:
     """End the throttling that this alert began, as it never arrived, and alert the other channels."""
     alert = await session.get_one(Alert, leased.delivery.alert_id)
-    key_hash = AlertEvent(
-        Severity(alert.severity), alert.title, "", alert.source, "", domain=alert.domain, dedup_key=alert.dedup_key
-    ).key_hash
-    mine = (AlertThrottle.channel_id == leased.channel.id, AlertThrottle.key_hash == key_hash)
-    await session.execute(update(AlertThrottle).where(*mine).values(quiet_until=utc_now()))
+    what = repr(alert.title)
+    if leased.delivery.event == ACKNOWLEDGE:
+        what = f"The acknowledgement of {what}"
+    else:
+        mine = (AlertThrottle.channel_id == leased.channel.id, AlertThrottle.key_hash == key_hash_of(alert))
+        await session.execute(update(AlertThrottle).where(*mine).values(quiet_until=utc_now()))
     if alert.source == OWN_SOURCE:
         return
     title = f"An alert could not be sent to {leased.channel.name}"
     attempts = leased.delivery.attempt
-    message = f"{alert.title!r} was abandoned after {attempts} {'attempt' if attempts == 1 else 'attempts'}: {error}."
+    message = f"{what} was abandoned after {attempts} {'attempt' if attempts == 1 else 'attempts'}: {error}."
     # At most one an hour for each channel: a dead channel would otherwise double every alert.
     cause = f"undelivered:{leased.channel.id}:{utc_now():%Y-%m-%dT%H}"
     await _alert_other_channels(session, leased, title, message, cause)

@@ -8,12 +8,13 @@ leased at once than are in flight, because a transaction costs more than a send.
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Protocol
 
 import structlog
+from sqlalchemy.exc import IntegrityError
 
 from spine.alerts.channels.base import ChannelConfig
 from spine.alerts.delivery_queue import RELEASED, LeasedDelivery, RetryPolicy, due_channels, lease_due, record_outcomes
@@ -22,6 +23,8 @@ from spine.background import repeat
 from spine.database import SessionFactory
 from spine.errors import SpineError
 from spine.log_throttle import LogThrottle
+from spine.measures import delivery_attempted
+from spine.oddities import ODDITIES
 from spine.tables.alerts import AlertChannel
 from spine.tables.base import utc_now
 
@@ -55,6 +58,14 @@ class Lane:
         self.tasks: set[asyncio.Task[None]] = set()
         self.slots = asyncio.Semaphore(LANE_WIDTH)
         self._is_quick = False
+        self._opened: tuple[AlertChannel, ChannelConfig] | None = None
+
+    def config_of(self, channel: AlertChannel, open_config: OpenConfig) -> ChannelConfig:
+        """The configuration of the channel, opened once while it stays as it is: that decrypts its secrets."""
+        known = self._opened
+        if known is None or (known[0].channel_type, known[0].config) != (channel.channel_type, channel.config):
+            known = self._opened = channel, open_config(channel)
+        return known[1]
 
     @property
     def width(self) -> int:
@@ -75,13 +86,20 @@ class Dispatcher:
     """Sends deliveries for one API process."""
 
     def __init__(
-        self, sessions: SessionFactory, open_config: OpenConfig, sender: MessageSender, retry_policy: RetryPolicy
+        self,
+        sessions: SessionFactory,
+        open_config: OpenConfig,
+        sender: MessageSender,
+        retry_policy: RetryPolicy,
+        require_own_key: Callable[[], Awaitable[None]],
     ) -> None:
         self._sessions = sessions
         self._open_config = open_config
         self._sender = sender
         self._retry_policy = retry_policy
+        self._require_own_key = require_own_key
         self._something_due = asyncio.Event()
+        self._leases = True
         self._lanes: dict[str, Lane] = defaultdict(Lane)
         self._finished: asyncio.Queue[tuple[LeasedDelivery, Outcome, datetime]] = asyncio.Queue()
         self._log_throttle = LogThrottle("dispatcher")
@@ -89,6 +107,10 @@ class Dispatcher:
     def wake(self) -> None:
         """Look for due deliveries now, instead of at the next poll half a second later."""
         self._something_due.set()
+
+    def stop_leasing(self) -> None:
+        """Begin no more deliveries, because this process stops; those in flight continue."""
+        self._leases = False
 
     @asynccontextmanager
     async def dispatching(self) -> AsyncIterator[None]:
@@ -108,16 +130,28 @@ class Dispatcher:
 
     async def _fill_lanes(self) -> None:
         self._something_due.clear()
+        # With another key each attempt would fail.
+        await self._require_own_key()
         full = [channel_id for channel_id, lane in self._lanes.items() if lane.is_full]
-        for channel in await due_channels(self._sessions, full):
+        for channel in await due_channels(self._sessions, full) if self._leases else ():
             lane = self._lanes[channel.id]
             width = 1 if channel.consecutive_failures >= FAILURES_TO_NARROW else lane.width
             free = width - len(lane.tasks)
-            for leased in await lease_due(self._sessions, channel, free) if free > 0 else []:
+            for leased in await self._lease(channel, free) if free > 0 and self._leases else []:
                 self._start(leased)
         with suppress(TimeoutError):
             async with asyncio.timeout(SECONDS_BETWEEN_POLLS):
                 await self._something_due.wait()
+
+    async def _lease(self, channel: AlertChannel, free: int) -> list[LeasedDelivery]:
+        try:
+            return await lease_due(self._sessions, channel, free)
+        except SpineError:
+            raise
+        except Exception as error:
+            # One of its rows is unreadable. The other channels do not depend on this one.
+            ODDITIES.found("channel", channel.id, f"a delivery of it cannot be read ({type(error).__name__})")
+            return []
 
     def _start(self, leased: LeasedDelivery) -> None:
         lane = self._lanes[leased.channel.id]
@@ -138,12 +172,12 @@ class Dispatcher:
                 self._finished.put_nowait((leased, RELEASED, utc_now()))
                 return
             began = time.monotonic()
-            await self._send(leased)
+            await self._send(lane, leased)
             lane.record_duration(time.monotonic() - began)
 
-    async def _send(self, leased: LeasedDelivery) -> None:
+    async def _send(self, lane: Lane, leased: LeasedDelivery) -> None:
         try:
-            config = self._open_config(leased.channel)
+            config = lane.config_of(leased.channel, self._open_config)
             outcome = await self._sender.send(config, leased.message, leased.delivery.recipient)
         except SpineError as error:
             outcome = Outcome(sent=False, reason=error.detail, permanent=error.status_code == 400)
@@ -151,6 +185,7 @@ class Dispatcher:
             # A defect in Spine must not lose the delivery. The error's text is not stored: it can contain a secret.
             log.error("delivery_error", delivery_id=leased.delivery.id, kind=type(error).__name__)
             outcome = Outcome(sent=False, reason=f"Spine could not send it ({type(error).__name__})")
+        delivery_attempted(leased.channel.channel_type, sent=outcome.sent, permanent=outcome.permanent)
         self._finished.put_nowait((leased, outcome, utc_now()))
 
     async def _record_finished(self) -> None:
@@ -159,7 +194,7 @@ class Dispatcher:
         while not self._finished.empty():
             finished.append(self._finished.get_nowait())
         try:
-            await record_outcomes(self._sessions, finished, self._retry_policy)
+            await self._record(finished)
         except BaseException:
             for one in finished:
                 self._finished.put_nowait(one)
@@ -167,3 +202,18 @@ class Dispatcher:
         finally:
             for _ in finished:
                 self._finished.task_done()
+
+    async def _record(self, finished: list[tuple[LeasedDelivery, Outcome, datetime]]) -> None:
+        """Record outcomes together, or one by one if one of them cannot be recorded: its lease then expires."""
+        try:
+            await record_outcomes(self._sessions, finished, self._retry_policy)
+        except (SpineError, IntegrityError):
+            # Another process may have raised the same alert at the same moment: this is repeated.
+            raise
+        except Exception as error:
+            if len(finished) > 1:
+                for one in finished:
+                    await self._record([one])
+                return
+            delivery_id = finished[0][0].delivery.id
+            ODDITIES.found("delivery", delivery_id, f"its result cannot be recorded ({type(error).__name__})")

@@ -7,6 +7,8 @@ from sqlalchemy import select
 
 from spine.alerts.outbox import AlertEvent, raise_alert
 from spine.database import SessionFactory, reading
+from spine.errors import SpineError
+from spine.oddities import ODDITIES
 from spine.prefect.client import Deployment, FlowRun, Prefect
 from spine.prefect.filters import RunFilter
 from spine.run_history.outcomes import CURSOR
@@ -34,13 +36,22 @@ class LateRuns:
         self._next_poll = now + min(LONGEST_TIME_BETWEEN_POLLS, self._late / 2)
         late = await self._unreported(prefect, sessions)
         deployments = await prefect.deployments_by_id(list({run.deployment_id for run in late if run.deployment_id}))
-        flows = await prefect.flows_by_id(list({run.flow_id for run in late}))
+        names = await prefect.flow_names({run.flow_id for run in late})
         for run in late:
             deployment = deployments.get(run.deployment_id) if run.deployment_id else None
-            flow = flows.get(run.flow_id)
-            if deployment is not None and flow is not None and SILENCING_TAG not in deployment.tags:
-                await raise_alert(sessions, _alert(run, flow.name, deployment, prefect.ui_url))
-                self._wake()
+            name = names.get(run.flow_id)
+            if deployment is not None and name is not None and SILENCING_TAG not in deployment.tags:
+                await self._raise(sessions, run, _alert(run, name, deployment, prefect.ui_url))
+
+    async def _raise(self, sessions: SessionFactory, run: FlowRun, event: AlertEvent) -> None:
+        try:
+            await raise_alert(sessions, event)
+        except SpineError:
+            raise
+        except Exception as error:
+            # The alerts of the other runs do not depend on this one.
+            ODDITIES.found("late run", run.id, f"its alert cannot be stored ({type(error).__name__})")
+        self._wake()
 
     async def _unreported(self, prefect: Prefect, sessions: SessionFactory) -> Sequence[FlowRun]:
         """The late runs without an alert. Runs that were due before Spine was first started do not count."""

@@ -27,6 +27,22 @@ class AlertMessage:
     metadata: Mapping[str, Any] | None = None
     # How many alerts with the same key were throttled since the last one that was sent.
     held_back: int = 0
+    # What identifies the problem at receivers that keep incidents; the problems that a recovery ends.
+    problem_key: str | None = None
+    resolved_keys: tuple[str, ...] = ()
+    # Whether it reports that the problem is acknowledged, which only receivers that keep incidents get.
+    is_acknowledgement: bool = False
+
+    @property
+    def link(self) -> str:
+        """Where the whole alert is: a URL in Prefect's UI for an alert about a run, else the path in Spine's API."""
+        url = (self.metadata or {}).get("prefect_url")
+        return url if isinstance(url, str) and url.startswith(("http://", "https://")) else self.path
+
+    @property
+    def path(self) -> str:
+        """The path of the alert in Spine's API."""
+        return f"/api/v1/alerts/{self.alert_id}"
 
     @property
     def headline(self) -> str:

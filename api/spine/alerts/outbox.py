@@ -4,27 +4,31 @@ Nothing is sent here. The dispatcher of any API process finds the deliveries in 
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from fnmatch import fnmatchcase
+from functools import cached_property
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Table, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from ulid import ULID
 
-from spine.auth.changes import record_change
-from spine.auth.domains import Domains
+from spine.alerts.acknowledgements import Acknowledgements
+from spine.alerts.problems import problem_id
+from spine.alerts.throttling import Throttles
 from spine.database import SessionFactory, reading, transaction
-from spine.schemas import ActionResponse
-from spine.severity import Severity
-from spine.tables.alerts import PENDING, THROTTLED, Alert, AlertChannel, AlertDelivery, AlertThrottle
-from spine.tables.base import utc_now
+from spine.severity import Severity, stored_severity
+from spine.tables.alerts import PENDING, THROTTLED, Alert, AlertChannel, AlertDelivery
+from spine.tables.base import new_id, utc_now
 from spine.text import storable
+
+LONGEST_TITLE = 500
+_ALERTS, _DELIVERIES = cast("Table", Alert.__table__), cast("Table", AlertDelivery.__table__)
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,46 @@ class AlertEvent:
     # Set for a failed run: a later success of this deployment resolves the alert.
     deployment_id: UUID | None = None
     failed_at: datetime | None = None
+    # Set for the message about the end of a problem.
+    resolved_at: datetime | None = None
 
-    @property
+    @cached_property
     def key_hash(self) -> str:
         """The key for throttling, as SHA-256 in hex: alerts with the same key count as the same alert."""
         key = self.dedup_key
         if key is None:
-            key = json.dumps([self.source, self.title, self.severity.value, self.domain])
+            # As they are stored, so that the key of a stored alert is the same.
+            texts = (storable(self.title)[:LONGEST_TITLE], storable(self.message))
+            key = json.dumps([self.source, *texts, self.severity.value, self.domain])
         return sha256(key.encode()).hexdigest()
+
+    @property
+    def problem(self) -> str:
+        """What identifies the problem that the alert is about."""
+        return problem_id(self.key_hash, self.domain)
+
+
+# How recovery alerts are known, and the keys of the problems that they end.
+RECOVERY_CAUSE = "resolved:"
+RESOLVED_KEYS = "resolved_keys"
+
+
+def key_hash_of(alert: Alert) -> str:
+    """The key for throttling under which a stored alert was raised."""
+    severity = stored_severity(alert.severity, Severity.ERROR, "alert", alert.id)
+    return AlertEvent(
+        severity, alert.title, alert.message, alert.source, "", domain=alert.domain, dedup_key=alert.dedup_key
+    ).key_hash
+
+
+def problem_of(alert: Alert) -> str:
+    """What identifies the problem that a stored alert is about."""
+    return problem_id(key_hash_of(alert), alert.domain)
+
+
+def is_recovery(alert: Alert) -> bool:
+    """Whether Spine has raised this alert for the end of a problem; what callers write in `metadata` does not count."""
+    return alert.cause is not None and alert.cause.startswith(RECOVERY_CAUSE)
 
 
 @dataclass(frozen=True)
@@ -86,23 +122,9 @@ async def raise_alert(sessions: SessionFactory, event: AlertEvent) -> StoredAler
     except IntegrityError:
         # Another process stored the same cause at the same moment.
         async with reading(sessions) as session:
-            if (existing := await _find_existing(session, event.cause)) is None:
+            if (existing := (await _find_existing(session, [event.cause])).get(event.cause)) is None:
                 raise
             return existing
-
-
-async def request_alert(sessions: SessionFactory, domains: Domains, event: AlertEvent) -> ActionResponse:
-    """Store an alert that a caller raises. Raises `Forbidden` for a domain that the caller may not use.
-
-    A limited caller has deduplication keys of its own in each domain, so that it cannot throttle alerts of others.
-    """
-    domains.require(event.domain, "the alert")
-    if domains.is_limited and event.dedup_key is not None:
-        own_key = sha256(json.dumps([event.domain, event.dedup_key]).encode()).hexdigest()
-        event = replace(event, dedup_key=f"limited:{own_key}")
-    stored = await raise_alert(sessions, event)
-    record_change("raised", "alert", stored.id, event.title)
-    return ActionResponse(id=stored.id, status="created", message=stored.summary)
 
 
 async def put_alert(
@@ -111,99 +133,124 @@ async def put_alert(
     """Store an alert and its deliveries in the caller's transaction, unless its cause raised one earlier.
 
     Without `channel_filter`, it goes to the channels that accept its severity and domain, each of which may throttle
-    it. With `channel_filter`, it goes to the channels that the filter selects, unthrottled.
+    it; all of them do if its problem is acknowledged. With `channel_filter`, it goes to the channels that the filter
+    selects, unthrottled.
     """
-    if (existing := await _find_existing(session, event.cause)) is not None:
-        return existing
+    return (await put_alerts(session, [event], channel_filter))[0]
+
+
+async def put_alerts(
+    session: AsyncSession, events: Sequence[AlertEvent], channel_filter: ChannelFilter | None = None
+) -> list[StoredAlert]:
+    """Store alerts as `put_alert` does, one after the other, in as many statements as for one of them."""
+    known = await _find_existing(session, {event.cause for event in events})
     now = utc_now()
-    alert = _alert(event, now)
-    session.add(alert)
-    # On SQLite this waits for the only writer, so that the reads that follow are up to date.
-    await session.flush()
-    deliveries: list[AlertDelivery] = []
-    for channel in await _enabled_channels(session):
-        if channel_filter(channel) if channel_filter else accepts(channel, event.severity, event.domain):
-            held_back = 0 if channel_filter else await _throttle(session, channel, event.key_hash, now)
-            deliveries += _deliveries(alert, channel, held_back, now)
-    session.add_all(deliveries)
-    throttled = sum(delivery.status == THROTTLED for delivery in deliveries)
-    return StoredAlert(alert.id, True, len(deliveries) - throttled, throttled)
+    new = {event.cause: event for event in events if event.cause not in known}
+    ids = {cause: str(ULID.from_datetime(now)) for cause in new}
+    rising = sorted(new.values() if channel_filter is None else (), key=lambda event: event.severity.rank)
+    acknowledgements = await Acknowledgements.lock(session, {one.problem: one.severity for one in rising}, now)
+    shared = {cause: acknowledgements.take(one.problem, one.severity, ids[cause]) for cause, one in new.items()}
+    if new:
+        # In one order, so that two processes that store the same causes do not wait for each other. On SQLite this
+        # waits for the only writer, so that the reads that follow are up to date.
+        rows = [_values(ids[cause], new[cause], now, shared[cause]) for cause in sorted(new)]
+        await session.execute(insert(_ALERTS), rows)
+        await acknowledgements.settle(session)
+    channels = await enabled_channels(session) if new else []
+    receiving = {
+        cause: [
+            channel
+            for channel in channels
+            if (channel_filter(channel) if channel_filter else accepts(channel, event.severity, event.domain))
+        ]
+        for cause, event in new.items()
+    }
+    throttled = [(one, new[cause].key_hash) for cause, some in receiving.items() for one in some if not channel_filter]
+    held = {new[cause].key_hash for cause, alert in shared.items() if alert is not None}
+    throttles = await Throttles.lock(session, throttled, now, held)
+    stored, deliveries = known, list[dict[str, Any]]()
+    for cause, event in new.items():
+        own = [
+            delivery
+            for channel in receiving[cause]
+            for delivery in _deliveries(
+                ids[cause], channel, throttles.take(channel, event.key_hash, event.severity, bool(shared[cause])), now
+            )
+        ]
+        deliveries += own
+        held_back = sum(delivery["status"] == THROTTLED for delivery in own)
+        stored[cause] = StoredAlert(ids[cause], True, len(own) - held_back, held_back)
+    await put_deliveries(session, deliveries)
+    return [stored[event.cause] for event in events]
+
+
+async def put_deliveries(session: AsyncSession, deliveries: Sequence[dict[str, Any]]) -> None:
+    """Store deliveries, given as rows, in the caller's transaction."""
+    if deliveries:
+        await session.execute(insert(_DELIVERIES), deliveries)
 
 
 def accepts(channel: AlertChannel, severity: Severity, domain: str | None) -> bool:
     """Whether a channel accepts alerts of this severity and domain."""
-    if not channel.enabled or severity.rank < Severity(channel.min_severity).rank:
+    # An alert too many does less harm than one that is lost.
+    least = stored_severity(channel.min_severity, Severity.INFO, "channel", channel.id)
+    if not channel.enabled or severity.rank < least.rank:
         return False
     if channel.domains is None:
         return True
     return domain is not None and any(fnmatchcase(domain, pattern) for pattern in channel.domains)
 
 
-def _alert(event: AlertEvent, now: datetime) -> Alert:
-    return Alert(
-        id=str(ULID.from_datetime(now)),
-        created_at=now,
-        severity=event.severity.value,
-        title=storable(event.title)[:500],
-        message=storable(event.message),
-        source=event.source,
-        domain=event.domain,
-        details=event.details,
-        run_id=event.run_id,
-        execution_id=event.execution_id,
-        error_category=event.error_category,
-        capture_id=event.capture_id,
-        dedup_key=event.dedup_key,
-        cause=event.cause,
-        deployment_id=event.deployment_id,
-        failed_at=event.failed_at,
-    )
+def _values(alert_id: str, event: AlertEvent, now: datetime, acknowledged: Alert | None) -> dict[str, Any]:
+    return {
+        "id": alert_id,
+        "created_at": now,
+        "severity": event.severity.value,
+        "title": storable(event.title)[:LONGEST_TITLE],
+        "message": storable(event.message),
+        "source": event.source,
+        "domain": event.domain,
+        "metadata": event.details,
+        "run_id": event.run_id,
+        "execution_id": event.execution_id,
+        "error_category": event.error_category,
+        "capture_id": event.capture_id,
+        "dedup_key": event.dedup_key,
+        "cause": event.cause,
+        "deployment_id": event.deployment_id,
+        "failed_at": event.failed_at,
+        "resolved_at": event.resolved_at,
+        "acknowledged_by": acknowledged.acknowledged_by if acknowledged else None,
+        "snoozed_until": acknowledged.snoozed_until if acknowledged else None,
+        "assignee": acknowledged.assignee if acknowledged else None,
+    }
 
 
-async def _find_existing(session: AsyncSession, cause: str) -> StoredAlert | None:
-    alert_id = await session.scalar(select(Alert.id).where(Alert.cause == cause))
-    return StoredAlert(alert_id, is_new=False) if alert_id else None
+async def _find_existing(session: AsyncSession, causes: Collection[str]) -> dict[str, StoredAlert]:
+    found = await session.execute(select(Alert.cause, Alert.id).where(Alert.cause.in_(causes)))
+    return {str(cause): StoredAlert(alert_id, is_new=False) for cause, alert_id in found}
 
 
-async def _enabled_channels(session: AsyncSession) -> Sequence[AlertChannel]:
+async def enabled_channels(session: AsyncSession) -> Sequence[AlertChannel]:
+    """The channels that are not disabled, locked until the transaction ends."""
     # The lock delays the deletion of a channel until its deliveries are stored, so that they are closed with it.
     wanted = select(AlertChannel).where(AlertChannel.enabled).order_by(AlertChannel.id)
     return (await session.scalars(wanted.with_for_update(read=True, key_share=True))).all()
 
 
-async def _throttle(session: AsyncSession, channel: AlertChannel, key_hash: str, now: datetime) -> int | None:
-    """None if the channel throttles this alert; else how many alerts with the same key it throttled before."""
-    quiet_until = now + timedelta(minutes=channel.throttle_minutes)
-    mine = (AlertThrottle.channel_id == channel.id, AlertThrottle.key_hash == key_hash)
-    row = await session.scalar(select(AlertThrottle).where(*mine).with_for_update())
-    if row is None:
-        if not channel.throttle_minutes:
-            return 0
-        try:
-            async with session.begin_nested():
-                session.add(AlertThrottle(channel_id=channel.id, key_hash=key_hash, quiet_until=quiet_until))
-            return 0
-        except IntegrityError:
-            row = (await session.scalars(select(AlertThrottle).where(*mine).with_for_update())).one()
-    if channel.throttle_minutes and row.quiet_until > now:
-        row.held_back += 1
-        return None
-    held_back, row.held_back, row.quiet_until = row.held_back, 0, quiet_until
-    return held_back
-
-
-def _deliveries(alert: Alert, channel: AlertChannel, held_back: int | None, now: datetime) -> list[AlertDelivery]:
+def _deliveries(alert_id: str, channel: AlertChannel, held_back: int | None, now: datetime) -> list[dict[str, Any]]:
     throttled = held_back is None
     return [
-        AlertDelivery(
-            alert_id=alert.id,
-            channel_id=channel.id,
-            channel_name=channel.name,
-            recipient=recipient,
-            status=THROTTLED if throttled else PENDING,
-            created_at=now,
-            due_at=None if throttled else now,
-            held_back=held_back or 0,
-        )
+        {
+            "id": new_id(),
+            "alert_id": alert_id,
+            "channel_id": channel.id,
+            "channel_name": channel.name,
+            "recipient": recipient,
+            "status": THROTTLED if throttled else PENDING,
+            "created_at": now,
+            "due_at": None if throttled else now,
+            "held_back": held_back or 0,
+        }
         for recipient in channel.recipients
     ]

@@ -6,11 +6,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, select
+from sqlalchemy import ColumnElement, and_, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from ulid import ULID
 
-from spine.alerts.schemas import AlertDeliveryDetail, AlertDetail, AlertStats, AlertSummary, DeliveryStatus, StatsPeriod
+from spine.alerts.problems import has_state, state_of
+from spine.alerts.schemas import (
+    AlertDeliveryDetail,
+    AlertDetail,
+    AlertState,
+    AlertStats,
+    AlertSummary,
+    DeliveryEvent,
+    DeliveryStatus,
+    StatsPeriod,
+)
 from spine.auth.domains import Domains
 from spine.errors import NotFound
 from spine.pagination import Page, PageRequest, make_page, paginate
@@ -18,6 +28,7 @@ from spine.schemas import ErrorCategory
 from spine.severity import Severity
 from spine.tables.alerts import FAILED, SENT, Alert, AlertChannel, AlertDelivery
 from spine.tables.base import utc_now
+from spine.tables.presenting import present_each, present_one
 
 PERIODS = {
     StatsPeriod.HOUR: timedelta(hours=1),
@@ -37,6 +48,8 @@ class AlertQuery:
     source: str | None = None
     domain: str | None = None
     since: datetime | None = None
+    # One of these.
+    states: Sequence[AlertState] | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """The filters as SQL conditions."""
@@ -50,6 +63,9 @@ class AlertQuery:
         if self.since is not None:
             # Ids are ordered by time, so every index that ends in the id can be used for this too.
             found += [Alert.id >= _first_id(self.since), Alert.created_at >= self.since]
+        if self.states:
+            now = utc_now()
+            found.append(or_(*(has_state(state, now) for state in self.states)))
         return found
 
 
@@ -64,7 +80,8 @@ async def list_alerts(session: AsyncSession, query: AlertQuery, page: PageReques
     found, total = await paginate(session, select(Alert).where(*conditions).order_by(Alert.id.desc()), page)
     rows = [row for (row,) in found]
     counts = await _delivery_counts(session, [row.id for row in rows])
-    return make_page([AlertSummary(**_summary(row, counts)) for row in rows], total, page)
+    shown = present_each(rows, lambda row: AlertSummary(**_summary(row, counts)), lambda row: row)
+    return make_page(shown, total, page)
 
 
 async def _delivery_counts(session: AsyncSession, alert_ids: Sequence[str]) -> dict[str, tuple[int, int, int]]:
@@ -90,16 +107,32 @@ def _summary(alert: Alert, counts: dict[str, tuple[int, int, int]]) -> dict[str,
         "delivery_count": total,
         "success_count": sent,
         "failed_count": failed,
+        "state": state_of(alert, utc_now()),
+        "acknowledged_by": alert.acknowledged_by,
+        "assignee": alert.assignee,
+        "snoozed_until": alert.snoozed_until,
+        "resolved_at": alert.resolved_at,
     }
 
 
-async def read_alert(session: AsyncSession, domains: Domains, alert_id: str) -> AlertDetail:
-    """One alert with its deliveries, oldest first. Raises `NotFound`."""
-    alert = await session.get(Alert, alert_id.upper()) if alert_id.isprintable() else None
-    if alert is None or not domains.allow(alert.domain):
+async def find_alert(session: AsyncSession, domains: Domains, alert_id: str) -> Alert:
+    """The alert with this id, as it is stored now. Raises `NotFound`."""
+    found = await session.get(Alert, alert_id.upper(), populate_existing=True) if alert_id.isprintable() else None
+    if found is None or not domains.allow(found.domain):
         raise NotFound(f"No alert has the id {alert_id!r}.")
+    return found
+
+
+async def read_alert(session: AsyncSession, domains: Domains, alert_id: str) -> AlertDetail:
+    """One alert with its deliveries, oldest first. Raises `NotFound`, and `Conflict` for one that cannot be read."""
+    alert = await find_alert(session, domains, alert_id)
     of_alert = select(AlertDelivery).where(AlertDelivery.alert_id == alert.id).order_by(AlertDelivery.id)
     deliveries = (await session.scalars(of_alert)).all()
+    visible = await _visible(session, domains, deliveries)
+    return present_one(alert, lambda: _alert_detail(alert, deliveries, visible))
+
+
+def _alert_detail(alert: Alert, deliveries: Sequence[AlertDelivery], visible: Sequence[AlertDelivery]) -> AlertDetail:
     sent = sum(delivery.status == SENT for delivery in deliveries)
     failed = sum(delivery.status == FAILED for delivery in deliveries)
     return AlertDetail(
@@ -110,7 +143,8 @@ async def read_alert(session: AsyncSession, domains: Domains, alert_id: str) -> 
         metadata=alert.details,
         error_category=ErrorCategory(alert.error_category) if alert.error_category else None,
         capture_id=alert.capture_id,
-        deliveries=[_detail(delivery) for delivery in await _visible(session, domains, deliveries)],
+        note=alert.note,
+        deliveries=present_each(visible, _detail, lambda delivery: delivery),
     )
 
 
@@ -132,6 +166,7 @@ def _detail(delivery: AlertDelivery) -> AlertDeliveryDetail:
         channel_id=delivery.channel_id,
         channel_name=delivery.channel_name,
         recipient=delivery.recipient,
+        event=DeliveryEvent(delivery.event or DeliveryEvent.ALERT),
         status=DeliveryStatus(delivery.status),
         attempted_at=delivery.attempted_at,
         delivered_at=delivery.delivered_at,

@@ -4,16 +4,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from spine.alerts import channel_service, queries
-from spine.alerts.outbox import AlertEvent, request_alert
+from spine.alerts import channel_service, handling, queries
+from spine.alerts.outbox import AlertEvent
 from spine.alerts.queries import AlertQuery
 from spine.alerts.runtime import Alerting
 from spine.alerts.schemas import (
+    AlertAcknowledge,
     AlertChannelCreate,
     AlertChannelResponse,
     AlertChannelUpdate,
     AlertCreate,
     AlertDetail,
+    AlertResolve,
+    AlertState,
     AlertStats,
     AlertSummary,
     ChannelTestResponse,
@@ -22,19 +25,19 @@ from spine.alerts.schemas import (
 )
 from spine.auth.callers import Scope
 from spine.http.dependencies import (
+    WITH_SECRETS,
     CallerDep,
     DomainsDep,
     FilterText,
     IdempotentDep,
     PageDep,
-    QueryTime,
     SessionDep,
     SessionsDep,
 )
 from spine.http.openapi import errors
 from spine.http.scopes import needs
 from spine.pagination import Page
-from spine.schemas import ActionResponse
+from spine.schemas import ActionResponse, UtcTime
 from spine.severity import Severity
 
 router = APIRouter(prefix="/alerts", tags=["alerts"])
@@ -66,6 +69,7 @@ async def list_channels(
     operation_id="create_alert_channel",
     status_code=201,
     responses=errors(400, 409, 413, 415, 422),
+    dependencies=WITH_SECRETS,
     openapi_extra=needs(Scope.CONFIGURE),
 )
 async def create_channel(
@@ -75,7 +79,7 @@ async def create_channel(
     return await channel_service.create_channel(session, alerting.secrets, caller, body)
 
 
-@router.get("/channels/{channel_id}", operation_id="get_alert_channel", responses=errors(404))
+@router.get("/channels/{channel_id}", operation_id="get_alert_channel", responses=errors(404, 409))
 async def get_channel(session: SessionDep, domains: DomainsDep, channel_id: str) -> AlertChannelResponse:
     """Get one channel by id or name, without its secrets."""
     return channel_service.present(await channel_service.find_channel(session, domains, channel_id))
@@ -85,6 +89,7 @@ async def get_channel(session: SessionDep, domains: DomainsDep, channel_id: str)
     "/channels/{channel_id}",
     operation_id="update_alert_channel",
     responses=errors(400, 404, 409, 413, 415, 422),
+    dependencies=WITH_SECRETS,
     openapi_extra=needs(Scope.CONFIGURE),
 )
 async def update_channel(
@@ -108,7 +113,8 @@ async def delete_channel(session: SessionDep, domains: DomainsDep, channel_id: s
 @router.post(
     "/channels/{channel_id}/test",
     operation_id="test_alert_channel",
-    responses=errors(404),
+    responses=errors(404, 409),
+    dependencies=WITH_SECRETS,
     openapi_extra=needs(Scope.CONFIGURE),
 )
 async def test_channel(
@@ -127,10 +133,11 @@ async def list_alerts(
     severity: Severity | None = None,
     source: FilterText | None = None,
     domain: FilterText | None = None,
-    since: Annotated[QueryTime | None, Query(description="Only alerts raised at or after this time.")] = None,
+    since: Annotated[UtcTime | None, Query(description="Only alerts raised at or after this time.")] = None,
+    state: Annotated[list[AlertState] | None, Query(description="Only alerts in one of these states.")] = None,
 ) -> Page[AlertSummary]:
     """List alerts, newest first."""
-    return await queries.list_alerts(session, AlertQuery(domains, severity, source, domain, since), page)
+    return await queries.list_alerts(session, AlertQuery(domains, severity, source, domain, since, state), page)
 
 
 @router.post(
@@ -148,15 +155,13 @@ async def list_alerts(
     responses=errors(400, 409, 413, 415, 422),
     openapi_extra=needs(Scope.WRITE),
 )
-async def create_alert(
-    sessions: SessionsDep, alerting: AlertingDep, domains: DomainsDep, once: IdempotentDep, body: AlertCreate
-) -> Response:
+async def create_alert(alerting: AlertingDep, domains: DomainsDep, once: IdempotentDep, body: AlertCreate) -> Response:
     """Raise an alert. It is stored with its deliveries before the response, and sent after it."""
 
     async def work(operation_id: str) -> ActionResponse:
         values = body.model_dump()
         event = AlertEvent(**values | {"details": values.pop("metadata")}, cause=f"request:{operation_id}")
-        return await request_alert(sessions, domains, event)
+        return await alerting.intake.request_alert(domains, event)
 
     answer = await once.run(work)
     alerting.dispatcher.wake()
@@ -169,7 +174,44 @@ async def get_stats(session: SessionDep, domains: DomainsDep, period: StatsPerio
     return await queries.read_stats(session, domains, period)
 
 
-@router.get("/{alert_id}", operation_id="get_alert", responses=errors(404))
+@router.get("/{alert_id}", operation_id="get_alert", responses=errors(404, 409))
 async def get_alert(session: SessionDep, domains: DomainsDep, alert_id: str) -> AlertDetail:
     """Get one alert with its deliveries."""
     return await queries.read_alert(session, domains, alert_id)
+
+
+@router.post(
+    "/{alert_id}/acknowledge",
+    operation_id="acknowledge_alert",
+    responses=errors(400, 404, 409, 413, 415, 422),
+    openapi_extra=needs(Scope.WRITE),
+)
+async def acknowledge_alert(
+    session: SessionDep, caller: CallerDep, alert_id: str, body: AlertAcknowledge | None = None
+) -> AlertDetail:
+    """Acknowledge an alert and all alerts about its problem: no reminders are sent, and incidents are acknowledged."""
+    return await handling.acknowledge(session, caller, alert_id, body or AlertAcknowledge())
+
+
+@router.post(
+    "/{alert_id}/resolve",
+    operation_id="resolve_alert",
+    responses=errors(400, 404, 409, 413, 415, 422),
+    openapi_extra=needs(Scope.WRITE),
+)
+async def resolve_alert(
+    session: SessionDep, caller: CallerDep, alert_id: str, body: AlertResolve | None = None
+) -> AlertDetail:
+    """Resolve an alert and all alerts about its problem, and inform the channels that were informed of it."""
+    return await handling.resolve(session, caller, alert_id, body or AlertResolve())
+
+
+@router.post(
+    "/{alert_id}/reopen",
+    operation_id="reopen_alert",
+    responses=errors(404, 409),
+    openapi_extra=needs(Scope.WRITE),
+)
+async def reopen_alert(session: SessionDep, caller: CallerDep, alert_id: str) -> AlertDetail:
+    """Let an alert that was acknowledged or resolved fire again, with all alerts about its problem."""
+    return await handling.reopen(session, caller, alert_id)

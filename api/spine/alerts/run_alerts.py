@@ -6,11 +6,15 @@ transaction that deletes the claim: one alert for each failure, whichever proces
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
+from enum import Enum
+from typing import Literal
 from uuid import UUID
 
 import structlog
 from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.alerts.outbox import AlertEvent, put_alert
@@ -18,13 +22,15 @@ from spine.alerts.recovery import resolve_recovered
 from spine.auth.domains import EVERY_DOMAIN
 from spine.database import SessionFactory, reading, transaction
 from spine.errors import NotFound, SpineError
+from spine.oddities import ODDITIES
+from spine.prefect.around import PrefectUnreadable
 from spine.prefect.client import Deployment, FlowRun, Prefect
 from spine.run_history.outcomes import COMPLETED
 from spine.schedules.deployments import has_schedule
 from spine.severity import Severity
 from spine.tables.run_history import DeploymentStatistics, RunAlertClaim, RunOutcome
 from spine.tables.sources import Fetch
-from spine.workflows.failures import exception_of, is_exception
+from spine.unreadable import Unreadable
 from spine.workflows.labels import SILENCING_TAG, domain_of, severity_of
 from spine.workflows.run_detail import read_run
 from spine.workflows.schemas import StepStatus, WorkflowRunDetail
@@ -34,7 +40,18 @@ log = structlog.get_logger("spine.alerts")
 # How many claims are processed at once. Their runs are read from Prefect concurrently.
 CLAIMS_AT_ONCE = 10
 LONGEST_MESSAGE = 5_000
+# A run that Prefect cannot send may become readable again; then its alert has the details.
+SECONDS_UNTIL_A_SHORT_ALERT = 30.0
 _CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^\s/@]+@")
+
+
+class Later(Enum):
+    """The claim must be processed later."""
+
+    LATER = 1
+
+
+LATER: Literal[Later.LATER] = Later.LATER
 
 
 class RunAlerts:
@@ -43,17 +60,50 @@ class RunAlerts:
     def __init__(self, failures_in_a_row: int, wake: Callable[[], None]) -> None:
         self._failures_in_a_row = failures_in_a_row
         self._wake = wake
+        # When the run of a claim was first found unreadable, by the monotonic clock.
+        self._unreadable: dict[UUID, float] = {}
 
     async def run(self, prefect: Prefect, sessions: SessionFactory) -> None:
         """Process all claims that are stored now."""
-        while claims := await _oldest_claims(sessions):
-            found = await asyncio.gather(*(_read(prefect.for_one_request(), claim) for claim in claims))
+        left: set[UUID] = set()
+        while claims := await _oldest_claims(sessions, left):
+            found = await asyncio.gather(*(self._read(prefect.for_one_request(), claim) for claim in claims))
             for claim, failure in zip(claims, found, strict=True):
-                async with transaction(sessions) as session:
-                    await self._process(session, claim, failure)
+                if failure is LATER or not await self._processed(sessions, claim, failure):
+                    left.add(claim.state_id)
             self._wake()
         if await resolve_recovered(sessions):
             self._wake()
+
+    async def _read(self, prefect: Prefect, claim: RunAlertClaim) -> "RunFailure | AlertEvent | Later | None":
+        """`_read`, or `LATER` for a run that Prefect cannot send; after a while a short alert is raised for it."""
+        try:
+            found = await _read(prefect, claim)
+        except PrefectUnreadable as reason:
+            since = self._unreadable.setdefault(claim.state_id, time.monotonic())
+            if time.monotonic() - since < SECONDS_UNTIL_A_SHORT_ALERT:
+                return LATER
+            ODDITIES.found("flow run", claim.run_id, reason.detail)
+            found = _short_alert(claim, "Prefect cannot send them")
+        self._unreadable.pop(claim.state_id, None)
+        return found
+
+    async def _processed(
+        self, sessions: SessionFactory, claim: RunAlertClaim, failure: "RunFailure | AlertEvent | None"
+    ) -> bool:
+        """Process a claim; false if what it holds cannot be stored, which must not delay the next ones."""
+        try:
+            async with transaction(sessions) as session:
+                await self._process(session, claim, failure)
+        except SpineError:
+            raise
+        except IntegrityError:
+            # Another process has raised the same alert at the same moment: the next run finds it.
+            return False
+        except Exception as error:
+            ODDITIES.found("failed run", claim.run_id, f"its alert cannot be stored ({type(error).__name__})")
+            return False
+        return True
 
     async def _process(
         self, session: AsyncSession, claim: RunAlertClaim, failure: "RunFailure | AlertEvent | None"
@@ -158,7 +208,7 @@ class RunFailure:
 
     def _message(self) -> str:
         """The failed step, the exception, the attempt and a link, one to a line."""
-        error = exception_of(self.run.state) if is_exception(self.run.state) else self.detail.error
+        error = self.detail.error
         steps = self._failed_steps
         where = f"Step {', '.join(steps)} failed" if steps else "The run failed"
         lines = [
@@ -170,10 +220,20 @@ class RunFailure:
         return "\n".join(filter(None, lines))
 
 
-async def _oldest_claims(sessions: SessionFactory) -> Sequence[RunAlertClaim]:
+async def _oldest_claims(sessions: SessionFactory, left: Collection[UUID]) -> Sequence[RunAlertClaim]:
+    """The oldest claims without those that are `left` for later, and without those that can never be deleted."""
+    wanted = (
+        select(RunAlertClaim)
+        .where(RunAlertClaim.state_id.not_in(left))
+        .order_by(RunAlertClaim.ended_at, RunAlertClaim.state_id)
+    )
+    claims: list[RunAlertClaim] = []
+    place = 0
     async with reading(sessions) as session:
-        wanted = select(RunAlertClaim).order_by(RunAlertClaim.ended_at, RunAlertClaim.state_id)
-        return (await session.scalars(wanted.limit(CLAIMS_AT_ONCE))).all()
+        while not claims and (page := (await session.scalars(wanted.limit(CLAIMS_AT_ONCE).offset(place))).all()):
+            claims = [claim for claim in page if not isinstance(claim.state_id, Unreadable)]
+            place += len(page)
+    return claims
 
 
 async def _is_fetch(session: AsyncSession, run_id: UUID) -> bool:
@@ -187,20 +247,26 @@ async def _read(prefect: Prefect, claim: RunAlertClaim) -> RunFailure | AlertEve
     If a defect in Spine prevents reading the run, a short alert is raised instead, so that the next alerts are not
     delayed.
     """
+    if claim.unreadable_fields():
+        return _short_alert(claim, "its row cannot be read")
     try:
         return await _read_failure(prefect, claim)
     except SpineError:
         raise
     except Exception as error:
         log.exception("run_alert_error", run_id=str(claim.run_id))
-        return AlertEvent(
-            severity=Severity.ERROR,
-            title="A run failed",
-            message=f"Run {claim.run_id} failed. Spine could not read the details ({type(error).__name__}).",
-            source="spine.alerts",
-            cause=f"run-failed:{claim.state_id}",
-            run_id=str(claim.run_id),
-        )
+        return _short_alert(claim, type(error).__name__)
+
+
+def _short_alert(claim: RunAlertClaim, reason: str) -> AlertEvent:
+    return AlertEvent(
+        severity=Severity.ERROR,
+        title="A run failed",
+        message=f"Run {claim.run_id} failed. Spine could not read the details ({reason}).",
+        source="spine.alerts",
+        cause=f"run-failed:{claim.state_id}",
+        run_id=str(claim.run_id),
+    )
 
 
 async def _read_failure(prefect: Prefect, claim: RunAlertClaim) -> RunFailure | None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from spine.alerts.channel_service import ChannelSecrets, find_channel, send_test_message
 from spine.alerts.delivery_queue import RetryPolicy
 from spine.alerts.dispatcher import Dispatcher
+from spine.alerts.intake import Intake
 from spine.alerts.late_runs import LateRuns
 from spine.alerts.run_alerts import RunAlerts
 from spine.alerts.schemas import ChannelTestResponse
@@ -14,6 +15,7 @@ from spine.alerts.transport import Sender
 from spine.auth.callers import Caller
 from spine.database import SessionFactory, reading
 from spine.prefect.client import Prefect
+from spine.secrets.key_check import OwnKey
 from spine.secrets.keyring import Keyring
 from spine.secrets.refs import resolve_ref
 from spine.settings import Settings
@@ -23,12 +25,15 @@ class Alerting:
     """What routes and background tasks need for alerts."""
 
     def __init__(self, settings: Settings, sessions: SessionFactory, prefect: Prefect) -> None:
-        self.secrets = ChannelSecrets(Keyring.from_settings(settings), settings)
+        keyring = Keyring.from_settings(settings)
+        self.secrets = ChannelSecrets(keyring, settings)
+        self.own_key = OwnKey(sessions, keyring)
+        self.intake = Intake(sessions)
         self._sender = Sender(
             settings.allow_private_addresses, lambda ref: resolve_ref(ref, prefect.for_one_request(), settings)
         )
         retry_policy = RetryPolicy(settings.alert_attempts, timedelta(seconds=settings.alert_retry_seconds))
-        self.dispatcher = Dispatcher(sessions, self.secrets.config_of, self._sender, retry_policy)
+        self.dispatcher = Dispatcher(sessions, self.secrets.config_of, self._sender, retry_policy, self.own_key.require)
         self._sends_alerts = settings.send_alerts
         late = timedelta(seconds=settings.alert_late_seconds)
         # The follower runs these, in one process at a time.

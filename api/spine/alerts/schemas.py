@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from spine.schemas import NOT_NULL, WHOLE, CaseInsensitiveEnum, ErrorCategory, JsonObject, ShownJson, Text
+from spine.schemas import NOT_NULL, WHOLE, CaseInsensitiveEnum, ErrorCategory, JsonObject, ShownJson, Text, UtcTime
 from spine.severity import Severity
 
 LONGEST_THROTTLE = 7 * 24 * 60
@@ -33,6 +33,21 @@ class DeliveryStatus(CaseInsensitiveEnum):
     THROTTLED = "THROTTLED"
 
 
+class DeliveryEvent(CaseInsensitiveEnum):
+    """What a delivery reports: the alert, or that someone has acknowledged it."""
+
+    ALERT = "ALERT"
+    ACKNOWLEDGE = "ACKNOWLEDGE"
+
+
+class AlertState(CaseInsensitiveEnum):
+    """The state of an alert."""
+
+    FIRING = "FIRING"
+    ACKNOWLEDGED = "ACKNOWLEDGED"
+    RESOLVED = "RESOLVED"
+
+
 class StatsPeriod(CaseInsensitiveEnum):
     """The period of statistics, up to now; a month is 30 days."""
 
@@ -41,6 +56,9 @@ class StatsPeriod(CaseInsensitiveEnum):
     WEEK = "week"
     MONTH = "month"
 
+
+LONGEST_MESSAGE = 20_000
+LONGEST_NOTE = 2_000
 
 Name = Annotated[Text, Field(min_length=1, max_length=255)]
 Config = Annotated[
@@ -121,7 +139,7 @@ class AlertCreate(BaseModel):
 
     severity: Severity
     title: Annotated[Text, Field(min_length=1, max_length=500)]
-    message: Annotated[Text, Field(max_length=20_000)]
+    message: Annotated[Text, Field(max_length=LONGEST_MESSAGE)]
     source: Annotated[Text, Field(min_length=1, max_length=255)]
     domain: Annotated[Text, Field(min_length=1, max_length=255)] | None = None
     metadata: JsonObject | None = None
@@ -136,6 +154,32 @@ class AlertCreate(BaseModel):
     ) = None
 
 
+Note = Annotated[
+    Text,
+    Field(min_length=1, max_length=LONGEST_NOTE, description="Shown in the alert; it replaces the last one."),
+]
+
+
+class AlertAcknowledge(BaseModel):
+    """How to acknowledge an alert."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    note: Note | None = None
+    until: UtcTime | None = Field(
+        default=None, description="When reminders begin again; without it, they do not before the alert is resolved."
+    )
+    assignee: Annotated[Text, Field(min_length=1, max_length=255, description="Who takes care of it.")] | None = None
+
+
+class AlertResolve(BaseModel):
+    """How to resolve an alert."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    note: Note | None = None
+
+
 class AlertSummary(BaseModel):
     """An alert in a list; throttled deliveries count only in `delivery_count`."""
 
@@ -148,6 +192,11 @@ class AlertSummary(BaseModel):
     delivery_count: int
     success_count: int
     failed_count: int
+    state: AlertState
+    acknowledged_by: str | None = Field(description="The caller that acknowledged it.")
+    assignee: str | None
+    snoozed_until: datetime | None = Field(description="When the acknowledgement ends, or ended; null: when resolved.")
+    resolved_at: datetime | None
 
 
 class AlertDeliveryDetail(BaseModel):
@@ -157,6 +206,7 @@ class AlertDeliveryDetail(BaseModel):
     channel_id: str
     channel_name: str
     recipient: str | None
+    event: DeliveryEvent
     status: DeliveryStatus
     attempted_at: datetime | None
     delivered_at: datetime | None
@@ -174,6 +224,7 @@ class AlertDetail(AlertSummary):
     metadata: ShownJson | None
     error_category: ErrorCategory | None
     capture_id: str | None
+    note: str | None = Field(description="What was written when it was acknowledged or resolved.")
     deliveries: list[AlertDeliveryDetail]
 
 

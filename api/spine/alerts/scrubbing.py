@@ -4,8 +4,9 @@ import html
 import json
 import re
 from base64 import b64encode
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
@@ -16,19 +17,38 @@ from spine.secrets.sealed import MASK
 
 # A shorter part of a URL does not count as a secret: it is not enough to post with.
 SHORTEST_SECRET_PART = 8
+# Words are shorter than this.
+SHORTEST_UNLIKE_A_WORD = 16
 # Except for the last part of a path and the user name, which are often tokens.
 SHORTEST_TOKEN = 4
+
+
+class PathWord(str):
+    """A part of a URL that consists of letters: it may be a word, so that it is a secret only where it stands alone."""
 
 
 def scrub(text: str, secrets: Collection[str]) -> str:
     """The text with the secrets masked, in any encoding that a receiver may have applied or decoded."""
     lowered = text.lower()
+    words = {secret.lower() for secret in secrets if isinstance(secret, PathWord)}
     found = sorted((form for form in encoded_forms(secrets) if form.lower() in lowered), key=len, reverse=True)
-    return re.sub("|".join(map(re.escape, found)), MASK, text, flags=re.IGNORECASE) if found else text
+    patterns = [_alone(form) if form.lower() in words else re.escape(form) for form in found]
+    return re.sub("|".join(patterns), MASK, text, flags=re.IGNORECASE) if found else text
 
 
-def encoded_forms(secrets: Collection[str]) -> set[str]:
+def _alone(word: str) -> str:
+    """What matches a word, but not a part of a longer one, such as `redir` in "redirect"."""
+    return f"(?<![^\\W\\d_]){re.escape(word)}(?![^\\W\\d_])"
+
+
+def encoded_forms(secrets: Collection[str]) -> Set[str]:
     """The secrets as they are, and encoded for URLs, JSON, HTML and logins."""
+    return _encoded_forms(frozenset(secrets))
+
+
+# Those of the channels that were used last: every delivery of a channel needs the same ones.
+@lru_cache(maxsize=64)
+def _encoded_forms(secrets: frozenset[str]) -> Set[str]:
     plain = set(secrets) | {unquote(secret) for secret in secrets}
     encode: list[Callable[[str], str]] = [
         lambda secret: quote(secret, safe=""),
@@ -77,7 +97,8 @@ def _url_parts(url: str) -> set[str]:
     last = parts.path.rpartition("/")[2]
     found = {piece for piece in pieces if len(piece) >= SHORTEST_SECRET_PART}
     found |= {piece for piece in (last, parts.username or "") if len(piece) >= SHORTEST_TOKEN}
-    return found | {login, parts.password or ""}
+    found |= {login, parts.password or ""}
+    return {PathWord(one) if one.isalpha() and len(one) < SHORTEST_UNLIKE_A_WORD else one for one in found}
 
 
 def _secret_texts(tree: Any) -> Iterator[str]:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 
 from apprise import NotifyFormat
 from apprise.conversion import convert_between
@@ -18,10 +19,11 @@ from apprise.plugins.telegram import NotifyTelegram
 
 from spine.alerts.channels.base import ChannelConfig
 from spine.alerts.channels.json_post import NOTIFY_TYPES
+from spine.alerts.fitting import fit, utf16_units
 from spine.alerts.inert_text import escaped_for_slack
 from spine.alerts.messages import AlertMessage, Outcome
 from spine.alerts.scrubbing import encoded_forms, scrub, secret_parts
-from spine.egress.guard import ConnectionGuard, guarded
+from spine.egress.guard import ConnectionGuard, new_guard
 from spine.egress.http_replies import LONGEST_TEXT, Reply, recorded_replies
 from spine.errors import SpineError
 from spine.text import shortened
@@ -120,17 +122,18 @@ class Sender:
         except TimeoutError:
             return Outcome(sent=False, reason="the channel's secret could not be looked up in time")
         hidden = secret_parts(config, secrets)
-        with guarded(self._allow_private) as guard:
-            self._guards.add(guard)
-            try:
-                return await self._in_thread(guard, config, message, recipient, secrets, hidden)
-            except RuntimeError:
-                # The threads are closed.
-                return Outcome(sent=False, reason="Spine is being stopped")
-            finally:
-                # A thread can outlive this block, after a cancellation. It must not delay the end of the process.
+        guard = new_guard(self._allow_private)
+        self._guards.add(guard)
+        try:
+            return await self._in_thread(guard, config, message, recipient, secrets, hidden)
+        except RuntimeError:
+            # The threads are closed.
+            return Outcome(sent=False, reason="Spine is being stopped")
+        finally:
+            if not guard.is_closed:
+                # The thread outlives this block, after a cancellation. It must not delay the end of the process.
                 guard.abort()
-                self._guards.discard(guard)
+            self._guards.discard(guard)
 
     async def _in_thread(
         self,
@@ -145,7 +148,7 @@ class Sender:
         evidence = _Evidence()
         context = contextvars.copy_context()
         sending = loop.run_in_executor(
-            self._threads, context.run, _notify, evidence, config, message, recipient, secrets
+            self._threads, context.run, _notify, guard, evidence, config, message, recipient, secrets
         )
         # Otherwise asyncio would log an error that nobody awaits, and the URL in it.
         sending.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -167,34 +170,44 @@ class Sender:
 
 
 def _notify(
-    evidence: _Evidence, config: ChannelConfig, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]
+    guard: ConnectionGuard,
+    evidence: _Evidence,
+    config: ChannelConfig,
+    message: AlertMessage,
+    recipient: str | None,
+    secrets: Mapping[str, str],
 ) -> None:
-    """Send the message; runs in a thread."""
-    with recorded_replies() as evidence.replies, _recorded_log() as evidence.lines:
+    """Send the message; runs in a thread, which also closes the guard: its sockets would hold up the event loop."""
+    with guard.guarding(), recorded_replies() as evidence.replies, _recorded_log() as evidence.lines:
         plugin = config.plugin(message, recipient, secrets)
         # Otherwise the plugin would sleep between requests, for as long as a receiver requests.
         plugin.throttle = lambda *_, **__: None  # type: ignore[method-assign]
-        title, body = _formatted(plugin, config.shown(message.headline), config.shown(message.text))
-        evidence.notified = bool(
-            plugin.notify(
-                title=title, body=body, notify_type=NOTIFY_TYPES[message.severity], body_format=NotifyFormat.TEXT
-            )
-        )
+        title, body = _formatted(plugin, config.shown(message.headline), config.shown(message.text), message.link)
+        kind = NOTIFY_TYPES[message.severity]
+        evidence.notified = bool(plugin.notify(title=title, body=body, notify_type=kind, body_format=NotifyFormat.TEXT))
 
 
-def _formatted(plugin: NotifyBase, title: str, body: str) -> tuple[str, str]:
+def _formatted(plugin: NotifyBase, title: str, body: str, whole: str) -> tuple[str, str]:
     """The title and body in the format that the plugin is set to: plain text, because plugins pass other formats on.
 
-    Telegram's plugin sends plain text as HTML, too, but without escaping it.
+    Telegram's plugin sends plain text as HTML, too, but without escaping it. Both are cut to what the service accepts.
     """
     plugin.notify_format = NotifyFormat.HTML if isinstance(plugin, NotifyTelegram) else NotifyFormat.TEXT
+    # Since Apprise 2, the plugin of Discord reads here what the URL requests, and mentions everyone named in Markdown.
+    # Apprise 1 has no such attribute.
+    vars(plugin)["_format_override"] = None
+    converted = partial(convert_between, NotifyFormat.TEXT, plugin.notify_format)
     # Without a title of its own, a service gets the title as a part of the body.
-    if plugin.title_maxlen <= 0:
-        title = convert_between(NotifyFormat.TEXT, plugin.notify_format, title)
-    if isinstance(plugin, NotifySlack):
-        # The plugin escapes its title only.
-        return title, escaped_for_slack(body)
-    return title, convert_between(NotifyFormat.TEXT, plugin.notify_format, body)
+    has_title = plugin.title_maxlen > 0
+    if has_title:
+        title = fit(title, plugin.title_maxlen)
+    else:
+        title = converted(fit(title, max(plugin.body_maxlen // 2, 1), measure=lambda part: len(converted(part))))
+    # The plugin of Slack escapes its title only.
+    encode = escaped_for_slack if isinstance(plugin, NotifySlack) else converted
+    # Apprise puts a line break between them, and may not count as the service does.
+    room = plugin.body_maxlen - (0 if has_title else utf16_units(title) + 2)
+    return title, encode(fit(body, room, whole, lambda part: utf16_units(encode(part))))
 
 
 @contextmanager
@@ -240,7 +253,8 @@ def _describe_reply(reply: Reply, hidden: Collection[str]) -> str:
     if len(body) >= LONGEST_TEXT:
         # The cut-off end can be the beginning of a secret, which would not be recognised.
         body = body[: -max(map(len, encoded_forms(hidden)), default=LONGEST_TEXT)]
-    scrubbed = scrub(f"{reply.phrase}: {body}".strip(": \r\n"), hidden)
+    phrase = reply.phrase if reply.has_usual_phrase else scrub(reply.phrase, hidden)
+    scrubbed = f"{phrase}: {scrub(body, hidden)}".strip(": \r\n")
     return _cut(f"HTTP {reply.status} {scrubbed}".strip())
 
 

@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from spine.actors import ActorKind
 from spine.auth.domains import EVERY_DOMAIN, Domains
+
+# How the command line takes the time at which a credential expires.
+EXPIRY_HELP = "A time from now (12h, 90d), a date or time in UTC (2027-01-31, 2027-01-31T18:00), or never."
 
 
 class Scope(StrEnum):
@@ -11,11 +15,11 @@ class Scope(StrEnum):
 
     # Everything that GET shows.
     READ = "read"
-    # Start, cancel and retry runs, fetch sources, raise alerts.
+    # Start, cancel and retry runs, fetch sources; raise, acknowledge, resolve and reopen alerts.
     WRITE = "write"
     # Make, change, test and delete channels, sources, connections and schedules; clear the cache.
     CONFIGURE = "configure"
-    # Everything. A route that declares no scope needs this one.
+    # Keys and the audit trail. A route that declares no scope needs this one.
     ADMIN = "admin"
 
 
@@ -27,6 +31,7 @@ class Caller:
     name: str
     scopes: frozenset[Scope]
     domains: Domains = EVERY_DOMAIN
+    kind: ActorKind = ActorKind.KEY
 
     def may(self, needed: Scope) -> bool:
         """Whether any scope of this caller includes `needed`."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import httpx
 import jwt
 
+from spine.actors import ActorKind
 from spine.auth.callers import Caller, Scope
 from spine.auth.domains import Domains, parse_patterns
 from spine.errors import BadRequest, Unauthorized, Unavailable
@@ -61,7 +62,8 @@ class JwtVerifier:
                 f"The bearer token is invalid: its claim 'sub' must have 1 to {LONGEST_SUBJECT} printable characters."
             )
         scopes = frozenset(Scope(word) for word in _words(claims.get("scope", claims.get("scp"))) if word in set(Scope))
-        return Caller(id=f"jwt:{subject}", name=subject, scopes=scopes, domains=_domains(claims))
+        domains = _domains(claims)
+        return Caller(id=f"jwt:{subject}", name=subject, scopes=scopes, domains=domains, kind=ActorKind.JWT)
 
     async def _key(self, key_id: str | None) -> jwt.PyJWK:
         async with self._lock:

@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
+from spine.auth.callers import EXPIRY_HELP
 from spine.errors import BadRequest
 from spine.tables.api_keys import ApiKey
 from spine.tables.base import utc_now
 
-EXPIRY_HELP = "A time from now (12h, 90d), a date or time in UTC (2027-01-31, 2027-01-31T18:00), or never."
 _FROM_NOW = re.compile(r"([1-9]\d{0,5})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _COLUMNS = ("id", "name", "scopes", "domains", "created", "last used", "expires", "state")
@@ -23,11 +23,20 @@ def parse_expiry(text: str | None) -> datetime | None:
             return utc_now() + timedelta(**{_UNITS[found[2]]: int(found[1])})
         except OverflowError:
             raise BadRequest(f"The time {text!r} is too far in the future; use never.") from None
+    return _parse(text, EXPIRY_HELP)
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """A date or time; without an offset it is UTC. Raises `BadRequest`."""
+    return None if text is None else _parse(text, "A date or time in UTC, such as 2027-01-31 or 2027-01-31T18:00.")
+
+
+def _parse(text: str, forms: str) -> datetime:
     try:
         parsed = datetime.fromisoformat(text)
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise BadRequest(f"The time {text!r} cannot be read. {EXPIRY_HELP}") from None
+        raise BadRequest(f"The time {text!r} cannot be read. {forms}") from None
 
 
 def describe_limits(row: ApiKey) -> str:

@@ -5,16 +5,24 @@ import hmac
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from spine.audit.trail import record
 from spine.auth.callers import Caller, Scope
 from spine.auth.domains import Domains, parse_patterns
+from spine.database import SessionFactory, reading
 from spine.errors import BadRequest, Conflict, NotFound, Unauthorized
+from spine.grouped import Grouped
+from spine.oddities import ODDITIES
 from spine.tables.api_keys import LONGEST_NAME, ApiKey
 from spine.tables.base import utc_now
+
+MOST_CHECKED_AT_ONCE = 100
+_CHECKED = (ApiKey.id, ApiKey.name, ApiKey.key_hash, ApiKey.scopes, ApiKey.domains, ApiKey.expires_at)
 
 
 def hash_key(key: str) -> str:
@@ -59,7 +67,14 @@ async def create_key(
         raise Conflict(
             f"An active API key is already named {name!r}; revoke it first or choose another name."
         ) from error
+    await record(session, "created", "key", row.id, row.name, after=settings_of(row))
     return row, key
+
+
+def settings_of(row: ApiKey) -> dict[str, Any]:
+    """What people set, for the audit trail."""
+    expires_at = row.expires_at.isoformat() if row.expires_at else None
+    return {"scopes": row.scopes, "domains": row.domains, "expires_at": expires_at}
 
 
 async def list_keys(session: AsyncSession) -> list[ApiKey]:
@@ -72,6 +87,7 @@ async def revoke_key(session: AsyncSession, id_or_name: str) -> ApiKey:
     row = await _find_active(session, id_or_name)
     row.revoked_at = utc_now()
     await session.flush()
+    await record(session, "revoked", "key", row.id, row.name, before=settings_of(row))
     return row
 
 
@@ -82,14 +98,17 @@ async def set_expiry(session: AsyncSession, id_or_name: str, expires_at: datetim
     """
     _refuse_past(expires_at)
     row = await _find_active(session, id_or_name)
+    before = settings_of(row)
     row.expires_at = expires_at
     await session.flush()
+    await record(session, "updated", "key", row.id, row.name, before=before, after=settings_of(row))
     return row
 
 
 async def _find_active(session: AsyncSession, id_or_name: str) -> ApiKey:
     active = select(ApiKey).where(ApiKey.revoked_at.is_(None))
-    row = await session.scalar(active.where((ApiKey.id == id_or_name) | (ApiKey.name == id_or_name)))
+    named = active.where((ApiKey.id == id_or_name) | (ApiKey.name == id_or_name))
+    row: ApiKey | None = await session.scalar(named) if id_or_name.isprintable() else None
     if row is None:
         raise NotFound(f"No active API key has the id or name {id_or_name!r}.")
     return row
@@ -100,16 +119,45 @@ def _refuse_past(expires_at: datetime | None) -> None:
         raise BadRequest("A key cannot expire in the past; revoke it to end it now.")
 
 
-async def check_key(session: AsyncSession, key: str) -> Caller:
-    """The caller of `key`. Read from the database each time, so that a revocation takes effect at once.
+async def check_keys(session: AsyncSession, keys: Sequence[str]) -> list[Caller | Unauthorized]:
+    """The caller of each key, or the error for a key that is unknown, revoked or expired."""
+    digests = [hash_key(key) for key in keys]
+    wanted = select(*_CHECKED).where(ApiKey.key_hash.in_(set(digests)), ApiKey.revoked_at.is_(None))
+    rows = {row.key_hash: row for row in await session.execute(wanted)}
+    return [_caller_of(rows.get(digest), digest) for digest in digests]
 
-    Raises `Unauthorized` for an unknown, revoked or expired key.
-    """
-    digest = hash_key(key)
-    row = await session.scalar(select(ApiKey).where(ApiKey.key_hash == digest, ApiKey.revoked_at.is_(None)))
+
+def _caller_of(row: Any, digest: str) -> Caller | Unauthorized:
     if row is None or not hmac.compare_digest(row.key_hash, digest):
-        raise Unauthorized("The API key is unknown or was revoked.")
+        return Unauthorized("The API key is unknown or was revoked.")
     if row.expires_at is not None and row.expires_at <= utc_now():
-        raise Unauthorized(f"The API key expired at {row.expires_at:%Y-%m-%d %H:%M} UTC.")
+        return Unauthorized(f"The API key expired at {row.expires_at:%Y-%m-%d %H:%M} UTC.")
     domains = Domains(None if row.domains is None else tuple(row.domains))
-    return Caller(id=row.id, name=row.name, scopes=frozenset(Scope(scope) for scope in row.scopes), domains=domains)
+    return Caller(id=row.id, name=row.name, scopes=_scopes_of(row), domains=domains)
+
+
+class KeyChecks:
+    """Checks keys for one process. Requests that wait at the same time share one statement."""
+
+    def __init__(self, sessions: SessionFactory) -> None:
+        self._sessions = sessions
+        self._checked = Grouped[str, Caller](self._check, MOST_CHECKED_AT_ONCE)
+
+    async def check(self, key: str) -> Caller:
+        """The caller of `key`. Read from the database each time, so that a revocation takes effect at once.
+
+        Raises `Unauthorized` for an unknown, revoked or expired key, and `DatabaseUnavailable`.
+        """
+        return await self._checked.do(key)
+
+    async def _check(self, keys: Sequence[str]) -> list[Caller | Unauthorized]:
+        async with reading(self._sessions) as session:
+            return await check_keys(session, keys)
+
+
+def _scopes_of(row: Any) -> frozenset[Scope]:
+    """The scopes of a key; one that Spine does not know grants nothing."""
+    known = frozenset(scope for scope in Scope if scope.value in row.scopes)
+    if len(known) < len(set(row.scopes)):
+        ODDITIES.found(ApiKey.record, row.id, "one of its scopes is not one that Spine knows")
+    return known

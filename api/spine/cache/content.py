@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from spine.auth.domains import Domains
 from spine.cache.entries import touch
 from spine.cache.leases import LEASE_SECONDS, ReaderLease, acquire_lease
+from spine.cache.ownership import require_own_store
 from spine.cache.store import BlobMissing, BlobStore
 from spine.database import SessionFactory, transaction
 from spine.egress.fetch_failure import FetchFailure
@@ -94,10 +95,18 @@ async def open_content(sessions: SessionFactory, store: BlobStore, domains: Doma
         if lease is not None:
             await lease.end()
         if isinstance(error, BlobMissing):
+            await _require_own_store(sessions, store)
             raise NotFound(f"{error.sentence} The next fetch of its source restores it.") from None
         if isinstance(error, FetchFailure):
             raise Unavailable(error.sentence) from None
         raise
+
+
+async def _require_own_store(sessions: SessionFactory, store: BlobStore) -> None:
+    try:
+        await require_own_store(sessions, store)
+    except FetchFailure as failure:
+        raise Unavailable(failure.sentence) from None
 
 
 async def _find_entry(session: AsyncSession, domains: Domains, entry_id: str) -> CacheEntry:

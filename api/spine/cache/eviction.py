@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from sqlalchemy import exists, func, select
 
 from spine.cache.garbage_collection import delete_content, delete_entries, is_leased, lock_content
+from spine.cache.ownership import require_own_store
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory, reading, transaction
 from spine.tables.cache import CacheBlob, CacheEntry
@@ -20,6 +21,7 @@ async def evict(sessions: SessionFactory, store: BlobStore, max_bytes: int, keep
     so more than `max_bytes` may remain. Raises `DatabaseUnavailable`, and `FetchFailure` if the storage is
     unavailable.
     """
+    await require_own_store(sessions, store)
     freed = 0
     kept = set(keep)
     # The total is read each time, because other processes may evict as well.

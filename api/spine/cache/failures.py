@@ -25,6 +25,17 @@ class BlobMissing(FetchFailure):
         return BlobMissing, (self.content_hash,)
 
 
+class StoreMismatch(FetchFailure):
+    """The store of this process is not the one of its database. Nothing in either may be deleted because of it."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(ErrorCategory.STORAGE, sentence)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """For pickling."""
+        return StoreMismatch, (self.sentence,)
+
+
 @contextmanager
 def local_errors() -> Iterator[None]:
     """Translate the errors of the operating system about the cache folder into `FetchFailure`."""

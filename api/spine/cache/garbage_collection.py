@@ -4,14 +4,17 @@
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TypeVar
 
 from sqlalchemy import ColumnElement, delete, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.domains import EVERY_DOMAIN, Domains
+from spine.cache.ownership import require_own_store
 from spine.cache.statements import batches, upsert
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory, reading, transaction
@@ -21,13 +24,24 @@ from spine.tables.sources import Source
 
 T = TypeVar("T")
 
+# A request deletes for about so long, and leaves the rest to maintenance.
+SECONDS_OF_A_REQUEST = 4.0
+# In one transaction: other fetches of the source wait for it.
+_ENTRIES_AT_ONCE = 5_000
+
 
 @dataclass(frozen=True)
 class ClearResult:
-    """The number of entries deleted, and of bytes of content that nothing else uses."""
+    """The number of entries deleted, and of bytes of content that nothing else uses; and what is left.
+
+    `entries_left` is whether there was no time for all entries, and `contents_left` the number of contents for whose
+    deletion there was none; `delete_unreferenced` finds them.
+    """
 
     entries: int
     bytes: int
+    contents_left: int = 0
+    entries_left: bool = False
 
 
 async def clear(
@@ -36,45 +50,66 @@ async def clear(
     source_id: str | None,
     expired_only: bool,
     domains: Domains = EVERY_DOMAIN,
+    seconds: float = inf,
 ) -> ClearResult:
     """Delete the entries of a source, or of all of these domains, and then the content without an entry or a lease.
 
-    Raises `DatabaseUnavailable`, and `FetchFailure` if the storage is unavailable.
+    It stops after about so many seconds. Raises `DatabaseUnavailable`, and `FetchFailure` if the storage is
+    unavailable.
     """
-    expired = [CacheEntry.expires_at <= utc_now()] if expired_only else []
+    await require_own_store(sessions, store)
+    until = time.monotonic() + seconds
+    conditions = [CacheEntry.expires_at <= utc_now()] if expired_only else []
     of_source = [CacheEntry.source_id == source_id] if source_id is not None else []
     async with reading(sessions) as session:
         found = select(CacheEntry.source_id).join(Source, Source.id == CacheEntry.source_id)
-        found = found.where(*expired, *of_source, *domains.conditions(Source.domain))
-        found = found.distinct().order_by(CacheEntry.source_id)
-        sources = (await session.scalars(found)).all()
-    count = 0
-    hashes: set[str] = set()
+        found = found.where(*conditions, *of_source, *domains.conditions(Source.domain))
+        sources = (await session.scalars(found.distinct().order_by(CacheEntry.source_id))).all()
+    deleted: list[str] = []
     for each in sources:
-        deleted = await _clear_source(sessions, each, expired)
-        count += len(deleted)
-        hashes.update(deleted)
+        if not await _clear_source(sessions, each, conditions, until, deleted):
+            return ClearResult(len(deleted), 0, len(set(deleted)), entries_left=True)
+    hashes = set(deleted)
     if source_id is None and not expired_only and not domains.is_limited:
-        return ClearResult(count, await delete_unreferenced(sessions, store))
-    return ClearResult(count, await delete_contents(sessions, store, hashes))
+        hashes.update(await _unreferenced(sessions))
+    size, left = await delete_contents(sessions, store, hashes, until)
+    return ClearResult(len(deleted), size, left)
 
 
-async def _clear_source(sessions: SessionFactory, source_id: str, conditions: list[ColumnElement[bool]]) -> list[str]:
-    """Delete entries of one source, with its row locked as for storing them, and return their content hashes."""
-    deleting = (
-        delete(CacheEntry).where(CacheEntry.source_id == source_id, *conditions).returning(CacheEntry.content_hash)
-    )
-    async with transaction(sessions) as session:
-        await session.execute(select(Source.id).where(Source.id == source_id).with_for_update())
-        return list((await session.scalars(deleting)).all())
+async def _clear_source(
+    sessions: SessionFactory, source_id: str, conditions: list[ColumnElement[bool]], until: float, deleted: list[str]
+) -> bool:
+    """Delete entries of one source, with its row locked as for storing them, and add their content hashes to `deleted`.
+
+    Returns whether there was time for all of them.
+    """
+    some = select(CacheEntry.id).where(CacheEntry.source_id == source_id, *conditions).limit(_ENTRIES_AT_ONCE)
+    deleting = delete(CacheEntry).where(CacheEntry.id.in_(some)).returning(CacheEntry.content_hash)
+    while time.monotonic() < until:
+        async with transaction(sessions) as session:
+            await session.execute(select(Source.id).where(Source.id == source_id).with_for_update())
+            hashes = (await session.scalars(deleting)).all()
+        deleted += hashes
+        if len(hashes) < _ENTRIES_AT_ONCE:
+            return True
+    return False
 
 
-async def delete_unreferenced(sessions: SessionFactory, store: BlobStore) -> int:
-    """Delete all content without an entry or a lease, and return its bytes. Raises `FetchFailure`."""
+async def delete_unreferenced(sessions: SessionFactory, store: BlobStore, seconds: float = inf) -> int:
+    """Delete content without an entry or a lease for so many seconds at most, and return its bytes.
+
+    Raises `FetchFailure`.
+    """
+    until = time.monotonic() + seconds
+    await require_own_store(sessions, store)
+    size, _ = await delete_contents(sessions, store, await _unreferenced(sessions), until)
+    return size
+
+
+async def _unreferenced(sessions: SessionFactory) -> Sequence[str]:
     without_entry = ~exists().where(CacheEntry.content_hash == CacheBlob.content_hash)
     async with reading(sessions) as session:
-        hashes = (await session.scalars(select(CacheBlob.content_hash).where(without_entry, ~is_leased()))).all()
-    return await delete_contents(sessions, store, hashes)
+        return (await session.scalars(select(CacheBlob.content_hash).where(without_entry, ~is_leased()))).all()
 
 
 def is_leased() -> ColumnElement[bool]:
@@ -82,9 +117,19 @@ def is_leased() -> ColumnElement[bool]:
     return exists().where(CacheLease.content_hash == CacheBlob.content_hash, CacheLease.until >= utc_now())
 
 
-async def delete_contents(sessions: SessionFactory, store: BlobStore, hashes: Iterable[str]) -> int:
-    """Delete those of the contents without an entry or a lease, and return their bytes. Raises `FetchFailure`."""
-    return sum([await delete_content(sessions, store, each) or 0 for each in sorted(hashes)])
+async def delete_contents(
+    sessions: SessionFactory, store: BlobStore, hashes: Collection[str], until: float = inf
+) -> tuple[int, int]:
+    """Delete those of the contents without an entry or a lease; return their bytes, and how many contents are left.
+
+    It stops at `until`, a time of the monotonic clock. Raises `FetchFailure`.
+    """
+    size = 0
+    for place, each in enumerate(sorted(hashes)):
+        if time.monotonic() >= until:
+            return size, len(hashes) - place
+        size += await delete_content(sessions, store, each) or 0
+    return size, 0
 
 
 async def delete_content(sessions: SessionFactory, store: BlobStore, content_hash: str) -> int | None:

@@ -28,7 +28,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.cache.statements import batches, upsert
-from spine.database import SessionFactory, database_errors, transaction
+from spine.database import SessionFactory, transaction
 from spine.errors import SpineError
 from spine.tables.base import utc_now
 from spine.tables.cache import CacheBlob, CacheLease
@@ -103,6 +103,6 @@ class ReaderLease:
         """Release the leases. When the database is out of reach they expire."""
         self._renewing.cancel()
         await asyncio.wait([self._renewing])
-        with suppress(SpineError), database_errors():
-            async with self._sessions.begin() as session:
+        with suppress(SpineError):
+            async with transaction(self._sessions) as session:
                 await release_leases(session, self._holder)

@@ -4,15 +4,20 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 from spine.cache.failures import BlobMissing, local_errors
-from spine.private_files import make_private_folder
+from spine.private_files import make_private_file, make_private_folder
+
+# A file beside the folder of the blobs: see `spine.cache.ownership`.
+MARKER = "spine-cache"
 
 
 class LocalBlobs:
     """The blobs below one folder, on the file system of the staging files. Raises `FetchFailure`."""
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self._blobs = root / "blobs"
 
     def local_path(self, content_hash: str) -> Path | None:
@@ -66,6 +71,27 @@ class LocalBlobs:
 
     def sweep(self) -> None:
         """Nothing to do: there are no uploads, only renames."""
+
+    def read_marker(self) -> str | None:
+        """What the marker contains; None if there is none."""
+        with local_errors():
+            try:
+                return (self._root / MARKER).read_text(encoding="utf-8", errors="replace").strip()
+            except FileNotFoundError:
+                return None
+
+    def write_marker(self, text: str) -> None:
+        """Replace the marker, durably."""
+        with local_errors():
+            make_private_folder(self._root)
+            new = self._root / f".{MARKER}-{uuid4().hex[:8]}"
+            make_private_file(new)
+            with new.open("w", encoding="utf-8") as file:
+                file.write(f"{text}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._root / MARKER)
+            _sync_folder(self._root)
 
 
 def _size_of(path: Path) -> int | None:

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Never
 
 import structlog
 
 from spine.background import repeat
 from spine.cache.eviction import evict
+from spine.cache.garbage_collection import delete_unreferenced
 from spine.cache.reconciling import ReconcileResult, reconcile
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory
@@ -23,13 +25,21 @@ NOTHING = ReconcileResult(0, 0, 0, 0, 0)
 
 
 class CacheMaintenance:
-    """Reconciles store and rows at the start of the process and every hour, and enforces the size limit."""
+    """Reconciles store and rows at the start of the process and every hour, and enforces the size limit.
+
+    In between it deletes what a request has left.
+    """
 
     def __init__(self, sessions: SessionFactory, store: BlobStore, max_bytes: int | None) -> None:
         self._sessions = sessions
         self._store = store
         self._max_bytes = max_bytes
+        self._woken = asyncio.Event()
         self._log_throttle = LogThrottle("cache")
+
+    def wake(self) -> None:
+        """Delete content without an entry now, which would else wait for an hour."""
+        self._woken.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -52,4 +62,16 @@ class CacheMaintenance:
         self._log_throttle.recovered(self._maintain_and_wait.__name__)
         if done != NOTHING:
             log.info("cache_reconciled", **vars(done))
-        await asyncio.sleep(SECONDS_BETWEEN_RUNS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SECONDS_BETWEEN_RUNS):
+                await self._delete_when_woken()
+
+    async def _delete_when_woken(self) -> Never:
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            try:
+                deleted = await delete_unreferenced(self._sessions, self._store)
+            except FetchFailure as failure:
+                raise Unavailable(failure.sentence) from failure
+            log.info("cache_cleared", bytes=deleted)

@@ -13,6 +13,7 @@ from spine.cache.garbage_collection import (
     lock_content,
     run_to_completion,
 )
+from spine.cache.ownership import require_own_store
 from spine.cache.statements import batches
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory, reading, transaction
@@ -36,10 +37,13 @@ class ReconcileResult:
 async def reconcile(sessions: SessionFactory, store: BlobStore) -> ReconcileResult:
     """Find and remove what a crash has left; safe while fetches run, and in several processes at once.
 
+    Nothing is removed if the store is not that of the database (`StoreMismatch`).
+
     A blob without a row is garbage, because publishing inserts the row first. Each finding is checked again under the
     lock of its content before anything is removed. Raises `DatabaseUnavailable`, and `FetchFailure` if the storage is
     unavailable.
     """
+    await require_own_store(sessions, store)
     staging_files = await asyncio.to_thread(store.sweep)
     leases = await _delete_expired_leases(sessions)
     unreferenced = await delete_unreferenced(sessions, store)
@@ -71,6 +75,9 @@ async def _delete_lost_entries(sessions: SessionFactory, store: BlobStore, liste
     async with reading(sessions) as session:
         rows = (await session.execute(stored)).all()
     suspects = [(content_hash, size) for content_hash, size in rows if listed.get(content_hash) != size]
+    if suspects:
+        # The storage may have been unmounted since.
+        await require_own_store(sessions, store)
     count = 0
     for content_hash, size in suspects:
         count += await _delete_if_lost(sessions, store, content_hash, size)

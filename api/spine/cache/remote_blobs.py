@@ -10,6 +10,7 @@ from uuid import uuid4
 import fsspec  # type: ignore[import-untyped]
 
 from spine.cache.failures import BlobMissing, remote_errors
+from spine.cache.local_blobs import MARKER
 from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
 
@@ -109,6 +110,22 @@ class RemoteBlobs:
             with remote_errors(self._protocol):
                 if time.time() - self._files.modified(upload["name"]).timestamp() > _SECONDS_OF_AN_UPLOAD:
                     self._files.rm_file(upload["name"])
+
+    def read_marker(self) -> str | None:
+        """What the marker contains; None if there is none."""
+        with remote_errors(self._protocol):
+            try:
+                found: bytes = self._files.cat_file(f"{self._root}/{MARKER}")
+            except FileNotFoundError:
+                return None
+            return found.decode(errors="replace").strip()
+
+    def write_marker(self, text: str) -> None:
+        """Replace the marker."""
+        with remote_errors(self._protocol):
+            if self._protocol not in _OBJECT_STORES:
+                self._files.makedirs(self._root, exist_ok=True)
+            self._files.pipe_file(f"{self._root}/{MARKER}", f"{text}\n".encode())
 
     def _path(self, content_hash: str) -> str:
         return f"{self._root}/blobs/{content_hash[:2]}/{content_hash}"

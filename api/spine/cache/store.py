@@ -39,6 +39,12 @@ class Blobs(Protocol):
     def sweep(self) -> None:
         """Delete abandoned uploads."""
 
+    def read_marker(self) -> str | None:
+        """What the marker of the store contains; None if it has none."""
+
+    def write_marker(self, text: str) -> None:
+        """Replace the marker of the store, completely or not at all."""
+
 
 class BlobStore:
     """All operations of the cache on bytes; each one blocks, and raises `FetchFailure` of category STORAGE.
@@ -47,9 +53,16 @@ class BlobStore:
     process may delete the content as garbage.
     """
 
-    def __init__(self, staging: StagingFolder, blobs: Blobs) -> None:
+    def __init__(self, staging: StagingFolder, blobs: Blobs, *, is_in_home: bool = False) -> None:
         self._staging = staging
         self._blobs = blobs
+        # Whether it is the folder in Spine's home, because no other is set.
+        self.is_in_home = is_in_home
+
+    @property
+    def setting(self) -> str:
+        """The setting that selects this store, as a part of a sentence."""
+        return "The folder cache in SPINE_HOME (SPINE_CACHE_URL is not set)" if self.is_in_home else "SPINE_CACHE_URL"
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "BlobStore":
@@ -59,7 +72,7 @@ class BlobStore:
         root = _local_root(url)
         if root is None:
             return cls(StagingFolder(home / "cache-parts"), RemoteBlobs(url))
-        return cls(StagingFolder(root / "parts"), LocalBlobs(root))
+        return cls(StagingFolder(root / "parts"), LocalBlobs(root), is_in_home=not settings.cache_url)
 
     def stage(self) -> StagingFile:
         """A staging file for new content; the caller ends it with `discard`, also after `publish`."""
@@ -94,6 +107,14 @@ class BlobStore:
         """Delete the unfinished files of dead processes and return the number of staging files."""
         self._blobs.sweep()
         return self._staging.sweep()
+
+    def read_marker(self) -> str | None:
+        """What the marker of the store contains; None if it has none: see `spine.cache.ownership`."""
+        return self._blobs.read_marker()
+
+    def write_marker(self, text: str) -> None:
+        """Replace the marker of the store."""
+        self._blobs.write_marker(text)
 
 
 _HEX = frozenset("0123456789abcdef")

@@ -55,7 +55,7 @@ async def create_connection(
     return await service.create_connection(session, settings, caller, body)
 
 
-@router.get("/{connection_id}", operation_id="get_connection", responses=errors(404))
+@router.get("/{connection_id}", operation_id="get_connection", responses=errors(404, 409))
 async def get_connection(session: SessionDep, domains: DomainsDep, connection_id: str) -> DatabaseConnectionResponse:
     """Show one connection, by id or name, and the result of its last test."""
     return service.present(await service.find_connection(session, domains, connection_id))

@@ -1,11 +1,13 @@
 """The connections: create, list, test and delete."""
 
+from typing import Any
+
 from sqlalchemy import ColumnElement, false, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from spine.audit.trail import changing, record
 from spine.auth.callers import Caller
-from spine.auth.changes import record_change
 from spine.auth.domains import Domains, hidden
 from spine.connections.health_check import check_health
 from spine.connections.resolved_connection import resolve_connection
@@ -18,7 +20,7 @@ from spine.connections.schemas import (
     SslMode,
 )
 from spine.connections.usage import open_sessions
-from spine.database import SessionFactory, lock_out_writers, reading, transaction
+from spine.database import SessionFactory, reading, transaction
 from spine.egress.addresses import host_refusal
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.own_services import endpoint_refusal
@@ -32,6 +34,7 @@ from spine.secrets.refs import SecretMissing, ref_refusal
 from spine.settings import Settings
 from spine.tables.base import new_id, utc_now
 from spine.tables.connections import DatabaseConnection
+from spine.tables.presenting import present_each, present_one
 from spine.tables.sources import Source
 
 
@@ -51,7 +54,7 @@ async def create_connection(
         await session.flush()
     except IntegrityError:
         raise Conflict(f"A connection named {body.name!r} already exists.") from None
-    record_change("created", "connection", row.id, row.name)
+    await record(session, "created", "connection", row.id, row.name, after=_settings_of(row))
     return ActionResponse(id=row.id, status="created", message=f"The connection {row.name!r} was registered.")
 
 
@@ -88,19 +91,18 @@ async def list_connections(
     newest_first = (DatabaseConnection.created_at.desc(), DatabaseConnection.id.desc())
     connections = select(DatabaseConnection).where(*conditions).order_by(*newest_first)
     rows, total = await paginate(session, connections, page)
-    return make_page([present(row) for (row,) in rows], total, page)
+    shown = present_each(rows, lambda row: _response(row[0]), lambda row: row[0])
+    return make_page(shown, total, page)
 
 
 async def find_connection(
     session: AsyncSession, domains: Domains, id_or_name: str, *, to_change: bool = False
 ) -> DatabaseConnection:
-    """The connection with this id, or else with this name; `to_change` locks it, and comes first in a transaction.
+    """The connection with this id, or else with this name; `to_change` locks it.
 
     Raises `NotFound`, also for every connection if the credential is limited: a connection reads all that its database
     has, and belongs to no domain.
     """
-    if to_change:
-        await lock_out_writers(session)
     found: DatabaseConnection | None = None
     if id_or_name.isprintable():
         for condition in (DatabaseConnection.id == id_or_name.upper(), DatabaseConnection.name == id_or_name):
@@ -120,7 +122,7 @@ async def delete_connection(session: AsyncSession, domains: Domains, id_or_name:
         raise Conflict(f"The connection {row.name!r} is used by {_list_of(users)}; change or delete {them} first.")
     await session.delete(row)
     await session.flush()
-    record_change("deleted", "connection", row.id, row.name)
+    await record(session, "deleted", "connection", row.id, row.name, before=_settings_of(row))
     return ActionResponse(id=row.id, status="deleted", message=f"The connection {row.name!r} was deleted.")
 
 
@@ -146,7 +148,20 @@ async def test_connection(
     """
     async with reading(sessions) as session:
         row = await find_connection(session, domains, id_or_name)
-    record_change("tested", "connection", row.id, row.name)
+    async with changing("tested", "connection", row.id, row.name) as change:
+        response = await _test(sessions, prefect, settings, row)
+        change.after = {"success": response.success}
+    return response
+
+
+def _settings_of(row: DatabaseConnection) -> dict[str, Any]:
+    """What people set, for the audit trail."""
+    return {name: getattr(row, name) for name in DatabaseConnectionCreate.model_fields}
+
+
+async def _test(
+    sessions: SessionFactory, prefect: Prefect, settings: Settings, row: DatabaseConnection
+) -> ConnectionTestResponse:
     try:
         result = await check_health(await resolve_connection(row, prefect, settings))
     except (SecretMissing, BadRequest) as missing:
@@ -172,7 +187,11 @@ async def _store_health(sessions: SessionFactory, connection_id: str, status: He
 
 
 def present(row: DatabaseConnection) -> DatabaseConnectionResponse:
-    """The connection as a response."""
+    """The connection as a response. Raises `Conflict` for one that cannot be read."""
+    return present_one(row, lambda: _response(row))
+
+
+def _response(row: DatabaseConnection) -> DatabaseConnectionResponse:
     return DatabaseConnectionResponse(
         id=row.id,
         name=row.name,

@@ -40,6 +40,21 @@ class ConnectionGuard:
         self._opened: deque[socket.socket] = deque()
         self._lock = threading.Lock()
 
+    @contextmanager
+    def guarding(self) -> Iterator[None]:
+        """Guard all connections that this thread or task makes inside the block; once for each guard."""
+        token = _guard.set(self)
+        try:
+            yield
+        finally:
+            self.close()
+            _guard.reset(token)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its block has ended."""
+        return self._closed
+
     def abort(self) -> None:
         """Shut down every connection of the block, so that no thread waits on one, and refuse new ones.
 
@@ -113,13 +128,14 @@ _guard: ContextVar[ConnectionGuard | None] = ContextVar("guard", default=None)
 @contextmanager
 def guarded(allow_private: bool) -> Iterator[ConnectionGuard]:
     """Guard all connections that this thread or task makes inside the block."""
-    guard = ConnectionGuard(allow_private, _guard.get())
-    token = _guard.set(guard)
-    try:
+    guard = new_guard(allow_private)
+    with guard.guarding():
         yield guard
-    finally:
-        guard.close()
-        _guard.reset(token)
+
+
+def new_guard(allow_private: bool) -> ConnectionGuard:
+    """A guard for a block that another thread enters; `abort` before that has an effect too."""
+    return ConnectionGuard(allow_private, _guard.get())
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:

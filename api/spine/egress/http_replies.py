@@ -4,12 +4,16 @@ Apprise's plugins call `requests.post` themselves and return a bool. Within `rec
 request of `requests` in this context is recorded, no redirect is followed, and only the beginning of a body is read.
 """
 
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from http import HTTPStatus
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,7 +39,13 @@ class Reply:
     body: str
     retry_after: float | None = None
 
+    @property
+    def has_usual_phrase(self) -> bool:
+        """Whether HTTP itself has this phrase for the status, so that it cannot contain a secret."""
+        return (self.status, self.phrase) in _USUAL_PHRASES
 
+
+_USUAL_PHRASES = {(status.value, status.phrase) for status in HTTPStatus}
 _replies: ContextVar[list[Reply] | None] = ContextVar("replies", default=None)
 
 
@@ -51,6 +61,10 @@ def recorded_replies() -> Iterator[list[Reply]]:
 
 
 _send = requests.Session.send
+_environ_proxies = requests.sessions.get_environ_proxies
+_PROXY_VARIABLES = [
+    write(f"{kind}_proxy") for kind in ("http", "https", "all", "no") for write in (str.lower, str.upper)
+]
 
 
 def _recording_send(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
@@ -71,6 +85,20 @@ def _recording_send(session: requests.Session, request: requests.PreparedRequest
     response._content, response._content_consumed = content, True  # type: ignore[attr-defined]
     replies[-1] = replace(reply, body=_text(content, response.encoding)[:LONGEST_TEXT])
     return response
+
+
+def _proxies_for(url: str | bytes, no_proxy: Iterable[str] | None = None) -> dict[str, str]:
+    """The proxies of the environment for a URL, found once: `requests` reads all variables for every request."""
+    if _replies.get() is None or no_proxy is not None or isinstance(url, bytes):
+        return _environ_proxies(url, no_proxy)
+    scheme, _, rest = url.partition("://")
+    place = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    return dict(_known_proxies(f"{scheme}://{place}", tuple(map(os.environ.get, _PROXY_VARIABLES))))
+
+
+@lru_cache(maxsize=256)
+def _known_proxies(url: str, _variables: tuple[str | None, ...]) -> dict[str, str]:
+    return _environ_proxies(url, None)
 
 
 def _check_behind_proxy(url: str, proxies: Any) -> None:
@@ -124,4 +152,5 @@ def _until(date: str, now: datetime) -> float:
     return (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
 
 
+requests.sessions.get_environ_proxies = _proxies_for
 requests.Session.send = _recording_send  # type: ignore[method-assign, assignment]

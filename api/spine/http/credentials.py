@@ -8,8 +8,7 @@ from spine.auth.callers import Caller
 from spine.auth.jwt import JwtVerifier
 from spine.auth.key_uses import KeyUses
 from spine.auth.rate_limits import KeyLimit, WrongCredentials
-from spine.auth.service import check_key
-from spine.database import SessionFactory, reading
+from spine.auth.service import KeyChecks
 from spine.errors import Unauthorized
 
 
@@ -17,7 +16,7 @@ from spine.errors import Unauthorized
 class Credentials:
     """Checks the credentials of one process's requests."""
 
-    sessions: SessionFactory
+    key_checks: KeyChecks
     verifier: JwtVerifier | None
     key_uses: KeyUses
     wrong: WrongCredentials
@@ -45,7 +44,6 @@ class Credentials:
     async def _identify(self, credential: str, *, may_be_token: bool) -> Caller:
         if may_be_token and credential.count(".") == 2 and self.verifier is not None:
             return await self.verifier.check(credential)
-        async with reading(self.sessions) as session:
-            caller = await check_key(session, credential)
+        caller = await self.key_checks.check(credential)
         self.key_uses.record(caller.id)
         return caller

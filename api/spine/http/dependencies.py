@@ -1,18 +1,16 @@
 """The dependencies of routes: the caller, a database session, Prefect, a page."""
 
-import re
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.callers import Caller
 from spine.auth.domains import Domains
-from spine.database import SessionFactory, transaction
+from spine.database import SessionFactory, reading, transaction
 from spine.errors import Forbidden
 from spine.http.client_address import client_address
 from spine.http.credentials import Credentials
@@ -20,15 +18,25 @@ from spine.http.scopes import scope_of
 from spine.idempotency.service import IdempotentCall, hash_body
 from spine.pagination import PageRequest
 from spine.prefect.client import Prefect
-from spine.settings import Settings, get_settings
+from spine.secrets.key_check import OwnKey
+from spine.settings import Settings
 from spine.text import storable
-
-SettingsDep = Annotated[Settings, Depends(get_settings)]
 
 api_key_header = APIKeyHeader(
     name="X-API-Key", auto_error=False, description="An API key, made with `spine keys create`."
 )
 bearer_header = HTTPBearer(auto_error=False, description="An API key, or a JWT if the server accepts them.")
+
+
+# No dependency is replaced with FastAPI's `dependency_overrides`: while there is one, FastAPI analyses the dependencies
+# of a route again for each request, which took a third of the time of a request.
+async def get_app_settings(request: Request) -> Settings:
+    """The application's settings."""
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+SettingsDep = Annotated[Settings, Depends(get_app_settings)]
 
 
 async def get_sessions(request: Request) -> SessionFactory:
@@ -47,9 +55,22 @@ SessionsDep = Annotated[SessionFactory, Depends(get_sessions)]
 PrefectDep = Annotated[Prefect, Depends(get_prefect)]
 
 
-async def get_session(sessions: SessionsDep) -> AsyncIterator[AsyncSession]:
-    """A session whose transaction is committed after the route has returned and before the answer is sent."""
-    async with transaction(sessions) as session:
+async def require_own_key(request: Request) -> None:
+    """Refuse to store or to use secrets with a key that is not that of the database. Raises `KeyMismatch`."""
+    own_key: OwnKey = request.app.state.own_key
+    await own_key.require()
+
+
+# For the routes that encrypt or decrypt.
+WITH_SECRETS = [Depends(require_own_key)]
+
+
+async def get_session(request: Request, sessions: SessionsDep) -> AsyncIterator[AsyncSession]:
+    """A session for reading, or for a route that changes something: its transaction is then committed before the answer
+    is sent.
+    """
+    opened = reading if request.method in ("GET", "HEAD") else transaction
+    async with opened(sessions) as session:
         yield session
 
 
@@ -128,32 +149,6 @@ async def get_page(
 
 PageDep = Annotated[PageRequest, Depends(get_page)]
 
-
-# The form of ISO 8601 that clients write; `fromisoformat` also accepts any character between date and time.
-_ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII)
-
-
-def _from_iso(text: object) -> object:
-    # Pydantic would also accept numbers, as seconds or milliseconds since 1970.
-    if isinstance(text, str):
-        try:
-            if _ISO_8601.fullmatch(text.upper()):
-                return datetime.fromisoformat(text.upper())
-        except ValueError:
-            pass
-        raise ValueError("must be a time in ISO 8601, for example 2026-01-05T06:30:00Z (+ is %2B in a URL)")
-    return text
-
-
-def _as_utc(time: datetime) -> datetime:
-    try:
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("the time in UTC is outside the years 1 to 9999") from None
-
-
-# A naive time in a query means UTC.
-QueryTime = Annotated[datetime, BeforeValidator(_from_iso), AfterValidator(_as_utc)]
 
 # Text that rows are compared with; they hold U+FFFD in place of what cannot be stored.
 FilterText = Annotated[str, AfterValidator(storable)]

@@ -4,17 +4,22 @@ FastAPI reads and parses the body before it calls any dependency, so these check
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from re import Pattern
 
+import structlog
 from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.requests import Request
 from starlette.routing import BaseRoute, compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from spine.actors import Actor
+from spine.audit.trail import acting_as
 from spine.auth.callers import Caller
 from spine.errors import NotFound, SpineError
 from spine.http.dependencies import authenticate, check_scope
 from spine.http.errors import answer_of, method_not_allowed
+from spine.http.middleware import ROUTE
 
 # Every path below it needs a credential.
 API = "/api/v1"
@@ -62,26 +67,29 @@ class GateMiddleware:
             await self.app(scope, receive, send)
             return
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
+        routes = self.routes.routes_of(path)
+        is_head_of_get = method == "HEAD" and "HEAD" not in routes and "GET" in routes
+        route = routes.get("GET" if is_head_of_get else method)
+        scope[ROUTE] = route.path if route else None
         try:
             caller = await self._caller(scope, path)
             # Starlette's patterns also match before a final line break, which no path of ours has.
             if not path.isprintable():
                 raise NotFound("The path has characters that no path of this API has.")
-            routes = self.routes.routes_of(path)
-            is_head_of_get = method == "HEAD" and "HEAD" not in routes and "GET" in routes
-            if routes and method not in routes and not is_head_of_get:
+            if routes and route is None:
                 allowed = {*routes, "HEAD"} if "GET" in routes else set(routes)
                 await method_not_allowed(allowed)(scope, receive, send)
                 return
             if caller is not None and routes:
-                check_scope(caller, method, routes.get("GET" if is_head_of_get else method))
+                check_scope(caller, method, route)
         except SpineError as error:
             await answer_of(error)(scope, receive, send)
             return
         if is_head_of_get:
             await self.app({**scope, "method": "GET"}, receive, _without_body(send))
             return
-        await self.app(scope, receive, send)
+        with _attributed(scope, caller):
+            await self.app(scope, receive, send)
 
     async def _caller(self, scope: Scope, path: str) -> Caller | None:
         if path != API and not path.startswith(f"{API}/"):
@@ -89,6 +97,15 @@ class GateMiddleware:
         request = Request(scope)
         caller = request.state.caller = await authenticate(request)
         return caller
+
+
+def _attributed(scope: Scope, caller: Caller | None) -> AbstractContextManager[None]:
+    """Attributes what the request changes to its caller."""
+    if caller is None:
+        return nullcontext()
+    about = structlog.contextvars.get_contextvars()
+    actor = Actor(caller.name, caller.kind, about.get("request_id"), about.get("address"))
+    return acting_as(actor, scope["app"].state.trail)
 
 
 def _without_body(send: Send) -> Send:

@@ -11,15 +11,19 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spine.auth.changes import Changes
+from spine.audit.log_lines import Changes
 from spine.http.client_address import Network, client_address
 from spine.http.errors import envelope
 from spine.http.logs import get_logger
+from spine.measures import request_answered
 from spine.tables.base import new_id
+from spine.tracing import request_ended, request_span
 
 log = get_logger("spine.http")
 
 ACCEPTABLE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# Where the gate leaves the path of the route, for what is measured.
+ROUTE = "spine.route"
 BODY_METHODS = {"POST", "PUT", "PATCH", "DELETE"}
 
 
@@ -39,7 +43,8 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        wanted = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        wanted = headers.get("x-request-id", "")
         request_id = wanted if ACCEPTABLE_REQUEST_ID.fullmatch(wanted) else new_id()
         started = time.perf_counter()
         status = 0
@@ -59,7 +64,7 @@ class RequestIdMiddleware:
         address = client_address(scope, self.trusted_proxies)
         # The key is bound when the credential is checked. A pipelined request inherits the variables of the one before.
         about = structlog.contextvars.bound_contextvars(request_id=request_id, address=address, key=None, key_id=None)
-        with about, changes.collecting():
+        with about, changes.collecting(), request_span(scope["method"], headers.get("traceparent")) as span:
             try:
                 await self.app(scope, receive, send_with_id)
             except Exception:
@@ -69,7 +74,10 @@ class RequestIdMiddleware:
                 detail = f"Internal error. The server log has the details under request id {request_id}."
                 await envelope(500, detail)(scope, receive, send_with_id)
             finally:
-                duration_ms = round((time.perf_counter() - started) * 1000, 1)
+                seconds = time.perf_counter() - started
+                request_answered(scope["method"], scope.get(ROUTE), status, seconds)
+                request_ended(span, scope["method"], scope.get(ROUTE), status, request_id)
+                duration_ms = round(seconds * 1000, 1)
                 log.info("request", method=scope["method"], path=scope["path"], status=status, duration_ms=duration_ms)
 
 

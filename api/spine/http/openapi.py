@@ -27,7 +27,7 @@ _MEANINGS: dict[int, str] = {
     401: "The credential is missing or invalid.",
     403: "The credential does not have the required scope.",
     404: "The resource was not found.",
-    409: "The name exists already, or the current state does not allow the request.",
+    409: "The name exists already, the current state does not allow the request, or the stored row cannot be read.",
     413: "The body is larger than the limit.",
     415: "The body is not JSON.",
     416: "The range begins after the end of the content.",

@@ -19,6 +19,7 @@ from sqlalchemy.exc import IntegrityError
 
 from spine.database import SessionFactory, transaction
 from spine.errors import Conflict, SpineError, Unavailable
+from spine.oddities import ODDITIES
 from spine.tables.base import new_id, utc_now
 from spine.tables.idempotency import IdempotentRequest
 
@@ -49,7 +50,7 @@ class IdempotentCall:
         if row.body_hash != self.body_hash:
             raise Conflict("This Idempotency-Key was already used with another body; use a new key for a new request.")
         if row.answer is not None:
-            return row.answer
+            return _checked(row)
         try:
             answer = _to_json(await work(row.id))
         except Unavailable:
@@ -92,6 +93,20 @@ class IdempotentCall:
                     IdempotentRequest.id == operation_id, IdempotentRequest.answer.is_(None)
                 )
             )
+
+
+def _checked(row: IdempotentRequest) -> bytes:
+    """The stored answer. Raises `Conflict` for one that is not JSON."""
+    answer = row.answer or b""
+    try:
+        json.loads(answer)
+    except (ValueError, RecursionError):
+        ODDITIES.found(IdempotentRequest.record, row.id, "its stored answer is not JSON")
+        raise Conflict(
+            "The answer that is stored for this Idempotency-Key cannot be read; "
+            "see what the first request has done, and use a new key."
+        ) from None
+    return answer
 
 
 def hash_body(body: bytes) -> str:

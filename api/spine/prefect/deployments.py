@@ -13,6 +13,7 @@ import httpx
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter
 
 from spine.errors import BadRequest
+from spine.prefect.around import Rows
 from spine.prefect.filters import Json
 from spine.prefect.transport import MOST_ROWS, Transport, parse, texts
 
@@ -27,13 +28,15 @@ class ScheduleRow(BaseModel):
     active: bool
     slug: str | None = None
     parameters: Json = {}
+    max_scheduled_runs: int | None = None
     created: datetime | None = None
     updated: datetime | None = None
 
 
 class ConcurrencyLimit(BaseModel):
-    """How many runs of a deployment may be in progress at once."""
+    """How many runs of a deployment, or of all deployments that share it, may be in progress at once."""
 
+    name: str = ""
     limit: int
 
 
@@ -41,6 +44,7 @@ class ConcurrencyOptions(BaseModel):
     """What happens to a run that starts when the limit is reached: `ENQUEUE` or `CANCEL_NEW`."""
 
     collision_strategy: str
+    grace_period_seconds: int | None = None
 
 
 class Deployment(BaseModel):
@@ -98,7 +102,7 @@ class DeploymentCalls(Transport):
 
     async def page_of_deployments(
         self, wanted: Json, offset: int, limit: int, sort: str = NEWEST_FIRST
-    ) -> list[Deployment]:
+    ) -> Rows[Deployment]:
         """One page of the deployments that match."""
         return await self._page("/deployments/filter", _MANY, wanted, sort, offset, limit)
 
@@ -115,7 +119,7 @@ class DeploymentCalls(Transport):
 
         Raises `BadRequest` if Prefect rejects it.
         """
-        async with self._translated(conflict=BadRequest), self._creating:
+        async with self._translated("POST /deployments/", conflict=BadRequest):
             response = await self._client.request("POST", "/deployments/", json=deployment)
         return parse(_ONE, response), response.status_code == httpx.codes.CREATED
 
@@ -124,13 +128,15 @@ class DeploymentCalls(Transport):
 
         Raises `NotFound`, and `BadRequest` if Prefect rejects the change.
         """
-        async with self._translated(conflict=BadRequest):
+        async with self._translated("PATCH /deployments/{id}", conflict=BadRequest):
             # Prefect types its paths as templates.
             await self._client.request("PATCH", f"/deployments/{deployment_id}", json=changes)  # type: ignore[arg-type]
 
-    async def update_schedule(self, deployment_id: UUID, schedule_id: UUID, changes: Json) -> None:
-        """Change one schedule of a deployment; its planned runs are deleted. Raises `NotFound`."""
-        await self._request("PATCH", f"/deployments/{deployment_id}/schedules/{schedule_id}", changes)
+    async def update_schedule(self, deployment_id: UUID, row: ScheduleRow, changes: Json) -> None:
+        """Change one schedule of a deployment; planned runs of all its schedules are deleted. Raises `NotFound`."""
+        # Prefect stores `{}` for parameters that are not sent. All else that is not sent stays.
+        changes = {"parameters": row.parameters, **changes}
+        await self._request("PATCH", f"/deployments/{deployment_id}/schedules/{row.id}", changes)
 
     async def delete_schedule(self, deployment_id: UUID, schedule_id: UUID) -> None:
         """Delete one schedule of a deployment and its planned runs. Raises `NotFound`."""

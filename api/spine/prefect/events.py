@@ -14,9 +14,13 @@ from pydantic import BaseModel
 from spine.errors import PrefectUnavailable
 
 FLOW_RUN_PREFIX = "prefect.flow-run."
+DEPLOYMENT_PREFIX = "prefect.deployment."
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 # Prefect's route for stored events returns at most this many for one call.
 MOST_EVENTS = 50
+
+# Workers of type `spine` emit it while something keeps them from starting runs their own way.
+WORKER_FALLBACK = "spine.worker.fallback"
 
 _DEPLOYMENT = ("prefect.deployment.created", "prefect.deployment.updated", "prefect.deployment.deleted")
 
@@ -43,10 +47,22 @@ class StateEvent(BaseModel):
         return (self.payload.get("initial_state") or {}).get("type") in FINAL_STATES
 
 
+class StoredEvent(StateEvent):
+    """An event of any kind, and when the server received it, by its own clock."""
+
+    received: datetime
+    related: list[dict[str, str]] = []
+
+    def related_name(self, role: str) -> str:
+        """The name of the related resource in this role; empty if there is none."""
+        named = (one for one in self.related if one.get("prefect.resource.role") == role)
+        return next(named, {}).get("prefect.resource.name", "")
+
+
 class EventPage(BaseModel):
     """Stored events, newest first."""
 
-    events: list[StateEvent]
+    events: list[StoredEvent]
 
 
 class Kind(StrEnum):
@@ -59,24 +75,38 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class PrefectEvent:
-    """An event in Prefect; `run_id` is set if a run changed from one final state to another."""
+    """An event in Prefect.
+
+    `run_id` is set if a run changed from one final state to another, `deployment_id` if a deployment changed.
+    """
 
     kind: Kind
     run_id: UUID | None = None
+    deployment_id: UUID | None = None
 
 
-async def listen() -> AsyncGenerator[PrefectEvent, None]:
-    """Prefect's events, as they happen. An event may arrive just before its change can be read.
+def listen() -> AsyncGenerator[PrefectEvent, None]:
+    """The events of runs and deployments, as they happen. An event may arrive just before its change can be read.
 
     Raises `EventsUnavailable` if the stream cannot be opened or is interrupted.
     """
-    wanted = EventFilter(event=EventNameFilter(prefix=[FLOW_RUN_PREFIX, "prefect.deployment."]))
+    return _listen(EventNameFilter(prefix=[FLOW_RUN_PREFIX, DEPLOYMENT_PREFIX]))
+
+
+def listen_to_deployments() -> AsyncGenerator[PrefectEvent, None]:
+    """The same for the changes of deployments only."""
+    return _listen(EventNameFilter(name=list(_DEPLOYMENT)))
+
+
+async def _listen(names: EventNameFilter) -> AsyncGenerator[PrefectEvent, None]:
+    wanted = EventFilter(event=names)
     try:
         async with get_events_subscriber(filter=wanted, reconnection_attempts=0) as stream:
             yield PrefectEvent(Kind.OPENED)
             async for event in stream:
                 if event.event in _DEPLOYMENT:
-                    yield PrefectEvent(Kind.DEPLOYMENT_CHANGED)
+                    deployment_id = UUID(event.resource.id.removeprefix(DEPLOYMENT_PREFIX))
+                    yield PrefectEvent(Kind.DEPLOYMENT_CHANGED, deployment_id=deployment_id)
                 elif event.resource.get("prefect.state-type") in FINAL_STATES:
                     yield _run_ended(event.resource.model_dump(), event.payload, event.occurred)
     except Exception as error:

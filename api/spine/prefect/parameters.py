@@ -55,6 +55,8 @@ def check_parameters(schema: Json | None, defaults: Json, given: Json) -> list[F
     if refused and not refused[0].loc:
         # The parameters are too large as a whole.
         return refused
+    if not refused and (of_defaults := problems_of_defaults(defaults, given)):
+        return of_defaults
     refused = refused or [FieldError(path, reason) for path, reason in _evaluated_values(given, ())]
     if not schema:
         return refused
@@ -75,6 +77,15 @@ def check_parameters(schema: Json | None, defaults: Json, given: Json) -> list[F
     )
     wrong = [_to_field_error(error) for error in validator.iter_errors({**defaults, **given})]
     return refused + unknown + [error for error in wrong if _concerns(error, given, defaults)]
+
+
+def problems_of_defaults(defaults: Json, given: Json) -> list[FieldError]:
+    """What breaks the rule of free-form JSON in the defaults that a run would get besides the parameters `given`.
+
+    Prefect could not list such a run.
+    """
+    left = {name: value for name, value in defaults.items() if name not in given}
+    return [FieldError(one.loc, f"the deployment's default breaks a rule: {one.msg}") for one in problems_of(left)]
 
 
 def prefect_accepts(schema: Json, parameters: Json) -> bool:

@@ -61,6 +61,16 @@ class Timing:
         dates = await self._dates(start - earlier, count + self._most_passed)
         return [date for date in dates if date >= start][:count]
 
+    async def may_have(self, dates: Sequence[datetime]) -> set[datetime]:
+        """Those of these dates at which the schedule runs, or may run near a change of the clock."""
+        if self.depends_on_start or not dates:
+            return set(dates)
+        computed = set(await self._dates(min(dates), len(dates)))
+        others = [date for date in dates if date not in computed]
+        return computed.intersection(dates) | {
+            date for date in others if self._clock_changes_near(date) or await self._dates(date, 1) == [date]
+        }
+
     def _clock_changes_near(self, moment: datetime) -> bool:
         before, after = (one.astimezone(self._zone) for one in (moment - _AROUND_A_CHANGE, moment + _AROUND_A_CHANGE))
         return before.utcoffset() != after.utcoffset()
@@ -91,10 +101,11 @@ def _timing(schedule: str) -> Timing:
     return Timing(_SCHEDULE.validate_json(schedule))
 
 
-def cron_schedule(expression: str, timezone: str) -> Json:
+def cron_schedule(expression: str, timezone: str, *, day_or: bool = True) -> Json:
     """A schedule with a cron expression of five fields, in the time of `timezone`.
 
-    Raises `ValueError` with a sentence for users if Prefect's class rejects it.
+    Without `day_or`, a day must match both the day of month and the day of week. Raises `ValueError` with a sentence
+    for users if Prefect's class rejects it.
     """
     fields = expression.split()
     if len(fields) != 5 and not expression.startswith("@"):
@@ -103,7 +114,7 @@ def cron_schedule(expression: str, timezone: str) -> Json:
             "minute, hour, day of month, month, day of week"
         )
     try:
-        return CronSchedule(cron=expression, timezone=timezone).model_dump(mode="json")
+        return CronSchedule(cron=expression, timezone=timezone, day_or=day_or).model_dump(mode="json")
     except ValidationError as error:
         raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 

@@ -5,28 +5,43 @@ those that create something have an idempotency key or are upserts, and the othe
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from copy import copy
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import get_current_settings
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from spine.errors import BadRequest, Conflict, NotFound, PrefectUnavailable, SpineError
+from spine.json_rule import presentable
+from spine.measures import prefect_called
+from spine.prefect.around import (
+    SECONDS_TO_CLOSE,
+    UNKNOWN_SHAPE,
+    Around,
+    PrefectFailed,
+    PrefectUnreadable,
+    Rows,
+    kind_of,
+    parse_rows,
+)
 from spine.prefect.filters import Json
+from spine.tracing import call_span
 
 # Prefect's list routes return at most this many rows for one request.
 MOST_ROWS = 200
 
+# How a call ended, by the status of the error that it became.
+_RESULTS = {400: "refused", 404: "not_found", 409: "conflict"}
+
 # Less than the health checks wait.
 _SECONDS_FOR_A_STRANGER = 2.0
-
-UNKNOWN_SHAPE = "The answer of Prefect's API has an unknown format; check that Spine supports this version of Prefect."
 
 
 class Identified(Protocol):
@@ -42,6 +57,17 @@ Model = TypeVar("Model")
 Object = TypeVar("Object", bound=Identified)
 
 
+class Counted(BaseModel, Generic[Model]):
+    """One page of a list route with the number of all rows that match."""
+
+    results: list[Model]
+    count: int
+
+
+# How the rows of a list are read without and with their count.
+CountedAdapters = tuple[TypeAdapter[list[Model]], TypeAdapter[Counted[Model]]]
+
+
 class Transport:
     """The connection to Prefect's API; subclasses define the requests."""
 
@@ -49,9 +75,7 @@ class Transport:
         self._client = client
         self._deadline_seconds = deadline_seconds
         self._ends_at: float | None = None
-        # Prefect on SQLite answers simultaneous creations with "database is locked", and its client then waits for
-        # seconds: ten at once took 7 s, ten in turn 0.7 s.
-        self._creating = asyncio.Lock()
+        self._flow_names: dict[UUID, str] = {}
 
     @classmethod
     @asynccontextmanager
@@ -86,6 +110,11 @@ class Transport:
         """Check that Prefect's API answers. Raises `PrefectUnavailable`."""
         await self._request("GET", "/health")
 
+    async def server_version(self) -> tuple[str, str | None]:
+        """The version of Prefect's server, and the time of its answer as its header `Date` has it."""
+        response = await self._request("GET", "/admin/version")
+        return str(response.json()), response.headers.get("date")
+
     async def answers_anyone(self) -> bool:
         """Whether Prefect's API answers a request that has no credential of any kind.
 
@@ -94,7 +123,10 @@ class Transport:
         # All routes but that of the health need the credential, if there is one. This one is cheap.
         url = f"{str(self._client.api_url).rstrip('/')}/admin/version"
         verify = url.startswith("https:") and not get_current_settings().api.tls_insecure_skip_verify
-        async with self._translated(), httpx.AsyncClient(verify=verify, timeout=_SECONDS_FOR_A_STRANGER) as stranger:
+        async with (
+            self._translated("GET /admin/version"),
+            httpx.AsyncClient(verify=verify, timeout=_SECONDS_FOR_A_STRANGER) as stranger,
+        ):
             return (await stranger.get(url)).status_code == httpx.codes.OK
 
     async def _all(self, path: str, adapter: TypeAdapter[list[Object]], wanted: Json, sort: str) -> list[Object]:
@@ -105,15 +137,44 @@ class Transport:
             page = await self._page(path, adapter, wanted, sort, offset, MOST_ROWS)
             # Rows that are added meanwhile move others to the next page, where they are read a second time.
             rows |= {row.id: row for row in page}
-            if len(page) < MOST_ROWS:
+            if page.held < MOST_ROWS:
                 return list(rows.values())
             offset += MOST_ROWS
 
     async def _page(
         self, path: str, adapter: TypeAdapter[list[Model]], wanted: Json, sort: str, offset: int, limit: int
-    ) -> list[Model]:
-        response = await self._request("POST", path, {**wanted, "sort": sort, "offset": offset, "limit": limit})
-        return parse(adapter, response)
+    ) -> Rows[Model]:
+        """One page, without rows that Prefect cannot send or whose format is unknown: these are set aside and named."""
+        body = {**wanted, "sort": sort, "offset": offset, "limit": limit}
+        around = Around(self._request, path, adapter, body)
+        if around.is_likely():
+            # Each failure costs Prefect a traceback and a connection.
+            with suppress(PrefectFailed):
+                return await around.read()
+        try:
+            return parse_rows(adapter, await self._request("POST", path, body), kind_of(path))
+        except PrefectFailed:
+            await asyncio.sleep(SECONDS_TO_CLOSE)
+            return await Around(self._request, path, adapter, body).read()
+
+    async def _counted_page(
+        self, path: str, adapters: CountedAdapters[Model], wanted: Json, sort: str, page: int, size: int
+    ) -> tuple[Rows[Model], int]:
+        """Page number `page`, from 1 on, of what `path` lists, and how many rows match: one call.
+
+        If one row cannot be sent or has an unknown format, the page is read around it, as `_page` does.
+        """
+        rows, counted = adapters
+        lists, offset = f"{path}/filter", (page - 1) * size
+        body = {**wanted, "sort": sort, "limit": size}
+        if not Around(self._request, lists, rows, {**body, "offset": offset}).is_likely():
+            try:
+                found = parse(counted, await self._request("POST", f"{path}/paginate", {**body, "page": page}))
+                return Rows(found.results, len(found.results)), found.count
+            except PrefectUnreadable:
+                await asyncio.sleep(SECONDS_TO_CLOSE)
+        count = int((await self._request("POST", f"{path}/count", wanted)).json())
+        return await self._page(lists, rows, wanted, sort, offset, size), count
 
     async def _object(self, path: str, model: type[Object]) -> Object:
         """One object by its path. Raises `NotFound`."""
@@ -122,13 +183,31 @@ class Transport:
     async def _request(
         self, method: Literal["GET", "POST", "PATCH", "DELETE"], path: str, body: Json | None = None
     ) -> httpx.Response:
-        async with self._translated():
+        async with self._translated(f"{method} {path}"):
             # Prefect types the paths that it documents, which do not include the routes of its UI.
             return await self._client.request(method, path, json=_without_nul(body))  # type: ignore[arg-type]
 
     @asynccontextmanager
-    async def _translated(self, conflict: type[SpineError] = Conflict) -> AsyncIterator[None]:
-        """Bound the wait and translate the errors of Prefect's client into Spine's."""
+    async def _translated(self, call: str, conflict: type[SpineError] = Conflict) -> AsyncIterator[None]:
+        """Bound the wait, translate the errors of Prefect's client into Spine's, and measure the call.
+
+        `call` is what its span is called: a method and a path, of which ids are left out.
+        """
+        began = asyncio.get_running_loop().time()
+        result = "unavailable"
+        try:
+            with call_span(call):
+                async with self._bounded(conflict):
+                    yield
+            result = "ok"
+        except SpineError as error:
+            result = _RESULTS.get(error.status_code, result)
+            raise
+        finally:
+            prefect_called(result, asyncio.get_running_loop().time() - began)
+
+    @asynccontextmanager
+    async def _bounded(self, conflict: type[SpineError]) -> AsyncIterator[None]:
         try:
             now = asyncio.get_running_loop().time()
             async with asyncio.timeout_at(self._ends_at or now + self._deadline_seconds):
@@ -140,7 +219,7 @@ class Transport:
         except PrefectHTTPStatusError as error:
             raise _translate_status(error, conflict) from error
         except ValidationError as error:
-            raise PrefectUnavailable(UNKNOWN_SHAPE) from error
+            raise PrefectUnreadable(UNKNOWN_SHAPE) from error
 
 
 def _without_nul(value: Any) -> Any:
@@ -160,7 +239,10 @@ def parse(adapter: TypeAdapter[Model], response: httpx.Response) -> Model:
     try:
         return adapter.validate_json(response.content)
     except ValidationError as error:
-        raise PrefectUnavailable(UNKNOWN_SHAPE) from error
+        with suppress(ValueError, RecursionError):
+            # A run can be nested deeper than the parser reads.
+            return adapter.validate_json(json.dumps(presentable(json.loads(response.content))))
+        raise PrefectUnreadable(UNKNOWN_SHAPE) from error
 
 
 def _translate_status(error: PrefectHTTPStatusError, conflict: type[SpineError]) -> SpineError:
@@ -173,7 +255,8 @@ def _translate_status(error: PrefectHTTPStatusError, conflict: type[SpineError])
         return BadRequest(f"Prefect rejected the request: {_reason(error.response)}")
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         return PrefectUnavailable("Prefect's API rejected Spine's credentials.")
-    return PrefectUnavailable(f"Prefect's API answered with status {status}; try again in a few seconds.")
+    kind = PrefectFailed if status == httpx.codes.INTERNAL_SERVER_ERROR else PrefectUnavailable
+    return kind(f"Prefect's API answered with status {status}; try again in a few seconds.")
 
 
 def _reason(response: httpx.Response) -> str:

@@ -11,35 +11,34 @@ the order in which they came; one that meets the lock of another process tries a
 event loop. Measured: 377 of 400 concurrent read-modify-write transactions were refused without these waits, none with.
 """
 
-import asyncio
 import inspect
-import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import aiosqlite
-from prefect.server.database import configurations
+from prefect.server.database import configurations, interface
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
+from spine.prefect_server.migrations import install_inline_migrations
+from spine.sqlite_locks import Turns, retrying
+
 SECONDS_TO_WAIT = 60.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.003, 0.05
 # The names of Prefect and aiosqlite that are replaced, with the parameters that they must have.
 _REPLACED = {
     "aiosqlite.Connection._execute": ("self", "fn", "args", "kwargs"),
     "AioSqliteConfiguration.setup_sqlite": ("self", "conn", "record"),
     "AioSqliteConfiguration.begin_transaction": ("self", "session", "with_for_update"),
+    "PrefectDBInterface.create_db": ("self",),
 }
 
 _is_writing: ContextVar[bool] = ContextVar("is_writing", default=False)
-_turns: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]" = WeakKeyDictionary()
+_turns = Turns()
 
 
 def install_sqlite_waits() -> list[str]:
-    """Replace three functions of Prefect and aiosqlite in this process.
+    """Replace these functions of Prefect and aiosqlite in this process.
 
     Where one of them is missing or has other parameters, nothing is replaced and their names are returned.
     """
@@ -47,7 +46,8 @@ def install_sqlite_waits() -> list[str]:
         return missing
     configuration: Any = configurations.AioSqliteConfiguration
     connection: Any = aiosqlite.Connection
-    connection._execute = _retrying(connection._execute)
+    install_inline_migrations()
+    connection._execute = retrying(connection._execute, SECONDS_TO_WAIT)
     configuration.setup_sqlite = _without_busy_timeout(configuration.setup_sqlite)
     configuration.begin_transaction = _in_turn(configuration.begin_transaction)
     return []
@@ -58,37 +58,13 @@ def missing_names() -> Iterator[str]:
     owners = {
         "aiosqlite.Connection": aiosqlite.Connection,
         "AioSqliteConfiguration": getattr(configurations, "AioSqliteConfiguration", None),
+        "PrefectDBInterface": getattr(interface, "PrefectDBInterface", None),
     }
     for name, parameters in _REPLACED.items():
         owner, _, attribute = name.rpartition(".")
         function = getattr(owners[owner], attribute, None)
         if function is None or tuple(inspect.signature(function).parameters) != parameters:
             yield name
-
-
-def _retrying(execute: Callable[..., Any]) -> Callable[..., Any]:
-    """Repeat what met the lock of another connection."""
-
-    async def _execute(self: aiosqlite.Connection, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        deadline, pause = time.monotonic() + SECONDS_TO_WAIT, _FIRST_PAUSE
-        while True:
-            try:
-                return await execute(self, fn, *args, **kwargs)
-            except sqlite3.OperationalError as error:
-                # Outside a transaction the first rows of an executemany are stored already.
-                is_repeatable = getattr(fn, "__name__", "") != "executemany"
-                if not (_is_busy(error) and is_repeatable and time.monotonic() < deadline):
-                    raise
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
-
-    return _execute
-
-
-def _is_busy(error: sqlite3.OperationalError) -> bool:
-    code = getattr(error, "sqlite_errorcode", None) or 0
-    # After SQLITE_BUSY_SNAPSHOT what was read is out of date: only the whole transaction can be repeated.
-    return code & 0xFF == sqlite3.SQLITE_BUSY and code != sqlite3.SQLITE_BUSY_SNAPSHOT
 
 
 def _without_busy_timeout(set_up: Callable[..., None]) -> Callable[..., None]:
@@ -115,7 +91,7 @@ def _in_turn(begin: Callable[..., Any]) -> Callable[..., Any]:
             async with begin(self, session, with_for_update) as transaction:
                 yield transaction
             return
-        async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        async with _turns.lock():
             token = _is_writing.set(True)
             try:
                 async with begin(self, session, with_for_update=True) as transaction:

@@ -7,25 +7,28 @@ lease only saves work: recording is safe in several processes at once.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, suppress
 from datetime import timedelta
-from typing import Any, Protocol, cast
+from typing import Any, Never, Protocol, cast
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, CursorResult, or_, update
 
-from spine.background import repeat
+from spine.actors import Actor, ActorKind
+from spine.audit.trail import Trail, acting_as
+from spine.background import repeat, stop_stream
 from spine.database import SessionFactory, transaction
 from spine.errors import SpineError
-from spine.log_throttle import LogThrottle
+from spine.log_throttle import Failing, LogThrottle
 from spine.prefect.client import Prefect
 from spine.prefect.events import Kind, listen
-from spine.run_history.ingest import catch_up, ingest_new, refresh_outcomes
+from spine.run_history.ingest import CheckRuns, catch_up, check_nothing, ingest_new, refresh_outcomes
 from spine.run_history.outcomes import CURSOR
 from spine.tables.base import new_id, utc_now
 from spine.tables.run_history import FollowerCursor
 
 LEASE = timedelta(seconds=15)
+LONGEST_LEASE = timedelta(days=1)
 SECONDS_BETWEEN_POLLS = 5.0
 SECONDS_BETWEEN_CHORES = 2.0
 SECONDS_AFTER_AN_ERROR = 3.0
@@ -33,7 +36,6 @@ SECONDS_AFTER_AN_ERROR = 3.0
 SECONDS_TO_GATHER = 0.1
 SECONDS_TO_RELEASE_LEASE = 0.4
 SECONDS_TO_STOP = 0.45
-TIMES_TO_CANCEL = 3
 # An event announces a run that ended just now; runs that became visible late are found by the next full read.
 SHORT_OVERLAP = timedelta(seconds=2)
 
@@ -46,10 +48,16 @@ class Chore(Protocol):
         ...
 
 
+def following(sessions: SessionFactory) -> AbstractContextManager[None]:
+    """Attributes what the block changes to the follower."""
+    return acting_as(Actor("spine.follower", ActorKind.SYSTEM), Trail(sessions))
+
+
 class Follower:
     """Follows one Prefect server for one database; make one for each API process.
 
-    `chores` run as soon as a deployment has changed, `after_ingest` as soon as new outcomes may have been recorded.
+    `chores` run as soon as a deployment has changed, `after_ingest` as soon as new outcomes may have been recorded;
+    `check` looks at runs before their outcomes are recorded.
     """
 
     def __init__(
@@ -58,11 +66,13 @@ class Follower:
         sessions: SessionFactory,
         chores: Sequence[Chore] = (),
         after_ingest: Sequence[Chore] = (),
+        check: CheckRuns = check_nothing,
     ) -> None:
         self._prefect = prefect
         self._sessions = sessions
         self._chores = chores
         self._after_ingest = after_ingest
+        self._check = check
         self._name = new_id()
         self._log_throttle = LogThrottle("follower")
         self._has_lease = asyncio.Event()
@@ -75,10 +85,12 @@ class Follower:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follow in the background for as long as the block lasts; leaving it takes well below a second."""
-        tasks = [
-            asyncio.create_task(repeat(work, self._log_throttle, SECONDS_AFTER_AN_ERROR))
-            for work in (self._ingest, self._run_after_ingest, self._run_chores)
-        ]
+        # The tasks inherit whom their changes are attributed to.
+        with following(self._sessions):
+            tasks = [
+                asyncio.create_task(repeat(work, self._log_throttle, SECONDS_AFTER_AN_ERROR))
+                for work in (self._ingest, self._run_after_ingest, self._run_chores)
+            ]
         listening = asyncio.create_task(repeat(self._listen, self._log_throttle, SECONDS_AFTER_AN_ERROR))
         try:
             yield
@@ -86,6 +98,14 @@ class Follower:
             await _stop(tasks, listening)
             # Do not wait for a database that is down or locked: the lease then expires by itself.
             await asyncio.wait([asyncio.create_task(self._release_lease())], timeout=SECONDS_TO_RELEASE_LEASE)
+
+    def leads(self) -> bool:
+        """Whether this process has the lease."""
+        return self._has_lease.is_set()
+
+    def failing(self) -> list[Failing]:
+        """The tasks of this process that fail now; the event stream does not count, because polling replaces it."""
+        return [one for one in self._log_throttle.failing() if one.task != self._listen.__name__]
 
     async def _ingest(self) -> None:
         self._run_ended.clear()
@@ -100,12 +120,12 @@ class Follower:
     async def _read_outcomes(self) -> None:
         """Read everything that may be new, or only the latest outcomes if the last full read was a moment ago."""
         ended_again, self._ended_again = self._ended_again, set()
-        await refresh_outcomes(self._prefect, self._sessions, ended_again)
+        await refresh_outcomes(self._prefect, self._sessions, ended_again, self._check)
         now = asyncio.get_running_loop().time()
         if now - self._last_full_read < SECONDS_BETWEEN_POLLS:
-            await ingest_new(self._prefect, self._sessions, self._acquire_lease, SHORT_OVERLAP)
+            await ingest_new(self._prefect, self._sessions, self._acquire_lease, SHORT_OVERLAP, self._check)
         else:
-            await catch_up(self._prefect, self._sessions, self._acquire_lease)
+            await catch_up(self._prefect, self._sessions, self._acquire_lease, self._check)
             self._last_full_read = now
 
     async def _run_after_ingest(self) -> None:
@@ -152,6 +172,8 @@ class Follower:
             FollowerCursor.lease_owner.is_(None),
             FollowerCursor.lease_owner == self._name,
             FollowerCursor.lease_expires_at < utc_now(),
+            # Nobody has written this: it is no time, or an endless one.
+            FollowerCursor.lease_expires_at > utc_now() + LONGEST_LEASE,
         )
         if await self._set_lease_owner(available, self._name):
             self._has_lease.set()
@@ -170,20 +192,15 @@ class Follower:
         return cast("CursorResult[Any]", done).rowcount == 1
 
 
-async def _stop(tasks: Sequence[asyncio.Task[None]], listening: asyncio.Task[None]) -> None:
-    """Stop all tasks within `SECONDS_TO_STOP`: a web socket would wait ten seconds for a busy server to close it.
+async def _stop(tasks: Sequence[asyncio.Task[Never]], listening: asyncio.Task[Never]) -> None:
+    """Stop all tasks within `SECONDS_TO_STOP`.
 
-    The first cancellation starts closing the socket and the next one cuts that short. The other tasks are cancelled
-    only once: a second cancellation would interrupt a rollback, and the database would stay locked.
+    All but the stream are cancelled only once: a second cancellation would interrupt a rollback, and the database would
+    stay locked.
     """
     for task in tasks:
         task.cancel()
-    left = {listening, *tasks}
-    for _ in range(TIMES_TO_CANCEL):
-        listening.cancel()
-        _, left = await asyncio.wait(left, timeout=SECONDS_TO_STOP / TIMES_TO_CANCEL)
-        if not left:
-            return
+    await asyncio.gather(stop_stream(listening, SECONDS_TO_STOP), asyncio.wait(tasks, timeout=SECONDS_TO_STOP))
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

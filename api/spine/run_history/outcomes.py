@@ -13,6 +13,7 @@ from sqlalchemy import delete, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.database import SessionFactory, reading, transaction
+from spine.oddities import make_each
 from spine.prefect.client import FlowRun
 from spine.prefect.states import is_final
 from spine.run_history.domains import record_domains
@@ -32,7 +33,8 @@ async def record_outcomes(sessions: SessionFactory, runs: Sequence[FlowRun]) -> 
     `DatabaseUnavailable`.
     """
     await record_domains(sessions, runs)
-    outcomes = [outcome for run in runs if (outcome := outcome_of(run)) is not None]
+    made = make_each("flow run", runs, outcome_of, lambda run: run.id)
+    outcomes = [outcome for outcome in made if outcome is not None]
     # Most of these are recorded already, which a read finds out without waiting for a lock.
     outcomes = await _without_recorded(sessions, outcomes)
     if not outcomes:

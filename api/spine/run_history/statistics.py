@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -11,9 +11,12 @@ from sqlalchemy import func, select
 from spine.database import SessionFactory, reading
 from spine.prefect.client import MOST_ROWS, FlowRun, Prefect
 from spine.prefect.filters import Json, RunFilter
-from spine.run_history.ingest import ENDED, NEWEST_END_FIRST, OVERLAP, read_cursor
+from spine.run_history.ingest import ENDED, NEWEST_END_FIRST, read_cursor
 from spine.run_history.outcomes import record_outcomes
 from spine.tables.run_history import DeploymentStatistics, RunOutcome
+
+# Prefect sets a run's end time some moments before the run can be read. The follower reads further back.
+OVERLAP = timedelta(seconds=10)
 
 # Includes runs that wait for another attempt, or for a worker after a pause; `run_count` shows that they have started.
 _IN_PROGRESS: Json = {
@@ -59,7 +62,7 @@ async def read_statistics(
         .where(DeploymentStatistics.deployment_id.in_(deployment_ids))
     )
     async with reading(sessions) as session:
-        rows = (await session.execute(wanted)).tuples().all()
+        rows = (await session.execute(wanted)).all()
     found = {row.deployment_id: (row, already) for row, already in rows}
     runs = _by_deployment(in_progress)
     return {one: _combine(*found.get(one, (None, 0)), runs.get(one, [])) for one in deployment_ids}
@@ -87,12 +90,12 @@ async def _recently_ended(prefect: Prefect, sessions: SessionFactory, deployment
     if cursor is not None:
         since = ENDED.between("end_time", since=cursor - OVERLAP)
         found = await prefect.list_runs(since, NEWEST_END_FIRST)
-        if len(found) < MOST_ROWS:
+        if found.held < MOST_ROWS:
             return found
     else:
         since = ENDED
     found = await prefect.list_runs(since.of_deployments(deployment_ids), NEWEST_END_FIRST)
-    return found if len(found) < MOST_ROWS else []
+    return found if found.held < MOST_ROWS else []
 
 
 def _by_deployment(runs: Sequence[FlowRun]) -> dict[UUID, list[FlowRun]]:

@@ -3,17 +3,23 @@
 `prefect deploy` changes only the deployments in its file, so a schedule's deployment would run the old entrypoint,
 image and pull steps forever. Whenever the workflow's own deployment has changed, the differences are copied to its
 schedules, and their planned runs are planned again. A schedule keeps its own name, parameters, timing, state,
-description and concurrency.
+description and concurrency, and the job variables that people have changed on it.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
+from uuid import UUID
 
 import structlog
 
+from spine.audit.trail import changing
+from spine.database import SessionFactory
 from spine.errors import BadRequest, SpineError
+from spine.json_rule import is_same
+from spine.oddities import ODDITIES
 from spine.prefect.client import Deployment, Prefect
 from spine.prefect.filters import Json
 from spine.prefect.parameters import prefect_accepts
+from spine.schedules.copied_variables import read_copied, record_copied, with_changes_of_people
 from spine.schedules.deployments import inherited_at_creation
 from spine.schedules.planned_runs import change_lock, replan
 from spine.tables.base import utc_now
@@ -51,28 +57,47 @@ def inherited_tags(own: Deployment) -> list[str]:
 
 
 async def sync_code(
-    prefect: Prefect, own: Deployment, schedules: Iterable[Deployment], tags_before: Collection[str] = ()
+    prefect: Prefect,
+    sessions: SessionFactory,
+    own: Deployment,
+    schedules: Sequence[Deployment],
+    tags_before: Collection[str] = (),
 ) -> None:
     """Copy the code of a workflow's own deployment to its schedules.
 
     `tags_before` are the workflow's previous tags, as far as they are known. A schedule that cannot be changed is
-    logged and does not stop the others.
+    logged and does not stop the others. Raises `DatabaseUnavailable`.
     """
+    known = await read_copied(sessions, schedules)
+    variables = own.job_variables or {}
+    copied: dict[UUID, Json] = {}
     for schedule in schedules:
-        changes = code_changes(own, schedule, tags_before)
-        if not changes:
-            continue
         try:
+            changes = code_changes(own, schedule, tags_before, known.get(schedule.id))
+            if schedule.id not in known or not is_same(known[schedule.id], variables):
+                copied[schedule.id] = variables
+            if not changes:
+                continue
             await _change(prefect, schedule, changes)
         except SpineError as reason:
+            copied.pop(schedule.id, None)
             log.warning("schedule_code_sync_failed", schedule=schedule.name, id=str(schedule.id), reason=reason.detail)
+        except Exception as error:
+            copied.pop(schedule.id, None)
+            ODDITIES.found("schedule", schedule.id, f"its code cannot be synced ({type(error).__name__})")
         else:
             log.info("schedule_code_synced", schedule=schedule.name, id=str(schedule.id), changed=sorted(changes))
+    await record_copied(sessions, copied)
 
 
-def code_changes(own: Deployment, schedule: Deployment, tags_before: Collection[str] = ()) -> Json:
-    """The fields in which a schedule differs from its workflow, as in Prefect's API; empty if there are none."""
+def code_changes(own: Deployment, schedule: Deployment, tags_before: Collection[str], copied: Json | None) -> Json:
+    """The fields in which a schedule differs from what it should have, as in Prefect's API; empty if there are none.
+
+    `copied` are the job variables that it got last. If they are not known, none of its own are kept.
+    """
     wanted, present = code_of(own), code_of(schedule)
+    if copied is not None:
+        wanted["job_variables"] = with_changes_of_people(wanted["job_variables"], copied, present["job_variables"])
     if wanted != present and not prefect_accepts(wanted["parameter_openapi_schema"], schedule.parameters):
         # Prefect would refuse the new schema. Sync the code all the same; the schedule's `problem` says what is wrong.
         wanted["enforce_parameter_schema"] = False
@@ -93,7 +118,10 @@ def _tags(own: Deployment, schedule: Deployment, tags_before: Collection[str]) -
 
 
 async def _change(prefect: Prefect, schedule: Deployment, changes: Json) -> None:
-    async with change_lock(schedule.id):
+    before = schedule.model_dump(mode="json", include=set(changes))
+    recording = changing("synced", "schedule", schedule.id, schedule.name, before=before)
+    async with recording as change, change_lock(schedule.id):
+        change.after = changes
         since = utc_now()
         try:
             await prefect.update_deployment(schedule.id, changes)

@@ -8,16 +8,20 @@ it alone if the file gives the schedule a slug. A deployment with several schedu
 enabling it restores exactly those that were on.
 """
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
+from spine.audit.trail import changing
 from spine.auth.callers import Caller
-from spine.auth.changes import record_change
 from spine.auth.domains import Domains
 from spine.database import SessionFactory
 from spine.errors import BadRequest, Conflict, FieldError, NotFound
 from spine.names import domains_in
+from spine.prefect.around import named
 from spine.prefect.client import Deployment, Prefect
 from spine.prefect.filters import Json
+from spine.prefect.parameters import problems_of_defaults
+from spine.schedules.audit_state import settings_of
 from spine.schedules.code_sync import code_of, inherited_tags
 from spine.schedules.deploy_guard.guard import record_state
 from spine.schedules.deployments import (
@@ -26,8 +30,9 @@ from spine.schedules.deployments import (
     TARGET_TYPE_LABEL,
     concurrency,
     find_schedule,
-    flow_of,
     is_enabled,
+    shared_limit_of,
+    workflow_of,
 )
 from spine.schedules.listing import ScheduleListing
 from spine.schedules.names import check_name, claimed, refuse_taken
@@ -57,16 +62,18 @@ async def create_schedule(
     timing = await make_timing(body.cron_expression, body.interval_seconds, body.timezone, now)
     own = await _find_target(prefect, target_domains, body.target_name)
     refuse_invalid_parameters(body.target_name, own, body.target_params or {}, "target_params")
-    async with claimed(sessions, body.name, caller):
-        await refuse_taken(prefect, body.name)
-        made, is_new = await prefect.create_deployment(_deployment(own, body, timing, caller))
+    async with changing("created", "schedule", body.name, body.name) as change:
+        async with claimed(sessions, body.name, caller):
+            await refuse_taken(prefect, body.name)
+            made, is_new = await prefect.create_deployment(_deployment(own, body, timing, caller))
+        change.resource_id, change.after = str(made.id), settings_of(made)
+        if is_new:
+            await replan(prefect, made, now)
     if not is_new:
         # It was deployed in the milliseconds since the check, and Prefect has no creation that never overwrites.
         raise Conflict(
             f"A deployment named {body.name!r} was deployed at the same time and has been overwritten; deploy it again."
         )
-    await replan(prefect, made, now)
-    record_change("created", "schedule", made.id, body.name)
     return ActionResponse(
         id=str(made.id),
         status="created",
@@ -83,12 +90,12 @@ async def delete_schedule(
     `prefect deploy` creates them again if they are still in the file.
     """
     found = await find_schedule(prefect, domains, id_or_name)
-    async with change_lock(found.id):
+    change = changing("deleted", "schedule", found.id, found.name, before=settings_of(found))
+    async with change, change_lock(found.id):
         # First, while the deployment still exists, so that a request that fails here can be repeated.
         await delete_planned(prefect, found.id, due_too=True)
         message = await _delete(prefect, listing, found)
         await delete_planned(prefect, found.id, due_too=True)
-    record_change("deleted", "schedule", found.id, found.name)
     return ActionResponse(id=str(found.id), status="deleted", message=message)
 
 
@@ -100,7 +107,7 @@ async def enable_schedule(
     Raises `NotFound`, and `Conflict` if its only timing was deleted in Prefect.
     """
     deployment = await find_schedule(prefect, domains, id_or_name)
-    async with change_lock(deployment.id):
+    async with _switching("enabled", deployment), change_lock(deployment.id):
         await switch_on(prefect, sessions, await prefect.read_deployment(deployment.id))
     return _switched(deployment, "enabled")
 
@@ -110,7 +117,7 @@ async def disable_schedule(
 ) -> ActionResponse:
     """Disable a schedule: planned runs are deleted, runs in progress continue. Raises `NotFound`."""
     deployment = await find_schedule(prefect, domains, id_or_name)
-    async with change_lock(deployment.id):
+    async with _switching("disabled", deployment), change_lock(deployment.id):
         await switch_off(prefect, sessions, await prefect.read_deployment(deployment.id))
     return _switched(deployment, "disabled")
 
@@ -122,23 +129,28 @@ async def run_now(prefect: Prefect, caller: Caller, id_or_name: str, operation_i
     """
     deployment = await find_schedule(prefect, caller.domains, id_or_name)
     # Read before the run is created: once Prefect has created it, no further call may fail.
-    flow = await flow_of(prefect, deployment)
+    workflow = await workflow_of(prefect, deployment)
     # With several timings, each may have its own parameters; then those of the deployment apply.
     parameters = deployment.schedules[0].parameters if len(deployment.schedules) == 1 else {}
-    try:
-        run = await prefect.create_run(
-            deployment.id,
-            parameters=parameters,
-            tags=[API_TAG],
-            labels={CALLER_LABEL: caller.name, SCHEDULE_LABEL: deployment.name},
-            idempotency_key=f"spine-{operation_id}",
-        )
-    except BadRequest as reason:
-        raise Conflict(f"The schedule {deployment.name!r} cannot run: {reason.detail}") from None
-    record_change("started", "run", run.id, run.name)
+    if problems := problems_of_defaults({**deployment.parameters, **parameters}, {}):
+        raise Conflict(f"The schedule {deployment.name!r} cannot run: {named(problems)}.")
+    key = f"spine-{operation_id}"
+    async with changing("started", "run", key, operation_id=operation_id) as change:
+        try:
+            run = await prefect.create_run(
+                deployment.id,
+                parameters=parameters,
+                tags=[API_TAG],
+                labels={CALLER_LABEL: caller.name, SCHEDULE_LABEL: deployment.name},
+                idempotency_key=key,
+            )
+        except BadRequest as reason:
+            raise Conflict(f"The schedule {deployment.name!r} cannot run: {reason.detail}") from None
+        change.resource_id, change.resource_name = str(run.id), run.name
+        change.after = {"workflow": workflow, "schedule": deployment.name, "parameters": parameters}
     return WorkflowTriggerResponse(
         run_id=run.id,
-        workflow_name=flow.name,
+        workflow_name=workflow,
         status=TriggerStatus.PENDING,
         message=f"Run {run.name!r} of the schedule {deployment.name!r} was created and waits for a worker.",
     )
@@ -154,7 +166,7 @@ async def switch_on(prefect: Prefect, sessions: SessionFactory, deployment: Depl
     now = utc_now()
     if not any(row.active for row in deployment.schedules):
         for row in deployment.schedules:
-            await prefect.update_schedule(deployment.id, row.id, {"active": True})
+            await prefect.update_schedule(deployment.id, row, {"active": True})
     if deployment.paused:
         await prefect.resume_deployment(deployment.id)
     deployment = await prefect.read_deployment(deployment.id)
@@ -170,7 +182,7 @@ async def switch_off(prefect: Prefect, sessions: SessionFactory, deployment: Dep
         # Pausing deletes planned runs including late ones, which deactivating a schedule would leave.
         await prefect.pause_deployment(deployment.id)
         if len(deployment.schedules) == 1:
-            await prefect.update_schedule(deployment.id, deployment.schedules[0].id, {"active": False})
+            await prefect.update_schedule(deployment.id, deployment.schedules[0], {"active": False})
             await prefect.resume_deployment(deployment.id)
         await delete_planned(prefect, deployment.id, due_too=True)
     deployment = await prefect.read_deployment(deployment.id)
@@ -227,6 +239,9 @@ def _deployment(own: Deployment, body: ScheduleCreate, timing: Json, caller: Cal
 
 async def _delete(prefect: Prefect, listing: ScheduleListing, deployment: Deployment) -> str:
     if made_over_api(deployment):
+        if shared_limit_of(deployment) is not None:
+            # Prefect would delete the limit of all others with the deployment.
+            await prefect.update_deployment(deployment.id, {"global_concurrency_limit_id": None})
         await prefect.delete_deployment(deployment.id)
         return f"The schedule {deployment.name!r} was deleted."
     for row in deployment.schedules:
@@ -241,8 +256,15 @@ def refuse_other_domains(domains: Domains, tags: Iterable[str], present: Iterabl
         domains.require(domain, "the schedule")
 
 
+@asynccontextmanager
+async def _switching(status: str, deployment: Deployment) -> AsyncIterator[None]:
+    before = {"enabled": is_enabled(deployment)}
+    async with changing(status, "schedule", deployment.id, deployment.name, before=before) as change:
+        yield
+        change.after = {"enabled": status == "enabled"}
+
+
 def _switched(deployment: Deployment, status: str) -> ActionResponse:
-    record_change(status, "schedule", deployment.id, deployment.name)
     return ActionResponse(
         id=str(deployment.id), status=status, message=f"The schedule {deployment.name!r} is {status}."
     )

@@ -3,12 +3,13 @@
 A schedule is a deployment that has a schedule in Prefect, or that was created over the API as one and then lost it.
 """
 
+from typing import Any
 from uuid import UUID
 
 from spine.auth.domains import Domains
 from spine.errors import Conflict, NotFound
 from spine.names import domains_in
-from spine.prefect.client import Deployment, Flow, Prefect
+from spine.prefect.client import Deployment, Prefect
 from spine.prefect.filters import Json
 from spine.schedules.schemas import OverlapPolicy, TargetType
 from spine.workflows.deployments import is_schedule as made_over_api
@@ -51,6 +52,41 @@ def concurrency(max_instances: int | None, overlap_policy: OverlapPolicy | None)
     return {"concurrency_limit": max_instances, "concurrency_options": options}
 
 
+def changed_concurrency(deployment: Deployment, sent: dict[str, Any]) -> Json:
+    """Prefect's concurrency fields for a change of `max_instances` and `overlap_policy`; what is not sent stays.
+
+    Raises `Conflict` for the number of a limit that other deployments have, too.
+    """
+    changes: Json = {}
+    policy: OverlapPolicy | None = sent.get("overlap_policy")
+    if "max_instances" in sent:
+        changes["concurrency_limit"] = sent["max_instances"]
+    if policy and sent.get("max_instances", max_instances_of(deployment)) is None:
+        changes["concurrency_limit"] = 1
+    if "concurrency_limit" in changes and (shared := shared_limit_of(deployment)) is not None:
+        raise Conflict(
+            f"The schedule {deployment.name!r} shares the concurrency limit {shared!r} with other deployments; "
+            "change max_instances in Prefect."
+        )
+    if "overlap_policy" in sent:
+        present = deployment.concurrency_options
+        grace = {"grace_period_seconds": present.grace_period_seconds} if present else {}
+        if policy or any(grace.values()):
+            changes["concurrency_options"] = {
+                "collision_strategy": _STRATEGIES[policy or OverlapPolicy.ENQUEUE],
+                **grace,
+            }
+        else:
+            changes["concurrency_options"] = None
+    return changes
+
+
+def shared_limit_of(deployment: Deployment) -> str | None:
+    """The name of a concurrency limit that was not made for this deployment alone; None if it has no such limit."""
+    limit = deployment.global_concurrency_limit
+    return limit.name if limit and limit.name != f"deployment:{deployment.id}" else None
+
+
 def max_instances_of(deployment: Deployment) -> int | None:
     """How many runs of a schedule may be in progress at once; None for no limit."""
     limit = deployment.global_concurrency_limit
@@ -63,6 +99,18 @@ def overlap_policy_of(deployment: Deployment) -> OverlapPolicy | None:
         return None
     options = deployment.concurrency_options
     return _POLICIES.get(options.collision_strategy) if options else OverlapPolicy.ENQUEUE
+
+
+def shown_description(deployment: Deployment) -> str | None:
+    """The description of a schedule."""
+    # `prefect deploy` stores the word None for a flow without a docstring.
+    return None if deployment.description in ("None", "") else deployment.description
+
+
+def shown_tags(deployment: Deployment) -> list[str] | None:
+    """The tags of a schedule without those that it inherited; None if it has no others."""
+    inherited = inherited_at_creation(deployment)
+    return [tag for tag in deployment.tags if tag not in inherited] or None
 
 
 async def find_schedule(prefect: Prefect, domains: Domains, id_or_name: str) -> Deployment:
@@ -83,12 +131,12 @@ async def find_schedule(prefect: Prefect, domains: Domains, id_or_name: str) -> 
     return deployment
 
 
-async def flow_of(prefect: Prefect, deployment: Deployment) -> Flow:
-    """The flow of a schedule. Raises `NotFound` if it was deleted a moment ago, and the schedule with it."""
-    flow = (await prefect.flows_by_id([deployment.flow_id])).get(deployment.flow_id)
-    if flow is None:
+async def workflow_of(prefect: Prefect, deployment: Deployment) -> str:
+    """The name of a schedule's workflow. Raises `NotFound` if it was deleted a moment ago, and the schedule with it."""
+    names = await prefect.flow_names([deployment.flow_id])
+    if deployment.flow_id not in names:
         raise NotFound(f"The schedule {deployment.name!r} was deleted with its workflow.")
-    return flow
+    return names[deployment.flow_id]
 
 
 async def _find_by_name(prefect: Prefect, domains: Domains, name: str) -> Deployment:

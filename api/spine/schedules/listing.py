@@ -6,10 +6,11 @@ schedule. So a page is never stale, and it costs the same number of calls for te
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from spine.pagination import PageRequest
+from spine.prefect.around import Rows
 from spine.prefect.client import MOST_ROWS, Deployment, Prefect
 from spine.prefect.filters import Json
 from spine.schedules.deployments import has_schedule
@@ -28,7 +29,6 @@ class ScheduleListing:
     def __init__(self) -> None:
         self._known: set[UUID] = set()
         self._without_schedule: set[UUID] = set()
-        self._flow_names: dict[UUID, str] = {}
 
     async def page(
         self, prefect: Prefect, flows: Json, tags: DomainTags, page: PageRequest
@@ -37,10 +37,20 @@ class ScheduleListing:
 
         They are those of the flows that match (`{}` for all) with one of these `tags`.
         """
+        # The first page of all has the new deployments, if it has one that is known or is not full.
+        has_newest = not page.offset and page.limit >= NEWEST and not flows and tags is None
         for _ in range(MOST_ATTEMPTS):
             excluded = set(self._without_schedule)
             wanted = {"deployments": {"id": {"not_any_": _texts(excluded)}, **with_any_tag(tags)}, **flows}
-            (rows, total), current = await asyncio.gather(self._read(prefect, wanted, page), self._check(prefect))
+            (rows, total), new, known = await asyncio.gather(
+                self._read(prefect, wanted, page),
+                _nothing() if has_newest else self._new(prefect),
+                prefect.deployments_by_id(list(excluded)),
+            )
+            if has_newest:
+                shows_all = rows.held < page.limit or any(row.id in self._known for row in rows)
+                new = [row for row in rows if row.id not in self._known] if shows_all else await self._new(prefect)
+            current = self._learn(excluded, new, known.values())
             found_without = [row.id for row in rows if not has_schedule(row)]
             # Another request may have found the new deployments, so only the set itself shows whether it changed.
             if current == excluded and not found_without:
@@ -48,30 +58,20 @@ class ScheduleListing:
             self._without_schedule |= set(found_without)
         return rows, total
 
-    async def flow_names(self, prefect: Prefect, flow_ids: Iterable[UUID]) -> dict[UUID, str]:
-        """The names of flows, which never change; a deleted flow keeps its last name."""
-        unknown = [flow_id for flow_id in set(flow_ids) if flow_id not in self._flow_names]
-        found = await prefect.flows_by_id(unknown)
-        self._flow_names |= {flow_id: flow.name for flow_id, flow in found.items()}
-        return self._flow_names
-
     def schedule_removed(self, deployment_id: UUID) -> None:
         """Record that a deployment no longer has a schedule, which the check for new deployments would not find."""
         self._without_schedule.add(deployment_id)
 
     @staticmethod
-    async def _read(prefect: Prefect, wanted: Json, page: PageRequest) -> tuple[list[Deployment], int]:
-        rows, total = await asyncio.gather(
+    async def _read(prefect: Prefect, wanted: Json, page: PageRequest) -> tuple[Rows[Deployment], int]:
+        return await asyncio.gather(
             prefect.page_of_deployments(wanted, page.offset, page.limit), prefect.count_deployments(wanted)
         )
-        return rows, total
 
-    async def _check(self, prefect: Prefect) -> set[UUID]:
+    def _learn(self, checked: set[UUID], new: Sequence[Deployment], known: Iterable[Deployment]) -> set[UUID]:
         """Update what is known; return the ids of all deployments without a schedule."""
-        checked = set(self._without_schedule)
-        new, known = await asyncio.gather(self._new(prefect), prefect.deployments_by_id(list(checked)))
         self._known |= {deployment.id for deployment in new}
-        without = {deployment.id for deployment in [*new, *known.values()] if not has_schedule(deployment)}
+        without = {deployment.id for deployment in [*new, *known] if not has_schedule(deployment)}
         # What other requests have added meanwhile was not checked here, and stays.
         self._without_schedule = self._without_schedule - checked | without
         return set(self._without_schedule)
@@ -79,13 +79,17 @@ class ScheduleListing:
     async def _new(self, prefect: Prefect) -> list[Deployment]:
         """The new deployments, read from the newest on until one is known."""
         new: list[Deployment] = []
-        size = NEWEST
+        offset, size = 0, NEWEST
         while True:
-            rows = await prefect.page_of_deployments({}, len(new), size)
+            rows = await prefect.page_of_deployments({}, offset, size)
             new += [row for row in rows if row.id not in self._known]
-            if len(rows) < size or any(row.id in self._known for row in rows):
+            if rows.held < size or any(row.id in self._known for row in rows):
                 return new
-            size = MOST_ROWS
+            offset, size = offset + rows.held, MOST_ROWS
+
+
+async def _nothing() -> list[Deployment]:
+    return []
 
 
 def with_any_tag(tags: DomainTags) -> Json:

@@ -8,8 +8,9 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from spine.errors import SpineError
-from spine.prefect.client import Deployment, FlowRun, Prefect
+from spine.prefect.client import Deployment, DueRun, FlowRun, Prefect
 from spine.prefect.filters import Json, RunFilter
+from spine.prefect.schedules import timing_of
 from spine.prefect.transport import texts
 from spine.schedules.deployments import is_enabled
 from spine.tables.base import utc_now
@@ -60,21 +61,38 @@ async def delete_planned(
 
 
 async def delete_outdated(prefect: Prefect, deployment_ids: Sequence[UUID]) -> None:
-    """Delete the planned runs of schedules that have been replaced.
+    """Delete the planned runs of schedules that have been replaced, and those with an old timing or old parameters.
 
-    Prefect's scheduler first reads the schedules and later stores their runs, so runs of an old timing can appear after
-    the change. Each has the id of the schedule row that it was planned for, which a change replaces by a new row.
+    Prefect's scheduler first reads the schedules and later stores their runs, so runs as they were before can appear
+    after the change. A changed schedule is a new row, whose id its runs have, or the same row if it has a slug.
     """
     runs = await prefect.all_runs(_planned_by(deployment_ids))
     # In this order, so that runs of a change made between the two calls are not among those that were read.
     deployments = await prefect.deployments_by_id(deployment_ids)
-    current = {row.id for one in deployments.values() for row in one.schedules}
     now = utc_now()
-    outdated = [run for run in runs if run.deployment_id in deployments and planned_for(run) not in current]
-    await prefect.delete_runs([run.id for run in outdated if _has_not_started(run, now, due_too=False)])
+    not_started = [run for run in runs if _has_not_started(run, now, due_too=False)]
+    outdated: list[FlowRun] = []
+    for deployment in deployments.values():
+        outdated += await _outdated(deployment, [run for run in not_started if run.deployment_id == deployment.id])
+    await prefect.delete_runs([run.id for run in outdated])
 
 
-def planned_for(run: FlowRun) -> UUID | None:
+async def _outdated(deployment: Deployment, runs: Sequence[FlowRun]) -> list[FlowRun]:
+    current: set[UUID] = set()
+    for row in deployment.schedules:
+        parameters = {**deployment.parameters, **row.parameters}
+        of_row = [run for run in runs if planned_for(run) == row.id and run.parameters == parameters]
+        dates = [run.expected_start_time for run in of_row if run.expected_start_time is not None]
+        try:
+            kept = await timing_of(row.schedule).may_have(dates)
+        except (ValueError, OverflowError):
+            # Prefect's own classes do not accept what it has stored, so nobody knows its dates.
+            kept = set(dates)
+        current |= {run.id for run in of_row if run.expected_start_time in kept}
+    return [run for run in runs if run.id not in current]
+
+
+def planned_for(run: FlowRun | DueRun) -> UUID | None:
     """The id of the schedule row that a run was planned for."""
     return run.created_by.id if run.created_by else None
 

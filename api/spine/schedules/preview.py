@@ -14,7 +14,8 @@ from datetime import datetime
 from uuid import UUID
 
 from spine.auth.domains import Domains
-from spine.prefect.client import MOST_ROWS, Deployment, FlowRun, Prefect, ScheduleRow
+from spine.oddities import ODDITIES
+from spine.prefect.client import MOST_ROWS, Deployment, DueRun, FlowRun, Prefect, ScheduleRow
 from spine.prefect.filters import Json, RunFilter
 from spine.prefect.schedules import timing_of
 from spine.schedules.deployments import find_schedule, is_enabled
@@ -94,7 +95,7 @@ async def preview_next(
 
 async def _soonest(
     prefect: Prefect, count: int, tags: DomainTags, now: datetime
-) -> tuple[Iterable[Deployment], Sequence[FlowRun]]:
+) -> tuple[Iterable[Deployment], Sequence[DueRun]]:
     """The deployments that have the next `count` runs, and the next runs that Prefect has planned.
 
     Only those with one of the `tags` count.
@@ -125,13 +126,13 @@ async def _soonest(
     return found.values(), planned
 
 
-async def _planned(prefect: Prefect, count: int, now: datetime, deployments: Json) -> list[FlowRun]:
+async def _planned(prefect: Prefect, count: int, now: datetime, deployments: Json) -> list[DueRun]:
     """The next runs that Prefect has planned for the schedules of matching deployments, by due time.
 
     Not by scheduled time, which is in the future also for a run that waits for a retry or for a concurrency slot.
     """
     wanted = replace(_by_schedules(_WILL_RUN, now), deployments=deployments)
-    return await prefect.list_runs(wanted, "EXPECTED_START_TIME_ASC", limit=count)
+    return await prefect.due_runs(wanted, count)
 
 
 async def _times_of_runs(prefect: Prefect, deployments: Sequence[Deployment], state: Json, now: datetime) -> Times:
@@ -148,7 +149,7 @@ def _by_schedules(state: Json, now: datetime) -> RunFilter:
     return by_schedules.between("expected_start_time", since=now)
 
 
-def _by_row(runs: Iterable[FlowRun]) -> Times:
+def _by_row(runs: Iterable[FlowRun | DueRun]) -> Times:
     times: dict[UUID, set[datetime]] = defaultdict(set)
     for run in runs:
         row_id = planned_for(run)
@@ -158,7 +159,17 @@ def _by_row(runs: Iterable[FlowRun]) -> Times:
 
 
 def _active(deployment: Deployment) -> list[ScheduleRow]:
-    return [row for row in deployment.schedules if row.active]
+    """The active schedules whose dates can be computed; others are set aside."""
+    return [row for row in deployment.schedules if row.active and _is_known(row)]
+
+
+def _is_known(row: ScheduleRow) -> bool:
+    try:
+        timing_of(row.schedule)
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+        ODDITIES.found("schedule", row.id, f"its timing is not one that Spine knows ({type(error).__name__})")
+        return False
+    return True
 
 
 async def _first(row: ScheduleRow, known: _Known, now: datetime) -> datetime | None:

@@ -7,6 +7,8 @@ from datetime import datetime
 
 from spine.auth.domains import Domains
 from spine.database import SessionFactory
+from spine.errors import Conflict
+from spine.oddities import make_each
 from spine.pagination import Page, PageRequest, make_page
 from spine.prefect.client import Deployment, Prefect
 from spine.prefect.filters import Json
@@ -15,10 +17,11 @@ from spine.schedules.deployments import (
     CREATED_BY_LABEL,
     find_schedule,
     has_schedule,
-    inherited_at_creation,
     is_enabled,
     max_instances_of,
     overlap_policy_of,
+    shown_description,
+    shown_tags,
     target_type_of,
 )
 from spine.schedules.listing import ScheduleListing, with_any_tag
@@ -63,8 +66,17 @@ async def read_schedule(
     prefect: Prefect, sessions: SessionFactory, listing: ScheduleListing, domains: Domains, id_or_name: str
 ) -> ScheduleResponse:
     """One schedule. Raises `NotFound`."""
-    (answer,) = await present(prefect, sessions, listing, [await find_schedule(prefect, domains, id_or_name)])
-    return answer
+    return await present_one(prefect, sessions, listing, await find_schedule(prefect, domains, id_or_name))
+
+
+async def present_one(
+    prefect: Prefect, sessions: SessionFactory, listing: ScheduleListing, deployment: Deployment
+) -> ScheduleResponse:
+    """One schedule. Raises `Conflict` if it has a value that Spine does not know."""
+    shown = await present(prefect, sessions, listing, [deployment])
+    if not shown:
+        raise Conflict(f"The schedule {deployment.name!r} has a value in Prefect that Spine does not know.")
+    return shown[0]
 
 
 async def present(
@@ -76,12 +88,14 @@ async def present(
     statistics, following, names = await asyncio.gather(
         read_statistics(prefect, sessions, [row.id for row in rows]),
         next_runs(prefect, rows, utc_now()),
-        listing.flow_names(prefect, [row.flow_id for row in rows]),
+        prefect.flow_names({row.flow_id for row in rows}),
     )
-    return [
-        _to_response(row, names.get(row.flow_id, str(row.flow_id)), statistics[row.id], following[row.id])
-        for row in rows
-    ]
+    return make_each(
+        "schedule",
+        rows,
+        lambda row: _to_response(row, names.get(row.flow_id, str(row.flow_id)), statistics[row.id], following[row.id]),
+        lambda row: row.id,
+    )
 
 
 def _matches(deployment: Deployment, query: ScheduleQuery) -> bool:
@@ -100,7 +114,6 @@ def _to_response(
     only = timings[0] if len(timings) == 1 else None
     zones = {timing.timezone for timing in timings}
     of_row = deployment.schedules[0].parameters if only else {}
-    inherited = inherited_at_creation(deployment)
     changed = [row.updated for row in deployment.schedules if row.updated is not None]
     creator = deployment.labels.get(CREATED_BY_LABEL)
     return ScheduleResponse(
@@ -113,9 +126,8 @@ def _to_response(
         interval_seconds=only.interval_seconds if only else None,
         timezone=zones.pop() if len(zones) == 1 else "UTC",
         enabled=is_enabled(deployment),
-        # `prefect deploy` stores the word None for a flow without a docstring.
-        description=None if deployment.description in ("None", "") else deployment.description,
-        tags=[tag for tag in deployment.tags if tag not in inherited] or None,
+        description=shown_description(deployment),
+        tags=shown_tags(deployment),
         max_instances=max_instances_of(deployment),
         overlap_policy=overlap_policy_of(deployment),
         last_run_at=statistics.last_run_at,

@@ -102,7 +102,11 @@ async def update_schedule(
     schedule_id: str,
     body: ScheduleUpdate,
 ) -> ScheduleResponse:
-    """Change the fields that are sent; planned runs are planned again."""
+    """Change the fields that are sent; values that are so already change nothing, not even planned runs.
+
+    409 for the timing of a schedule with several, for a parameter that each of these sets itself, and for
+    `max_instances` of a limit that other deployments share.
+    """
     return await update.update_schedule(prefect, sessions, listing, domains, schedule_id, body)
 
 

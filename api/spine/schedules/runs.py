@@ -3,13 +3,16 @@
 from datetime import datetime
 
 from spine.auth.domains import Domains
+from spine.oddities import make_each
 from spine.pagination import Page, PageRequest, make_page
 from spine.prefect.client import Deployment, FlowRun, Prefect
 from spine.prefect.filters import Json, RunFilter
 from spine.schedules.deployments import find_schedule
 from spine.schedules.schemas import ScheduleRunStatus, ScheduleRunSummary
 from spine.tables.base import utc_now
-from spine.workflows.failures import message_of
+from spine.text import shortened
+from spine.workflows.errors_in_lists import errors_in_list
+from spine.workflows.failures import LONGEST_IN_A_LIST
 from spine.workflows.run_pages import BY_DUE_TIME, read_page
 
 LATE = "Late"
@@ -34,7 +37,13 @@ async def list_schedule_runs(
     deployment = await find_schedule(prefect, domains, id_or_name)
     now = utc_now()
     found, total = await read_page(prefect, _filters(deployment, status, now), page, order=BY_DUE_TIME)
-    return make_page([_to_summary(run, deployment, now) for run in found], total, page)
+    errors = await errors_in_list(prefect, found)
+
+    def summary(run: FlowRun) -> ScheduleRunSummary:
+        return _to_summary(run, deployment, now, errors.get(run.id))
+
+    shown = make_each("flow run", found, summary, lambda run: run.id)
+    return make_page(shown, total, page)
 
 
 def status_of(run: FlowRun) -> ScheduleRunStatus:
@@ -58,7 +67,7 @@ def _filters(deployment: Deployment, status: ScheduleRunStatus | None, now: date
     return parts
 
 
-def _to_summary(run: FlowRun, deployment: Deployment, now: datetime) -> ScheduleRunSummary:
+def _to_summary(run: FlowRun, deployment: Deployment, now: datetime, error: str | None) -> ScheduleRunSummary:
     status = status_of(run)
     skipped = status is ScheduleRunStatus.SKIPPED
     # Prefect gives a run that is cancelled before it starts a start time, equal to its end time.
@@ -74,6 +83,6 @@ def _to_summary(run: FlowRun, deployment: Deployment, now: datetime) -> Schedule
         completed_at=run.end_time,
         duration_seconds=round(((run.end_time or now) - started).total_seconds(), 3) if started else None,
         run_id=run.id,
-        error=message_of(run.state) if status is ScheduleRunStatus.FAILED else None,
-        skip_reason=(reason or "It was cancelled.") if skipped else None,
+        error=error,
+        skip_reason=shortened(reason or "It was cancelled.", LONGEST_IN_A_LIST) if skipped else None,
     )

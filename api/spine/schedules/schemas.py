@@ -122,6 +122,15 @@ class ScheduleTiming(BaseModel):
     interval_seconds: int | None
     rrule: str | None = Field(description="A recurrence rule, which can be set only in Prefect.")
     timezone: str
+    day_or: bool | None = Field(
+        description="Of a cron expression with both a day of month and a day of week: true runs on either, false only "
+        "where both match. Null for the other kinds."
+    )
+    anchor: datetime | None = Field(description="The time from which an interval counts; null for the other kinds.")
+    parameters: ShownJson | None = Field(
+        description="Parameters that apply to this timing only, over those in `target_params`; null if it has none."
+    )
+    slug: str | None = Field(description="The name of this timing within its schedule, as set in `prefect.yaml`.")
     enabled: bool
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from spine.database import SessionFactory
 from spine.prefect.client import MOST_ROWS, Deployment, Prefect
 from spine.schedules.code_sync import sync_code
+from spine.schedules.copied_variables import delete_copied_except
 from spine.schedules.deploy_guard.guard import DeployGuard, delete_records_except
 from spine.schedules.planned_runs import SCHEDULER_LAG, delete_outdated
 from spine.workflows.deployments import is_schedule as made_over_api
@@ -51,7 +52,7 @@ class ScheduleWatcher:
         changed = {one.id: one for one in await self._read_changed(prefect)}
         defined = await self._read_some_defined_by_ci(prefect)
         await self._guard.check(prefect, sessions, list({**changed, **defined}.values()))
-        await self._sync_changed(prefect, list(changed.values()))
+        await self._sync_changed(prefect, sessions, list(changed.values()))
         await self._settle(prefect, changed.values())
         # Last, so that the next check repeats what an error interrupted.
         self._remember(changed.values())
@@ -59,8 +60,9 @@ class ScheduleWatcher:
     async def _scan(self, prefect: Prefect, sessions: SessionFactory) -> None:
         everything = await prefect.deployments({})
         await delete_records_except(sessions, everything)
+        await delete_copied_except(sessions, everything)
         await self._guard.check(prefect, sessions, everything)
-        await self._sync_all(prefect, everything)
+        await self._sync_all(prefect, sessions, everything)
         self._updated, self._defined_by_ci = {}, {}
         self._remember(everything)
 
@@ -83,13 +85,13 @@ class ScheduleWatcher:
         """The new deployments, and those that were updated since they were last read."""
         since = max(self._updated.values(), default=None)
         found: list[Deployment] = []
-        size = FIRST_PAGE
+        offset, size = 0, FIRST_PAGE
         while True:
-            page = await prefect.page_of_deployments({}, len(found), size, LAST_UPDATED_FIRST)
+            page = await prefect.page_of_deployments({}, offset, size, LAST_UPDATED_FIRST)
             found += page
-            if len(page) < size or (since is not None and page[-1].updated < since - OVERLAP):
+            if page.held < size or (since is not None and page and page[-1].updated < since - OVERLAP):
                 return [one for one in found if self._updated.get(one.id) != one.updated]
-            size = MOST_ROWS
+            offset, size = offset + page.held, MOST_ROWS
 
     async def _read_some_defined_by_ci(self, prefect: Prefect) -> dict[UUID, Deployment]:
         turn = list(self._defined_by_ci)[:MOST_ROWS]
@@ -98,19 +100,20 @@ class ScheduleWatcher:
             self._defined_by_ci[deployment_id] = self._defined_by_ci.pop(deployment_id)
         return await prefect.deployments_by_id(turn) if turn else {}
 
-    async def _sync_changed(self, prefect: Prefect, changed: Sequence[Deployment]) -> None:
+    async def _sync_changed(self, prefect: Prefect, sessions: SessionFactory, changed: Sequence[Deployment]) -> None:
         """Sync the code of the schedules that a change may have affected."""
         alone = [one for one in changed if made_over_api(one) and one.flow_id in self._own]
         whole = {one.flow_id for one in changed if not made_over_api(one)}
         whole |= {one.flow_id for one in changed if one.flow_id not in self._own}
         for one in alone:
             if one.flow_id not in whole:
-                await sync_code(prefect, self._own[one.flow_id], [one])
+                await sync_code(prefect, sessions, self._own[one.flow_id], [one])
         if whole:
             flow_ids = [str(flow_id) for flow_id in whole]
-            await self._sync_all(prefect, await prefect.deployments({"flows": {"id": {"any_": flow_ids}}}))
+            of_flows = await prefect.deployments({"flows": {"id": {"any_": flow_ids}}})
+            await self._sync_all(prefect, sessions, of_flows)
 
-    async def _sync_all(self, prefect: Prefect, deployments: Sequence[Deployment]) -> None:
+    async def _sync_all(self, prefect: Prefect, sessions: SessionFactory, deployments: Sequence[Deployment]) -> None:
         """Sync the code of the schedules among these; all deployments of their flows must be among them."""
         of_flow: dict[UUID, list[Deployment]] = {}
         for one in deployments:
@@ -122,5 +125,5 @@ class ScheduleWatcher:
             if own is not None:
                 before = self._own.get(flow_id)
                 schedules = [one for one in of_flow[flow_id] if made_over_api(one)]
-                await sync_code(prefect, own, schedules, before.tags if before else ())
+                await sync_code(prefect, sessions, own, schedules, before.tags if before else ())
                 self._own[flow_id] = own

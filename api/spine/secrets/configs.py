@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from spine.errors import BadRequest, FieldError
+from spine.errors import BadRequest, Conflict, FieldError
 from spine.secrets.keyring import Keyring
 from spine.secrets.sealed import masked_paths, restore_masked, seal, unseal
 
@@ -46,7 +46,7 @@ class SealedConfigs(Generic[C]):
         """
         plain = unseal(restore_masked(sent, stored), self._keyring)
         try:
-            config = self._types[type_name].model_validate(plain)
+            config = self._type(type_name).model_validate(plain)
         except ValidationError as refusal:
             raise self._refused(type_name, refusal) from None
         self._check(config)
@@ -57,12 +57,18 @@ class SealedConfigs(Generic[C]):
     def open(self, type_name: str, stored: dict[str, Any]) -> C:
         """The configuration with its secrets, for use.
 
-        Raises `SecretUnreadable`, and `BadRequest` for one that an older release stored and this one refuses.
+        Raises `SecretUnreadable`, `Conflict` for an unknown type, and `BadRequest` for a configuration that an older
+        release stored and this one refuses.
         """
         try:
-            return self._types[type_name].model_validate(unseal(stored, self._keyring))
+            return self._type(type_name).model_validate(unseal(stored, self._keyring))
         except ValidationError as refusal:
             raise self._refused(type_name, refusal) from None
+
+    def _type(self, type_name: str) -> type[C]:
+        if type_name not in self._types:
+            raise Conflict(f"The {self._kind} has a type that Spine does not know; correct the row, or delete it.")
+        return self._types[type_name]
 
     def _refused(self, type_name: str, refusal: ValidationError) -> BadRequest:
         errors = field_errors(refusal, "config")

@@ -14,7 +14,7 @@ SEALED = "$sealed"
 
 def is_sealed(value: object) -> bool:
     """Whether a value is a stored secret."""
-    return isinstance(value, dict) and value.keys() == {SEALED}
+    return isinstance(value, dict) and value.keys() == {SEALED} and isinstance(value[SEALED], str)
 
 
 def seal(tree: Any, keyring: Keyring) -> Any:
@@ -39,12 +39,12 @@ def redact(tree: Any) -> Any:
 
 def count_sealed(tree: Any) -> int:
     """The number of secrets in a stored tree."""
-    return len(_tokens(tree))
+    return len(tokens_in(tree))
 
 
 def secret_values(tree: Any, keyring: Keyring) -> list[str]:
     """The secrets of a stored tree as plain text. Raises `SecretUnreadable`."""
-    return [keyring.decrypt(token) for token in _tokens(tree)]
+    return [keyring.decrypt(token) for token in tokens_in(tree)]
 
 
 def restore_masked(sent: Any, stored: Any, path: tuple[str | int, ...] = ("body", "config")) -> Any:
@@ -87,7 +87,8 @@ def _sealed(text: str, keyring: Keyring) -> dict[str, str]:
     return {SEALED: keyring.encrypt(text)}
 
 
-def _tokens(tree: Any) -> list[str]:
+def tokens_in(tree: Any) -> list[str]:
+    """The encrypted tokens of the secrets in a stored tree."""
     found: list[str] = []
     _map(tree, lambda leaf: found.append(leaf[SEALED]) if is_sealed(leaf) else None)
     return found

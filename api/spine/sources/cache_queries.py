@@ -3,9 +3,10 @@
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.auth.changes import record_change
+from spine.audit.trail import changing
 from spine.auth.domains import Domains
-from spine.cache.garbage_collection import clear
+from spine.cache.garbage_collection import SECONDS_OF_A_REQUEST, ClearResult, clear
+from spine.cache.maintenance import CacheMaintenance
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory, reading
 from spine.egress.fetch_failure import FetchFailure
@@ -17,6 +18,7 @@ from spine.sources.queries import find_source
 from spine.tables.base import utc_now
 from spine.tables.cache import HITS, MISSES, CacheBlob, CacheCounter
 from spine.tables.cache import CacheEntry as CacheEntryRow
+from spine.tables.presenting import present_each
 from spine.tables.sources import Source
 
 
@@ -30,7 +32,8 @@ async def list_entries(
     wanted = select(CacheEntryRow, Source.name).join(Source, Source.id == CacheEntryRow.source_id).where(*mine)
     wanted = wanted.order_by(CacheEntryRow.cached_at.desc(), CacheEntryRow.id.desc())
     rows, total = await paginate(session, wanted, page)
-    return make_page([_present(entry, name) for entry, name in rows], total, page)
+    shown = present_each(rows, lambda row: _present(row[0], row[1]), lambda row: row[0])
+    return make_page(shown, total, page)
 
 
 def _present(entry: CacheEntryRow, source_name: str) -> CacheEntry:
@@ -78,22 +81,41 @@ async def read_stats(session: AsyncSession, domains: Domains) -> CacheStats:
 
 
 async def clear_cache(
-    sessions: SessionFactory, store: BlobStore, domains: Domains, source: str | None, expired_only: bool
+    sessions: SessionFactory,
+    store: BlobStore,
+    maintenance: CacheMaintenance,
+    domains: Domains,
+    source: str | None,
+    expired_only: bool,
 ) -> ActionResponse:
     """Remove entries, of all sources or of the one with this id or name, and content that is no longer needed.
 
-    Raises `NotFound`, and `Unavailable` when the storage cannot be reached; then the entries are removed, and
-    maintenance deletes their content later.
+    It ends after some seconds and says what is left: content is deleted in the background, and for entries the request
+    is repeated. Raises `NotFound`, and `Unavailable` when the storage cannot be reached; then the entries are removed,
+    and maintenance deletes their content later.
     """
     source_id = None
     if source is not None:
         async with reading(sessions) as session:
             source_id = (await find_source(session, domains, source)).id
-    try:
-        cleared = await clear(sessions, store, source_id, expired_only, domains)
-    except FetchFailure as failure:
-        raise Unavailable(failure.sentence) from None
-    record_change("cleared", "cache", source_id or "cache", source)
+    async with changing("cleared", "cache", source_id or "cache", source) as change:
+        try:
+            cleared = await clear(sessions, store, source_id, expired_only, domains, SECONDS_OF_A_REQUEST)
+        except FetchFailure as failure:
+            raise Unavailable(failure.sentence) from None
+        change.after = {"entries": cleared.entries, "bytes": cleared.bytes, "expired_only": expired_only}
+    if cleared.contents_left:
+        maintenance.wake()
+    status = "partly_cleared" if cleared.entries_left else "cleared"
+    return ActionResponse(id=source_id or "cache", status=status, message=_sentence(cleared))
+
+
+def _sentence(cleared: ClearResult) -> str:
     entries = "1 entry" if cleared.entries == 1 else f"{cleared.entries:,} entries"
     size = "1 byte" if cleared.bytes == 1 else f"{cleared.bytes:,} bytes"
-    return ActionResponse(id=source_id or "cache", status="cleared", message=f"{entries} and {size} were removed.")
+    sentence = f"{entries} and {size} were removed."
+    if cleared.contents_left:
+        sentence += f" The content of up to {cleared.contents_left:,} entries is being removed in the background."
+    if cleared.entries_left:
+        sentence += " Not all entries were removed yet; repeat the request."
+    return sentence

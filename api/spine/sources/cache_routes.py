@@ -11,6 +11,7 @@ from spine.auth.callers import Scope
 from spine.cache.conditions import ByteRange, RangeNotSatisfiable, http_date, is_unchanged, requested_range
 from spine.cache.content import Content, open_content
 from spine.cache.content_headers import content_disposition, media_type
+from spine.cache.maintenance import CacheMaintenance
 from spine.cache.store import BlobStore
 from spine.http.dependencies import DomainsDep, PageDep, SessionDep, SessionsDep
 from spine.http.errors import envelope
@@ -36,6 +37,12 @@ async def get_store(request: Request) -> BlobStore:
     """The application's store of fetched content."""
     store: BlobStore = request.app.state.cache_store
     return store
+
+
+async def get_maintenance(request: Request) -> CacheMaintenance:
+    """What deletes content in the background."""
+    maintenance: CacheMaintenance = request.app.state.cache_maintenance
+    return maintenance
 
 
 StoreDep = Annotated[BlobStore, Depends(get_store)]
@@ -124,9 +131,14 @@ def _response(content: Content, request: Request) -> Response:
 async def clear_cache(
     sessions: SessionsDep,
     store: StoreDep,
+    maintenance: Annotated[CacheMaintenance, Depends(get_maintenance)],
     domains: DomainsDep,
     source_id: SourceFilter = None,
     expired_only: bool = False,
 ) -> ActionResponse:
-    """Remove entries, and their content when no other entry has it and it is not in use."""
-    return await cache_queries.clear_cache(sessions, store, domains, source_id, expired_only)
+    """Remove entries, and their content when no other entry has it and it is not in use.
+
+    The answer comes after some seconds and says what is left: content is removed in the background; while the status
+    is `partly_cleared`, repeat the request for the other entries.
+    """
+    return await cache_queries.clear_cache(sessions, store, maintenance, domains, source_id, expired_only)

@@ -16,6 +16,7 @@ from spine.prefect.filters import RunFilter
 from spine.prefect.transport import texts
 from spine.schemas import ErrorCategory
 from spine.sources.schemas import BadRowDetail, FetchDetail, FetchStatus, FetchSummary, FetchTrigger
+from spine.tables.presenting import present_each, present_one
 from spine.tables.sources import Fetch, Source, SourceUse
 
 MOST_USES = 100
@@ -29,11 +30,15 @@ async def list_fetches(
     if status is not None:
         conditions.append(Fetch.status == status.value)
     rows, total = await paginate(session, select(Fetch).where(*conditions).order_by(Fetch.id.desc()), page)
-    return make_page([FetchSummary(**_summary(row)) for (row,) in rows], total, page)
+    shown = present_each(rows, lambda row: FetchSummary(**_summary(row[0])), lambda row: row[0])
+    return make_page(shown, total, page)
 
 
 async def read_fetch(session: AsyncSession, prefect: Prefect, domains: Domains, fetch_id: str) -> FetchDetail:
-    """One fetch. Raises `NotFound`, also for a fetch of a source of another domain."""
+    """One fetch.
+
+    Raises `NotFound`, also for a fetch of a source of another domain, and `Conflict` for one that cannot be read.
+    """
     found = None
     if fetch_id.isprintable():
         wanted = select(Fetch, Source.name).join(Source, Source.id == Fetch.source_id)
@@ -44,6 +49,10 @@ async def read_fetch(session: AsyncSession, prefect: Prefect, domains: Domains, 
     fetch, source_name = found
     uses = select(SourceUse.run_id).where(SourceUse.fetch_id == fetch.id).order_by(SourceUse.used_at.desc())
     runs = await _visible(prefect, domains, (await session.scalars(uses.limit(MOST_USES))).all())
+    return present_one(fetch, lambda: _detail(fetch, source_name, runs))
+
+
+def _detail(fetch: Fetch, source_name: str, runs: Sequence[UUID]) -> FetchDetail:
     return FetchDetail(
         **_summary(fetch),
         source_name=source_name,

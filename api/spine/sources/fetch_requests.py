@@ -1,17 +1,18 @@
 """Requests for a fetch: recorded first, then started as a run of `spine.fetch_source`."""
 
+from contextlib import suppress
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from spine.audit.trail import forget, record
 from spine.auth.callers import Caller
-from spine.auth.changes import record_change
 from spine.auth.domains import EVERY_DOMAIN, Domains
 from spine.database import SessionFactory, transaction
 from spine.errors import Conflict, NotFound, SpineError, Unavailable
 from spine.names import DOMAIN_TAG_PREFIX
-from spine.prefect.client import Deployment, Prefect
+from spine.prefect.client import Deployment, FlowRun, Prefect
 from spine.schemas import ErrorCategory
 from spine.sources.fetch_results import FetchResult
 from spine.sources.fetch_state import OpenFetch, disabled, finish_fetch, lease_has_expired
@@ -19,7 +20,7 @@ from spine.sources.queries import find_source
 from spine.sources.schemas import FetchStartStatus, FetchTrigger, FetchTriggerResponse
 from spine.tables.base import utc_now
 from spine.tables.sources import OPEN, PENDING, RUNNING, Fetch, Source
-from spine.workflows.deployments import find_workflow
+from spine.workflows.known_workflows import KnownWorkflows
 from spine.workflows.labels import API_TAG, CALLER_LABEL
 
 FETCH_FLOW = "spine.fetch_source"
@@ -37,12 +38,19 @@ def source_tags(source_name: str, domain: str | None) -> list[str]:
 
 
 async def request_fetch(
-    prefect: Prefect, sessions: SessionFactory, caller: Caller, id_or_name: str, *, force: bool, operation_id: str
+    prefect: Prefect,
+    sessions: SessionFactory,
+    caller: Caller,
+    id_or_name: str,
+    *,
+    force: bool,
+    operation_id: str,
+    known: KnownWorkflows,
 ) -> FetchTriggerResponse:
     """Start a fetch, or join one that is in progress; safe to repeat with the same `operation_id`.
 
-    Raises `NotFound`, `Conflict` for a source that is disabled, and `Unavailable`. A fetch that could not be started
-    has FAILED, and its row says why.
+    Raises `NotFound`, `Conflict` for a source that is disabled, and `Unavailable`, after which there is no fetch: the
+    client repeats the request. A fetch that could not be started for another reason has FAILED, and its row says why.
     """
     fetch = await record_request(
         sessions, id_or_name, operation_id, by=caller.name, force=force, domains=caller.domains
@@ -50,10 +58,13 @@ async def request_fetch(
     if fetch.fetch_id != operation_id:
         if fetch.run_id is None:
             # The process that recorded it may be gone. If it is not, both create the same run, by its idempotency key.
-            await _create_run(prefect, sessions, caller, fetch)
+            await _create_run(prefect, sessions, known, caller, fetch)
         return _response(fetch, "A fetch of this source is already in progress; this request joined it.")
     try:
-        run_name = await _create_run(prefect, sessions, caller, fetch)
+        run_name = await _create_run(prefect, sessions, known, caller, fetch)
+    except Unavailable:
+        await _forget(sessions, fetch.fetch_id)
+        raise
     except SpineError as reason:
         error = f"The fetch could not be started: {reason.detail}"
         await finish_fetch(
@@ -92,11 +103,20 @@ async def record_request(
                 status=PENDING,
             )
             session.add(fetch)
-            record_change("started", "fetch", fetch_id, source.name)
+            after = {"source": source.id, "force": force}
+            await record(session, "started", "fetch", fetch_id, source.name, after=after, operation_id=fetch_id)
         elif fetch.id == fetch_id and fetch.run_id is None:
             # An earlier attempt to start it has failed.
             fetch.status, fetch.error, fetch.error_category = PENDING, None, None
         return OpenFetch.from_rows(fetch, source)
+
+
+async def _forget(sessions: SessionFactory, fetch_id: str) -> None:
+    """Delete a fetch that was not started. If Prefect created its run all the same, the run records the fetch again."""
+    async with transaction(sessions) as session:
+        not_started = (Fetch.id == fetch_id, Fetch.status == PENDING, Fetch.run_id.is_(None))
+        if await session.scalar(delete(Fetch).where(*not_started).returning(Fetch.id)) is not None:
+            await forget(session, fetch_id)
 
 
 async def _find_joinable(session: AsyncSession, source: Source, force: bool) -> Fetch | None:
@@ -118,23 +138,33 @@ async def record_run(sessions: SessionFactory, fetch_id: str, run_id: UUID) -> N
         await session.execute(update(Fetch).where(Fetch.id == fetch_id).values(run_id=run_id))
 
 
-async def find_fetch_flow(prefect: Prefect) -> Deployment:
-    """The deployment that fetches run on. Raises `Unavailable` when there is none."""
+async def find_fetch_flow(prefect: Prefect, known: KnownWorkflows | None = None) -> Deployment:
+    """The deployment that fetches run on, which `known` remembers. Raises `Unavailable` when there is none."""
     try:
-        return await find_workflow(prefect, EVERY_DOMAIN, FETCH_FLOW)
+        return await (known or KnownWorkflows()).find(prefect, EVERY_DOMAIN, FETCH_FLOW)
     except (NotFound, Conflict):
         raise Unavailable(f"The flow {FETCH_FLOW!r} is not deployed; run `spine deploy`.") from None
 
 
-async def _create_run(prefect: Prefect, sessions: SessionFactory, caller: Caller, fetch: OpenFetch) -> str:
-    deployment = await find_fetch_flow(prefect)
-    run = await prefect.create_run(
-        deployment.id,
-        parameters={"source": fetch.source_id, "force": fetch.force, "fetch_id": fetch.fetch_id},
-        tags=[API_TAG, *source_tags(fetch.source_name, fetch.domain)],
-        labels={CALLER_LABEL: caller.name},
-        idempotency_key=f"spine-{fetch.fetch_id}",
-    )
+async def _create_run(
+    prefect: Prefect, sessions: SessionFactory, known: KnownWorkflows, caller: Caller, fetch: OpenFetch
+) -> str:
+    async def create(deployment_id: UUID) -> FlowRun:
+        return await prefect.create_run(
+            deployment_id,
+            parameters={"source": fetch.source_id, "force": fetch.force, "fetch_id": fetch.fetch_id},
+            tags=[API_TAG, *source_tags(fetch.source_name, fetch.domain)],
+            labels={CALLER_LABEL: caller.name},
+            idempotency_key=f"spine-{fetch.fetch_id}",
+        )
+
+    run: FlowRun | None = None
+    if (known_id := known.id_of(FETCH_FLOW)) is not None:
+        with suppress(NotFound):
+            # The parameters are Spine's own, so only whether the deployment still exists matters.
+            run = await create(known_id)
+    if run is None:
+        run = await create((await find_fetch_flow(prefect, known)).id)
     await record_run(sessions, fetch.fetch_id, run.id)
     return run.name
 

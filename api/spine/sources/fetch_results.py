@@ -1,18 +1,15 @@
-"""The result of a fetch: written to its row and its source's statistics, with the alert that a failure raises."""
+"""The result of a fetch: written to its row and its source's statistics, with the alert that a problem raises."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.alerts.outbox import AlertEvent, put_alert
-from spine.alerts.recovery import put_recovery_alert
+from spine.oddities import ODDITIES
 from spine.schemas import ErrorCategory
-from spine.severity import Severity
-from spine.tables.alerts import Alert
+from spine.sources.fetch_alerts import failure_alert, partial_alert, put_problem, put_recovery
 from spine.tables.base import utc_now
 from spine.tables.sources import FAILED, PARTIAL, SUCCESS, Fetch, Source
 
@@ -56,7 +53,7 @@ class FetchResult:
         """The result that is recorded in the row of a fetch."""
         return cls(
             error=fetch.error,
-            error_category=ErrorCategory(fetch.error_category) if fetch.error_category else None,
+            error_category=_category_of(fetch),
             content_hash=fetch.content_hash,
             content_changed=fetch.content_changed,
             etag=fetch.etag,
@@ -68,6 +65,14 @@ class FetchResult:
             joined=fetch.joined,
             config_version=fetch.config_version,
         )
+
+
+def _category_of(fetch: Fetch) -> ErrorCategory | None:
+    try:
+        return ErrorCategory(fetch.error_category) if fetch.error_category else None
+    except ValueError:
+        ODDITIES.found(Fetch.record, fetch.id, "its error category is not one that Spine knows")
+        return ErrorCategory.UNKNOWN
 
 
 async def record_result(session: AsyncSession, source: Source, fetch: Fetch, result: FetchResult) -> None:
@@ -83,10 +88,12 @@ async def record_result(session: AsyncSession, source: Source, fetch: Fetch, res
     source.total_fetches += 1
     if result.error is None:
         _record_content(source, fetch, result)
-        await _alert_recovery(session, source)
+        await put_recovery(session, source, is_partial=result.status == PARTIAL)
+        if result.status == PARTIAL:
+            await put_problem(session, partial_alert(source, fetch, now))
     elif result.raises_alert:
         source.consecutive_failures += 1
-        await put_alert(session, _failure_alert(source, fetch, now))
+        await put_problem(session, failure_alert(source, fetch, now))
 
 
 def _record_content(source: Source, fetch: Fetch, result: FetchResult) -> None:
@@ -100,35 +107,3 @@ def _record_content(source: Source, fetch: Fetch, result: FetchResult) -> None:
     source.consecutive_failures = 0
     source.good_fetches += 1
     source.fetch_ms += fetch.duration_ms or 0
-
-
-def _alert_key(source: Source) -> str:
-    return f"source-failed:{source.id}"
-
-
-def _failure_alert(source: Source, fetch: Fetch, now: datetime) -> AlertEvent:
-    return AlertEvent(
-        severity=Severity.ERROR,
-        title=f"The source {source.name} could not be fetched",
-        message=fetch.error or "",
-        source=source.name,
-        # A run that is retried by hand and fails again is another failure.
-        cause=f"source-failed:{fetch.id}:{now.isoformat()}",
-        domain=source.domain,
-        details={"fetch_id": fetch.id, "source_id": source.id, "consecutive_failures": source.consecutive_failures},
-        run_id=str(fetch.run_id) if fetch.run_id else None,
-        execution_id=fetch.execution_id,
-        error_category=fetch.error_category,
-        dedup_key=_alert_key(source),
-    )
-
-
-async def _alert_recovery(session: AsyncSession, source: Source) -> None:
-    """Resolve the open alerts of a source, and alert the channels that received them."""
-    # Found by the source's id, because its name may have changed since.
-    mine = (Alert.dedup_key == _alert_key(source), Alert.resolved_at.is_(None))
-    closing = update(Alert).where(*mine).values(resolved_at=utc_now()).returning(Alert)
-    resolved = (await session.scalars(closing, execution_options={"synchronize_session": False})).all()
-    if resolved:
-        title = f"RESOLVED: the source {source.name} can be fetched again"
-        await put_recovery_alert(session, resolved, title, "A later fetch succeeded.")

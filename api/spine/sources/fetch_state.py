@@ -7,17 +7,19 @@ grace period is abandoned: its claim is void, and another fetch may read the sou
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from ulid import ULID
 
 from spine.auth.domains import EVERY_DOMAIN
 from spine.cache.entries import NewEntry, count_read, store_entries
 from spine.cache.leases import release_leases
-from spine.database import SessionFactory, lock_out_writers, reading, transaction
+from spine.database import SessionFactory, reading, transaction
 from spine.errors import Conflict
 from spine.schemas import ErrorCategory
 from spine.sources.fetch_results import FetchResult, record_result
@@ -90,7 +92,7 @@ async def start_fetch(sessions: SessionFactory, id_or_name: str, fetch_id: str |
         if fetch is not None and fetch.run_id not in (None, run.run_id):
             fetch = None
         if source.enabled:
-            fetch = fetch or _new_fetch(session, source, run)
+            fetch = fetch or _new_fetch(session, source, run, await _free_id(session, fetch_id))
             _set_running(fetch, source, run, now)
             return OpenFetch.from_rows(fetch, source)
         if fetch is not None and fetch.status in OPEN:
@@ -100,9 +102,17 @@ async def start_fetch(sessions: SessionFactory, id_or_name: str, fetch_id: str |
     raise disabled(source)
 
 
-def _new_fetch(session: AsyncSession, source: Source, run: FetchRun) -> Fetch:
+async def _free_id(session: AsyncSession, fetch_id: str | None) -> str:
+    """The id of the request that a run was started for, if no row has it: the answer to the request was lost."""
+    with suppress(ValueError):
+        if fetch_id and str(ULID.from_str(fetch_id)) == fetch_id and await session.get(Fetch, fetch_id) is None:
+            return fetch_id
+    return new_id()
+
+
+def _new_fetch(session: AsyncSession, source: Source, run: FetchRun, fetch_id: str) -> Fetch:
     fetch = Fetch(
-        id=new_id(),
+        id=fetch_id,
         source_id=source.id,
         trigger=run.trigger.value,
         triggered_by=run.triggered_by,
@@ -180,7 +190,6 @@ async def finish_fetch(
     None when the fetch had ended before, or when it has read content but has lost its claim on the source.
     """
     async with transaction(sessions) as session:
-        await lock_out_writers(session)
         # The source first, then the fetch: the lock order of all transactions that lock both.
         source = await _lock_source_of(session, fetch_id)
         fetch = await session.scalar(select(Fetch).where(Fetch.id == fetch_id).with_for_update())

@@ -7,9 +7,9 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.auth.domains import Domains, hidden
-from spine.database import lock_out_writers
 from spine.pagination import Page, PageRequest, make_page, paginate
 from spine.sources.schemas import FetchStatus, SourceSummary, SourceType
+from spine.tables.presenting import present_each
 from spine.tables.sources import Source
 
 
@@ -27,11 +27,8 @@ class SourceQuery:
 async def find_source(session: AsyncSession, domains: Domains, id_or_name: str, *, to_change: bool = False) -> Source:
     """The source with this id, or else with this name.
 
-    With `to_change` its row is locked, and this must be the first statement of the transaction. Raises `NotFound`, also
-    for a source of another domain.
+    With `to_change` its row is locked. Raises `NotFound`, also for a source of another domain.
     """
-    if to_change:
-        await lock_out_writers(session)
     found: Source | None = None
     if id_or_name.isprintable():
         for condition in (Source.id == id_or_name.upper(), Source.name == id_or_name):
@@ -53,7 +50,8 @@ async def list_sources(session: AsyncSession, query: SourceQuery, page: PageRequ
         conditions.append(Source.enabled.is_(query.enabled))
     wanted = select(Source).where(*conditions).order_by(Source.created_at.desc(), Source.id.desc())
     rows, total = await paginate(session, wanted, page)
-    return make_page([SourceSummary(**summary_of(row)) for (row,) in rows], total, page)
+    shown = present_each(rows, lambda row: SourceSummary(**summary_of(row[0])), lambda row: row[0])
+    return make_page(shown, total, page)
 
 
 def summary_of(source: Source) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from spine.auth.callers import Scope
 from spine.http.dependencies import (
+    WITH_SECRETS,
     CallerDep,
     DomainsDep,
     FilterText,
@@ -38,6 +39,7 @@ from spine.sources.schemas import (
     SourceUpdate,
 )
 from spine.sources.service import Registry
+from spine.workflows.routes import KnownWorkflowsDep
 
 router = APIRouter(prefix="/sources", tags=["sources"])
 
@@ -68,12 +70,19 @@ async def list_sources(
     return await queries.list_sources(session, SourceQuery(domains, source_type, domain, enabled), page)
 
 
-@router.post("/", status_code=201, include_in_schema=False, openapi_extra=needs(Scope.CONFIGURE))
+@router.post(
+    "/",
+    status_code=201,
+    include_in_schema=False,
+    dependencies=WITH_SECRETS,
+    openapi_extra=needs(Scope.CONFIGURE),
+)
 @router.post(
     "",
     operation_id="create_source",
     status_code=201,
     responses=errors(400, 404, 409, 413, 415, 422),
+    dependencies=WITH_SECRETS,
     openapi_extra=needs(Scope.CONFIGURE),
 )
 async def create_source(registry: RegistryDep, caller: CallerDep, body: SourceCreate) -> ActionResponse:
@@ -81,13 +90,13 @@ async def create_source(registry: RegistryDep, caller: CallerDep, body: SourceCr
     return await registry.create(caller, body)
 
 
-@router.get("/fetches/{fetch_id}", operation_id="get_fetch", responses=errors(404))
+@router.get("/fetches/{fetch_id}", operation_id="get_fetch", responses=errors(404, 409))
 async def get_fetch(session: SessionDep, prefect: PrefectDep, domains: DomainsDep, fetch_id: str) -> FetchDetail:
     """Show one fetch with its result and the runs that used its content."""
     return await fetch_queries.read_fetch(session, prefect, domains, fetch_id)
 
 
-@router.get("/{source_id}", operation_id="get_source", responses=errors(404))
+@router.get("/{source_id}", operation_id="get_source", responses=errors(404, 409))
 async def get_source(registry: RegistryDep, source_id: str) -> SourceDetail:
     """Show one source, by id or name, without its secrets."""
     return await registry.read(source_id)
@@ -97,6 +106,7 @@ async def get_source(registry: RegistryDep, source_id: str) -> SourceDetail:
     "/{source_id}",
     operation_id="update_source",
     responses=errors(400, 404, 409, 413, 415, 422),
+    dependencies=WITH_SECRETS,
     openapi_extra=needs(Scope.CONFIGURE),
 )
 async def update_source(registry: RegistryDep, source_id: str, body: SourceUpdate) -> SourceDetail:
@@ -126,6 +136,7 @@ async def delete_source(registry: RegistryDep, store: StoreDep, source_id: str) 
 async def fetch_source(
     sessions: SessionsDep,
     prefect: PrefectDep,
+    known: KnownWorkflowsDep,
     caller: CallerDep,
     once: IdempotentDep,
     source_id: str,
@@ -134,7 +145,9 @@ async def fetch_source(
     """Fetch a source now, or join a fetch that is in progress."""
 
     async def work(operation_id: str) -> FetchTriggerResponse:
-        return await request_fetch(prefect, sessions, caller, source_id, force=force, operation_id=operation_id)
+        return await request_fetch(
+            prefect, sessions, caller, source_id, force=force, operation_id=operation_id, known=known
+        )
 
     return Response(await once.run(work), status_code=201, media_type="application/json")
 

@@ -63,7 +63,15 @@ Config = Annotated[
     JsonObject,
     Field(description="Depends on the type. Secrets are shown as `***`; sending `***` keeps the stored value."),
 ]
-ParserConfigBody = Annotated[JsonObject, Field(description="How to read the content: `delimiter`, `encoding`, ...")]
+ParserConfigBody = Annotated[
+    JsonObject,
+    Field(
+        description="How to read the content. Text: `encoding`, `delimiter`, `quote_char`, `has_header`, `skip_rows`, "
+        "`skip_footer_rows` (0 to 100), `footer_pattern` (RE2), `footer_count_field` (from 1), `trim`. All formats: "
+        "`columns` (types by name), `required_columns`, `max_bad_rows`, `max_bad_fraction` (0 to 1, by default 0.01), "
+        "`max_expanded_bytes`, `archive_member` (a name or pattern in a zip). JSON and XML: `records_path`, `row_tag`."
+    ),
+]
 
 
 class SourceCreate(BaseModel):

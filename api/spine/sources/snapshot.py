@@ -18,6 +18,9 @@ from spine.tables.base import utc_now
 from spine.tables.cache import CacheEntry
 from spine.tables.sources import GOOD, Fetch, Source, SourceUse
 
+# At most so far apart are the clocks of two machines.
+_CLOCKS_DIFFER = timedelta(days=1)
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -85,11 +88,13 @@ async def record_use(sessions: SessionFactory, run_id: UUID, snapshot: Snapshot)
 
 async def _read(session: AsyncSession, source: Source) -> Snapshot | None:
     """The content of a source; None unless all that its last successful fetch brought is in the cache."""
-    good = select(Fetch.id).where(Fetch.source_id == source.id, Fetch.status.in_(GOOD))
+    # A time that is none would be the newest on SQLite, for ever.
+    is_past = Fetch.completed_at < utc_now() + _CLOCKS_DIFFER
+    good = select(Fetch.id).where(Fetch.source_id == source.id, Fetch.status.in_(GOOD), is_past)
     newest = good.order_by(Fetch.completed_at.desc(), Fetch.id.desc()).limit(1).scalar_subquery()
     # One statement, so that the fetch and the entries belong together.
     both = select(Fetch, CacheEntry).join(CacheEntry, CacheEntry.source_id == Fetch.source_id)
-    found = (await session.execute(both.where(Fetch.id == newest).order_by(CacheEntry.position))).tuples().all()
+    found = (await session.execute(both.where(Fetch.id == newest).order_by(CacheEntry.position))).all()
     rows = [row for _, row in found]
     entries = [NewEntry.from_row(row) for row in rows]
     fetch = found[0][0] if found else None

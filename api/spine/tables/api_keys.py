@@ -2,10 +2,10 @@
 
 from datetime import datetime
 
-from sqlalchemy import JSON, Index, String
+from sqlalchemy import Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from spine.tables.base import Base, UtcDateTime, new_id, utc_now
+from spine.tables.base import Base, StoredJson, UtcDateTime, new_id, utc_now
 
 LONGEST_NAME = 100
 
@@ -14,13 +14,14 @@ class ApiKey(Base):
     """One API key; the key itself is never stored, only its SHA-256."""
 
     __tablename__ = "api_keys"
+    record = "api key"
 
     id: Mapped[str] = mapped_column(String(26), primary_key=True, default=new_id)
     name: Mapped[str] = mapped_column(String(LONGEST_NAME))
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
-    scopes: Mapped[list[str]] = mapped_column(JSON)
+    scopes: Mapped[list[str]] = mapped_column(StoredJson(list, str))
     # Null: not limited to domains.
-    domains: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    domains: Mapped[list[str] | None] = mapped_column(StoredJson(list, str, nullable=True))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     # Null: it does not expire.

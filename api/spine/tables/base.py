@@ -1,18 +1,23 @@
 """What all tables share: the declarative base, UTC times and ULIDs."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from sqlalchemy import JSON, DateTime, Dialect, MetaData
+from sqlalchemy import JSON, DateTime, Dialect, MetaData, event, inspect
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 from ulid import ULID
 
 from spine.json_rule import presentable
+from spine.oddities import ODDITIES
+from spine.unreadable import Unreadable, UnreadableList, UnreadableObject
 
 
 class Base(DeclarativeBase):
     """Base of all tables; the naming convention keeps constraint names equal on every database."""
+
+    # What one row is, as a word for people.
+    record: ClassVar[str]
 
     metadata = MetaData(
         naming_convention={
@@ -23,6 +28,26 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+
+    def row_id(self) -> str:
+        """The primary key as text."""
+        return ":".join(str(part) for part in inspect(self).identity or ())
+
+    def unreadable_fields(self) -> list[str]:
+        """The fields whose stored values could not be read: see `spine.unreadable`."""
+        return [name for name, value in self.__dict__.items() if isinstance(value, Unreadable)]
+
+
+@event.listens_for(Base, "load", propagate=True)
+@event.listens_for(Base, "refresh", propagate=True)
+def _name_unreadable(row: Base, *_context: Any) -> None:
+    if fields := row.unreadable_fields():
+        ODDITIES.found(row.record, row.row_id(), unreadable_reason(fields))
+
+
+def unreadable_reason(fields: list[str]) -> str:
+    """Why a row is set aside."""
+    return f"its {' and '.join(sorted(fields))} cannot be read"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -41,8 +66,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return an aware time in UTC."""
-        if value is None:
-            return None
+        if value is None or isinstance(value, Unreadable):
+            return value
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
@@ -61,7 +86,28 @@ class FreeFormJson(TypeDecorator[Any]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         """Replace what cannot be sent."""
-        return presentable(value)
+        return presentable(value) if value is None or type(value) is dict else UnreadableObject()
+
+
+class StoredJson(TypeDecorator[Any]):
+    """A JSON object, or an array of `items`. What has another form is unreadable."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def __init__(self, form: type[dict[str, Any]] | type[list[Any]], *items: type, nullable: bool = False) -> None:
+        super().__init__(none_as_null=True)
+        self.form = form
+        self.items = items
+        self.nullable = nullable
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        """Check the form."""
+        if type(value) is self.form and (not self.items or all(isinstance(one, self.items) for one in value)):
+            return value
+        if value is None and self.nullable:
+            return None
+        return UnreadableObject() if self.form is dict else UnreadableList()
 
 
 def new_id() -> str:

@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, Text
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from spine.tables.base import Base, UtcDateTime, new_id, utc_now
+from spine.tables.base import Base, StoredJson, UtcDateTime, new_id, utc_now
 
 ULID = String(26)
 # SHA-256, hex.
@@ -18,6 +18,7 @@ class CacheBlob(Base):
     """Content that is stored or being published. Its row is the lock of the content: see `spine.cache.leases`."""
 
     __tablename__ = "cache_blobs"
+    record = "cache blob"
 
     content_hash: Mapped[str] = mapped_column(HASH, primary_key=True)
     # Null until an entry refers to it.
@@ -30,6 +31,7 @@ class CacheEntry(Base):
     """The last good content of one key of a source; changed content gets a new id."""
 
     __tablename__ = "cache_entries"
+    record = "cache entry"
     __table_args__ = (
         # A key may be longer than an index of PostgreSQL accepts.
         Index("uq_cache_entries_source_id_key_hash", "source_id", "key_hash", unique=True),
@@ -54,7 +56,7 @@ class CacheEntry(Base):
     encoding: Mapped[str | None] = mapped_column(Text)
     # The file name for downloads.
     name: Mapped[str] = mapped_column(Text)
-    validators: Mapped[dict[str, Any]] = mapped_column(JSON)
+    validators: Mapped[dict[str, Any]] = mapped_column(StoredJson(dict))
     rows: Mapped[int | None] = mapped_column(BigInteger)
     bad_rows: Mapped[int] = mapped_column(BigInteger, default=0)
 
@@ -63,6 +65,7 @@ class CacheLease(Base):
     """A fetch or a reader needs content until then, whether or not an entry refers to it."""
 
     __tablename__ = "cache_holds"
+    record = "cache lease"
 
     content_hash: Mapped[str] = mapped_column(ForeignKey("cache_blobs.content_hash"), primary_key=True)
     # The id of a fetch or of a reader.
@@ -74,6 +77,7 @@ class CacheCounter(Base):
     """The numbers of reads of current content without a download, and with one."""
 
     __tablename__ = "cache_counters"
+    record = "cache counter"
 
     name: Mapped[str] = mapped_column(String(20), primary_key=True)
     value: Mapped[int] = mapped_column(BigInteger, default=0)

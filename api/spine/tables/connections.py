@@ -14,6 +14,7 @@ class DatabaseConnection(Base):
     """How to reach a database, with references to its secrets, and the result of its last test."""
 
     __tablename__ = "database_connections"
+    record = "connection"
 
     id: Mapped[str] = mapped_column(String(26), primary_key=True, default=new_id)
     name: Mapped[str] = mapped_column(String(255), unique=True)

@@ -12,5 +12,6 @@ class SeenDomain(Base):
     """A domain that a run had when it ended. Prefect cannot list the tags of its runs."""
 
     __tablename__ = "seen_domains"
+    record = "seen domain"
 
     name: Mapped[str] = mapped_column(String(LONGEST_DOMAIN), primary_key=True)

@@ -15,6 +15,7 @@ class IdempotentRequest(Base):
     """
 
     __tablename__ = "idempotent_requests"
+    record = "idempotent request"
 
     id: Mapped[str] = mapped_column(String(26), primary_key=True, default=new_id)
     # SHA-256 of owner, route and key, which together are too long for an index.

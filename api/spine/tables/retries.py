@@ -16,6 +16,7 @@ class RetryClaim(Base):
     """
 
     __tablename__ = "retry_claims"
+    record = "retry claim"
 
     state_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     run_id: Mapped[UUID] = mapped_column(Uuid, index=True)

@@ -17,6 +17,7 @@ class RunOutcome(Base):
     """
 
     __tablename__ = "run_endings"
+    record = "run outcome"
     __table_args__ = (
         Index("ix_run_endings_deployment_id", "deployment_id", "outcome", "scheduled_at"),
         Index("ix_run_endings_started_at", "deployment_id", "started_at"),
@@ -37,6 +38,7 @@ class RunAlertClaim(Base):
     """A failed run for which an alert must be raised; written in the transaction that records its outcome."""
 
     __tablename__ = "run_alert_claims"
+    record = "run alert claim"
 
     # The id of the final state: a run that is retried and fails again has another one.
     state_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
@@ -49,6 +51,7 @@ class DeploymentStatistics(Base):
     """Counts over the outcomes of a deployment's runs, updated in the transaction that records the outcomes."""
 
     __tablename__ = "deployment_statistics"
+    record = "deployment statistics"
 
     deployment_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     run_count: Mapped[int] = mapped_column(default=0)
@@ -62,6 +65,7 @@ class FollowerCursor(Base):
     """How far the follower has read, and the lease of the process that follows."""
 
     __tablename__ = "follower_cursors"
+    record = "follower cursor"
 
     name: Mapped[str] = mapped_column(String(50), primary_key=True)
     # Every run that ended up to here (by Prefect's clock) is in `run_endings`; null before the first full read.

@@ -1,19 +1,20 @@
-"""The rows that schedules need beside Prefect's: claims on names, and which deployments are disabled."""
+"""The rows that schedules need beside Prefect's: claims on names, which are disabled, and what was copied to them."""
 
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, String, Uuid
+from sqlalchemy import String, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
-from spine.tables.base import Base, UtcDateTime, utc_now
+from spine.tables.base import Base, StoredJson, UtcDateTime, utc_now
 
 
 class ScheduleNameClaim(Base):
     """The right to create a schedule of one name, kept only while Prefect creates it."""
 
     __tablename__ = "schedule_name_claims"
+    record = "schedule name claim"
 
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
     claimed_by: Mapped[str] = mapped_column(String(255))
@@ -27,10 +28,21 @@ class DisabledDeployment(Base):
     """
 
     __tablename__ = "schedule_holds"
+    record = "disabled deployment"
 
     deployment_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     paused: Mapped[bool]
     # The fields of `ScheduleRow` for each schedule of the deployment.
-    schedules: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    schedules: Mapped[list[dict[str, Any]]] = mapped_column(StoredJson(list, dict))
     deployment_updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+
+class CopiedVariables(Base):
+    """The job variables that were last copied from a workflow to one of its schedules."""
+
+    __tablename__ = "copied_variables"
+    record = "copied variables"
+
+    deployment_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    job_variables: Mapped[dict[str, Any]] = mapped_column(StoredJson(dict))

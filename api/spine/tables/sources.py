@@ -4,10 +4,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, Text, Uuid, text
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from spine.tables.base import Base, UtcDateTime, new_id, utc_now
+from spine.tables.base import Base, StoredJson, UtcDateTime, new_id, utc_now
 
 ULID = String(26)
 PENDING, RUNNING, SUCCESS, PARTIAL, FAILED = "PENDING", "RUNNING", "SUCCESS", "PARTIAL", "FAILED"
@@ -19,16 +19,17 @@ class Source(Base):
     """Where data comes from, the result of the last fetch, and statistics over all fetches that have ended."""
 
     __tablename__ = "sources"
+    record = "source"
     __table_args__ = (Index("ix_sources_source_type", "source_type", "id"), Index("ix_sources_domain", "domain", "id"))
 
     id: Mapped[str] = mapped_column(ULID, primary_key=True, default=new_id)
     name: Mapped[str] = mapped_column(String(255), unique=True)
     source_type: Mapped[str] = mapped_column(String(20))
     # Secrets in it are sealed: see `spine.secrets.sealed`.
-    config: Mapped[dict[str, Any]] = mapped_column(JSON)
+    config: Mapped[dict[str, Any]] = mapped_column(StoredJson(dict))
     domain: Mapped[str | None] = mapped_column(String(255))
     parser_type: Mapped[str | None] = mapped_column(String(20))
-    parser_config: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    parser_config: Mapped[dict[str, Any] | None] = mapped_column(StoredJson(dict, nullable=True))
     # Counts the changes of `config` and of how content is parsed.
     config_version: Mapped[int] = mapped_column(default=1)
     enabled: Mapped[bool]
@@ -58,6 +59,7 @@ class Fetch(Base):
     """One fetch of a source, from the request to the result. Ids are in the order of time."""
 
     __tablename__ = "fetches"
+    record = "fetch"
     __table_args__ = (
         Index("ix_fetches_source_id", "source_id", "id"),
         Index("ix_fetches_status", "source_id", "status", "id"),
@@ -86,7 +88,7 @@ class Fetch(Base):
     rows_parsed: Mapped[int | None] = mapped_column(BigInteger)
     # The number of invalid rows, which are skipped, and the reasons for the first of them.
     bad_rows: Mapped[int | None] = mapped_column(BigInteger)
-    bad_row_examples: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
+    bad_row_examples: Mapped[list[dict[str, Any]] | None] = mapped_column(StoredJson(list, dict, nullable=True))
     content_hash: Mapped[str | None] = mapped_column(String(64))
     etag: Mapped[str | None] = mapped_column(Text)
     last_modified: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -106,6 +108,7 @@ class SourceUse(Base):
     """A flow run that used the content of a fetch."""
 
     __tablename__ = "source_uses"
+    record = "source use"
 
     run_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     fetch_id: Mapped[str] = mapped_column(ForeignKey("fetches.id", ondelete="CASCADE"), primary_key=True, index=True)

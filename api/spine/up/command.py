@@ -1,6 +1,7 @@
 """The commands `spine up` and `spine deploy`: their options, and the translation of failures into one sentence."""
 
 import contextlib
+import json
 import os
 import shlex
 import time
@@ -8,13 +9,15 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from sqlalchemy import URL
 from sqlalchemy.exc import ArgumentError
 
 from spine.own_settings import forget_own_flows, keep_for_own_flows
+from spine.prefect_server.engine_line import name_of_engine
 from spine.prefect_server.login import login_url
 from spine.settings import Settings
 from spine.up.console import Console
@@ -29,8 +32,7 @@ from spine.up.plan import Plan, WorkerType, check_ports, make_plan, shared_envir
 from spine.up.processes import Children, running, stop_all
 from spine.up.waiting import Signals, StopRequested, UpError, Waiting
 
-if TYPE_CHECKING:
-    from spine.auth.bootstrap import AdminKey
+SECONDS_TO_CLOSE = 10.0
 
 
 def up(
@@ -41,10 +43,17 @@ def up(
     worker: Annotated[
         WorkerType, typer.Option(help="spine starts runs at once, process is Prefect's own.")
     ] = WorkerType.SPINE,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SPINE_UP_DATABASE",
+            help="A PostgreSQL server, postgresql://user@host, on which to keep everything; by default SQLite files.",
+        ),
+    ] = None,
 ) -> None:
     """Start Prefect, the worker and the API, and keep them running until Ctrl-C."""
     try:
-        _up(make_plan(home, host, port, prefect_port, worker))
+        _up(make_plan(home, host, port, prefect_port, worker), database)
     except UpError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
@@ -57,20 +66,47 @@ def deploy(
         str | None,
         typer.Option(help="The work pool for the deployments. By default SPINE_WORK_POOL for new ones; others stay."),
     ] = None,
+    base_job_template: Annotated[
+        Path | None,
+        typer.Option(help="A JSON file with the base job template of the work pool, if the pool is created."),
+    ] = None,
 ) -> None:
     """Deploy Spine's own flows to the Prefect API of PREFECT_API_URL or of the Prefect profile; safe to repeat."""
     # Imported here: Prefect and the flows take seconds to import.
     from spine.up.prefect_setup import deploy_to_prefect
 
     try:
-        for name, action in deploy_to_prefect(work_pool or Settings().work_pool, move=work_pool is not None).items():
+        template = _template_in(base_job_template) if base_job_template else None
+        pool = work_pool or Settings().work_pool
+        for name, action in deploy_to_prefect(pool, move=work_pool is not None, template=template).items():
             typer.echo(f"{name:<20} {action}")
     except UpError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
 
 
-def _up(plan: Plan) -> None:
+def _template_in(file: Path) -> dict[str, Any]:
+    """The base job template in a JSON file. Raises `UpError`."""
+    try:
+        template = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UpError(f"{file} cannot be read ({(error.strerror or 'unknown reason').lower()}).") from None
+    except ValueError:
+        raise UpError(f"{file} is not a JSON file.") from None
+    if not isinstance(template, dict) or not {"job_configuration", "variables"} <= template.keys():
+        raise UpError(f"{file} is not a base job template: it has no job_configuration or no variables.")
+    return template
+
+
+def _up(plan: Plan, database: str | None) -> None:
+    server = None
+    if database:
+        # Imported here: few need the client of PostgreSQL.
+        from spine.up.postgresql import postgresql_server
+
+        server = postgresql_server(database, has_prefect=plan.external_prefect is None)
+    if server:
+        server.set_variables(os.environ)
     # What this command and its children write is for this user only.
     os.umask(0o077)
     closed = prepare_home(plan.home)
@@ -84,11 +120,17 @@ def _up(plan: Plan) -> None:
         with console.step("State folder", if_detail=True) as step:
             if closed:
                 step.detail = f"other users could read {closed} of its files and folders; now only you can"
-        if running(plan.home):
+        has_leftovers = running(plan.home)
+        if has_leftovers:
             with console.step("Leftovers") as step:
                 step.detail = "stopped processes of an earlier start"
                 stop_all(plan.home, signals.hurry)
-        check_ports(plan)
+        # The kernel may still be closing the ports of what was stopped.
+        check_ports(plan, SECONDS_TO_CLOSE if has_leftovers else 0)
+        if server:
+            with console.step("PostgreSQL") as step:
+                missing = Waiting(signals, lambda: None).result(server.create_missing)
+                step.detail = f"{server.place}" + (f", created {' and '.join(missing)}" if missing else "")
         _run(plan, settings, console, signals)
 
 
@@ -104,28 +146,37 @@ def _run(plan: Plan, settings: Settings, console: Console, signals: Signals) -> 
     start = Start(plan, settings, console, children, waiting)
     try:
         key = start.run()
-        for line in _summary(plan, key, time.monotonic() - begun):
+        engines = _engines(plan, settings.sqlalchemy_url, start.engine_of_prefect)
+        for line in _summary(plan, engines, key, time.monotonic() - begun):
             console.say(line)
         waiting.forever()
     finally:
         with console.step("Shutdown"):
-            report = start.report_interrupted_runs if start.worker_launched else None
-            stop_all(plan.home, signals.hurry, report)
+            stop_all(plan.home, signals.hurry, start.prepared_report())
             forget_own_flows(plan.home)
 
 
-def _summary(plan: Plan, key: "AdminKey", seconds: float) -> list[str]:
+def _summary(plan: Plan, engines: str, key: str, seconds: float) -> list[str]:
     return [
         "",
         f"Spine is ready after {seconds:.1f} s.",
         f"  API         {plan.api}",
         f"  API docs    {plan.api}/docs",
         f"  Prefect UI  {login_url(plan.prefect_ui, plan.prefect_auth) if plan.prefect_auth else plan.prefect_ui}",
-        f"  API key     {key.note}",
+        f"  API key     {key}",
+        f"  Databases   {engines}",
         f"  Logs        {plan.home / 'logs'}",
         f"  To deploy from another shell: export {_variables_of_prefect(plan)}",
         "Ctrl-C stops everything.",
     ]
+
+
+def _engines(plan: Plan, database: URL, of_prefect: str | None) -> str:
+    """On which engine Spine and Prefect keep their tables; no URL, because that can contain a password."""
+    own = name_of_engine(database.get_backend_name())
+    if plan.external_prefect or of_prefect is None:
+        return f"Spine's on {own}, Prefect's where its server keeps it"
+    return own if own == of_prefect else f"Spine's on {own}, Prefect's on {of_prefect}"
 
 
 def _variables_of_prefect(plan: Plan) -> str:

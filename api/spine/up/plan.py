@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,6 +16,7 @@ from spine.up.waiting import UpError
 
 # Whoever may use Prefect's API may run code here, so it listens on the loopback, not on `--host`.
 LOOPBACK = "127.0.0.1"
+SECONDS_BETWEEN_CHECKS = 0.1
 
 
 class WorkerType(StrEnum):
@@ -101,11 +103,15 @@ _FOR_SERVER = {
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "10",
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "30",
 }
+# Prefect's default is ten seconds, most of what a triggered run would wait for. Events wake a spine worker, which polls
+# for what has no event, such as a limit that someone raises. Each poll costs the server as much as a change of state.
+_QUERY_SECONDS = {WorkerType.PROCESS: "1", WorkerType.SPINE: "5"}
 _FOR_WORKER = {
-    # Prefect's default is ten seconds, most of what a triggered run would wait for.
-    "PREFECT_WORKER_QUERY_SECONDS": "1",
     # A stop must end within seconds, and the worker reschedules its runs after their processes have ended.
     "SPINE_WORKER_GRACE_SECONDS": "3",
+    # A run that has not sent several of these heartbeats, and has no living worker that watches it, is lost. Prefect's
+    # own worker passes the setting on to its runs; one of type `spine` sets it by itself.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 
 
@@ -129,6 +135,11 @@ def shared_environment(plan: Plan, user: Mapping[str, str] = os.environ) -> dict
         "SPINE_ALLOW_PRIVATE_ADDRESSES": "true",
         "SPINE_FILE_ROOTS": str(plan.project / "data"),
     }
+    if plan.external_prefect is None:
+        # The server has the version of this package, so that clients need not ask for it.
+        defaults["PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED"] = "false"
+        if not _may_have_csrf_protection(plan, user):
+            defaults["PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"] = "false"
     if "PREFECT_LOCAL_STORAGE_PATH" not in user:
         # Flow runs write results and the API reads them, from other working directories: the path is absolute.
         defaults["PREFECT_RESULTS_LOCAL_STORAGE_PATH"] = str(prefect_home / "storage")
@@ -143,11 +154,29 @@ def shared_environment(plan: Plan, user: Mapping[str, str] = os.environ) -> dict
     return {**defaults, **user, **fixed}
 
 
+def _may_have_csrf_protection(plan: Plan, user: Mapping[str, str]) -> bool:
+    """Whether the user may have turned on what Prefect's server does not have by default."""
+    variables = (
+        *("PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED", "PREFECT_SERVER_CSRF_PROTECTION_ENABLED"),
+        # Each can bring a profile with it.
+        *("PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_HOME"),
+    )
+    files = [plan.project / name for name in ("prefect.toml", "pyproject.toml", ".env")]
+    return any(user.get(name) for name in variables) or any(
+        b"csrf_protection" in file.read_bytes().lower() for file in files if file.is_file()
+    )
+
+
 def _protected_endpoints(plan: Plan, user: Mapping[str, str]) -> list[str]:
     """What the user has set, and the services of this start, which not every process could find out by itself."""
     given = [text.strip() for text in user.get("SPINE_PROTECTED_ENDPOINTS", "").split(",") if text.strip()]
     own = [*endpoints_of_url(plan.api, LISTENER), *endpoints_of_url(plan.prefect_api, PREFECT_API), *endpoints_in(user)]
     return list(dict.fromkeys([*given, *(endpoint.place for endpoint in own)]))
+
+
+def nursery_environment(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of the nursery: what all that it forks have in common, without secrets."""
+    return {**_ZONES_FROM_PACKAGE, **_without(_child(plan, user), *SPINE_SECRETS, *PREFECT_SERVER_SECRETS)}
 
 
 def server_environment(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -166,7 +195,8 @@ def worker_environment(plan: Plan, user: Mapping[str, str] = os.environ) -> dict
     The code of flows gets no secret but the credential of Prefect's API, which each run needs. Spine's own flows read
     theirs from a file (`spine.own_settings`).
     """
-    return {**_FOR_WORKER, **_without(_child(plan, user), *SPINE_SECRETS, *PREFECT_SERVER_SECRETS)}
+    seconds = {"PREFECT_WORKER_QUERY_SECONDS": _QUERY_SECONDS[plan.worker]}
+    return {**_FOR_WORKER, **seconds, **_without(_child(plan, user), *SPINE_SECRETS, *PREFECT_SERVER_SECRETS)}
 
 
 def api_environment(plan: Plan, user: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -188,8 +218,21 @@ def _without(environment: dict[str, str], *names: str) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in names and not name.startswith(prefixes)}
 
 
-def check_ports(plan: Plan) -> None:
-    """Raise `UpError` unless the ports that this start will listen on are free."""
+def check_ports(plan: Plan, seconds: float = 0) -> None:
+    """Raise `UpError` unless the ports that this start will listen on are free, or become so within these seconds."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            _check_ports(plan)
+        except UpError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(SECONDS_BETWEEN_CHECKS)
+        else:
+            return
+
+
+def _check_ports(plan: Plan) -> None:
     check_port(plan.host, plan.port, "--port", "--host")
     if plan.external_prefect:
         return

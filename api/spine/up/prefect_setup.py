@@ -5,6 +5,7 @@ Prefect takes two seconds to import, so the functions import it themselves: the 
 
 import asyncio
 import contextlib
+import functools
 import os
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
@@ -35,12 +36,25 @@ def is_healthy(api_url: str, *, trust_env: bool) -> bool:
     A malformed URL is an `UpError`.
     """
     try:
-        answer = httpx.get(f"{api_url}/health", timeout=2.0, trust_env=trust_env)
+        return answers(f"{api_url}/health", trust_env=trust_env)
     except (httpx.UnsupportedProtocol, httpx.InvalidURL):
         raise UpError(f"PREFECT_API_URL is {api_url!r}, which is not a URL such as http://host:4200/api.") from None
+
+
+def answers(url: str, *, trust_env: bool) -> bool:
+    """Whether this answers with success; raises httpx's errors about the URL itself."""
+    try:
+        return _http(trust_env).get(url).is_success
+    except httpx.UnsupportedProtocol:
+        raise
     except httpx.HTTPError:
         return False
-    return answer.is_success
+
+
+@functools.cache
+def _http(trust_env: bool) -> httpx.Client:
+    # Each new client reads all certificates of the machine, for 20 ms.
+    return httpx.Client(timeout=5.0, trust_env=trust_env)
 
 
 def ensure_work_pool(api_url: str, name: str, worker: WorkerType) -> str:
@@ -52,8 +66,8 @@ def ensure_work_pool(api_url: str, name: str, worker: WorkerType) -> str:
         return asyncio.run(_ensure_work_pool(api_url, name, worker))
 
 
-def deploy_to_prefect(work_pool: str, *, move: bool) -> dict[str, str]:
-    """Deploy Spine's own flows to the configured Prefect API; a missing work pool is created.
+def deploy_to_prefect(work_pool: str, *, move: bool, template: dict[str, Any] | None = None) -> dict[str, str]:
+    """Deploy Spine's own flows to the configured Prefect API; a missing work pool is created, with this template.
 
     Returns what was done by deployment. Raises `UpError`.
     """
@@ -63,7 +77,7 @@ def deploy_to_prefect(work_pool: str, *, move: bool) -> dict[str, str]:
     if not api_url:
         raise UpError("No Prefect API is configured; set PREFECT_API_URL.")
     with _one_sentence(api_url):
-        return asyncio.run(_deploy_to_prefect(api_url, work_pool, move))
+        return asyncio.run(_deploy_to_prefect(api_url, work_pool, move, template))
 
 
 def crash_interrupted_runs(api_url: str, pool: str, worker: str) -> list[str]:
@@ -88,16 +102,20 @@ async def _last_heartbeat(api_url: str, pool: str, worker: str) -> datetime | No
     return next((one.last_heartbeat_time for one in known if one.name == worker), None)
 
 
-async def _deploy_to_prefect(api_url: str, work_pool: str, move: bool) -> dict[str, str]:
+async def _deploy_to_prefect(
+    api_url: str, work_pool: str, move: bool, template: dict[str, Any] | None
+) -> dict[str, str]:
     from spine.flows.deployment import deploy_own_flows
 
     async with _client(api_url) as client:
-        await _read_or_create_pool(client, work_pool, WorkerType.SPINE)
+        await _read_or_create_pool(client, work_pool, WorkerType.SPINE, template)
         return await deploy_own_flows(client, work_pool, move=move)
 
 
-async def _read_or_create_pool(client: "PrefectClient", name: str, worker: WorkerType) -> "WorkPool | None":
-    """The work pool as it was; None if it was created just now."""
+async def _read_or_create_pool(
+    client: "PrefectClient", name: str, worker: WorkerType, template: dict[str, Any] | None = None
+) -> "WorkPool | None":
+    """The work pool as it was; None if it was created just now, with this template or that of process workers."""
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
     from prefect.workers.process import ProcessWorker
@@ -105,7 +123,7 @@ async def _read_or_create_pool(client: "PrefectClient", name: str, worker: Worke
     try:
         return await client.read_work_pool(name)
     except ObjectNotFound:
-        template = ProcessWorker.get_default_base_job_template()
+        template = template or ProcessWorker.get_default_base_job_template()
         new = WorkPoolCreate(name=name, type=worker.value, base_job_template=template)
         # Another process may have created the pool meanwhile.
         with contextlib.suppress(ObjectAlreadyExists):

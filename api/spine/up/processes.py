@@ -6,20 +6,24 @@ runs. It is the same when `spine up` ends and when a start finds processes of an
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from threading import Event
+from typing import IO
 
 import psutil
 
+from spine.up.command_line import BLANKS
 from spine.up.console import last_words, lines_since
+from spine.up.forks import ForkRequests, Process
 from spine.up.home import forget_records, read_records, write_record
 from spine.up.plan import MARKER, WorkerType
 from spine.up.waiting import UpError, in_background
@@ -28,13 +32,15 @@ SERVER = "prefect-server"
 WORKER = "worker"
 API = "api"
 DEPLOY = "deploy"
-OWN_DEPLOY = "spine-deploy"
+NURSERY = "nursery"
+DATABASE = "database"
 TITLES = {
+    NURSERY: "The nursery",
+    DATABASE: "The process for Spine's database",
     SERVER: "The Prefect server",
     WORKER: "The worker",
     API: "The API",
     DEPLOY: "prefect deploy",
-    OWN_DEPLOY: "spine deploy",
 }
 
 
@@ -43,13 +49,13 @@ class Child:
     """A process that was started, and where its output goes."""
 
     name: str
-    process: "subprocess.Popen[bytes]"
+    process: Process
     log: Path
     log_offset: int
 
     def last_message(self) -> str:
         """How it ended, in one sentence; call it only after the end."""
-        code = self.process.returncode
+        code = self.process.returncode or 0
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return f"{TITLES[self.name]} {how}: {last_words(lines_since(self.log, self.log_offset))} (log: {self.log})"
 
@@ -61,32 +67,65 @@ class Children:
         self._home = home
         self._project = project
         self._watched: list[Child] = []
+        self._forks: ForkRequests | None = None
 
-    def start(self, name: str, module: list[str], environment: dict[str, str]) -> Child:
+    def start_nursery(self, environment: dict[str, str]) -> ForkRequests:
+        """Start the process that forks all that are started later, which must be ready by then."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            module = ["spine.up.nursery", BLANKS]
+            self._nursery = self.launch(NURSERY, module, environment, [theirs.fileno()])
+        self._watched.append(self._nursery)
+        self._forks = ForkRequests(ours)
+        return self._forks
+
+    def end_nursery(self) -> None:
+        """Let the nursery end, which is not needed when everything has been started."""
+        if self._forks:
+            self._watched.remove(self._nursery)
+            self._forks.close(self._nursery.process)
+            self._forks = None
+
+    def start(
+        self, name: str, module: list[str], environment: dict[str, str], descriptors: Sequence[int] = ()
+    ) -> Child:
         """Run `python -m <module>` as the child `name` and watch it from now on."""
-        child = self.launch(name, module, environment)
+        child = self.launch(name, module, environment, descriptors)
         self._watched.append(child)
         return child
 
-    def launch(self, name: str, module: list[str], environment: dict[str, str]) -> Child:
-        """Run `python -m <module>` as the child `name`, which may end by itself.
+    def launch(
+        self, name: str, module: list[str], environment: dict[str, str], descriptors: Sequence[int] = ()
+    ) -> Child:
+        """Run `python -m <module>` as the child `name`, which may end by itself; in a new interpreter without nursery.
 
         Only `prefect deploy` has the project's folder on its path of modules: a module of the project must not take
-        the place of one that Spine or Prefect imports.
+        the place of one that Spine or Prefect imports. The numbers of the descriptors come first in the arguments.
         """
-        log = self._home / "logs" / f"{name}.log"
-        with log.open("ab") as output:
-            offset = output.tell()
-            process = subprocess.Popen(  # noqa: S603 (our own interpreter and fixed arguments)
-                [sys.executable, *([] if name == DEPLOY else ["-P"]), "-m", *module],
+
+        def start(output: IO[bytes]) -> Process:
+            if self._forks:
+                return self._forks.fork(module, environment, output, descriptors)
+            given = [module[0], *map(str, descriptors), *module[1:]]
+            return subprocess.Popen(  # noqa: S603 (our own interpreter and fixed arguments)
+                [sys.executable, *([] if name == DEPLOY else ["-P"]), "-m", *given],
                 cwd=self._project,
                 env=environment,
                 stdin=subprocess.DEVNULL,
+                pass_fds=descriptors,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 # A Ctrl-C in the terminal reaches only the parent, which then stops the children in order.
                 start_new_session=True,
             )
+
+        return self._child(name, start)
+
+    def _child(self, name: str, start: Callable[[IO[bytes]], Process]) -> Child:
+        log = self._home / "logs" / f"{name}.log"
+        with log.open("ab") as output:
+            offset = output.tell()
+            process = start(output)
         write_record(self._home, name, process.pid, psutil.Process(process.pid).create_time())
         return Child(name, process, log, offset)
 
@@ -205,8 +244,9 @@ def stop_all(home: Path, hurry: Event, report: Callable[[], object] | None = Non
     by_name = _recorded(home)
     server = with_descendants([by_name[SERVER]] if SERVER in by_name else [])
     api = with_descendants([by_name[API]] if API in by_name else [])
-    others = [process for process in running(home) if process not in server and process not in api]
-    _stop_worker(by_name.get(WORKER), others, begun, hurry)
+    # The nursery ends last: the others are its children.
+    later = [*server, *api, by_name.get(NURSERY)]
+    _stop_worker(by_name.get(WORKER), [one for one in running(home) if one not in later], begun, hurry)
     send(api, signal.SIGTERM)
     if report is not None and not hurry.is_set():
         wait([in_background(report)], timeout=max(0.0, begun + REPORT_UNTIL - time.monotonic()))

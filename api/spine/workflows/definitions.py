@@ -14,7 +14,7 @@ from spine.workflows.deployments import find_workflow, own_deployments
 from spine.workflows.labels import domain_of
 from spine.workflows.run_pages import BY_START
 from spine.workflows.schemas import WorkflowDefinition, WorkflowParameter
-from spine.workflows.steps import count_steps
+from spine.workflows.step_counts import step_counts
 
 COMPLETED = {"type": {"any_": ["COMPLETED"]}}
 
@@ -24,7 +24,7 @@ async def list_definitions(
 ) -> Page[WorkflowDefinition]:
     """A page of the workflows of these domains, ordered by name."""
     flows = await prefect.all_flows()
-    own = await own_deployments(prefect, flows)
+    own = await own_deployments(prefect, {flow.id: flow.name for flow in flows})
     seen = {flow_id: one for flow_id, one in own.items() if domains.allow_any(domains_in(one.tags))}
     matching = [flow for flow in flows if flow.id in seen and domain in (None, domain_of(seen[flow.id].tags))]
     shown = sorted(matching, key=lambda flow: flow.name)[page.offset : page.offset + page.limit]
@@ -44,7 +44,7 @@ async def _step_counts(prefect: Prefect, flow_ids: Sequence[UUID]) -> dict[UUID,
     """The number of steps of each flow's newest completed run: Prefect knows a flow's steps only from its runs."""
     newest: list[list[FlowRun]] = await asyncio.gather(*(_newest_completed(prefect, flow_id) for flow_id in flow_ids))
     runs = [run for found in newest for run in found]
-    counts = await count_steps(prefect, runs)
+    counts = await step_counts(prefect, runs)
     by_flow = {run.flow_id: counts[run.id].total for run in runs}
     return {flow_id: by_flow.get(flow_id, 0) for flow_id in flow_ids}
 

@@ -4,14 +4,15 @@ It is the deployment with the same name as the workflow or, if there is none, th
 made for schedules have a label and never count: they copy this one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from uuid import UUID
 
 from spine.auth.domains import Domains
 from spine.errors import Conflict, NotFound
 from spine.names import domains_in
-from spine.prefect.client import Deployment, Flow, Prefect
+from spine.prefect.client import Deployment, Prefect
+from spine.prefect.transport import texts
 from spine.text import unstorable_characters
 from spine.workflows.labels import SCHEDULE_LABEL
 
@@ -27,21 +28,23 @@ def own_deployment(workflow_name: str, deployments: Iterable[Deployment]) -> Dep
     return min(candidates, key=lambda one: (one.name != workflow_name, one.created, one.id), default=None)
 
 
-async def own_deployments(prefect: Prefect, flows: Sequence[Flow]) -> dict[UUID, Deployment]:
-    """The deployment that each of these workflows runs on, by flow id; a flow without a deployment is left out."""
-    if not flows:
+async def own_deployments(prefect: Prefect, names: Mapping[UUID, str]) -> dict[UUID, Deployment]:
+    """The deployment that each of these workflows runs on, by flow id; a flow without a deployment is left out.
+
+    `names` has the name of each flow, by its id.
+    """
+    if not names:
         return {}
     # A flow can have a thousand schedules, so all its deployments are read only if none has the flow's name.
-    same_name = await prefect.deployments({"deployments": {"name": {"any_": [flow.name for flow in flows]}}})
-    names = {flow.id: flow.name for flow in flows}
+    same_name = await prefect.deployments({"deployments": {"name": {"any_": list(names.values())}}})
     own = {one.flow_id: one for one in same_name if names.get(one.flow_id) == one.name and not is_schedule(one)}
-    others = [flow for flow in flows if flow.id not in own]
+    others = [flow_id for flow_id in names if flow_id not in own]
     if others:
-        everything = await prefect.deployments({"flows": {"id": {"any_": [str(flow.id) for flow in others]}}})
-        for flow in others:
-            found = own_deployment(flow.name, [one for one in everything if one.flow_id == flow.id])
+        everything = await prefect.deployments({"flows": {"id": {"any_": texts(others)}}})
+        for flow_id in others:
+            found = own_deployment(names[flow_id], [one for one in everything if one.flow_id == flow_id])
             if found is not None:
-                own[flow.id] = found
+                own[flow_id] = found
     return own
 
 
@@ -77,5 +80,5 @@ async def _names_of_workflows(prefect: Prefect, domains: Domains) -> list[str]:
     flows = await prefect.all_flows()
     if not domains.is_limited:
         return [flow.name for flow in flows]
-    own = await own_deployments(prefect, flows)
+    own = await own_deployments(prefect, {flow.id: flow.name for flow in flows})
     return [flow.name for flow in flows if flow.id in own and domains.allow_any(domains_in(own[flow.id].tags))]

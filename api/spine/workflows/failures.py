@@ -6,16 +6,33 @@ itself first and, if it says little (`RuntimeError`), those of its causes, as th
 """
 
 import re
+import signal
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from uuid import UUID
 
 from spine.prefect.client import Log, State
+from spine.prefect.states import MIXED_UP
 from spine.schemas import ErrorCategory as Category
 
 # "Flow run encountered an exception: ValueError: no rows" (a flow), "Task run encountered an exception ValueError: ..."
 _STATE_MESSAGE = re.compile(
-    r"^(?:Flow|Task) run encountered an exception:? (?P<name>[\w.]+)(?:: (?P<text>.*))?$", re.DOTALL
+    r"^(?:(?:Flow|Task) run encountered an exception:?|Validation of flow parameters failed with error:"
+    r"|Execution was interrupted by an unexpected exception:) (?P<name>[\w.]+)(?:: (?P<text>.*))?$",
+    re.DOTALL,
 )
+# Without the name of a signal: the worker of type `spine` has written it.
+_STATUS_CODE = re.compile(r"(?:(?<=status code )|(?<=status code: ))-?\d+\b(?! \()")
+# With 128 added, a shell or a container reports the signal that ended a process.
+_REPORTED = {128 + one: one for one in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)}
+# The process ends with this status after the exception; an earlier attempt may have left such a record, too.
+_MAY_BE_AN_EXCEPTION = re.compile(r"status code:? 1\b|unexpected exception")
+_EXCEPTION_TO_CRASH = timedelta(seconds=60)
+_CANNOT_LOAD = "Unexpected exception encountered when trying to load flow"
+_ENGINE_EXITED = "Engine execution exited with unexpected exception"
+
+# Characters of an error or reason in a list.
+LONGEST_IN_A_LIST = 1_000
 
 # The last line of each traceback in a chain: "package.module.Name: message" at the beginning of a line.
 _RAISED = re.compile(r"^(?P<name>[A-Za-z_][\w.]*)(?:: |$)", re.MULTILINE)
@@ -35,6 +52,7 @@ _BY_NAME: dict[str, Category] = {
     "RecursionError": Category.INTERNAL,
     "NotImplementedError": Category.INTERNAL,
     "AssertionError": Category.INTERNAL,
+    "InvalidOperation": Category.VALIDATION,
     "OSError": Category.STORAGE,
     "IOError": Category.STORAGE,
     "IsADirectoryError": Category.STORAGE,
@@ -43,6 +61,18 @@ _BY_NAME: dict[str, Category] = {
     "BrokenPipeError": Category.NETWORK,
     "gaierror": Category.NETWORK,
     "TimeoutError": Category.NETWORK,
+    # Prefect's own, which a state's message names without their module.
+    "ParameterTypeError": Category.VALIDATION,
+    "ParameterBindError": Category.VALIDATION,
+    "SignatureMismatchError": Category.VALIDATION,
+    "ReservedArgumentError": Category.VALIDATION,
+    "TaskRunTimeoutError": Category.ORCHESTRATION,
+    "FlowRunTimeoutError": Category.ORCHESTRATION,
+    "FailedRun": Category.ORCHESTRATION,
+    "CrashedRun": Category.ORCHESTRATION,
+    "CancelledRun": Category.ORCHESTRATION,
+    "UnfinishedRun": Category.ORCHESTRATION,
+    "MissingResult": Category.ORCHESTRATION,
 }
 
 _BY_MODULE: dict[str, Category] = {
@@ -91,24 +121,48 @@ _VAGUE: dict[str, Category] = {
 }
 
 
-def message_of(state: State | None) -> str | None:
-    """The exception's message, from the message of a failed state; the state's message if it has no exception."""
+def message_of(state: State | None, logs: Sequence[Log] = ()) -> str | None:
+    """The sentence for a failure: class and message of its exception, else Prefect's message, with names of signals.
+
+    `logs` are error logs of the run, newest first: of a process that ended outside of its flow, only they say why.
+    """
+    if (raised := _exit_reason(state, logs)) is not None:
+        return raised
     if state is None or not state.message:
         return None
     match = _STATE_MESSAGE.match(state.message)
     if match is None:
-        return state.message
-    return match["text"] or match["name"]
-
-
-def exception_of(state: State | None) -> str | None:
-    """The class and message of the exception that ended a run; the state's message if it has no exception."""
-    if state is None or not state.message:
-        return None
-    match = _STATE_MESSAGE.match(state.message)
-    if match is None:
-        return state.message
+        return _with_signal(state.message)
     return ": ".join(filter(None, (match["name"], match["text"])))
+
+
+def _with_signal(message: str) -> str:
+    """The message with the name of the signal after the status code that stands for one."""
+
+    def named(match: re.Match[str]) -> str:
+        code = int(match[0])
+        try:
+            number = signal.Signals(_REPORTED.get(code, -code))
+        except ValueError:
+            return match[0]
+        return f"{code} ({'as after ' if code > 0 else ''}{number.name})"
+
+    return _STATUS_CODE.sub(named, message, count=1)
+
+
+def _exit_log(state: State | None, logs: Sequence[Log]) -> str | None:
+    """The log record with the exception that ended the process of a crashed run outside of its flow, if one did."""
+    if state is None or not state.is_crashed() or not _MAY_BE_AN_EXCEPTION.search(state.message or ""):
+        return None
+    of_this_attempt = [log.message for log in logs if state.timestamp - log.timestamp < _EXCEPTION_TO_CRASH]
+    return next((message for message in of_this_attempt if message.startswith((_CANNOT_LOAD, _ENGINE_EXITED))), None)
+
+
+def _exit_reason(state: State | None, logs: Sequence[Log]) -> str | None:
+    """The class and message of the exception that ended the process of a crashed run, if one did."""
+    found = _exit_log(state, logs)
+    name, _, text = _after_frames(_CHAIN.split(found)[-1]).partition(": ") if found else ("", "", "")
+    return ": ".join(filter(None, (name.rpartition(".")[2], text))) or None
 
 
 def is_exception(state: State | None) -> bool:
@@ -120,9 +174,12 @@ def category_of(state: State | None, logs: Sequence[Log], task_run_id: UUID | No
     """The category of the failure of a run or of one of its task runs; None if the state is not a failure."""
     if state is None or state.type.value not in ("FAILED", "CRASHED"):
         return None
+    if (exit_log := _exit_log(state, logs)) is not None:
+        return Category.CONFIG if exit_log.startswith(_CANNOT_LOAD) else category_of_chain(_classes_in(exit_log))
     match = _STATE_MESSAGE.match(state.message or "")
     if match is None:
-        return Category.ORCHESTRATION if state.is_crashed() or state.name == "TimedOut" else Category.UNKNOWN
+        is_known = state.is_crashed() or state.name in ("TimedOut", MIXED_UP)
+        return Category.ORCHESTRATION if is_known else Category.UNKNOWN
     chain = _chain_from(logs, match["name"], task_run_id)
     return category_of_chain(chain or [match["name"]])
 
@@ -154,11 +211,16 @@ def _chain_from(logs: Sequence[Log], name: str, task_run_id: UUID | None) -> lis
     for log in logs:
         if log.task_run_id != task_run_id or "Traceback (most recent call last)" not in log.message:
             continue
-        blocks = _CHAIN.split(log.message)
-        chain = [names[-1] for block in reversed(blocks) if (names := _RAISED.findall(_after_frames(block)))]
+        chain = _classes_in(log.message)
         if chain and chain[0].rpartition(".")[2] == name.rpartition(".")[2]:
             return chain
     return []
+
+
+def _classes_in(record: str) -> list[str]:
+    """The classes in a log record's traceback, from the exception itself to its root cause."""
+    blocks = _CHAIN.split(record)
+    return [names[-1] for block in reversed(blocks) if (names := _RAISED.findall(_after_frames(block)))]
 
 
 def _after_frames(block: str) -> str:

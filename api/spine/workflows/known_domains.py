@@ -50,7 +50,7 @@ class KnownDomains:
             for deployment in page:
                 self._names |= domains_in(deployment.tags)
             newest = max([deployment.updated for deployment in page] + ([newest] if newest else []), default=None)
-            if len(page) < size or (since is not None and page[-1].updated < since - OVERLAP):
+            if page.held < size or (since is not None and page and page[-1].updated < since - OVERLAP):
                 break
-            offset, size = offset + len(page), MOST_ROWS
+            offset, size = offset + page.held, MOST_ROWS
         self._read_until = newest

@@ -14,15 +14,18 @@ from datetime import timedelta
 from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
+from spine.audit.trail import changing
 from spine.auth.callers import Caller
-from spine.auth.changes import record_change
 from spine.database import SessionFactory, transaction
 from spine.errors import BadRequest, Conflict
+from spine.json_rule import problems_of
+from spine.prefect.around import named
 from spine.prefect.client import FlowRun, Prefect, SetStateStatus
 from spine.prefect.results import ResultReference, ResultUnreadable, check_reusable, expire_result
 from spine.prefect.states import AwaitingRetry, Failed, rejection_of
 from spine.tables.base import utc_now
 from spine.tables.retries import RetryClaim
+from spine.workflows.children import refuse_ambiguous_children
 from spine.workflows.run_detail import find_run, read_steps
 from spine.workflows.run_list import status_of
 from spine.workflows.schemas import RunStatus, StepStatus, TriggerStatus, WorkflowTriggerResponse
@@ -40,25 +43,22 @@ async def retry_run(
     """Continue a failed or cancelled run from its first failed step or from `from_step`.
 
     Raises `NotFound`; `BadRequest` for an unknown step; `Conflict` if the run has not failed, has no deployment, is
-    being retried already, or if results that the retry needs cannot be read.
+    being retried already, if results that the retry needs cannot be read, or if child flows could be mixed up.
     """
     run = await find_run(prefect, caller.domains, run_id)
     if status_of(run) not in RETRYABLE or run.state_id is None:
         raise Conflict(f"Run {run_id} is {run.state_name}; only a failed or cancelled run can be retried.")
     if run.deployment_id is None:
         raise Conflict(f"Run {run_id} was not started from a deployment, so no worker can run it again.")
+    if problems := problems_of(run.parameters):
+        raise Conflict(f"Run {run_id} cannot be retried, because of its parameters: {named(problems)}.")
+    await refuse_ambiguous_children(prefect, run)
     # Read before anything is changed: after Prefect has accepted the retry, no further request may fail.
-    workflow = (await prefect.flows_by_id([run.flow_id]))[run.flow_id].name
-    await _claim(sessions, run, from_step, caller)
-    try:
-        if from_step is not None:
-            for step in await _plan(prefect, run, from_step):
-                await _discard_result(prefect, step)
-        await _resume(prefect, run, caller)
-    except Exception:
-        await _release(sessions, run)
-        raise
-    record_change("retried", "run", run.id, run.name)
+    workflow = (await prefect.flow_names([run.flow_id]))[run.flow_id]
+    before = {"status": run.state_name}
+    async with changing("retried", "run", run.id, run.name, before=before) as change:
+        await _continue(prefect, sessions, caller, run, from_step)
+        change.after = {"status": "AwaitingRetry", "from_step": from_step}
     start = f"from step {from_step!r}" if from_step else "from the first step that did not complete"
     return WorkflowTriggerResponse(
         run_id=run.id,
@@ -66,6 +66,20 @@ async def retry_run(
         status=TriggerStatus.PENDING,
         message=f"Run {run.name!r} will continue {start} and is waiting for a worker.",
     )
+
+
+async def _continue(
+    prefect: Prefect, sessions: SessionFactory, caller: Caller, run: FlowRun, from_step: str | None
+) -> None:
+    await claim_retry(sessions, run, caller.name, from_step)
+    try:
+        if from_step is not None:
+            for step in await _plan(prefect, run, from_step):
+                await _discard_result(prefect, step)
+        await _resume(prefect, run, caller)
+    except Exception:
+        await release_retry(sessions, run)
+        raise
 
 
 async def _plan(prefect: Prefect, run: FlowRun, from_step: str) -> Sequence[Step]:
@@ -139,16 +153,18 @@ async def _resume(prefect: Prefect, run: FlowRun, caller: Caller) -> None:
         raise Conflict(f"Prefect rejected the retry of run {run.id}: {rejection_of(result)}")
 
 
-async def _claim(sessions: SessionFactory, run: FlowRun, from_step: str | None, caller: Caller) -> None:
+async def claim_retry(sessions: SessionFactory, run: FlowRun, by: str, from_step: str | None = None) -> None:
+    """Claim the final state that a run has, from which it can be retried once. Raises `Conflict`."""
     expired = (RetryClaim.state_id == run.state_id) & (RetryClaim.claimed_at < utc_now() - CLAIM_LEASE)
     try:
         async with transaction(sessions) as session:
             await session.execute(delete(RetryClaim).where(expired))
-            session.add(RetryClaim(state_id=run.state_id, run_id=run.id, from_step=from_step, claimed_by=caller.name))
+            session.add(RetryClaim(state_id=run.state_id, run_id=run.id, from_step=from_step, claimed_by=by))
     except IntegrityError:
         raise Conflict(f"Run {run.id} is being retried already.") from None
 
 
-async def _release(sessions: SessionFactory, run: FlowRun) -> None:
+async def release_retry(sessions: SessionFactory, run: FlowRun) -> None:
+    """Release a claim whose retry has not reached Prefect."""
     async with transaction(sessions) as session:
         await session.execute(delete(RetryClaim).where(RetryClaim.state_id == run.state_id))

@@ -13,15 +13,15 @@ from spine.http.dependencies import (
     IdempotentDep,
     PageDep,
     PrefectDep,
-    QueryTime,
     SessionsDep,
 )
 from spine.http.openapi import errors
 from spine.http.scopes import needs
 from spine.pagination import Page
-from spine.schemas import ActionResponse, Text
+from spine.schemas import ActionResponse, Text, UtcTime
 from spine.workflows import cancel, definitions, retry, run_detail, run_list, trigger
 from spine.workflows.known_domains import DomainTags, KnownDomains
+from spine.workflows.known_workflows import KnownWorkflows
 from spine.workflows.run_list import RunQuery
 from spine.workflows.schemas import (
     RunStatus,
@@ -48,6 +48,13 @@ async def get_domain_tags(
     return await known.tags(prefect, sessions, domains)
 
 
+async def get_known_workflows(request: Request) -> KnownWorkflows:
+    """The deployments that this process knows."""
+    known: KnownWorkflows = request.app.state.known_workflows
+    return known
+
+
+KnownWorkflowsDep = Annotated[KnownWorkflows, Depends(get_known_workflows)]
 DomainTagsDep = Annotated[DomainTags, Depends(get_domain_tags)]
 
 
@@ -59,8 +66,8 @@ async def list_runs(
     status: RunStatus | None = None,
     workflow_name: FilterText | None = None,
     domain: DomainFilter = None,
-    since: Annotated[QueryTime | None, Query(description="Only runs that started at or after this time.")] = None,
-    until: Annotated[QueryTime | None, Query(description="Only runs that started at or before this time.")] = None,
+    since: Annotated[UtcTime | None, Query(description="Only runs that started at or after this time.")] = None,
+    until: Annotated[UtcTime | None, Query(description="Only runs that started at or before this time.")] = None,
     trigger: RunTrigger | None = None,
 ) -> Page[WorkflowRunSummary]:
     """List runs, newest start first. Runs that a schedule has planned for the future are not listed."""
@@ -84,6 +91,7 @@ async def get_run(prefect: PrefectDep, sessions: SessionsDep, domains: DomainsDe
 )
 async def trigger_workflow(
     prefect: PrefectDep,
+    known: KnownWorkflowsDep,
     caller: CallerDep,
     once: IdempotentDep,
     workflow_name: str,
@@ -92,7 +100,7 @@ async def trigger_workflow(
     """Start a run of a workflow. The parameters are checked against the flow's schema first."""
     params = body.params if body else {}
     answer = await once.run(
-        lambda operation_id: trigger.trigger_workflow(prefect, caller, workflow_name, params, operation_id)
+        lambda operation_id: trigger.trigger_workflow(prefect, known, caller, workflow_name, params, operation_id)
     )
     return Response(answer, status_code=201, media_type="application/json")
 

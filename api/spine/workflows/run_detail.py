@@ -13,12 +13,12 @@ from spine.auth.domains import Domains
 from spine.database import SessionFactory, reading
 from spine.errors import NotFound
 from spine.names import domains_in
-from spine.prefect.client import Flow, FlowRun, Log, Prefect, TaskRun
+from spine.prefect.client import FlowRun, Log, Prefect, TaskRun
 from spine.prefect.results import ResultUnreadable, read_result
 from spine.prefect.states import is_final
 from spine.tables.base import utc_now
 from spine.tables.sources import SourceUse
-from spine.workflows.failures import category_of, is_exception
+from spine.workflows.failures import category_of, is_exception, message_of
 from spine.workflows.labels import CALLER_LABEL, SCHEDULE_LABEL, trigger_of
 from spine.workflows.run_list import status_of, summarize
 from spine.workflows.schemas import (
@@ -28,7 +28,7 @@ from spine.workflows.schemas import (
     WorkflowRunDetail,
 )
 from spine.workflows.step_details import to_step_detail
-from spine.workflows.steps import Step, StepCounts, fold
+from spine.workflows.steps import Step, StepCounts, fold, is_child_run
 
 # Prefect records task runs from events, which arrive up to this long after the run itself has ended: latest when
 # many steps ended at the same time, and never for steps that a crash or a cancellation interrupted.
@@ -42,18 +42,18 @@ SECONDS_BETWEEN_READINGS = 0.2
 async def read_run(prefect: Prefect, domains: Domains, run_id: str) -> WorkflowRunDetail:
     """One run with its steps, from Prefect alone. Raises `NotFound`."""
     run = await find_run(prefect, domains, run_id)
-    steps, flows, result, (triggered_by, parent_run_id) = await asyncio.gather(
+    steps, names, result, (triggered_by, parent_run_id) = await asyncio.gather(
         read_steps(prefect, run),
-        prefect.flows_by_id([run.flow_id]),
+        prefect.flow_names([run.flow_id]),
         _result_of(prefect, run),
         origin_of(prefect, domains, run),
     )
     logs = await _error_logs(prefect, run, steps)
-    names = {attempt.id: step.name for step in steps for attempt in step.attempts}
+    step_names = {attempt.id: step.name for step in steps for attempt in step.attempts}
     details = await asyncio.gather(
-        *(to_step_detail(prefect, step, index, names, logs) for index, step in enumerate(steps))
+        *(to_step_detail(prefect, step, index, step_names, logs) for index, step in enumerate(steps))
     )
-    detail = _to_detail(run, flows.get(run.flow_id), steps, logs)
+    detail = _to_detail(run, names.get(run.flow_id), steps, logs)
     failed = next((step for step in details if step.status is StepStatus.FAILED), None)
     if detail.status is RunStatus.FAILED and failed is not None and not is_exception(run.state):
         # "1/3 states failed" is Prefect's message for a flow that returns its failed steps.
@@ -109,7 +109,10 @@ async def read_steps(prefect: Prefect, run: FlowRun) -> list[Step]:
     give_up_at = time.monotonic() + patience.total_seconds()
     seen: list[tuple[UUID, str | None]] | None = None
     while True:
-        task_runs, child_runs = await asyncio.gather(prefect.task_runs([run.id]), prefect.child_runs([run.id]))
+        task_runs = await prefect.task_runs([run.id])
+        # A plain task has no child flow run: most runs have none, and need no request for them.
+        may_have_children = any(is_child_run(one) or one.start_time is None for one in task_runs)
+        child_runs = await prefect.child_runs([run.id]) if may_have_children else []
         now_seen = sorted((one.id, one.state_name) for one in task_runs)
         settled = now_seen == seen and all(_is_settled(one) for one in task_runs)
         waits = _ended_within(run, patience) and time.monotonic() < give_up_at
@@ -122,17 +125,20 @@ async def read_steps(prefect: Prefect, run: FlowRun) -> list[Step]:
 async def _names_of_children(prefect: Prefect, child_runs: Sequence[FlowRun]) -> dict[UUID, str]:
     """The flow names of children with a deployment, by their task run, whose own name is random."""
     deployed = [child for child in child_runs if child.deployment_id is not None]
-    flows = await prefect.flows_by_id(list({child.flow_id for child in deployed}))
+    names = await prefect.flow_names({child.flow_id for child in deployed})
     return {
-        child.parent_task_run_id: flows[child.flow_id].name
+        child.parent_task_run_id: names[child.flow_id]
         for child in deployed
-        if child.parent_task_run_id is not None and child.flow_id in flows
+        if child.parent_task_run_id is not None and child.flow_id in names
     }
 
 
-def _to_detail(run: FlowRun, flow: Flow | None, steps: Sequence[Step], logs: Sequence[Log]) -> WorkflowRunDetail:
+def _to_detail(
+    run: FlowRun, workflow_name: str | None, steps: Sequence[Step], logs: Sequence[Log]
+) -> WorkflowRunDetail:
+    error = message_of(run.state, logs) if status_of(run) is RunStatus.FAILED else None
     return WorkflowRunDetail(
-        **summarize(run, flow, StepCounts.of(steps)).model_dump(),
+        **summarize(run, workflow_name, StepCounts.of(steps), error).model_dump(),
         input_params=run.parameters,
         execution_id=run.infrastructure_pid,
         error_category=category_of(run.state, logs),

@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from spine.names import DOMAIN_TAG_PREFIX
+from spine.oddities import make_each
 from spine.pagination import Page, PageRequest, make_page
-from spine.prefect.client import Flow, FlowRun, Prefect
+from spine.prefect.client import FlowRun, Prefect
 from spine.prefect.filters import RunFilter
 from spine.tables.base import utc_now
-from spine.workflows.failures import message_of
+from spine.workflows.errors_in_lists import errors_in_list
 from spine.workflows.known_domains import DomainTags
 from spine.workflows.labels import domain_of, schedule_of, trigger_of, with_trigger
-from spine.workflows.run_pages import read_page
+from spine.workflows.run_pages import BY_START, read_page
 from spine.workflows.schemas import RunStatus, RunTrigger, WorkflowRunSummary
-from spine.workflows.steps import StepCounts, count_steps
+from spine.workflows.sparse_pages import read_sparse_page
+from spine.workflows.step_counts import step_counts
+from spine.workflows.steps import StepCounts
 
 STATE_TYPES: dict[RunStatus, list[str]] = {
     RunStatus.PENDING: ["SCHEDULED", "PENDING"],
@@ -48,29 +51,34 @@ class RunQuery:
     # Only runs with one of these tags; None: all runs.
     tags: DomainTags = None
 
-    @property
-    def leaves_out_api_runs(self) -> bool:
-        """Whether runs with the API's tag must still be removed from what the filters find."""
-        return self.trigger is RunTrigger.MANUAL
-
 
 async def list_runs(prefect: Prefect, query: RunQuery, page: PageRequest) -> Page[WorkflowRunSummary]:
     """A page of runs, newest start first."""
     filters = filters_for(query, utc_now())
-    runs, total = await read_page(prefect, filters, page, leave_out_api_runs=query.leaves_out_api_runs)
-    flows, counts = await asyncio.gather(
-        prefect.flows_by_id(list({run.flow_id for run in runs})), count_steps(prefect, runs)
+    if query.trigger is RunTrigger.MANUAL and filters:
+        # The filter also matches the runs that the API started.
+        runs, total = await read_sparse_page(prefect, filters[0], page, BY_START)
+    else:
+        runs, total = await read_page(prefect, filters, page)
+    names, counts, errors = await asyncio.gather(
+        prefect.flow_names({run.flow_id for run in runs}),
+        step_counts(prefect, runs),
+        errors_in_list(prefect, runs),
     )
-    return make_page([summarize(run, flows.get(run.flow_id), counts[run.id]) for run in runs], total, page)
+
+    def summary(run: FlowRun) -> WorkflowRunSummary:
+        return summarize(run, names.get(run.flow_id), counts[run.id], errors.get(run.id))
+
+    shown = make_each("flow run", runs, summary, lambda run: run.id)
+    return make_page(shown, total, page)
 
 
-def summarize(run: FlowRun, flow: Flow | None, counts: StepCounts) -> WorkflowRunSummary:
+def summarize(run: FlowRun, workflow_name: str | None, counts: StepCounts, error: str | None) -> WorkflowRunSummary:
     """The summary of a run."""
-    status = status_of(run)
     return WorkflowRunSummary(
         run_id=run.id,
-        workflow_name=flow.name if flow else str(run.flow_id),
-        status=status,
+        workflow_name=workflow_name or str(run.flow_id),
+        status=status_of(run),
         trigger=trigger_of(run),
         domain=domain_of(run.tags),
         created_at=run.created or run.expected_start_time or utc_now(),
@@ -80,7 +88,7 @@ def summarize(run: FlowRun, flow: Flow | None, counts: StepCounts) -> WorkflowRu
         step_count=counts.total,
         completed_step_count=counts.completed,
         failed_step_count=counts.failed,
-        error=message_of(run.state) if status is RunStatus.FAILED else None,
+        error=error,
         schedule_id=schedule_of(run),
     )
 

@@ -13,7 +13,6 @@ from datetime import datetime
 from spine.pagination import PageRequest
 from spine.prefect.client import MOST_ROWS, FlowRun, Prefect
 from spine.prefect.filters import RunFilter
-from spine.workflows.labels import API_TAG, with_api_tag
 
 
 @dataclass(frozen=True)
@@ -52,35 +51,46 @@ async def read_page(
     page: PageRequest,
     *,
     order: RunOrder = BY_START,
-    leave_out_api_runs: bool = False,
 ) -> tuple[list[FlowRun], int]:
     """One page of the runs that match any of `filters`, and the exact count of all. The filters must not overlap."""
     if not filters:
         return [], 0
-    if leave_out_api_runs:
-        tagged, total = await asyncio.gather(
-            _count(prefect, [with_api_tag(part) for part in filters]), _count(prefect, filters)
-        )
-        return await _walk(prefect, filters, page, order, leave_out_api_runs=True), total - tagged
     # The first filter matches nearly all runs: its page is read together with the counts, as it is often the answer.
-    runs, counts = await asyncio.gather(
-        _slice(prefect, filters[0], order, page.offset, page.limit),
-        asyncio.gather(*(prefect.count_runs(part) for part in filters)),
+    (runs, first), others = await asyncio.gather(
+        _counted_slice(prefect, filters[0], order, page), _count(prefect, filters[1:])
     )
-    if any(counts[1:]):
-        runs = await _walk(prefect, filters, page, order, leave_out_api_runs=False)
-    return runs, sum(counts)
+    if others:
+        runs = await _walk(prefect, filters, page, order)
+    return runs, first + others
 
 
 async def _count(prefect: Prefect, filters: Sequence[RunFilter]) -> int:
     return sum(await asyncio.gather(*(prefect.count_runs(part) for part in filters)))
 
 
-async def _slice(prefect: Prefect, part: RunFilter, order: RunOrder, offset: int, limit: int) -> list[FlowRun]:
+async def _counted_slice(
+    prefect: Prefect, part: RunFilter, order: RunOrder, page: PageRequest
+) -> tuple[list[FlowRun], int]:
+    """The page of one filter, in order, and how many runs match the filter."""
+    if page.offset:
+        return await asyncio.gather(read_slice(prefect, part, order, page.offset, page.limit), prefect.count_runs(part))
+    rows, count = await prefect.first_runs(part, order.sort, page.limit + 1)
+    return await _settled(prefect, part, order, rows, 0, page.limit), count
+
+
+async def read_slice(prefect: Prefect, part: RunFilter, order: RunOrder, offset: int, limit: int) -> list[FlowRun]:
     """Rows `offset` to `offset + limit` of one filter, in order."""
     # One more row on each side shows whether a group of equal times crosses the edge of the page.
     before = 1 if offset else 0
     rows = await prefect.list_runs(part, order.sort, offset - before, limit + before + 1)
+    return await _settled(prefect, part, order, rows, offset, limit)
+
+
+async def _settled(
+    prefect: Prefect, part: RunFilter, order: RunOrder, rows: Sequence[FlowRun], offset: int, limit: int
+) -> list[FlowRun]:
+    """Rows `offset` to `offset + limit` in order, from `rows`, which has one more on each side where there is one."""
+    before = 1 if offset else 0
     runs = sorted(rows[before : before + limit], key=order.key)
     if not runs:
         return []
@@ -111,18 +121,14 @@ async def _tied(
     return await prefect.list_runs(at_once, "ID_DESC", begin - group_begins, end - begin)
 
 
-async def _walk(
-    prefect: Prefect, filters: Sequence[RunFilter], page: PageRequest, order: RunOrder, *, leave_out_api_runs: bool
-) -> list[FlowRun]:
-    """One page of several filters merged, or of one filter with runs to leave out, read from the newest run on.
+async def _walk(prefect: Prefect, filters: Sequence[RunFilter], page: PageRequest, order: RunOrder) -> list[FlowRun]:
+    """One page of several filters merged, read from the newest run on.
 
     It costs one request for each 200 runs up to the end of the page, so it is used only if one filter is not enough.
     """
     wanted: list[FlowRun] = []
     position = 0
     async for run in _merge([_stream(prefect, part, order) for part in filters], order):
-        if leave_out_api_runs and API_TAG in run.tags:
-            continue
         if position >= page.offset:
             wanted.append(run)
         position += 1
@@ -136,7 +142,7 @@ async def _stream(prefect: Prefect, part: RunFilter, order: RunOrder) -> AsyncIt
     size = MOST_ROWS - 2
     offset = 0
     while True:
-        runs = await _slice(prefect, part, order, offset, size)
+        runs = await read_slice(prefect, part, order, offset, size)
         for run in runs:
             yield run
         if len(runs) < size:

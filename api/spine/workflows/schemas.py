@@ -61,7 +61,9 @@ class WorkflowRunSummary(BaseModel):
     step_count: int = Field(description="Steps that have begun, each counted once, also after retries.")
     completed_step_count: int
     failed_step_count: int
-    error: str | None = Field(description="The message of the exception that ended the run.")
+    error: str | None = Field(
+        description="The message of the exception that ended the run; in a list at most 1,000 characters of it."
+    )
     schedule_id: UUID | None = Field(description="The schedule (a Prefect deployment) that started the run.")
 
 

@@ -10,7 +10,7 @@ from spine.prefect.results import ResultUnreadable, read_result
 from spine.schemas import ErrorCategory
 from spine.workflows.failures import category_of, message_of
 from spine.workflows.schemas import RunStatus, StepStatus, WorkflowStepDetail
-from spine.workflows.steps import Step
+from spine.workflows.steps import Step, is_failed
 
 # Larger outputs are truncated: the API describes runs, it does not transfer their data.
 MOST_OUTPUT_CHARACTERS = 16_384
@@ -24,7 +24,7 @@ async def to_step_detail(
     prefect: Prefect, step: Step, index: int, names: Mapping[UUID, str], logs: Sequence[Log]
 ) -> WorkflowStepDetail:
     """The details of the step at `index`; `names` has step names by task run id, `logs` the error logs of the run."""
-    error, category = _error_of(step, logs)
+    error, category = error_of(step, logs)
     started, completed = step.started_at, step.completed_at
     return WorkflowStepDetail(
         step_id=step.latest.id,
@@ -43,8 +43,9 @@ async def to_step_detail(
     )
 
 
-def _error_of(step: Step, logs: Sequence[Log]) -> tuple[str | None, ErrorCategory | None]:
-    if step.status is not StepStatus.FAILED:
+def error_of(step: Step, logs: Sequence[Log]) -> tuple[str | None, ErrorCategory | None]:
+    """The error of a step and its category, which needs the error logs of the run; None if the step did not fail."""
+    if not is_failed(step):
         return None, None
     if step.was_interrupted:
         run_status = step.run.state_name or RunStatus.FAILED

@@ -154,6 +154,11 @@ class StepCounts:
         )
 
 
+def is_failed(step: Step) -> bool:
+    """Whether a step failed, or was interrupted by the end of its run."""
+    return step.status is StepStatus.FAILED
+
+
 def is_cached(task_run: TaskRun) -> bool:
     """Whether Prefect reused the result of an earlier attempt instead of running the task."""
     return task_run.state_name == CACHED

@@ -33,13 +33,15 @@ class ImportRecorder:
     """What an import has done.
 
     `files` and `folders` were read or listed, or were looked up and not found: Python looks for a module in several
-    places. Those of installed packages and of the system are left out. `side_effects` are what each run has to do for
-    itself.
+    places. A folder that was made ends in a slash. Files of installed packages and of the system are left out.
+    `side_effects` are what each run has to do for itself. `sets_variables` says whether the project's code has changed
+    environment variables.
     """
 
     files: set[str] = field(default_factory=set)
     folders: set[str] = field(default_factory=set)
     side_effects: list[str] = field(default_factory=list)
+    sets_variables: bool = False
     _is_on: bool = True
     _numpy: bytes | None = field(default_factory=numpy_random_state)
 
@@ -56,6 +58,14 @@ class ImportRecorder:
         if event == "open":
             if arguments[2] & os.O_ACCMODE != os.O_WRONLY:
                 self._note(arguments[0], self.files)
+            if arguments[2] & _CHANGES and _is_path(arguments[0]) and _is_of_project(sys._getframe(1)):
+                self.side_effects.append("changes files")
+        elif event == "os.mkdir":
+            # A run may delete it: the next one is to find it again.
+            if _is_path(arguments[0]) and _is_of_project(sys._getframe(1)):
+                self.folders.add(f"{os.path.abspath(os.fsdecode(arguments[0]))}/")
+        elif event in ("os.putenv", "os.unsetenv"):
+            self.sets_variables = self.sets_variables or _is_of_project(sys._getframe(1))
         elif event in ("os.listdir", "os.scandir"):
             if _is_of_project(sys._getframe(1)):
                 self._note(arguments[0] or ".", self.folders)
@@ -84,9 +94,9 @@ class ImportRecorder:
 
     @staticmethod
     def _note(path: Any, where: set[str]) -> None:
-        if isinstance(path, str | bytes | os.PathLike):
+        if _is_path(path):
             path = os.path.abspath(os.fsdecode(path))
-            if not path.startswith(_SYSTEM) and not is_installed(path):
+            if not is_installed(path):
                 where.add(path)
 
 
@@ -107,6 +117,11 @@ def recording_imports() -> Iterator[ImportRecorder]:
         recorder.stop()
 
 
+def _is_path(path: Any) -> bool:
+    """Whether this is a path, and none of the system's."""
+    return isinstance(path, str | bytes | os.PathLike) and not os.path.abspath(os.fsdecode(path)).startswith(_SYSTEM)
+
+
 def _is_of_project(frame: FrameType | None) -> bool:
     """Whether the project's code does something, directly or through libraries.
 
@@ -123,6 +138,7 @@ def _is_of_project(frame: FrameType | None) -> bool:
     return threading.current_thread() is not threading.main_thread()
 
 
+_CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _SYSTEM = ("/proc/", "/sys/", "/dev/")
 _PLACES = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 _NOT_OF_PROJECT = ("<", f"{Path(__file__).parent}/", *(f"{place.rstrip('/')}/" for place in _PLACES))

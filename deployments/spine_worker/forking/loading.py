@@ -19,7 +19,7 @@ class LoadedFlow:
     """A flow that was imported from its entrypoint, or the side effect that makes each run import it for itself.
 
     `files` are what the flow was made from, `environment` the variables that the import has set, or deleted (None), and
-    `modules` the modules of installed packages that it needs.
+    `modules` the modules of installed packages that can be imported before it.
     """
 
     flow: Any
@@ -52,7 +52,8 @@ def load(entrypoint: str) -> LoadedFlow:
         signatures(files | recorder.folders, began),
         side_effect or safety.side_effect(),
         _changes(environment),
-        installed_modules(modules),
+        # A package may have to see the variables that the flow sets before it imports the package.
+        [] if recorder.sets_variables else installed_modules(modules),
     )
 
 

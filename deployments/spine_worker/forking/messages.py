@@ -1,19 +1,20 @@
 """The messages between a worker and its fork servers: JSON over a stream socket, each with its length in front.
 
-Each server sends `Loaded` once. After that an engine server accepts `Load`, with a socket for the new flow server, and
-a flow server accepts `Start`, with a socket for the run. Both answer with `Started`, in order, and send `Exited` when a
-process that they forked has ended.
+Each server sends `Loaded` once; an engine server that cannot prepare Prefect sends `Failed` and ends. After `Loaded` an
+engine server accepts `Load`, with a socket for the new flow server, and a flow server accepts `Start`, with a socket
+for the run. Both answer with `Started`, in order, and send `Exited` when a process that they forked has ended.
 """
 
 import json
 import struct
 from dataclasses import asdict, dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from spine_worker.forking.files import Signatures
 
-# Opens the gate of a run.
+# Opens the gate of a run, and the answer of the run.
 GO = b"g"
+BEGUN = b"b"
 # The hooks that a worker runs, by the names that Prefect's workers use.
 HOOKS = ("cancellation", "crashed")
 _LENGTH = struct.Struct("!I")
@@ -47,15 +48,41 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """An engine server cannot prepare Prefect for runs, and ends."""
+
+    reason: str
+
+
+# An object that events of a run name: its kind, the key by which runs refer to it, its id, its name and its tags.
+Related = tuple[str, str, str, str, list[str]]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the worker knows of one run, as JSON. What is absent is requested by the run itself.
+
+    `run` is the run in its state PENDING. `storage` is the id of the block in which the server stores results by
+    default, or None, in a list that is empty if the worker does not know it.
+    """
+
+    run: dict[str, Any] | None = None
+    related: list[Related] = field(default_factory=list)
+    storage: list[str | None] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Start:
     """Fork a run with these environment variables; its output goes to the worker's output, or is dropped.
 
-    The process prepares the run and begins it when it receives `GO` over the socket that comes with the message. If
-    that socket is closed, the process ends.
+    The process prepares the run and begins it when it receives `GO` over the socket that comes with the message, which
+    it answers with `BEGUN`. If that socket is closed, the process ends.
     """
 
     environment: dict[str, str]
     stream_output: bool
+    # The fields of `Known`.
+    known: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,8 +100,8 @@ class Exited:
     status: int
 
 
-Message = Load | Loaded | Start | Started | Exited
-_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in (Load, Loaded, Start, Started, Exited)}
+Message = Load | Loaded | Failed | Start | Started | Exited
+_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in (Load, Loaded, Failed, Start, Started, Exited)}
 M = TypeVar("M", bound=Message)
 
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 from spine_worker.forking.child import Run, execute_run
 from spine_worker.forking.environment_block import RunIdSlot
 from spine_worker.forking.loading import LoadedFlow
-from spine_worker.forking.messages import Decoder, Exited, Load, Loaded, Message, Start, Started, encoded
+from spine_worker.forking.messages import Decoder, Exited, Known, Load, Loaded, Message, Start, Started, encoded
 from spine_worker.forking.packages import preload
 
 Loader = Callable[[str], LoadedFlow]
@@ -70,6 +70,8 @@ class _ForkServer:
             data, descriptors = b"", []
         if not data:
             os._exit(0)
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
         self._passed += descriptors
         for message in self._decoder.feed(data):
             self.handle(message)
@@ -171,6 +173,7 @@ class FlowServer(_ForkServer):
         pid = self.fork()
         if pid == 0:
             self._slot.write(message.environment.get("PREFECT__FLOW_RUN_ID", ""))
-            execute_run(Run(message.environment, message.stream_output, gate), self._loaded)
+            known = Known(**message.known)
+            execute_run(Run(message.environment, message.stream_output, gate, known), self._loaded)
         gate.close()
         self.send(Started(pid))

@@ -12,14 +12,14 @@ from spine.sources.parsers import FileToParse, Parsed, ParserConfig, ParserType,
 
 
 class Desk:
-    """A folder for files of given content."""
+    """A folder for files of given content, in which any fraction of the rows may be invalid unless a test says less."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "content"
 
     def parse(self, content: bytes, kind: str, name: str = "file", **config: Any) -> Parsed:
         self.path.write_bytes(content)
-        return parse(self.path, name, ParserType(kind), ParserConfig(**config))
+        return parse(self.path, name, ParserType(kind), _config(config))
 
     def refusal(self, content: bytes, kind: str, name: str = "file", **config: Any) -> str:
         with pytest.raises(FetchFailure) as caught:
@@ -30,7 +30,11 @@ class Desk:
 
     def table(self, content: bytes, kind: str, name: str = "file", **config: Any) -> pa.Table:
         self.path.write_bytes(content)
-        return read_table([FileToParse(self.path, name, ParserType(kind), ParserConfig(**config))])
+        return read_table([FileToParse(self.path, name, ParserType(kind), _config(config))])
+
+
+def _config(given: dict[str, Any]) -> ParserConfig:
+    return ParserConfig(**{"max_bad_fraction": 1, **given})
 
 
 def read_table(files: Sequence[FileToParse]) -> pa.Table:

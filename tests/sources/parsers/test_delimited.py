@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from spine.sources.parsers import ParserConfig, ParserType, parse
-from spine.sources.parsers.csv_tokenizer import Dialect, Rows
+from spine.sources.parsers.csv_tokenizer import Dialect, LineCount, Rows
+from spine.sources.parsers.delimited import read_delimited
 from spine.sources.parsers.parse_errors import ParseError
+from spine.sources.parsers.row_counter import RowCounter
 
 from flows.finra.weekly_file import scan
 from tests.sources.parsers.support import Desk, lines_of
@@ -67,6 +69,57 @@ def test_lines_are_right_where_many_quoted_rows_are_skipped_at_once(desk: Desk) 
     row = '"1","a ""quoted"" text"\r\n\n"2","two\nlines"\r'
     parsed = desk.parse(("a,b\n" + row * 5_000 + "3\n" + row * 200 + "4\n").encode(), "csv")
     assert (parsed.rows, lines_of(parsed)) == (10_400, [20_002, 20_803])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("blank", [None, 0, 2_999, 3_000])
+@pytest.mark.parametrize("broken", [None, 0, 1_500])
+@pytest.mark.parametrize("ends", [0, 1, 3])
+def test_lines_are_right_with_and_without_blank_lines_and_line_ends_in_values(
+    desk: Desk, end: str, blank: int | None, broken: int | None, ends: int
+) -> None:
+    lines, wrong = ["a,b"], []
+    for number in range(3_000):
+        lines += [""] if number == blank else []
+        if number % 1_000 == 999:
+            wrong.append(sum(line.count(end) + 1 for line in lines) + 1)
+            lines.append('"wrong"')
+        else:
+            lines.append(f'"{number}","text{end if number == broken else ","}{number}"')
+    lines += [""] if blank == 3_000 else []
+    parsed = desk.parse((end.join(lines) + end * ends).encode(), "csv")
+    assert (parsed.rows, lines_of(parsed)) == (2_997, wrong)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_lines_are_counted_in_any_pieces(size: int) -> None:
+    chance = random.Random(8)
+    for _ in range(300):
+        text = "".join(chance.choices(["a", "\n", "\r", "\r\n"], k=chance.randrange(12))).encode()
+        counted = LineCount()
+        for at in range(0, len(text), size):
+            counted.add(text[at : at + size])
+        assert counted.lines == len(text.rstrip(b"\r\n").splitlines()), text
+
+
+def test_lines_of_bad_rows_are_found_without_reading_a_file_again() -> None:
+    content = b"a,b\n" + b'"1, 2","3"\n' * 500_000 + b'"wrong"\n'
+    read = 0
+
+    class Counting(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            nonlocal read
+            piece = super().read(size)
+            read += len(piece)
+            return piece
+
+    counter = RowCounter(ParserConfig())
+    rows = sum(
+        batch.num_rows
+        for batch in read_delimited(lambda: Counting(content), ParserType.CSV, counter.config, counter, whole=True)
+    )
+    assert (rows, [bad.line for bad in counter.examples]) == (500_000, [500_002])
+    assert read < 1.5 * len(content)
 
 
 def test_the_first_twenty_invalid_rows_are_listed_and_all_are_counted(desk: Desk) -> None:
@@ -135,6 +188,7 @@ def test_a_line_may_be_longer_than_a_block_and_not_longer_than_the_limit(desk: D
         (b"a,b\n1\n2\n", {}, "all rows are invalid; the first, at 2: has 1 field, the header has 2"),
         (b"a,b\n1,2\n1\n2\n", {"max_bad_rows": 1}, "2 invalid rows, more than the 1 that max_bad_rows allows"),
         (b"a|b\n1|2\n", {}, "the header has no ',' but '|'"),
+        (b"sep=,\na,b\n1,2\n", {}, "its first line names the delimiter; set skip_rows to 1"),
         (b"a,b\n1,2\n1,\xff\n", {}, "line 3 is not valid utf-8"),
         (b"a,b\n1,\x81\n", {"encoding": "cp1252"}, "line 2 is not valid cp1252"),
         ("a,b\n1,2\n".encode("utf-16") + b"\x00", {"encoding": "utf-16"}, "line 3 is not valid utf-16"),

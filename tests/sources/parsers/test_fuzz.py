@@ -10,6 +10,8 @@ from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
 from spine.sources.parsers import ParserType
 
+from tests.sources.parsers import test_json_layouts as of_json
+from tests.sources.parsers import test_xml_layouts as of_xml
 from tests.sources.parsers.support import Desk
 from tests.sources.parsers.test_compression import ROWS, STREAMS, zipped
 
@@ -69,6 +71,32 @@ def test_random_bytes_raise_only_parse_failures(desk: Desk, kind: str) -> None:
     for number in range(120):
         content = choose.randbytes(choose.randrange(200)) if number % 4 == 0 else mutated(SEEDS[kind], choose)
         try_it(desk, content, kind, "x", **(config if number % 2 else {}))
+
+
+LAYOUTS: list[tuple[str, bytes, dict[str, object]]] = [
+    ("json", of_json.TICKERS, {"records_layout": "keyed"}),
+    ("json", of_json.SUBMISSIONS, {"records_layout": "columns", "records_path": "filings.recent"}),
+    ("json", of_json.CENSUS, {"records_layout": "arrays"}),
+    ("json", of_json.EXCHANGES, {"records_layout": "arrays", "records_path": "data", "names_path": "fields"}),
+    ("json", of_json.WEEKLY, {"flatten": True, "columns": {"totalNotionalSum": "decimal"}}),
+    (
+        "jsonl",
+        b'["a", "b"]\n[1e5, 12345678901234567.89]\n[-0.0, {"c": 12345678901234567891}]',
+        {"records_layout": "arrays"},
+    ),
+    ("xml", of_xml.RATES, {"row_tag": "Cube", "parent_attributes": ["time"], "columns": {"rate": "decimal"}}),
+    ("xml", of_xml.FILINGS, {"row_tag": "entry"}),
+    ("xml", of_xml.YIELDS, {"row_path": "feed/entry/content", "namespaces": {"": "http://x/"}}),
+]
+
+
+@pytest.mark.parametrize(("kind", "seed", "config"), LAYOUTS)
+def test_random_bytes_in_any_layout_raise_only_parse_failures(
+    desk: Desk, kind: str, seed: bytes, config: dict[str, object]
+) -> None:
+    choose = random.Random(repr(config))
+    for _ in range(60):
+        try_it(desk, mutated(seed, choose), kind, "x", **config)
 
 
 @pytest.mark.parametrize("suffix", [*STREAMS, ".zip"])

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 from spine.sources.readers.base import Reader
@@ -29,6 +30,8 @@ class SftpServer:
     hangs: threading.Event = field(default_factory=threading.Event)
     # The most bytes that one answer carries.
     longest_read: int = 1 << 20
+    accepts_passwords: bool = True
+    accepts_keys: bool = True
 
     @property
     def public_key(self) -> str:
@@ -47,13 +50,13 @@ def _logins_of(made: SftpServer) -> type[asyncssh.SSHServer]:
             return True
 
         def password_auth_supported(self) -> bool:
-            return True
+            return made.accepts_passwords
 
         def validate_password(self, username: str, password: str) -> bool:
             return (username, password) == (USER, PASSWORD)
 
         def public_key_auth_supported(self) -> bool:
-            return True
+            return made.accepts_keys
 
         def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
             return username == USER and key == made.user_key.convert_to_public()
@@ -78,9 +81,17 @@ def _files_of(made: SftpServer) -> type[asyncssh.SFTPServer]:
 
 @contextmanager
 def sftp_server(
-    folder: Path, key_type: str = "ssh-ed25519", *, other_key_types: Sequence[str] = (), keepalive_seconds: float = 0
+    folder: Path,
+    key_type: str = "ssh-ed25519",
+    *,
+    other_key_types: Sequence[str] = (),
+    keepalive_seconds: float = 0,
+    **algorithms: Any,
 ) -> Iterator[SftpServer]:
-    """A server of `folder` with new keys, which disconnects clients that do not answer two keepalive requests."""
+    """A server of `folder` with new keys, which disconnects clients that do not answer two keepalive requests.
+
+    `algorithms` are arguments of asyncssh, such as `kex_algs`: all that the server has.
+    """
     made = SftpServer(folder, asyncssh.generate_private_key(key_type), asyncssh.generate_private_key("ssh-ed25519"))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -95,6 +106,7 @@ def sftp_server(
             keepalive_count_max=2,
             server_factory=_logins_of(made),
             sftp_factory=_files_of(made),
+            **algorithms,
         )
 
     async def stop() -> None:

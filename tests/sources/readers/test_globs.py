@@ -58,6 +58,39 @@ PATTERNS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("rep[1].csv", ["rep[1].csv"]),
+        ("rep[12].csv", ["rep1.csv", "rep2.csv"]),
+        ("rep*.csv", ["rep*.csv"]),
+        ("re?*.csv", ["rep*.csv", "rep1.csv", "rep2.csv", "rep[1].csv"]),
+        ("d[1]/*.csv", ["d[1]/a.csv", "d[1]/b.csv"]),
+        ("d[1]/[b].csv", ["d[1]/b.csv"]),
+        ("d[2]/*.csv", ["d2/a.csv", "d2/b.csv"]),
+        ("d[1]/**/b.csv", ["d[1]/b.csv"]),
+        ("**/rep[1].csv", ["rep[1].csv"]),
+        # A folder of this name is not what is looked for.
+        ("f[1].csv", ["f1.csv"]),
+    ],
+)
+@pytest.mark.parametrize("start", ["", "deep/er"])
+def test_an_exact_name_wins_over_a_pattern(tmp_path: Path, pattern: str, expected: list[str], start: str) -> None:
+    root = tmp_path / start
+    for name in ("rep[1].csv", "rep1.csv", "rep2.csv", "rep*.csv", "f1.csv", *(f"d{at}/a.csv" for at in ("[1]", 1, 2))):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+        if name.startswith("d"):
+            (root / name).with_name("b.csv").write_bytes(b"")
+    (root / "f[1].csv").mkdir()
+
+    def listing(folder: str) -> Iterator[Entry]:
+        for path in Path(folder).iterdir():
+            yield Entry(path.name, path_below(folder, path.name), path.is_dir(), path.is_file)
+
+    assert find(pattern, str(root), listing, pattern) == [f"{root}/{name}" for name in expected]
+
+
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_files_are_found_as_a_shell_finds_them_and_each_folder_is_listed_once(tmp_path: Path, pattern: str) -> None:
     for folder in ("", "a", "b", "a/b", "a/a/b", "a/b/a/b", "b/b", ".h", "a/.h"):

@@ -110,6 +110,28 @@ def test_a_pattern_gives_every_object_in_order(endpoint: str, store: Any, patter
     assert [content.decode() for _, content in found] == expected
 
 
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("exact/rep[1].csv", ["exact/rep[1].csv"]),
+        ("exact/rep[12].csv", ["exact/rep1.csv", "exact/rep2.csv"]),
+        ("exact/rep?.csv", ["exact/rep?.csv"]),
+        ("exact/d[1]/*.csv", ["exact/d[1]/a.csv"]),
+        ("*/rep[1].csv", ["exact/rep[1].csv"]),
+        ("**/rep[1].csv", ["exact/rep[1].csv"]),
+    ],
+)
+def test_an_exact_key_wins_over_a_pattern(endpoint: str, store: Any, pattern: str, expected: list[str]) -> None:
+    for name in ("rep[1].csv", "rep1.csv", "rep2.csv", "rep?.csv", "d[1]/a.csv", "d1/a.csv"):
+        store.put_object(Bucket="desk", Key=f"exact/{name}", Body=f"exact/{name}".encode())
+    try:
+        found = [one for one in read(reader(endpoint, pattern)) if not isinstance(one, Unchanged)]
+    finally:
+        for name in ("rep[1].csv", "rep1.csv", "rep2.csv", "rep?.csv", "d[1]/a.csv", "d1/a.csv"):
+            store.delete_object(Bucket="desk", Key=f"exact/{name}")
+    assert [content.decode() for _, content in found] == expected
+
+
 def listing(*keys: str, following: str | None = None) -> Behaviour:
     """A page of a list, where `following` names the next one."""
     contents = "".join(f'<Contents><Key>{key}</Key><ETag>"1"</ETag><Size>2</Size></Contents>' for key in keys)

@@ -115,6 +115,25 @@ def test_a_pattern_gives_every_file_in_order(server: SftpServer, pattern: str, e
     assert [item.key for item, _ in found] == sorted(item.key for item, _ in found)
 
 
+def test_an_exact_name_wins_over_a_pattern(server: SftpServer) -> None:
+    names = ("rep[1].txt", "rep1.txt", "rep2.txt")
+    for name in names:
+        settle(_written(server.folder / "in" / name, name.encode()))
+    try:
+        for pattern, expected in (("rep[1].txt", ["rep[1].txt"]), ("rep[12].txt", ["rep1.txt", "rep2.txt"])):
+            for path in (f"/in/{pattern}", f"in/{pattern}"):
+                found = [one for one in read(reader(server, path)) if not isinstance(one, Unchanged)]
+                assert [content.decode() for _, content in found] == expected
+    finally:
+        for name in names:
+            (server.folder / "in" / name).unlink()
+
+
+def _written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
 def test_missing_files_and_directories_are_reported(server: SftpServer) -> None:
     for path in ("/none", "/none/*", "/in/*.parquet", "/top.csv/x"):
         failed = failure(reader(server, path))

@@ -74,3 +74,18 @@ def ignores_sigterm(path: str, sleep: str = "PyDLL") -> None:
         for _ in range(600):
             getattr(ctypes, sleep)(None).sleep(600)
     write(path, ends=time.time())
+
+
+@flow(retries=1)
+def sleeps_at_first(path: str) -> None:
+    """Sleep in the first attempt, which is to be the last but one."""
+    write(path)
+    if runtime.flow_run.get_run_count() == 1:
+        time.sleep(600)
+
+
+@flow
+def vanishes(path: str) -> None:
+    """End the process with the status of a success, but without a word."""
+    write(path)
+    os._exit(0)

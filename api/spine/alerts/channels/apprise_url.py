@@ -22,6 +22,8 @@ from spine.alerts.messages import AlertMessage
 _LOCAL = {"blink1", "dbus", "gio", "glib", "gnome", "kde", "macosx", "qt", "syslog", "windows"}
 # Their library connects in its own thread, where Spine cannot check the address.
 _UNGUARDED = {"xmpp", "xmpps"}
+# These keep an incident open until somebody closes it.
+_WITH_INCIDENTS = {"opsgenie", "pagerduty", "pagertree", "splunk", "victorops", "spike", "signl4"}
 
 
 def _is_apprise_url(secret: SecretStr) -> SecretStr:
@@ -44,6 +46,17 @@ class AppriseConfig(ChannelConfig):
     """An Apprise URL; the whole URL is a secret."""
 
     url: Annotated[LongSecret, AfterValidator(_is_apprise_url)]
+
+    def shortcoming(self) -> str | None:
+        """Apprise knows no incidents."""
+        schema = str(parse_apprise_url(self.url.get_secret_value()).get("schema"))
+        if schema not in _WITH_INCIDENTS:
+            return None
+        instead = "; a channel of type pagerduty does" if schema == "pagerduty" else ""
+        return (
+            "Through Apprise, each message opens an alert of its own there, "
+            f"and Spine can neither acknowledge nor close it{instead}."
+        )
 
     def endpoints(self) -> list[Place]:
         """The host in the URL, if the URL has one: the URLs of some services have no host."""

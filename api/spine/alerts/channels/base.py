@@ -1,7 +1,7 @@
 """The base of the configurations of all channel types."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
 from apprise import Apprise, AppriseAsset
@@ -33,7 +33,14 @@ class ChannelConfig(SecretConfig):
     `SecretStr` fields are encrypted at rest and shown as `***`; `*_ref` fields refer to secrets kept elsewhere.
     """
 
+    # Whether Spine acknowledges and resolves the incident that the service keeps for each problem.
+    keeps_incidents: ClassVar[bool] = False
+
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, str_strip_whitespace=True)
+
+    def shortcoming(self) -> str | None:
+        """What Spine cannot do at this service although the service could, as a sentence; None if there is nothing."""
+        return None
 
     def endpoints(self) -> list[Place]:
         """The hosts and ports that the channel connects to, as far as the configuration shows them."""

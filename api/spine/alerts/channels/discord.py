@@ -7,10 +7,11 @@ from apprise.plugins.base import NotifyBase
 
 from spine.alerts.channels.base import ChannelConfig, Place, SecretUrl, endpoints_in
 from spine.alerts.channels.json_post import COLOURS, JsonPost
+from spine.alerts.fitting import fit, utf16_units
 from spine.alerts.messages import AlertMessage
 
-# Discord refuses longer texts.
-LONGEST_TITLE, LONGEST_TEXT = 256, 4_000
+# Discord refuses longer ones.
+LONGEST_TITLE, LONGEST_TEXT = 256, 4_096
 
 
 class DiscordConfig(ChannelConfig):
@@ -25,8 +26,8 @@ class DiscordConfig(ChannelConfig):
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """A post of the message; Apprise's plugin would turn text into mentions."""
         embed = {
-            "title": self.shown(message.headline)[:LONGEST_TITLE],
-            "description": self.shown(message.text)[:LONGEST_TEXT],
+            "title": fit(self.shown(message.headline), LONGEST_TITLE, measure=utf16_units),
+            "description": fit(self.shown(message.text), LONGEST_TEXT, message.link, utf16_units),
             "color": COLOURS[message.severity],
         }
         payload = {"embeds": [embed], "allowed_mentions": {"parse": []}}

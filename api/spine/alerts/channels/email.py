@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from apprise.plugins.base import NotifyBase
-from apprise.plugins.email.base import NotifyEmail
 from apprise.utils.parse import is_email, parse_emails
 from pydantic import AfterValidator, Field, model_validator
 
-from spine.alerts.channels.base import ASSET, ChannelConfig, Place, ShortText
+from spine.alerts.channels.base import ChannelConfig, Place, ShortText
+from spine.alerts.channels.smtp_mail import MailServer, SmtpMail, TlsMode
 from spine.alerts.inert_text import readable
 from spine.alerts.messages import AlertMessage
 from spine.egress.hosts import check_host
@@ -57,30 +57,19 @@ class EmailConfig(ChannelConfig):
         return list(self.recipients)
 
     @property
-    def _secure_mode(self) -> str:
-        """Apprise's word for the TLS mode."""
+    def _tls_mode(self) -> TlsMode:
         if not self.use_tls:
-            return "insecure"
+            return "plain"
         implicit = self.use_tls == "implicit" or (self.use_tls is True and self.smtp_port == IMPLICIT_TLS_PORT)
-        return "ssl" if implicit else "starttls"
+        return "implicit" if implicit else "starttls"
 
     def shown(self, text: str) -> str:
         """The text without control characters: it is shown as it is."""
         return readable(text)
 
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
-        """Apprise's email plugin for one recipient."""
-        return NotifyEmail(
-            smtp_host=self.smtp_host,
-            host=self.smtp_host,
-            port=self.smtp_port,
-            secure_mode=self._secure_mode,
-            secure=bool(self.use_tls),
-            user=self.smtp_user,
-            password=secrets.get("smtp_password_ref"),
-            from_addr=self.from_address,
-            targets=[recipient],
-            headers={"X-Spine-Delivery": message.delivery_id},
-            format="text",
-            asset=ASSET,
-        )
+        """The plugin that mails one recipient."""
+        password = secrets.get("smtp_password_ref")
+        login = None if self.smtp_user is None or password is None else (self.smtp_user, password)
+        server = MailServer(self.smtp_host, self.smtp_port, self._tls_mode, login)
+        return SmtpMail(server, self.from_address, recipient or "", message.delivery_id)

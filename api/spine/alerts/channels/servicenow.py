@@ -13,13 +13,15 @@ from pydantic import AfterValidator
 
 from spine.alerts.channels.base import ASSET, ChannelConfig, Place, ShortText, endpoints_in
 from spine.alerts.channels.json_post import succeeded
+from spine.alerts.fitting import fit
 from spine.alerts.messages import AlertMessage
 from spine.secrets.refs import check_ref
 from spine.severity import Severity
 
 # Urgency and impact in ServiceNow's numbers: 1 is high.
 _URGENCY = {Severity.INFO: "3", Severity.WARNING: "3", Severity.ERROR: "2", Severity.CRITICAL: "1"}
-LONGEST_TITLE = 160
+# ServiceNow cuts longer ones without a word.
+LONGEST_TITLE, LONGEST_TEXT = 160, 4_000
 
 
 def _is_instance(instance: str) -> str:
@@ -41,6 +43,13 @@ class ServiceNowConfig(ChannelConfig):
     password_ref: Annotated[ShortText, AfterValidator(check_ref)]
     assignment_group: ShortText
 
+    def shortcoming(self) -> str | None:
+        """Incidents stay open and unacknowledged."""
+        return (
+            "Spine opens an incident for each alert and can neither acknowledge nor close it: "
+            "a recovery is an incident of its own."
+        )
+
     @property
     def base_url(self) -> str:
         """The instance's URL, without a path."""
@@ -55,8 +64,8 @@ class ServiceNowConfig(ChannelConfig):
     def plugin(self, message: AlertMessage, recipient: str | None, secrets: Mapping[str, str]) -> NotifyBase:
         """A plugin that creates one incident, however many attempts there are."""
         incident = {
-            "short_description": self.shown(message.headline)[:LONGEST_TITLE],
-            "description": self.shown(message.text),
+            "short_description": fit(self.shown(message.headline), LONGEST_TITLE),
+            "description": fit(self.shown(message.text), LONGEST_TEXT, message.link),
             "urgency": _URGENCY[message.severity],
             "impact": _URGENCY[message.severity],
             "assignment_group": self.assignment_group,

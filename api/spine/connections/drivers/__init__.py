@@ -16,7 +16,9 @@ _MODULES = {
 
 
 def driver_of(db_type: str) -> Driver:
-    """The driver of a type of database. Raises `FetchFailure` if its package is missing or cannot be loaded."""
+    """The driver of a type of database. Raises `FetchFailure` for an unknown type, and if it cannot be loaded."""
+    if db_type not in _MODULES:
+        raise FetchFailure(ErrorCategory.CONFIG, "The connection has a type of database that Spine does not know.")
     try:
         driver: Driver = import_module(_MODULES[db_type]).DRIVER
     except ImportError as broken:

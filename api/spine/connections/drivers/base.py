@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from traceback import format_tb
 from typing import Any, Protocol
@@ -20,17 +20,24 @@ from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guard import guarded
 from spine.egress.own_services import connection_refusal
 from spine.schemas import ErrorCategory
+from spine.text import on_one_line, shortened
 
 SECONDS_TO_CONNECT = 30.0
+# In a message.
+_LONGEST_VALUE = 40
 log = structlog.get_logger("spine.connections")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a result; `type` is None if the driver does not report it: the first rows then determine it."""
+    """A column of a result; `type` is None if the driver does not report it: the first rows then determine it.
+
+    `type_without_values` is the type if none of them has a value.
+    """
 
     name: str
     type: pa.DataType | None
+    type_without_values: pa.DataType = field(default_factory=pa.null)
 
 
 class Rows(Protocol):
@@ -86,6 +93,13 @@ def translated_errors(driver: Driver, target: ResolvedConnection) -> Iterator[No
         raise FetchFailure(ErrorCategory.SOURCE, sentence) from None
     except Exception as error:
         raise driver.translate(target, error) or _unexpected(target, error) from None
+
+
+def not_representable(column: Column, value: str) -> FetchFailure:
+    """The failure for a value that only this database has, such as the date "infinity"."""
+    shown = on_one_line(shortened(value, _LONGEST_VALUE))
+    sentence = f"The column {column.name!r} has the value {shown!r}, which cannot be stored; cast it in the query."
+    return FetchFailure(ErrorCategory.SOURCE, sentence)
 
 
 def _unexpected(target: ResolvedConnection, error: Exception) -> FetchFailure:

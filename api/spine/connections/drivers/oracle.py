@@ -121,7 +121,13 @@ class _Rows:
 
 
 def _column(described: Any) -> Column:
+    """A column by its description. Raises `FetchFailure` for one whose time zone the driver would drop."""
     name, kind, precision, scale = described[0], described[1], described[4], described[5]
+    if kind is oracledb.DB_TYPE_TIMESTAMP_TZ:
+        sentence = (
+            f"The column {name!r} has times with a zone, which the driver drops; use SYS_EXTRACT_UTC in the query."
+        )
+        raise FetchFailure(ErrorCategory.CONFIG, sentence)
     if kind is oracledb.DB_TYPE_NUMBER and precision and scale is not None and 0 <= scale <= precision <= 38:
         return Column(name, pa.decimal128(precision, scale))
     return Column(name, _TYPES.get(kind, pa.string()))

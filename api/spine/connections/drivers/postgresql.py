@@ -14,7 +14,10 @@ from uuid import uuid4
 
 import psycopg
 import pyarrow as pa
-from psycopg.types.json import set_json_loads
+from psycopg.adapt import Transformer
+from psycopg.pq import Format
+from psycopg.types import TypeInfo
+from psycopg.types.string import TextLoader
 
 from spine.connections.drivers.base import (
     SECONDS_TO_CONNECT,
@@ -22,6 +25,7 @@ from spine.connections.drivers.base import (
     Rows,
     Session,
     allowed_addresses,
+    not_representable,
     system_ca_file,
     tls_context,
 )
@@ -46,6 +50,8 @@ _TYPES: dict[int, pa.DataType] = {
     1184: pa.timestamp("us", "UTC"),
 }
 _NUMERIC = 1700
+# The most digits of a decimal that all readers of Arrow and Parquet have.
+_MOST_DIGITS = 38
 # The shortest timeout that libpq supports for one address.
 _LEAST_SECONDS = 2
 # Error categories by SQLSTATE, or by its class.
@@ -69,8 +75,13 @@ _RIGHTS = {
     "replication": "may copy the whole server by replication",
 }
 _READ_FILES = ("pg_read_file", "pg_read_binary_file", "lo_import")
+# Errors of psycopg itself about a query or a value; its others are about the connection.
+_OF_THE_CLIENT = (psycopg.DataError, psycopg.NotSupportedError, psycopg.ProgrammingError)
 _REFUSED_LOGIN = ("authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist")
 _TLS = ("SSL", "certificate", "TLS")
+# What libpq says, which may mention SSL, too.
+_CLOSED = ("server closed the connection unexpectedly", "unexpected eof while reading", "SSL SYSCALL error")
+_NOT_POSTGRESQL = ("expected authentication request from server",)
 
 
 class _Driver:
@@ -97,9 +108,11 @@ class _Driver:
                 # Independent of the encoding of the database: queries are sent in it, and for SQL_ASCII psycopg would
                 # return text as bytes.
                 client_encoding="UTF8",
-                options=f"-c default_transaction_read_only=on -c statement_timeout={int(min(seconds, 1e6) * 1000)}",
+                # Floats in full, also where the role or the database shortens them.
+                options="-c default_transaction_read_only=on -c extra_float_digits=3 "
+                f"-c statement_timeout={int(min(seconds, 1e6) * 1000)}",
             )
-        set_json_loads(lambda text: bytes(text).decode() if not isinstance(text, str) else text, connection)
+        _set_exact_texts(connection)
         return _Session(connection)
 
     def translate(self, target: ResolvedConnection, error: Exception) -> FetchFailure | None:
@@ -109,6 +122,13 @@ class _Driver:
         category = _category(error, message)
         transient = category is ErrorCategory.NETWORK
         return FetchFailure(category, f"The database {target.name} reported: {message}", transient=transient)
+
+
+def _set_exact_texts(connection: psycopg.Connection[Any]) -> None:
+    """Receive values of all types that have no equal in Arrow as the server writes them, also as elements of arrays."""
+    for info in connection.adapters.types:
+        if info.oid not in _TYPES and info.oid != _NUMERIC:
+            connection.adapters.register_loader(info.oid, TextLoader)
 
 
 def _authorities(target: ResolvedConnection, folder: str) -> str:
@@ -125,11 +145,15 @@ def _authorities(target: ResolvedConnection, folder: str) -> str:
 
 
 def _category(error: psycopg.Error, message: str) -> ErrorCategory:
+    if isinstance(error, _OF_THE_CLIENT) and not error.sqlstate:
+        return ErrorCategory.SOURCE
     if error.sqlstate:
         return _CATEGORIES.get(error.sqlstate, _CATEGORIES.get(error.sqlstate[:2], ErrorCategory.SOURCE))
     if any(text in message for text in _REFUSED_LOGIN):
         return ErrorCategory.AUTH
-    if any(text in message for text in _TLS):
+    if any(text in message for text in _CLOSED):
+        return ErrorCategory.NETWORK
+    if any(text in message for text in (*_TLS, *_NOT_POSTGRESQL)):
         return ErrorCategory.CONFIG
     return ErrorCategory.NETWORK
 
@@ -165,10 +189,26 @@ class _Session:
 
     def select(self, query: str) -> Rows:
         self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        style, _, order = (self._connection.info.parameter_status("DateStyle") or "").partition(", ")
+        if style != "ISO":
+            # The other styles are ambiguous, or have no zone. The order of day and month in queries stays.
+            self._connection.execute(f"SET LOCAL datestyle TO ISO, {order}".encode())
         cursor = self._connection.cursor(name=f"spine_{uuid4().hex[:12]}")
         # The extended protocol allows only one statement.
         cursor.execute(query.encode())
+        self._know_arrays(cursor)
         return _Rows(cursor)
+
+    def _know_arrays(self, cursor: psycopg.ServerCursor[Any]) -> None:
+        """Let the cursor read the arrays of types that the database defines, such as enums."""
+        known = cursor.adapters.types
+        unknown = [one.type_code for one in cursor.description or () if known.get(one.type_code) is None]
+        if not unknown:
+            return
+        arrays = "SELECT a.oid, a.typelem, e.typdelim FROM pg_type a JOIN pg_type e ON e.oid = a.typelem "
+        arrays += "WHERE a.typcategory = 'A' AND a.oid = ANY(%s)"
+        for oid, element, delimiter in self._connection.execute(arrays.encode(), [unknown]):
+            TypeInfo(f"type {element}", element, oid, delimiter=delimiter).register(cursor)
 
     def abort(self) -> None:
         with suppress(OSError, psycopg.Error):
@@ -184,16 +224,44 @@ class _Session:
 class _Rows:
     def __init__(self, cursor: psycopg.ServerCursor[Any]) -> None:
         self._cursor = cursor
-        self.columns: Sequence[Column] = [_column(one) for one in cursor.description or ()]
+        self.columns: Sequence[Column] = [_column(cursor, at) for at in range(len(cursor.description or ()))]
 
     def fetch(self, count: int) -> Sequence[Sequence[Any]]:
-        return self._cursor.fetchmany(count)
+        try:
+            return self._cursor.fetchmany(count)
+        except psycopg.DataError as error:
+            if error.sqlstate is None:
+                self._explain()
+            raise
+
+    def _explain(self) -> None:
+        """Raise `FetchFailure` for the first value of the rows just received that Python does not have."""
+        received = self._cursor.pgresult
+        loaders = Transformer(self._cursor)
+        for at, column in enumerate(self.columns if received is not None else ()):
+            loader = loaders.get_loader(received.ftype(at), Format.TEXT)  # type: ignore[union-attr]
+            for row in range(received.ntuples):  # type: ignore[union-attr]
+                value = received.get_value(row, at)  # type: ignore[union-attr]
+                try:
+                    loader.load(value or b"") if value is not None else None
+                except psycopg.DataError:
+                    raise not_representable(column, bytes(value or b"").decode(errors="replace")) from None
 
 
-def _column(described: psycopg.Column) -> Column:
-    if described.type_code == _NUMERIC and described.precision and described.precision <= 38:
-        return Column(described.name, pa.decimal128(described.precision, described.scale or 0))
-    return Column(described.name, _TYPES.get(described.type_code, pa.string()))
+def _column(cursor: psycopg.ServerCursor[Any], at: int) -> Column:
+    described = (cursor.description or ())[at]
+    if described.type_code != _NUMERIC or cursor.pgresult is None:
+        return Column(described.name, _TYPES.get(described.type_code, pa.string()))
+    modifier = cursor.pgresult.fmod(at)
+    if modifier < 0:
+        # A numeric without limits has NaN and infinity, and more digits than a decimal of Arrow.
+        return Column(described.name, pa.string())
+    # The precision, and the scale as a signed number of 11 bits, after the 4 bytes of a header.
+    precision, scale = (modifier - 4) >> 16 & 0xFFFF, (((modifier - 4) & 0x7FF) ^ 0x400) - 0x400
+    digits = max(precision, scale) - min(scale, 0)
+    if digits > _MOST_DIGITS:
+        return Column(described.name, pa.string())
+    return Column(described.name, pa.decimal128(digits, max(scale, 0)))
 
 
 DRIVER = _Driver()

@@ -3,10 +3,12 @@
 import os
 import sqlite3
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+import pyarrow as pa
 
 from spine.connections.drivers.base import Column, Rows, Session
 from spine.connections.resolved_connection import ResolvedConnection
@@ -24,7 +26,7 @@ class _Driver:
         connection.execute("PRAGMA query_only=ON")
         # Attached files would bypass the check of the path.
         connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_DENY if action in _FORBIDDEN else sqlite3.SQLITE_OK)
-        return _Session(connection)
+        return _Session(connection, uri)
 
     def translate(self, target: ResolvedConnection, error: Exception) -> FetchFailure | None:
         if not isinstance(error, sqlite3.Error):
@@ -51,8 +53,9 @@ def _real_path(target: ResolvedConnection) -> str:
 
 
 class _Session:
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, uri: str) -> None:
         self._connection = connection
+        self._uri = uri
 
     def probe(self) -> str:
         # Reads the file; opening it does not.
@@ -64,7 +67,15 @@ class _Session:
         return []
 
     def select(self, query: str) -> Rows:
-        return _Rows(self._connection.execute(query))
+        return _Rows(self._connection.execute(query), self._affinities(query))
+
+    def _affinities(self, query: str) -> Sequence[str]:
+        """The affinities of the columns, which SQLite shows of a view; it is created outside of the file."""
+        with closing(sqlite3.connect(self._uri, uri=True)) as beside, suppress(sqlite3.Error):
+            # On a line of its own, because the query may end in a comment.
+            beside.execute(f"CREATE TEMP VIEW spine_columns AS {query}\n")
+            return [str(row[2]).upper() for row in beside.execute("PRAGMA temp.table_info(spine_columns)")]
+        return ()
 
     def abort(self) -> None:
         with suppress(sqlite3.Error):
@@ -76,13 +87,28 @@ class _Session:
 
 
 class _Rows:
-    def __init__(self, cursor: sqlite3.Cursor) -> None:
+    def __init__(self, cursor: sqlite3.Cursor, affinities: Sequence[str]) -> None:
         self._cursor = cursor
         # In SQLite values have types and columns do not, so the first rows determine them.
-        self.columns: Sequence[Column] = [Column(str(one[0]), None) for one in cursor.description or ()]
+        names = [str(one[0]) for one in cursor.description or ()]
+        known = affinities if len(affinities) == len(names) else [""] * len(names)
+        self.columns: Sequence[Column] = [
+            Column(name, None, _type_of(affinity)) for name, affinity in zip(names, known, strict=True)
+        ]
 
     def fetch(self, count: int) -> Sequence[Sequence[Any]]:
         return self._cursor.fetchmany(count)
+
+
+def _type_of(declared: str) -> pa.DataType:
+    """The type of most values of a column that is declared so, by the rules of SQLite; null for one of any values."""
+    if "INT" in declared:
+        return pa.int64()
+    if any(word in declared for word in ("CHAR", "CLOB", "TEXT")):
+        return pa.string()
+    if "BLOB" in declared:
+        return pa.binary()
+    return pa.float64() if any(word in declared for word in ("REAL", "FLOA", "DOUB")) else pa.null()
 
 
 DRIVER = _Driver()

@@ -16,11 +16,15 @@ import structlog
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
+from spine.audit.trail import changing
 from spine.database import SessionFactory, reading, transaction
 from spine.errors import SpineError, Unavailable
+from spine.oddities import ODDITIES
+from spine.prefect.around import PrefectUnreadable
 from spine.prefect.client import Deployment, Prefect
 from spine.schedules.deploy_guard.declared import declared_active
 from spine.schedules.deploy_guard.verdicts import Verdict, judge, rows_of, was_deployed
+from spine.schedules.deployments import is_enabled
 from spine.schedules.planned_runs import SCHEDULER_LAG, change_lock, delete_planned, replan
 from spine.tables.base import utc_now
 from spine.tables.schedules import DisabledDeployment
@@ -45,12 +49,23 @@ class DeployGuard:
         """
         records = await _read(sessions, deployments)
         for deployment in deployments:
+            record = records.get(deployment.id)
+            if record is not None and record.unreadable_fields():
+                # The row has named itself. What was disabled is not known, so nothing is.
+                continue
             try:
-                await self._check_one(prefect, sessions, records.get(deployment.id), deployment)
+                await self._check_one(prefect, sessions, record, deployment)
+            except PrefectUnreadable as unreadable:
+                ODDITIES.found("deployment", deployment.id, unreadable.detail)
             except Unavailable:
                 raise
-            except SpineError as reason:
-                log.warning("disable_after_deploy_failed", deployment=deployment.name, reason=reason.detail)
+            except SpineError as refused:
+                log.warning("disable_after_deploy_failed", deployment=deployment.name, reason=refused.detail)
+            except Exception as error:
+                # Its record or its schedules hold something unknown. The others do not depend on it.
+                ODDITIES.found(
+                    "deployment", deployment.id, f"it cannot be checked after a deploy ({type(error).__name__})"
+                )
 
     async def _check_one(
         self, prefect: Prefect, sessions: SessionFactory, record: DisabledDeployment | None, deployment: Deployment
@@ -86,7 +101,14 @@ class DeployGuard:
             verdict = await self._judge(prefect, record, deployment) if record else None
             if not verdict:
                 return None
-            await _disable(prefect, deployment, verdict)
+            before = {"enabled": is_enabled(deployment)}
+            async with changing("disabled", "schedule", deployment_id, deployment.name, before=before) as change:
+                await _disable(prefect, deployment, verdict)
+                change.after = {
+                    "paused": verdict.pause,
+                    "deactivated": [str(row.id) for row in verdict.deactivate],
+                    "reason": "A deploy had enabled what an operator had disabled.",
+                }
             log.info("disabled_after_deploy", deployment=deployment.name, id=str(deployment_id))
             return await prefect.read_deployment(deployment_id)
 
@@ -167,7 +189,7 @@ async def _disable(prefect: Prefect, deployment: Deployment, verdict: Verdict) -
     if verdict.pause:
         await prefect.pause_deployment(deployment.id)
     for row in verdict.deactivate:
-        await prefect.update_schedule(deployment.id, row.id, {"active": False})
+        await prefect.update_schedule(deployment.id, row, {"active": False})
     deployment = await prefect.read_deployment(deployment.id)
     await _delete_planned_of_disabled(prefect, deployment)
     # Deactivating one schedule also deletes the planned runs of the others.

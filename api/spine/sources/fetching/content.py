@@ -18,6 +18,7 @@ from spine.settings import Settings
 from spine.sources.isolation.processes import TaskProcess
 from spine.sources.isolation.task import Channel
 from spine.sources.parsers import FileToParse, Parsed, ParserConfig, ParserType, parse, parser_for, write_table
+from spine.sources.parsers.other_documents import HTML_TYPES, instead_of_data
 from spine.sources.readers.base import Item
 from spine.tables.sources import Source
 
@@ -57,15 +58,18 @@ class Format:
         parser_type = source.parser_type or source.config.get("format")
         return cls(parser_type, ParserConfig.model_validate(source.parser_config or {}))
 
-    def parse(self, path: Path, item: Item, limits: Limits) -> Parsed | None:
+    def parse(self, path: Path, item: Item, limits: Limits, *, may_be_empty: bool = False) -> Parsed | None:
         """Count the rows of a downloaded item; None when its format is unknown. Raises `FetchFailure`."""
         parser = parser_for(item.name, self.parser_type)
         if parser is None:
             return None
+        if item.declared_type in HTML_TYPES:
+            raise instead_of_data(item.name, f"{item.declared_type}, as the server says,", parser)
         # A small compressed file can take hours to expand.
         check = partial(limits.check_time, ErrorCategory.SOURCE)
         with local_errors():
-            return parse(path, item.name, parser, self._config_for(item), check)
+            config = self._config_for(item, parser)
+            return parse(path, item.name, parser, config, check, may_be_empty=may_be_empty)
 
     def to_arrow(self, files: Sequence[ContentFile]) -> pa.Table:
         """The valid rows of files, parsed as their fetch parsed them. Raises `FetchFailure`.
@@ -74,7 +78,7 @@ class Format:
         memory: the system can drop pages of it that are not in use. It is deleted when the table is.
         """
         memory_bytes = Settings().read_memory_bytes
-        tasks = [FileToParse(one.path, one.name, self._parser_of(one), self._config_for(one)) for one in files]
+        tasks = [self._task(one) for one in files]
         with local_errors(), tempfile.NamedTemporaryFile(dir=files[0].path.parent if files else None) as output:
             task = TableTask(tasks, Path(output.name))
             process = TaskProcess(task, Limits(None, inf), memory_bytes, (__name__,))
@@ -84,13 +88,20 @@ class Format:
                 process.close()
             return pa.ipc.open_file(pa.memory_map(output.name)).read_all()
 
+    def _task(self, file: ContentFile) -> FileToParse:
+        parser = self._parser_of(file)
+        return FileToParse(file.path, file.name, parser, self._config_for(file, parser))
+
     def _parser_of(self, file: ContentFile) -> ParserType:
         parser = parser_for(file.name, self.parser_type)
         if parser is None:
             raise FetchFailure(ErrorCategory.PARSE, f"The format of {file.name} is unknown; set parser_type.")
         return parser
 
-    def _config_for(self, item: Item | ContentFile) -> ParserConfig:
+    def _config_for(self, item: Item | ContentFile, parser: ParserType) -> ParserConfig:
+        # JSON is UTF-8, whatever a server declares (RFC 8259, section 8.1).
+        if parser in (ParserType.JSON, ParserType.JSONL):
+            return self.config
         if item.encoding is None or "encoding" in self.config.model_fields_set:
             return self.config
         try:

@@ -16,6 +16,7 @@ from spine.auth.domains import EVERY_DOMAIN
 from spine.cache.entries import NewEntry, content_hash_of, current_entries
 from spine.cache.eviction import evict
 from spine.cache.leases import acquire_lease, acquire_leases
+from spine.cache.ownership import require_own_store
 from spine.connections.resolved_connection import ResolvedConnection, resolve_connection
 from spine.connections.service import find_connection
 from spine.database import database_errors, reading, transaction
@@ -124,6 +125,7 @@ async def _wait_for_claim(context: FetchContext, fetch: OpenFetch, report: Repor
 async def _plan(context: FetchContext, fetch: OpenFetch) -> Plan:
     async with reading(context.sessions) as session:
         source = await find_source(session, EVERY_DOMAIN, fetch.source_id)
+    await require_own_store(context.sessions, context.store)
     with as_fetch_failures():
         config = SourceConfigs(context.settings).of_source(source)
     deadline = inf if config.timeout_seconds is None else time.monotonic() + config.timeout_seconds
@@ -138,6 +140,7 @@ async def _plan(context: FetchContext, fetch: OpenFetch) -> Plan:
         memory_bytes=context.settings.read_memory_bytes,
         modules=(type(config).__module__, f"spine.sources.readers.{source.source_type}"),
         force=fetch.force,
+        is_list=config.is_list(),
     )
     return Plan(source, config, source_reading)
 

@@ -12,16 +12,20 @@ from typing import Any
 from spine.cache.entries import NewEntry
 from spine.cache.staging_files import StagedContent, StagingFile
 from spine.cache.store import BlobStore
+from spine.egress.fetch_failure import FetchFailure
 from spine.egress.limits import Limits
 from spine.egress.own_services import Endpoint, protected, protected_now
+from spine.schemas import ErrorCategory
 from spine.sources.fetching.content import Format
 from spine.sources.isolation.processes import TaskProcess
 from spine.sources.isolation.task import Channel
-from spine.sources.parsers import Parsed
+from spine.sources.parsers import NO_ROWS, Parsed, check_joins
 from spine.sources.readers.base import Item, Reader, Unchanged, Validators
 
 # Over all files of a source.
 MOST_EXAMPLES = 20
+# Stored with the validators of an entry: what its columns are, so that unchanged files need not be read again.
+_COLUMNS = "columns"
 OpenReader = Callable[[Limits], Reader]
 
 
@@ -47,6 +51,10 @@ class ReadTask:
     validators: Mapping[str, Validators]
     limits: Limits
     force: bool
+    # What is known of the columns of each content in the cache, by key.
+    columns: Mapping[str, str | None]
+    # Whether the source is a pattern: an empty file among others has no rows.
+    is_list: bool
     # The services that no source may reach; the process that forks this one does not know them.
     closed: tuple[Endpoint, ...]
 
@@ -58,26 +66,33 @@ class ReadTask:
     def _read(self, channel: Channel) -> None:
         reader = self.open_reader(self.limits)
         try:
-            most_examples = MOST_EXAMPLES
+            most_examples, only_empty, columns = MOST_EXAMPLES, self.is_list, dict[str, str | None]()
             items = reader.items(self.validators, self.force)
             while True:
                 path = Path(channel.receive())
                 item = next(items, None)
                 if item is None:
+                    if only_empty:
+                        raise FetchFailure(ErrorCategory.SOURCE, "All files that match are empty.")
+                    check_joins(columns, self.format.config.columns or ())
                     # A process that has replied may be killed at any moment.
                     reader.close()
                     channel.send(None)
                 elif isinstance(item, Unchanged):
+                    only_empty = False
+                    columns[item.key] = self.columns.get(item.key)
                     channel.send({"unchanged": item.key, "validators": item.validators.to_json()})
                 else:
-                    entry, examples = self._download(item, path)
-                    examples = examples[:most_examples]
+                    entry, parsed = self._download(item, path)
+                    only_empty = only_empty and parsed == NO_ROWS
+                    columns[item.key] = entry.validators[_COLUMNS]
+                    examples = _bad_row_examples(item, parsed)[:most_examples]
                     most_examples -= len(examples)
                     channel.send({"entry": asdict(entry), "examples": examples})
         finally:
             reader.close()
 
-    def _download(self, item: Item, path: Path) -> tuple[NewEntry, list[dict[str, object]]]:
+    def _download(self, item: Item, path: Path) -> tuple[NewEntry, Parsed | None]:
         file = StagingFile.of_another_process(path)
         try:
             for chunk in item.chunks:
@@ -85,7 +100,7 @@ class ReadTask:
             staged = file.finish()
         finally:
             file.close()
-        parsed = self.format.parse(path, item, self.limits)
+        parsed = self.format.parse(path, item, self.limits, may_be_empty=self.is_list)
         entry = NewEntry(
             key=item.key,
             name=item.name,
@@ -93,11 +108,11 @@ class ReadTask:
             size_bytes=staged.size_bytes,
             content_type=item.content_type,
             encoding=item.encoding,
-            validators=item.validators.to_json(),
+            validators={**item.validators.to_json(), _COLUMNS: parsed.extremes if parsed else None},
             rows=parsed.rows if parsed else None,
             bad_rows=parsed.bad_rows if parsed else 0,
         )
-        return entry, _bad_row_examples(item, parsed)
+        return entry, parsed
 
 
 def _bad_row_examples(item: Item, parsed: Parsed | None) -> list[dict[str, object]]:
@@ -120,6 +135,7 @@ class Reading:
         memory_bytes: int,
         modules: tuple[str, ...] = (),
         force: bool = False,
+        is_list: bool = False,
     ) -> None:
         self.limits = limits
         self._store = store
@@ -128,7 +144,8 @@ class Reading:
         # The process imports them once for all sources of this process.
         self._modules = (__name__, *modules)
         validators = {key: Validators.from_json(entry.validators) for key, entry in known.items()}
-        self._task = ReadTask(open_reader, format_, validators, limits, force, protected_now())
+        columns = {key: entry.validators.get(_COLUMNS) for key, entry in known.items()}
+        self._task = ReadTask(open_reader, format_, validators, limits, force, columns, is_list, protected_now())
         self.process: TaskProcess | None = None
         self._file: StagingFile | None = None
 
@@ -144,8 +161,9 @@ class Reading:
             if reply is None:
                 return
             if "unchanged" in reply:
-                validators = Validators.from_json(reply["validators"])
-                yield self._known[reply["unchanged"]].with_validators(validators.to_json())
+                known = self._known[reply["unchanged"]]
+                validators = Validators.from_json(reply["validators"]).to_json()
+                yield known.with_validators({**validators, _COLUMNS: known.validators.get(_COLUMNS)})
                 continue
             self._file = None
             yield _completed(file, reply)

@@ -34,7 +34,7 @@ class BatchFile:
 
     def append(self, batch: pa.RecordBatch) -> None:
         """Write a batch. Raises `ParseError` if the file would become too large."""
-        if self._writer is None or batch.schema != self._schema:
+        if self._writer is None or not batch.schema.equals(self._schema, check_metadata=True):
             self._end_stream()
             self._starts.append(self._file.tell())
             self._schema = batch.schema

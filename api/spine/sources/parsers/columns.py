@@ -3,13 +3,14 @@
 Empty text is null, except in a column of strings. A timestamp without a time zone is in UTC.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from spine.sources.parsers.config import ColumnType
+from spine.sources.parsers.exact_numbers import decimals, inexact
 from spine.sources.parsers.parse_errors import excerpt
 
 ARROW_TYPES = {
@@ -22,21 +23,24 @@ ARROW_TYPES = {
     ColumnType.DECIMAL: pa.decimal128(38, 10),
 }
 
-_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
+_LAST_YEAR = 9999
+# There is no year 0.
+_DAY = r"([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)-[0-9]{2}-[0-9]{2}"
+_TIME = _DAY + r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
 _ZONE = r"(Z|[+-][0-9]{2}(:?[0-9]{2})?)"
 # Arrow also accepts hexadecimal numbers and "nan", which are errors in a data file.
-_PATTERNS = {
+PATTERNS = {
     ColumnType.INTEGER: r"^-?[0-9]+$",
     ColumnType.NUMBER: r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?$",
     ColumnType.BOOLEAN: r"^(?i:true|false|0|1)$",
-    ColumnType.DATE: r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
+    ColumnType.DATE: rf"^{_DAY}$",
     ColumnType.TIMESTAMP: rf"^{_TIME}{_ZONE}?)?$",
     ColumnType.DECIMAL: r"^-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?$",
 }
 _EXPECTED = {
     ColumnType.STRING: "a string",
     ColumnType.INTEGER: "a 64-bit integer",
-    ColumnType.NUMBER: "a number",
+    ColumnType.NUMBER: "a number that a double holds exactly",
     ColumnType.BOOLEAN: "a boolean",
     ColumnType.DATE: "a date",
     ColumnType.TIMESTAMP: "a timestamp",
@@ -59,6 +63,10 @@ def convert(texts: pa.Array, kind: ColumnType) -> pa.Array:
     values = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
     if kind is ColumnType.TIMESTAMP:
         return _timestamps(values)
+    if kind is ColumnType.DECIMAL:
+        return decimals(values, ARROW_TYPES[kind])
+    if kind is ColumnType.NUMBER and inexact(values).true_count:
+        raise pa.ArrowInvalid("a double would round a number")
     return values.cast(ARROW_TYPES[kind])
 
 
@@ -67,7 +75,12 @@ def _timestamps(values: pa.Array) -> pa.Array:
     nothing = pa.scalar(None, pa.string())
     with_zone = pc.if_else(zoned, values, nothing).cast(ARROW_TYPES[ColumnType.TIMESTAMP])
     without = pc.if_else(zoned, nothing, values).cast(pa.timestamp("us"))
-    return pc.coalesce(with_zone, pc.assume_timezone(without, "UTC"))
+    found = pc.coalesce(with_zone, pc.assume_timezone(without, "UTC"))
+    # In UTC a time can be in a year that neither Python nor most databases have.
+    years = pc.min_max(pc.year(found)).as_py()
+    if years["min"] is not None and (years["min"] < 1 or years["max"] > _LAST_YEAR):
+        raise pa.ArrowInvalid("a year is out of range")
+    return found
 
 
 # The end of a date, as in 2025-12-15, looks like a zone.
@@ -77,18 +90,19 @@ _WITH_ZONE_AFTER_TIME = rf"[T ][0-9:.]+{_ZONE}$"
 def _valid(texts: pa.Array, kind: ColumnType) -> pa.Array:
     """Which texts are valid values of the type, as booleans; null and empty text are valid."""
     empty = pc.fill_null(pc.equal(texts, ""), True)
-    matching = pc.or_(empty, pc.fill_null(pc.match_substring_regex(texts, _PATTERNS[kind]), True))
+    matching = pc.or_(empty, pc.fill_null(pc.match_substring_regex(texts, PATTERNS[kind]), True))
     # A text that matches can still be invalid: February 30, or an integer of 20 digits.
     candidates = pc.if_else(matching, texts, pa.scalar(None, pa.string()))
-    if _converts(candidates, kind):
+    if kind is ColumnType.NUMBER:
+        return pc.and_not(matching, inexact(candidates))
+    if converts(candidates, kind):
         return matching
-    wrong = {
-        value for value in pc.unique(candidates).to_pylist() if not _converts(pa.array([value], pa.string()), kind)
-    }
+    wrong = {value for value in pc.unique(candidates).to_pylist() if not converts(pa.array([value], pa.string()), kind)}
     return pc.and_not(matching, pc.is_in(candidates, pa.array(sorted(wrong), pa.string())))
 
 
-def _converts(texts: pa.Array, kind: ColumnType) -> bool:
+def converts(texts: pa.Array, kind: ColumnType) -> bool:
+    """Whether all texts, which match the pattern of the type, are values of it."""
     try:
         convert(texts, kind)
     except pa.ArrowException:
@@ -121,31 +135,3 @@ def without_rows(batch: pa.RecordBatch, found: Sequence[InvalidValue]) -> pa.Rec
         return batch
     rows = pa.array(range(batch.num_rows), pa.int64())
     return batch.filter(pc.invert(pc.is_in(rows, pa.array([one.row for one in found], pa.int64()))))
-
-
-def inferred_type(chunks: Callable[[], Iterable[pa.Array]]) -> ColumnType | None:
-    """Whether all texts of a column are integers, numbers, booleans, dates or timestamps; None if they are not.
-
-    Values that would lose leading zeros stay text, and so does a column without values. `chunks` gives the texts from
-    the beginning each time.
-    """
-    if not any(_any(texts, "") for texts in chunks()) or any(_any(texts, _LEADING_ZERO) for texts in chunks()):
-        return None
-    for kind in (ColumnType.INTEGER, ColumnType.NUMBER, ColumnType.BOOLEAN, ColumnType.DATE, ColumnType.TIMESTAMP):
-        if all(_all_valid(texts, kind) for texts in chunks()):
-            return kind
-    return None
-
-
-_LEADING_ZERO = r"^-?0[0-9]"
-
-
-def _any(texts: pa.Array, form: str) -> bool:
-    """Whether a text matches a regular expression; with an empty one, whether there is a text that is not empty."""
-    found = pc.match_substring_regex(texts, form) if form else pc.not_equal(texts, "")
-    return bool(pc.any(found).as_py())
-
-
-def _all_valid(texts: pa.Array, kind: ColumnType) -> bool:
-    matching = pc.or_kleene(pc.equal(texts, ""), pc.match_substring_regex(texts, _PATTERNS[kind]))
-    return pc.all(pc.fill_null(matching, True)).as_py() is not False and _converts(texts, kind)

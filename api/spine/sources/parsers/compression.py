@@ -11,12 +11,13 @@ from typing import IO, Any, Protocol
 import pyarrow as pa
 
 from spine.sources.parsers.config import compression_suffix
-from spine.sources.parsers.parse_errors import ParseError
+from spine.sources.parsers.parse_errors import ParseError, excerpt, plural
+from spine.sources.readers.globs import path_matches
 
 CHUNK = 1 << 20
 LEAST_LIMIT = 100_000_000
 MOST_EXPANSION = 200
-# The directory of a zip with one file is far smaller; zipfile would load all of a larger one as objects.
+# The directory of a zip of a thousand files is far smaller; zipfile would load all of a larger one as objects.
 LARGEST_DIRECTORY = 1 << 20
 
 _GZIP, _ZIP, _ZSTD, _BZ2 = ".gz", ".zip", ".zst", ".bz2"
@@ -30,6 +31,8 @@ _MAGIC = {
 _LONGEST_MAGIC = 10
 _CODECS = {_GZIP: "gzip", _ZSTD: "zstd", _BZ2: "bz2"}
 _ENCRYPTED = 0x1
+# Of a zip, in a message.
+_MOST_NAMES = 10
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -43,12 +46,16 @@ def no_check() -> None:
 
 @dataclass(frozen=True)
 class File:
-    """A file to parse: `name` shows its compression, and `check` is called regularly while it is read."""
+    """A file to parse: `name` shows its compression, and `check` is called regularly while it is read.
+
+    `member` is the name of the file in a zip that is read, or a pattern that one name matches.
+    """
 
     path: Path
     name: str
     max_expanded_bytes: int | None = None
     check: Check = no_check
+    member: str | None = None
 
     @property
     def expansion_limit(self) -> int:
@@ -80,7 +87,7 @@ def content_of(file: File) -> Iterator[Readable]:
             return
         with ExitStack() as stack:
             with _translated(suffix):
-                inner = stack.enter_context(_opened(stored, suffix))
+                inner = stack.enter_context(_opened(stored, suffix, file.member))
             yield _Checked(_Expanding(inner, suffix, file.expansion_limit), file.check)
 
 
@@ -97,20 +104,17 @@ def _magic_of(head: bytes) -> str | None:
 
 
 @contextmanager
-def _opened(file: IO[bytes], suffix: str) -> Iterator[Readable]:
+def _opened(file: IO[bytes], suffix: str, member: str | None) -> Iterator[Readable]:
     if suffix == _ZIP:
-        with zipfile.ZipFile(_BoundedReads(file)) as archive, archive.open(_only_member(archive)) as member:
-            yield member
+        with zipfile.ZipFile(_BoundedReads(file)) as archive, archive.open(_member_of(archive, member)) as content:
+            yield content
     else:
         with pa.CompressedInputStream(pa.PythonFile(file, mode="r"), _CODECS[suffix]) as stream:
             yield stream
 
 
-def _only_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-    files = [info for info in archive.infolist() if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
-    if len(files) != 1:
-        raise ParseError(f"the zip contains {len(files) or 'no'} files; it must contain exactly one")
-    (info,) = files
+def _member_of(archive: zipfile.ZipFile, wanted: str | None) -> zipfile.ZipInfo:
+    info = _chosen([info for info in archive.infolist() if _is_file(info)], wanted)
     if info.flag_bits & _ENCRYPTED:
         raise ParseError("the zip is encrypted")
     # zipfile does not bound the expansion of other methods.
@@ -119,15 +123,42 @@ def _only_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     return info
 
 
+def _is_file(info: zipfile.ZipInfo) -> bool:
+    return not info.is_dir() and not info.filename.startswith("__MACOSX/")
+
+
+def _chosen(files: list[zipfile.ZipInfo], wanted: str | None) -> zipfile.ZipInfo:
+    """The file that has the wanted name, else the only one that matches it as a pattern, else the only one."""
+    if not files:
+        raise ParseError("the zip contains no files")
+    names = [info.filename for info in files]
+    if wanted is None:
+        if len(files) > 1:
+            raise ParseError(f"the zip contains {_listed(names)}; set archive_member to the name of one")
+        return files[0]
+    found = [info for info in files if info.filename == wanted]
+    found = found or [info for info in files if path_matches(wanted, info.filename)]
+    if len(found) != 1:
+        how_many = f"{_listed([info.filename for info in found])} match" if found else "none matches"
+        raise ParseError(f"the zip contains {_listed(names)}, of which {how_many} archive_member '{excerpt(wanted)}'")
+    return found[0]
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(f"'{excerpt(name, 80)}'" for name in sorted(names)[:_MOST_NAMES])
+    more = ", ..." if len(names) > _MOST_NAMES else ""
+    return f"{plural(len(names), 'file')} ({shown}{more})"
+
+
 class _BoundedReads:
-    """A file that refuses reads larger than the directory of a zip with one file."""
+    """A file that refuses reads larger than the directory of a zip of thousands of files."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
     def read(self, size: int = -1) -> bytes:
         if size > LARGEST_DIRECTORY:
-            raise ParseError("the directory of the zip is far too large for one file")
+            raise ParseError("the directory of the zip is far too large: more than 1 MB")
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:

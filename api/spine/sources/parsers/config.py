@@ -4,9 +4,12 @@ import codecs
 from enum import StrEnum
 from typing import Annotated, Self
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 LONGEST_NAME = 1_000
+MOST_FOOTER_ROWS = 100
 COMPRESSION_SUFFIXES = (".gz", ".zip", ".zst", ".bz2")
 # Python's text codecs that are not file encodings.
 _NOT_FOR_FILES = {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape"}
@@ -36,6 +39,15 @@ class ColumnType(StrEnum):
     DECIMAL = "decimal"
 
 
+class RecordsLayout(StrEnum):
+    """How records are arranged in JSON; the values are those of `parser_config.records_layout`."""
+
+    ROWS = "rows"
+    KEYED = "keyed"
+    COLUMNS = "columns"
+    ARRAYS = "arrays"
+
+
 _BY_EXTENSION = {f".{kind}": kind for kind in ParserType} | {".ndjson": ParserType.JSONL}
 
 
@@ -62,14 +74,34 @@ def _ascii_character(char: str) -> str:
     return char
 
 
+def _regular_expression(pattern: str) -> str:
+    try:
+        # Arrow's engine needs time in proportion to the text, whatever the pattern is.
+        found = pc.match_substring_regex(pa.array([""]), pattern)[0].as_py()
+    except (pa.ArrowException, UnicodeError) as error:
+        reason = str(error).removeprefix("Invalid regular expression: ") if isinstance(error, pa.ArrowException) else ""
+        raise ValueError(f"must be a regular expression as RE2 takes it: {reason or 'not valid text'}") from None
+    if found:
+        raise ValueError("must not match an empty row, because it would match every row")
+    return pattern
+
+
 def _dotted_names(path: str) -> str:
     if not all(path.split(".")):
         raise ValueError("must be names separated by dots")
     return path
 
 
+def _element_names(path: str) -> str:
+    if not all(path.removeprefix("/").split("/")):
+        raise ValueError("must be names of elements separated by slashes, from the root")
+    return path
+
+
 _Character = Annotated[str, StringConstraints(min_length=1, max_length=1), AfterValidator(_ascii_character)]
 _ColumnName = Annotated[str, StringConstraints(max_length=LONGEST_NAME)]
+_Pattern = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+_Prefix = Annotated[str, StringConstraints(pattern=r"^([A-Za-z_][A-Za-z0-9_-]*)?$", max_length=100)]
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
 
 
@@ -78,8 +110,23 @@ class ParserConfig(BaseModel):
 
     `delimiter`: by default that of the format. `skip_rows`: the number of lines before the header. `columns`: types by
     name; without a header, also the names in order. `required_columns`: a file without them does not parse.
-    `records_path`: the path of the list of records in JSON, as names separated by dots. `row_tag`: the XML element that
-    is a row, by default each child of the root. `max_bad_rows`: a file with more invalid rows does not parse.
+    `records_path`: the path of the records in JSON, as names separated by dots. `records_layout`: how they are arranged
+    there: `rows` is a list of objects; `keyed` an object of objects, whose names become the column `key_column`;
+    `columns` an object of arrays, one for each column; `arrays` a list of arrays, with the column names in the first
+    one, or at `names_path`. `flatten`: whether fields of nested objects become columns, named by their path (`a.b`).
+
+    `row_tag`: the XML element that is a row, by default each child of the root; of nested elements of that name, the
+    innermost. `row_path`: the path of the rows from the root, as names separated by slashes. `parent_attributes`: the
+    attributes of enclosing elements that become columns of each row. `namespaces`: the URIs of XML namespaces by the
+    prefix that names of columns get, whichever prefix a document uses; an empty prefix adds nothing.
+
+    `max_bad_rows`: a file with more invalid rows does not parse; `max_bad_fraction`: nor does one in which more than
+    this part of all rows is invalid, 0 to 1.
+    `skip_footer_rows`: the number of rows at the end that are no data. `footer_pattern`: a regular expression (RE2);
+    rows at the end in which it is found are no data. With both, each of the `skip_footer_rows` rows must match.
+    `footer_count_field`: the field of the footer, from 1, that has the number of rows before it; without the other
+    two, the footer is the last row. `trim`: remove spaces and tabs around names and values, but not within quotes.
+    `archive_member`: the name of the file in a zip, or a pattern that one name matches.
     `max_expanded_bytes`: the limit for decompressed content, by default 200 times the compressed size and at least
     100 MB.
     """
@@ -94,14 +141,35 @@ class ParserConfig(BaseModel):
     columns: Annotated[dict[_ColumnName, ColumnType], Field(max_length=10_000)] | None = None
     required_columns: Annotated[list[_ColumnName], Field(max_length=10_000)] | None = None
     records_path: Annotated[_Name, AfterValidator(_dotted_names)] | None = None
+    records_layout: RecordsLayout = RecordsLayout.ROWS
+    key_column: _Name = "key"
+    names_path: Annotated[_Name, AfterValidator(_dotted_names)] | None = None
+    flatten: bool = Field(default=False, strict=True)
     row_tag: _Name | None = None
+    row_path: Annotated[_Name, AfterValidator(_element_names)] | None = None
+    parent_attributes: Annotated[list[_Name], Field(max_length=100)] | None = None
+    namespaces: Annotated[dict[_Prefix, _Name], Field(max_length=100)] | None = None
     max_bad_rows: Annotated[int, Field(ge=0, strict=True)] | None = None
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] = 0.01
+    skip_footer_rows: Annotated[int, Field(ge=0, le=MOST_FOOTER_ROWS, strict=True)] = 0
+    footer_pattern: Annotated[_Pattern, AfterValidator(_regular_expression)] | None = None
+    footer_count_field: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
+    trim: bool = Field(default=False, strict=True)
+    archive_member: _Name | None = None
     max_expanded_bytes: Annotated[int, Field(ge=1, le=2**60, strict=True)] | None = None
 
     @model_validator(mode="after")
     def _characters_differ(self) -> Self:
         if self.delimiter is not None and self.delimiter == self.quote_char:
             raise ValueError("delimiter and quote_char must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_find_rows(self) -> Self:
+        if self.row_tag is not None and self.row_path is not None:
+            raise ValueError("set row_tag or row_path, not both")
+        if self.names_path is not None and self.records_layout is not RecordsLayout.ARRAYS:
+            raise ValueError("names_path applies to the records_layout arrays only")
         return self
 
 

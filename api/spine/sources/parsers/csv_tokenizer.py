@@ -166,6 +166,35 @@ class Rows:
         return "; set quote_char to null for a file without quotes"
 
 
+@dataclass
+class LineCount:
+    """Counts the lines of a text that is added in pieces, without blank lines at its end."""
+
+    _ends: int = 0
+    # The line ends after the last character that is none.
+    _last_ends: int = 0
+    _before: bytes = b""
+    _has_text: bool = False
+
+    def add(self, piece: bytes) -> None:
+        """Count the line ends of the next piece."""
+        if not piece:
+            return
+        text = piece.rstrip(b"\r\n")
+        last = _line_ends_in(piece[len(text) :])
+        # CR and LF in two pieces are one line end.
+        halved = self._before == b"\r" and piece.startswith(b"\n")
+        self._ends += _line_ends_in(text) + last - halved
+        self._last_ends = last if text else self._last_ends + last - halved
+        self._before = piece[-1:]
+        self._has_text = self._has_text or bool(text)
+
+    @property
+    def lines(self) -> int:
+        """The lines so far; the last one may lack its line end."""
+        return self._ends - self._last_ends + self._has_text
+
+
 def _line_ends_in(text: bytes) -> int:
     return text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
 

@@ -11,10 +11,12 @@ from pyarrow import csv
 from spine.sources.parsers.columns import invalid_values, without_rows
 from spine.sources.parsers.compression import CHUNK
 from spine.sources.parsers.config import ColumnType, ParserConfig, ParserType
-from spine.sources.parsers.csv_tokenizer import Dialect, Rows
+from spine.sources.parsers.csv_tokenizer import Dialect, LineCount, Rows
+from spine.sources.parsers.footer import TextBeforeFooter
 from spine.sources.parsers.parse_errors import ParseError, excerpt, plural
 from spine.sources.parsers.row_counter import MOST_EXAMPLES, BadRow, RowCounter
-from spine.sources.parsers.text import LONGEST_LINE, OpenText
+from spine.sources.parsers.text import BYTE_ORDER_MARK, LONGEST_LINE, OpenText
+from spine.sources.parsers.trimming import trimmed
 
 _DELIMITERS = {ParserType.CSV: ",", ParserType.PSV: "|", ParserType.TSV: "\t"}
 
@@ -33,7 +35,9 @@ def read_delimited(
 
     Raises `ParseError`. The count is final only after the last batch.
     """
-    file = _File(text, dialect_of(kind, config), config, counter, whole)
+    dialect = dialect_of(kind, config)
+    before_footer = TextBeforeFooter(trimmed(text, dialect, config.skip_rows) if config.trim else text, config)
+    file = _File(before_footer, dialect, config, counter, whole)
     done = 0
     # A line must fit into a block. Most files have short lines, for which small blocks need less memory.
     for block in (CHUNK, LONGEST_LINE):
@@ -43,6 +47,7 @@ def read_delimited(
                 yield batch
         except _LineTooLong:
             continue
+        before_footer.check(counter.rows + counter.bad_rows, dialect)
         file.locate_examples()
         return
     file.raise_for_long_line()
@@ -61,6 +66,7 @@ class _ArrowInput:
         self._head = rows.rest()
         self._text = rows.text
         self._last_row = b"\n" + last_row + b"\n"
+        self.line_count = LineCount()
         self.failure: BaseException | None = None
 
     def read(self, size: int = CHUNK) -> bytes:
@@ -73,6 +79,7 @@ class _ArrowInput:
     def _piece(self, size: int) -> bytes:
         if self._head:
             piece, self._head = self._head[:size], self._head[size:]
+            self.line_count.add(piece)
             return piece
         try:
             piece = self._text.read(size)
@@ -80,6 +87,7 @@ class _ArrowInput:
             # Arrow may wrap it in another error.
             self.failure = failure
             raise
+        self.line_count.add(piece)
         if not piece:
             piece, self._last_row = self._last_row, b""
         return piece
@@ -107,6 +115,8 @@ class _File:
         # The first rows with an invalid value; their numbers do not count rows of a wrong width.
         self._wrong_values: list[tuple[int, str]] = []
         self._seen = 0
+        # The lines from the first row on.
+        self._lines = 0
 
     def batches(self, block: int, skip: int) -> Iterator[pa.RecordBatch]:
         """The valid rows except for the first `skip`. Raises `_LineTooLong` if a line does not fit into a block."""
@@ -147,6 +157,12 @@ class _File:
         return names
 
     def _check_names(self, names: list[str]) -> None:
+        if any(BYTE_ORDER_MARK in name for name in names):
+            raise ParseError("the name of a column contains a byte-order mark")
+        if any("\0" in name for name in names):
+            raise ParseError("the name of a column contains a NUL; set encoding to that of the file, such as utf-16-le")
+        if names[0].lower().startswith("sep="):
+            raise ParseError("its first line names the delimiter; set skip_rows to 1, and delimiter")
         if len(set(names)) < len(names):
             twice = next(name for at, name in enumerate(names) if name in names[:at])
             raise ParseError(f"two columns are named '{excerpt(twice)}'")
@@ -180,6 +196,7 @@ class _File:
             raise ParseError("it cannot be split into rows") from None
         if not outside:
             self._raise_for_endless_row()
+        self._lines = source.line_count.lines
 
     def _options(self, names: list[str], block: int, wrong_width: Callable[[csv.InvalidRow], str]) -> dict[str, Any]:
         typed = self._config.columns or {}
@@ -230,6 +247,10 @@ class _File:
         with self._text() as stream:
             rows, taken = Rows(stream, self._dialect), 0
             self._names(rows)
+            if self._lines == self._counter.rows + self._counter.bad_rows:
+                # Each row is one line: there are neither blank lines nor line ends in values.
+                self._counter.examples += [BadRow(rows.line + number - 1, reason) for number, reason in wanted]
+                return
             for number, reason in wanted:
                 rows.skip_rows(number - 1 - taken)
                 found = rows.next()

@@ -1,174 +1,124 @@
-"""JSON: an array of records, a list of records within an object, or one record; and JSON Lines."""
+"""JSON: records in one of the layouts of `records_layout`, anywhere in a document; and JSON Lines."""
 
-import codecs
-import json
-import re
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 from spine.sources.parsers.compression import CHUNK, Readable
-from spine.sources.parsers.config import ParserConfig
+from spine.sources.parsers.config import ParserConfig, RecordsLayout
+from spine.sources.parsers.json_document import Document, elements, member_names
+from spine.sources.parsers.json_layouts import from_arrays, keyed_records, records_of_columns
+from spine.sources.parsers.json_values import Decoder, TooDeep, flattened, reason_for_twice
 from spine.sources.parsers.parse_errors import ParseError, excerpt
 from spine.sources.parsers.records import BadRecord, Record
-from spine.sources.parsers.text import LONGEST_LINE
+from spine.sources.parsers.text import LONGEST_LINE, OpenText
 
-_PIECE = 256 * 1024
-_SPACE = re.compile(r"[ \t\r\n]*")
-
-
-def _refuse(constant: str) -> NoReturn:
-    # Python accepts NaN and Infinity, which are not JSON.
-    raise ValueError(constant)
+_OBJECTS = (RecordsLayout.KEYED, RecordsLayout.COLUMNS)
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse)
+def read_json(text: Readable, config: ParserConfig, names: list[str] | None) -> Iterator[Record]:
+    """The records of a document, numbered from 1; a top-level object is one record in the layout `rows`.
 
-
-def read_json(text: Readable, config: ParserConfig) -> Iterator[Record]:
-    """The records of a document, numbered from 1; a top-level object is one record. Raises `ParseError`."""
-    document = _Document(text)
-    path = config.records_path.split(".") if config.records_path is not None else []
+    `names` are those of `names_path`. Raises `ParseError`.
+    """
+    document = Document(text)
+    opening = "{" if config.records_layout in _OBJECTS else "["
     first = document.peek()
-    if path and first != "{":
-        raise ParseError(f"records_path is {excerpt(config.records_path or '')}, but the document is not an object")
-    if path:
-        yield from _records_at(document, path)
-    elif first == "[":
-        yield from _elements(document)
+    if config.records_path is not None:
+        if first != "{":
+            raise ParseError(f"records_path is {excerpt(config.records_path)}, but the document is not an object")
+        found = _records_at(document, config.records_path.split("."), config, names)
+    elif first == opening:
+        found = _records(document, config, names)
+    elif config.records_layout is RecordsLayout.ROWS:
+        found = iter([document.whole()])
     else:
-        value, size = document.value()
-        yield Record(1, value, size)
+        expected = "an object" if opening == "{" else "a list"
+        raise ParseError(f"records_layout is {config.records_layout.value}, but the document is not {expected}")
+    yield from _flattened(found) if config.flatten else found
     document.end()
 
 
-def _records_at(document: "_Document", path: list[str]) -> Iterator[Record]:
+def _records_at(document: Document, path: list[str], config: ParserConfig, names: list[str] | None) -> Iterator[Record]:
+    opening = "{" if path[1:] or config.records_layout in _OBJECTS else "["
     found = False
-    for name in _member_names(document):
-        if name != path[0] or found:
+    for name in member_names(document):
+        if name != path[0]:
             document.value()
             continue
+        if found:
+            raise ParseError(f"it has {excerpt(name)} of records_path twice")
         found = True
-        first = document.peek()
-        if first != ("{" if path[1:] else "["):
-            raise ParseError(
-                f"records_path does not lead to {'an object' if path[1:] else 'a list'} at {excerpt(name)}"
-            )
-        yield from _records_at(document, path[1:]) if path[1:] else _elements(document)
+        if document.peek() != opening:
+            expected = "an object" if opening == "{" else "a list"
+            raise ParseError(f"records_path does not lead to {expected} at {excerpt(name)}")
+        yield from (_records_at(document, path[1:], config, names) if path[1:] else _records(document, config, names))
     if not found:
-        raise ParseError(f"records_path does not lead to a list: {excerpt(path[0])} was not found")
+        kind = "an object" if config.records_layout in _OBJECTS else "a list"
+        raise ParseError(f"records_path does not lead to {kind}: {excerpt(path[0])} was not found")
 
 
-def _member_names(document: "_Document") -> Iterator[str]:
-    """The member names of an object; the caller must consume the value of each before the next."""
-    document.take("{")
-    if document.peek() != "}":
-        while True:
-            name, _ = document.value()
-            if not isinstance(name, str):
-                raise document.malformed()
-            document.take(":")
-            yield name
-            if document.peek() != ",":
-                break
-            document.take(",")
-    document.take("}")
+def _records(document: Document, config: ParserConfig, names: list[str] | None) -> Iterator[Record]:
+    match config.records_layout:
+        case RecordsLayout.KEYED:
+            return keyed_records(document, config.key_column)
+        case RecordsLayout.COLUMNS:
+            return records_of_columns(document)
+        case RecordsLayout.ARRAYS:
+            return from_arrays(elements(document), config, names)
+        case _:
+            return elements(document)
 
 
-def _elements(document: "_Document") -> Iterator[Record]:
-    document.take("[")
-    if document.peek() != "]":
-        while True:
-            document.record += 1
-            value, size = document.value()
-            yield Record(document.record, value, size)
-            if document.peek() != ",":
-                break
-            document.take(",")
-    document.take("]")
+def _flattened(records: Iterator[Record]) -> Iterator[Record]:
+    for record in records:
+        flat = flattened(record.value) if isinstance(record.value, dict) else record.value
+        if isinstance(flat, str):
+            flat = BadRecord(f"has two values for the column {excerpt(flat)}")
+        yield Record(record.line, flat, record.size)
 
 
-class _Document:
-    """A JSON document, of which only the current value is in memory."""
+def names_at_path(open_text: OpenText, config: ParserConfig) -> list[str] | None:
+    """The column names at `names_path`; None if it is not set. Raises `ParseError`."""
+    if config.names_path is None:
+        return None
+    first, *rest = config.names_path.split(".")
+    with open_text() as text:
+        document = Document(text)
+        if document.peek() != "{":
+            raise ParseError(f"names_path is {excerpt(config.names_path)}, but the document is not an object")
+        for name in member_names(document):
+            value, _ = document.value()
+            if name == first:
+                return _names_in(value, rest, config.names_path)
+    raise ParseError(f"names_path does not lead to a list: {excerpt(first)} was not found")
 
-    def __init__(self, text: Readable) -> None:
-        self._source = text
-        self._decode = codecs.getincrementaldecoder("utf-8")()
-        self._text = ""
-        self._at = 0
-        self._ended = False
-        # The number of the current record.
-        self.record = 0
 
-    def peek(self) -> str:
-        """The next character that is not whitespace; empty at the end."""
-        while True:
-            found = _SPACE.match(self._text, self._at)
-            self._at = found.end() if found else self._at
-            if self._at < len(self._text):
-                return self._text[self._at]
-            if self._ended:
-                return ""
-            self._read_more(_PIECE)
-
-    def take(self, char: str) -> None:
-        """Consume this character. Raises `ParseError` if it is not next."""
-        if self.peek() != char:
-            raise self.malformed()
-        self._at += 1
-
-    def end(self) -> None:
-        """Raise `ParseError` if anything follows."""
-        if self.peek():
-            raise ParseError("there is text after the end of the JSON")
-
-    def value(self) -> tuple[Any, int]:
-        """Consume one value; also return its approximate size in bytes."""
-        self.peek()
-        piece = _PIECE
-        while True:
-            try:
-                value, end = _decoder.raw_decode(self._text, self._at)
-            except RecursionError:
-                raise ParseError(f"it is nested too deeply{self._where()}") from None
-            except ValueError:
-                end = None
-            # A number may continue in the next piece.
-            if end is not None and (end < len(self._text) or self._ended):
-                size, self._at = end - self._at, end
-                return value, size
-            if self._ended:
-                raise self.malformed()
-            if len(self._text) - self._at > LONGEST_LINE:
-                raise ParseError(f"a value is longer than {LONGEST_LINE // 2**20} MB or not well-formed{self._where()}")
-            self._read_more(piece)
-            # Each try decodes the value from its beginning, so pieces double in size.
-            piece *= 2
-
-    def malformed(self) -> ParseError:
-        """The error for a value that cannot be decoded."""
-        try:
-            _decoder.raw_decode(self._text, self._at)
-        except json.JSONDecodeError as error:
-            if self._ended and (error.pos >= len(self._text.rstrip()) or error.msg.startswith("Unterminated")):
-                return ParseError(f"the JSON ends early{self._where()}")
-        except (ValueError, RecursionError):
-            pass
-        return ParseError(f"it is not well-formed JSON{self._where()}")
-
-    def _where(self) -> str:
-        return f", in record {self.record:,}" if self.record else ""
-
-    def _read_more(self, size: int) -> None:
-        raw = self._source.read(min(size, CHUNK))
-        self._ended = not raw
-        self._text, self._at = self._text[self._at :] + self._decode.decode(raw), 0
+def _names_in(value: Any, path: list[str], whole: str) -> list[str]:
+    for name in path:
+        if isinstance(value, list):
+            value = [one.get(name) if isinstance(one, dict) else None for one in value]
+        else:
+            value = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ParseError(f"names_path does not lead to a list of names: {excerpt(whole)}")
+    return value
 
 
 def read_jsonl(text: Readable, config: ParserConfig) -> Iterator[Record]:
     """The records of a file with one per line, and their line numbers. Raises `ParseError`."""
+    if config.records_layout in _OBJECTS:
+        raise ParseError(f"JSON Lines have no records_layout {config.records_layout.value}")
+    found = _lines_parsed(text, config)
+    if config.records_layout is RecordsLayout.ARRAYS:
+        found = from_arrays(found, config, None)
+    yield from _flattened(found) if config.flatten else found
+
+
+def _lines_parsed(text: Readable, config: ParserConfig) -> Iterator[Record]:
+    decoder = Decoder()
     for number, line in _lines(text):
         if number > config.skip_rows and not line.isspace():
-            yield Record(number, _parsed(line), len(line))
+            yield Record(number, _parsed(line, decoder), len(line))
 
 
 def _lines(text: Readable) -> Iterator[tuple[int, bytes]]:
@@ -185,8 +135,14 @@ def _lines(text: Readable) -> Iterator[tuple[int, bytes]]:
         yield number, rest
 
 
-def _parsed(line: bytes) -> Any:
+def _parsed(line: bytes, decoder: Decoder) -> Any:
+    text = line.decode().strip(" \t\r\n")
     try:
-        return _decoder.decode(line.decode())
-    except (ValueError, RecursionError):
+        value, end = decoder.decode(text, 0)
+    except TooDeep:
+        return BadRecord("is nested too deeply")
+    except ValueError:
+        end = -1
+    if end < len(text):
         return BadRecord("is not valid JSON")
+    return value if decoder.twice is None else BadRecord(reason_for_twice(decoder.twice))

@@ -3,15 +3,17 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spine.sources.parsers.columns import ARROW_TYPES, convert, invalid_values, without_rows
+from spine.sources.parsers.arrow_types import cast_exactly, without_dictionaries
+from spine.sources.parsers.casts import as_text, cast
+from spine.sources.parsers.columns import invalid_values, without_rows
 from spine.sources.parsers.compression import CHUNK, File, content_of
-from spine.sources.parsers.config import ColumnType, compression_suffix
-from spine.sources.parsers.parse_errors import ParseError
+from spine.sources.parsers.config import compression_suffix
+from spine.sources.parsers.parse_errors import ParseError, excerpt
 from spine.sources.parsers.row_counter import RowCounter
 
 _BATCH = 16_384
@@ -20,6 +22,8 @@ _BATCH_BYTES = 16 * 1024 * 1024
 # UUIDs and decimals have this length, or a smaller one.
 _USUAL_LENGTH = 16
 _MAGIC = b"PAR1"
+# In the metadata of the schema of a batch whose types were declared, and not derived from its values.
+DECLARED = {b"spine.types": b"declared"}
 
 
 def read_parquet(file: File, counter: RowCounter) -> Iterator[pa.RecordBatch]:
@@ -71,22 +75,67 @@ def _batches(file: IO[bytes], limit: int, counter: RowCounter) -> Iterator[pa.Re
         raise ParseError("two columns have the same name")
     counter.add_columns(names)
     counter.check_columns()
+    columns = [metadata.schema.column(at) for at in range(metadata.num_columns)]
     # Repeated long values stay dictionary-encoded: expanded, they could be a thousand times the file.
-    texts = [
-        metadata.schema.column(at).path for at in range(metadata.num_columns) if _is_text(metadata.schema.column(at))
-    ]
+    texts = [column.path for column in columns if _is_text(column) and column.path in names]
     file.seek(0)
-    whole = pq.ParquetFile(
-        file, read_dictionary=texts, buffer_size=CHUNK, pre_buffer=False, page_checksum_verification=True
-    )
+    whole = _opened(file, read_dictionary=texts)
     seen = 0
-    lengths = sum(_fixed_length(metadata.schema.column(at)) for at in range(metadata.num_columns))
-    rows = max(1, min(_BATCH, _BATCH_BYTES // max(1, lengths)))
+    rows = max(1, min(_BATCH, _BATCH_BYTES // max(1, sum(map(_fixed_length, columns)))))
+    old_times = _old_times(file, metadata, rows)
     for batch in whole.iter_batches(batch_size=rows, use_threads=False):
-        yield _valid_rows(batch, seen, counter)
+        next(old_times, None)
+        yield _valid_rows(_declared(batch), seen, counter)
         seen += batch.num_rows
     if seen != metadata.num_rows:
         raise ParseError(f"it has {seen:,} rows, but its metadata says {metadata.num_rows:,}")
+    if seen == 0:
+        yield _declared(pa.RecordBatch.from_pylist([], schema=whole.schema_arrow))
+
+
+def _opened(file: IO[bytes], **options: Any) -> pq.ParquetFile:
+    return pq.ParquetFile(file, buffer_size=CHUNK, pre_buffer=False, page_checksum_verification=True, **options)
+
+
+def _declared(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with plain types, marked as one whose types are those of the file."""
+    types = [without_dictionaries(field.type) for field in batch.schema]
+    arrays = [
+        column if pa.types.is_dictionary(column.type) else cast_exactly(column, type_)
+        for column, type_ in zip(batch.columns, types, strict=True)
+    ]
+    fields = [pa.field(name, array.type) for name, array in zip(batch.schema.names, arrays, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields, DECLARED))
+
+
+def _old_times(file: IO[bytes], metadata: pq.FileMetaData, rows: int) -> Iterator[None]:
+    """Check the timestamps of 96 bits, batch by batch: Arrow makes nanoseconds of them, which can overflow."""
+    paths = [metadata.schema.column(at).path for at in range(metadata.num_columns) if _is_old_time(metadata, at)]
+    if not paths:
+        return
+    coarse = _opened(file, coerce_int96_timestamp_unit="us")
+    for batch in coarse.iter_batches(batch_size=rows, use_threads=False, columns=paths):
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                column.cast(_in_nanoseconds(column.type))
+            except pa.ArrowInvalid:
+                sentence = "has timestamps that are not between the years 1678 and 2262, which nanoseconds cannot hold"
+                raise ParseError(f"the column '{excerpt(name)}' {sentence}") from None
+        yield
+
+
+def _is_old_time(metadata: pq.FileMetaData, at: int) -> bool:
+    return bool(metadata.schema.column(at).physical_type == "INT96")
+
+
+def _in_nanoseconds(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(type_):
+        return pa.list_(_in_nanoseconds(type_.value_type))
+    if pa.types.is_struct(type_):
+        return pa.struct([(field.name, _in_nanoseconds(field.type)) for field in type_.fields])
+    if pa.types.is_map(type_):
+        return pa.map_(_in_nanoseconds(type_.key_type), _in_nanoseconds(type_.item_type))
+    return pa.timestamp("ns", type_.tz) if pa.types.is_timestamp(type_) else type_
 
 
 def _is_text(column: pq.ColumnSchema) -> bool:
@@ -115,25 +164,15 @@ def _check_sizes(metadata: pq.FileMetaData, limit: int) -> None:
 def _valid_rows(batch: pa.RecordBatch, seen: int, counter: RowCounter) -> pa.RecordBatch:
     kinds = {name: kind for name, kind in (counter.config.columns or {}).items() if name in batch.schema.names}
     unconverted = {name: batch.column(name) for name, kind in kinds.items() if cast(batch.column(name), kind) is None}
-    found = invalid_values({name: _as_text(column) for name, column in unconverted.items()}, kinds)
+    texts = {}
+    for name, column in unconverted.items():
+        try:
+            texts[name] = as_text(column)
+        except pa.ArrowException:
+            sentence = f"has values of the type {column.type}, which cannot be read as {kinds[name].value}"
+            raise ParseError(f"the column '{excerpt(name)}' {sentence}") from None
+    found = invalid_values(texts, kinds)
     for invalid in found:
         counter.add_bad_row(seen + invalid.row + 1, invalid.reason)
     counter.rows += batch.num_rows - len(found)
     return without_rows(batch, found)
-
-
-def cast(column: pa.Array, kind: ColumnType) -> pa.Array | None:
-    """The column as a type; None if Arrow cannot convert it without loss."""
-    try:
-        if pa.types.is_string(column.type):
-            return convert(column, kind)
-        return column.cast(ARROW_TYPES[kind])
-    except pa.ArrowException:
-        return None
-
-
-def _as_text(column: pa.Array) -> pa.Array:
-    try:
-        return column.cast(pa.string())
-    except pa.ArrowException:
-        return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,14 +12,18 @@ from spine.sources.parsers.arrow_tables import TableColumns, batch_of
 from spine.sources.parsers.compression import Check, File, content_of, no_check
 from spine.sources.parsers.config import ColumnType, ParserConfig, ParserType
 from spine.sources.parsers.delimited import read_delimited
-from spine.sources.parsers.json_files import read_json, read_jsonl
+from spine.sources.parsers.extremes import Extremes
+from spine.sources.parsers.json_files import names_at_path, read_json, read_jsonl
+from spine.sources.parsers.other_documents import check_document, check_message, is_empty
 from spine.sources.parsers.parquet_files import read_parquet
 from spine.sources.parsers.parse_errors import parse_failures
 from spine.sources.parsers.records import Record, good_records
 from spine.sources.parsers.row_counter import Parsed, RowCounter
 from spine.sources.parsers.text import text_of
-from spine.sources.parsers.xml_files import read_xml
+from spine.sources.parsers.xml_files import encoding_to_transcode, read_xml
 
+# The result for a file that is empty.
+NO_ROWS = Parsed(0, 0, (), ())
 _DELIMITED = (ParserType.CSV, ParserType.PSV, ParserType.TSV)
 # For each byte that a file may expand to. An empty value in a column of decimals is one comma, and 16 bytes in a table.
 _MOST_TABLE_BYTES = 20
@@ -27,17 +31,36 @@ _MOST_TABLE_BYTES = 20
 _TEXTS = (*_DELIMITED, ParserType.XML)
 
 
-def parse(path: Path, name: str, parser_type: ParserType, config: ParserConfig, check: Check = no_check) -> Parsed:
+def parse(
+    path: Path,
+    name: str,
+    parser_type: ParserType,
+    config: ParserConfig,
+    check: Check = no_check,
+    *,
+    may_be_empty: bool = False,
+) -> Parsed:
     """Count and validate the rows of a file, in memory that does not grow with it.
 
-    `name` shows the compression, and `check` is called regularly, to raise when parsing takes too long. Raises
-    `FetchFailure` of category PARSE for a file that does not parse, and `OSError` if the disk fails.
+    `name` shows the compression, and `check` is called regularly, to raise when parsing takes too long. With
+    `may_be_empty`, an empty file has no rows in every format. Raises `FetchFailure` of category PARSE for a file that
+    does not parse, or SOURCE for one that is another document, and `OSError` if the disk fails.
     """
-    counter = RowCounter(config)
+    counter, extremes = RowCounter(config), Extremes()
+    file = _file(path, name, config, check)
     with parse_failures(name):
-        for _ in _batches(File(path, name, config.max_expanded_bytes, check), parser_type, counter, whole=False):
-            pass
-        return counter.result()
+        if may_be_empty and is_empty(file):
+            return NO_ROWS
+        check_document(file, parser_type, config)
+        for batch in _batches(file, parser_type, counter, whole=False):
+            extremes.add(batch)
+        if parser_type in _DELIMITED:
+            check_message(counter)
+        return replace(counter.result(), extremes=extremes.described())
+
+
+def _file(path: Path, name: str, config: ParserConfig, check: Check = no_check) -> File:
+    return File(path, name, config.max_expanded_bytes, check, config.archive_member)
 
 
 @dataclass(frozen=True)
@@ -53,20 +76,23 @@ class FileToParse:
 def write_table(files: Sequence[FileToParse], output: Path) -> None:
     """Write the valid rows of files, in order, as one table into an Arrow file, in memory that does not grow with them.
 
-    A column that a file does not have is null there. Formats and encodings may differ.
+    A column that a file does not have is null there. Formats and encodings may differ. An empty file among several has
+    no rows.
 
     Columns have the types in `config.columns`. Other columns of delimited text and XML become integers, numbers,
-    booleans, dates or timestamps if all values convert, else strings; those of JSON and Parquet keep their types, and
-    nested JSON becomes a string of JSON. If formats are mixed, the type is inferred from all strings of a column.
-    Raises `FetchFailure` as `parse` does, also for a table that is far larger than the files.
+    decimals, booleans, dates or timestamps if these hold all values exactly, else strings; those of JSON and Parquet
+    keep their types, and nested JSON becomes a string of JSON. If formats are mixed, the type is inferred from all
+    strings of a column. Raises `FetchFailure` as `parse` does, also for a table that is far larger than the files.
     """
     names: dict[str, None] = {}
     types: dict[str, ColumnType] = {}
     with batch_file(output.parent) as batches:
         for one in files:
-            file = File(one.path, one.name, one.config.max_expanded_bytes)
+            file = _file(one.path, one.name, one.config)
             counter = RowCounter(one.config)
             with parse_failures(one.name):
+                if len(files) > 1 and is_empty(file):
+                    continue
                 batches.limit += _MOST_TABLE_BYTES * file.expansion_limit
                 for batch in _batches(file, one.parser_type, counter, whole=True):
                     batches.append(batch)
@@ -99,10 +125,16 @@ def _records(file: File, kind: ParserType, config: ParserConfig) -> Iterator[Ite
     # XML declares its own encoding, which a configured one overrides.
     if kind is ParserType.XML and "encoding" not in config.model_fields_set:
         with content_of(file) as content:
-            yield read_xml(content, config, transcoded=False)
-        return
-    with text_of(file, config)() as text:
+            declared = encoding_to_transcode(content)
+        if declared is None:
+            with content_of(file) as content:
+                yield read_xml(content, config, transcoded=False)
+            return
+        config = config.model_copy(update={"encoding": declared})
+    open_text = text_of(file, config)
+    names = names_at_path(open_text, config) if kind is ParserType.JSON else None
+    with open_text() as text:
         if kind is ParserType.XML:
             yield read_xml(text, config, transcoded=True)
         else:
-            yield read_json(text, config) if kind is ParserType.JSON else read_jsonl(text, config)
+            yield read_json(text, config, names) if kind is ParserType.JSON else read_jsonl(text, config)

@@ -1,6 +1,5 @@
 """Records with named fields, as in JSON and XML."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -10,6 +9,8 @@ import pyarrow as pa
 
 from spine.sources.parsers.columns import InvalidValue, invalid_reason, invalid_values
 from spine.sources.parsers.config import ColumnType
+from spine.sources.parsers.json_values import json_text
+from spine.sources.parsers.parse_errors import excerpt
 from spine.sources.parsers.row_counter import RowCounter
 
 # The most records in memory at once: enough for Arrow to be fast, and fewer if they are large.
@@ -26,13 +27,34 @@ class Record:
     size: int = 0
 
 
+@dataclass(frozen=True)
+class Header:
+    """In the place of a value: the names of columns, which a file without records has, too."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """In the place of a value that cannot be read, with the reason."""
+
+    reason: str
+
+
 def good_records(records: Iterator[Record], counter: RowCounter) -> Iterator[list[Mapping[str, Any]]]:
-    """The valid records in batches, counted in `counter`; a record whose value is a `BadRecord` is invalid."""
+    """The valid records in batches, counted in `counter`; a record whose value is a `BadRecord` is invalid.
+
+    Fields that are absent are null. Columns with a configured type are columns of every file.
+    """
+    has_header = False
     while batch := _next_batch(records):
         mappings: list[Record] = []
         bad: list[tuple[int, str]] = []
         for record in batch:
-            if isinstance(record.value, Mapping):
+            if isinstance(record.value, Header):
+                has_header = True
+                counter.add_columns(record.value.names)
+            elif isinstance(record.value, Mapping):
                 mappings.append(record)
             else:
                 bad.append((record.line, _not_an_object(record.value)))
@@ -47,15 +69,9 @@ def good_records(records: Iterator[Record], counter: RowCounter) -> Iterator[lis
         good = [record.value for at, record in enumerate(mappings) if at not in left_out]
         counter.rows += len(good)
         yield good
-    if counter.rows or counter.bad_rows:
+    if counter.rows or counter.bad_rows or has_header:
         counter.check_columns()
-
-
-@dataclass(frozen=True)
-class BadRecord:
-    """In the place of a value that cannot be read, with the reason."""
-
-    reason: str
+    counter.add_columns(counter.config.columns or ())
 
 
 def _next_batch(records: Iterator[Record]) -> list[Record]:
@@ -84,7 +100,21 @@ def _invalid_values(records: list[Mapping[str, Any]], kinds: Mapping[str, Column
             for row, value in enumerate(columns[name]):
                 if value is not None and not isinstance(value, str):
                     found.setdefault(row, InvalidValue(row, invalid_reason(name, str(as_text(value)), kind)))
+    for row, record in enumerate(records):
+        broken = next((name for name, value in record.items() if _is_half_a_character(value)), None)
+        if broken is not None:
+            found[row] = InvalidValue(row, f"column {excerpt(broken)}: the value is not valid text")
     return list(found.values())
+
+
+def _is_half_a_character(value: Any) -> bool:
+    if not isinstance(value, str) or value.isascii():
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def text_array(values: list[Any]) -> pa.Array:
@@ -93,21 +123,17 @@ def text_array(values: list[Any]) -> pa.Array:
 
 
 def as_text(value: Any) -> str | None:
-    """A JSON value as text; lists and objects as JSON."""
+    """A JSON value as text, numbers as they were written; lists and objects as JSON."""
     if value is None:
         return None
     if isinstance(value, str):
-        # JSON can contain lone surrogates, which are not valid text.
+        # JSON can contain lone surrogates, which are not valid text. Such records are invalid.
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (list, dict)):
-        return json.dumps(value, default=str)
-    return str(value)
+    return json_text(value)
 
 
 def natural_array(values: list[Any]) -> pa.Array:
-    """JSON values as booleans, integers, numbers or text, and as text if they differ in type."""
+    """JSON values as booleans, 64-bit integers or text; numbers that are not such integers are text."""
     kinds = {type(value) for value in values} - {type(None)}
     if not kinds:
         return pa.nulls(len(values))
@@ -115,13 +141,10 @@ def natural_array(values: list[Any]) -> pa.Array:
         return pa.array(values, pa.bool_())
     if kinds == {int} and all(value is None or -(2**63) <= value < 2**63 for value in values):
         return pa.array(values, pa.int64())
-    if kinds <= {int, float}:
-        return pa.array([None if value is None else _float(value) for value in values], pa.float64())
     return text_array(values)
 
 
-def _float(value: int | float) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return float("inf") if value > 0 else float("-inf")
+def are_numbers(values: list[Any]) -> bool:
+    """Whether all values are numbers or null, with at least one number."""
+    kinds = {type(value) for value in values} - {type(None)}
+    return bool(kinds) and kinds <= {int, bytes}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from spine.sources.parsers.config import LONGEST_NAME, ParserConfig
 from spine.sources.parsers.parse_errors import ParseError, excerpt, plural
@@ -23,12 +24,16 @@ class BadRow:
 
 @dataclass(frozen=True)
 class Parsed:
-    """The result for a file: `rows` valid rows, and `bad_rows` invalid ones, of which `examples` are the first."""
+    """The result for a file: `rows` valid rows, and `bad_rows` invalid ones, of which `examples` are the first.
+
+    `extremes` describes the columns of a file that declares their types, for `check_joins`.
+    """
 
     rows: int
     bad_rows: int
     examples: tuple[BadRow, ...]
     columns: tuple[str, ...]
+    extremes: str | None = None
 
 
 @dataclass
@@ -70,17 +75,25 @@ class RowCounter:
             )
 
     def result(self) -> Parsed:
-        """The result. Raises `ParseError` if all rows, or more than `max_bad_rows`, are invalid."""
-        most = self.config.max_bad_rows
-        if self.bad_rows and (self.rows == 0 or (most is not None and self.bad_rows > most)):
+        """The result. Raises `ParseError` if all rows, or more than the configuration allows, are invalid."""
+        if (too_many := self._too_many()) is not None:
             first = min(self.examples, key=lambda row: row.line)
-            how_many = (
-                "all rows are invalid"
-                if self.rows == 0
-                else (f"{plural(self.bad_rows, 'invalid row')}, more than the {most:,} that max_bad_rows allows")
-            )
-            raise ParseError(f"{how_many}; the first, at {first.line:,}: {first.reason}")
+            raise ParseError(f"{too_many}; the first, at {first.line:,}: {first.reason}")
         return Parsed(self.rows, self.bad_rows, tuple(self.examples), tuple(self.columns))
+
+    def _too_many(self) -> str | None:
+        """Why there are too many invalid rows; None if there are not."""
+        if not self.bad_rows:
+            return None
+        if self.rows == 0:
+            return "all rows are invalid"
+        most, fraction = self.config.max_bad_rows, self.config.max_bad_fraction
+        if most is not None and self.bad_rows > most:
+            return f"{plural(self.bad_rows, 'invalid row')}, more than the {most:,} that max_bad_rows allows"
+        rows = self.rows + self.bad_rows
+        if self.bad_rows > Decimal(str(fraction)) * rows:
+            return f"{self.bad_rows:,} of {rows:,} rows are invalid, more than max_bad_fraction allows ({fraction:g})"
+        return None
 
 
 def check_lengths(names: Iterable[str]) -> None:

@@ -45,8 +45,9 @@ class Item:
     """One content to read: a file, an object or a response body.
 
     `key` identifies it within its source and contains no secret. `name` is the file name from which the format is
-    derived. `encoding` is the charset that the source declares. `chunks` can be read once, before the next item is
-    requested; the content is complete only if `chunks` ends without a `FetchFailure`.
+    derived. `encoding` and `declared_type` are the charset and the media type that a server declares. `chunks` can be
+    read once, before the next item is requested; the content is complete only if `chunks` ends without a
+    `FetchFailure`.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Item:
     content_type: str | None
     encoding: str | None
     chunks: Iterator[bytes]
+    declared_type: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Path patterns, the same for all source types: `*`, `?` and `[...]` within a name, `**` for any directories.
 
 As in a shell, wildcards do not match the leading dot of a hidden name: files that are still being written often have
-such names.
+such names. A part of a pattern also matches the name that it is, character by character, and then no other: with
+`rep[1].csv` beside `rep1.csv`, the pattern `rep[1].csv` is the first.
 """
 
 import re
@@ -51,7 +52,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def name_matches(pattern: str, name: str) -> bool:
     """Whether one name matches one part of a pattern; `**` as a part matches any name that is not hidden."""
-    return _compiled(pattern).match(name) is not None
+    return pattern == name or _compiled(pattern).match(name) is not None
 
 
 def path_matches(pattern: str, path: str) -> bool:
@@ -65,6 +66,20 @@ def path_matches(pattern: str, path: str) -> bool:
         else:
             reached = {end + 1 for end in reached if end < len(names) and name_matches(part, names[end])}
     return len(names) in reached
+
+
+def without_others(pattern: str, paths: Collection[str]) -> list[str]:
+    """Of paths that match a pattern, those with the exact names in it, if there are any.
+
+    After `**` only the last name is compared, because it is unknown which part a directory matches.
+    """
+    parts = pattern.split("/")
+    until = parts.index(ANY_DIRECTORIES) if ANY_DIRECTORIES in parts else len(parts)
+    found = list(paths)
+    for at in [*range(until), *([-1] if until < len(parts) and parts[-1] != ANY_DIRECTORIES else [])]:
+        exact = [path for path in found if path.split("/")[at] == parts[at]]
+        found = exact or found
+    return found
 
 
 def _spans(names: list[str], start: int) -> list[int]:
@@ -87,7 +102,8 @@ def find(pattern: str, directory: str, listing: Listing, shown: str) -> list[str
         raise too_many_matches(shown)
     if not found:
         raise no_match(shown)
-    return sorted(found)
+    below = {path[len(path_below(directory, "")) :]: path for path in found}
+    return sorted(below[path] for path in without_others(pattern, below))
 
 
 def path_below(directory: str, name: str) -> str:

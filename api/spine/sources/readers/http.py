@@ -4,7 +4,6 @@ It uses httpx's transport and not its client: the client logs URLs with their qu
 truncated gzip as complete.
 """
 
-import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -13,6 +12,7 @@ import httpx
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guarded_call import GuardedCall
 from spine.egress.limits import Limits
+from spine.egress.tls_failures import tls_failure
 from spine.schemas import ErrorCategory
 from spine.sources.readers.base import CHUNK, Item, Unchanged, Validators, incomplete, limited
 from spine.sources.readers.decoding import content_type_of, gunzipped, is_gzip
@@ -73,7 +73,7 @@ class HttpReader:
         name = name_of(response, self._request.url, url, compressed)
         parts = self._parts(response)
         chunks = limited(gunzipped(parts, self._key, self._limits) if compressed else parts, self._limits)
-        yield Item(self._key, name, validators, content_type, encoding, chunks)
+        yield Item(self._key, name, validators, content_type, encoding, chunks, content_type)
 
     def close(self) -> None:
         """Close the connection."""
@@ -180,13 +180,8 @@ def _with_names_of(ours: Mapping[str, str], headers: Mapping[str, str]) -> dict[
 
 
 def _connection_failure(host: str, error: httpx.ConnectError) -> FetchFailure:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            sentence = f"{host} has a certificate that is not trusted: {cause.verify_message}."
-            return FetchFailure(ErrorCategory.NETWORK, sentence)
-        cause = cause.__cause__ or cause.__context__
-    return FetchFailure(ErrorCategory.NETWORK, f"Cannot connect to {host}.", transient=True)
+    unreachable = FetchFailure(ErrorCategory.NETWORK, f"Cannot connect to {host}.", transient=True)
+    return tls_failure(error, host) or unreachable
 
 
 def _exchange_failure_sentence(error: httpx.HTTPError, key: str) -> str:

@@ -33,7 +33,7 @@ from spine.sources.readers.base import (
     too_many_matches,
 )
 from spine.sources.readers.decoding import content_type_of, decoded_name, gunzipped, is_gzip
-from spine.sources.readers.globs import has_magic, literal_parts, path_matches
+from spine.sources.readers.globs import has_magic, literal_parts, path_matches, without_others
 from spine.sources.readers.s3_failures import failure_of, status_of
 
 DEFAULT_REGION = "us-east-1"
@@ -147,7 +147,8 @@ class S3Reader:
         found = self._wait(self._list(pattern), self._location.url(pattern))
         if not found:
             raise no_match(self._location.url(pattern))
-        return sorted(found, key=lambda listed: listed.key)
+        wanted = set(without_others(pattern, [listed.key for listed in found]))
+        return sorted((listed for listed in found if listed.key in wanted), key=lambda listed: listed.key)
 
     async def _list(self, pattern: str) -> list[_Listed]:
         prefix = "".join(f"{part}/" for part in literal_parts(pattern.split("/")))
@@ -199,7 +200,8 @@ class S3Reader:
         parts = self._parts(key, size)
         chunks = limited(gunzipped(parts, key, self._limits) if compressed else parts, self._limits)
         name = decoded_name(name) if compressed else name
-        return Item(key, name, validators, content_type or mimetypes.guess_type(name)[0], encoding, chunks)
+        guessed = mimetypes.guess_type(name)[0]
+        return Item(key, name, validators, content_type or guessed, encoding, chunks, content_type)
 
     def _parts(self, key: str, size: int) -> Iterator[bytes]:
         taken = 0

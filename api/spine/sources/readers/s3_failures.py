@@ -11,7 +11,6 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
     IncompleteReadError,
     ParamValidationError,
     ResponseStreamingError,
-    SSLError,
 )
 from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
@@ -19,6 +18,7 @@ from botocore.exceptions import (
 
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guarded_call import GuardedCall
+from spine.egress.tls_failures import tls_failure
 from spine.schemas import ErrorCategory
 from spine.sources.readers.base import incomplete, not_found
 
@@ -43,8 +43,8 @@ def failure_of(error: Exception, key: str, guarded: GuardedCall, endpoint_url: s
         return _error_response_failure(error, key)
     if isinstance(error, IncompleteReadError | ResponseStreamingError | aiohttp.ClientPayloadError):
         return incomplete(key)
-    if isinstance(error, SSLError):
-        return FetchFailure(ErrorCategory.NETWORK, f"The store of {key} has a certificate that is not trusted.")
+    if (insecure := tls_failure(error, f"The store of {key}")) is not None:
+        return insecure
     if isinstance(error, BotoConnectionError | HTTPClientError | aiohttp.ClientError | TimeoutError | OSError):
         host = (urlsplit(endpoint_url).hostname if endpoint_url else None) or "the store"
         sentence = f"The connection to the store of {key} failed or was closed."

@@ -14,6 +14,16 @@ from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guarded_call import GuardedCall
 from spine.egress.limits import Limits
 from spine.schemas import ErrorCategory
+from spine.sources.readers.sftp_failures import (
+    Algorithms,
+    check_greeting,
+    greeting_of,
+    login_failure,
+    lost_failure,
+    nothing_in_common,
+    offered_by,
+    version_failure,
+)
 
 SECONDS_TO_CONNECT, SECONDS_TO_LOG_IN, SECONDS_TO_CLOSE = 15, 60, 2
 # The signature algorithms of each type of key, in the order in which they are tried.
@@ -129,21 +139,45 @@ def connect(
     types = sorted(_ALGORITHMS, key=lambda kind: kind != wanted)
     shown: dict[str, str] = {}
     while True:
-        host = _KeyCheck(location.host_key)
+        host = _Client(location, key)
         # Types that were shown come last and are not left out: without any that it has, a server just disconnects.
         types.sort(key=lambda kind: kind in shown)
         connection = _socket(location, guarded, limits)
+        greeting = greeting_of(connection, limits.wait(SECONDS_TO_CONNECT))
         try:
-            return loop.run(_log_in(connection, location, key, host, types, limits))
+            check_greeting(location.host, greeting)
+            return loop.run(_log_in(connection, location, host, types, limits))
         except asyncssh.HostKeyNotVerifiable:
             if host.key_type not in _ALGORITHMS or host.key_type in shown or wanted in _ALGORITHMS:
                 raise _wrong_host_key(location, wanted, {host.key_type: host.fingerprint} | shown) from None
             shown[host.key_type] = host.fingerprint
         except asyncssh.PermissionDenied:
             limits.check_time()
-            what = "key" if key is not None else "password"
-            sentence = f"{location.host} refused the login of {location.username} with this {what}."
-            raise FetchFailure(ErrorCategory.AUTH, sentence) from None
+            method = "key" if key is not None else "password"
+            raise login_failure(location.host, location.username, method, was_tried=host.has_logged_in) from None
+        except asyncssh.ProtocolNotSupported:
+            raise version_failure(location.host) from None
+        except (asyncssh.DisconnectError, ConnectionError):
+            limits.check_time()
+            # A server without a common algorithm may close the connection before asyncssh has the reason.
+            missing = _missing_in(location, guarded, limits) if not host.key_type else None
+            if missing is not None:
+                raise nothing_in_common(location.host, *missing) from None
+            raise lost_failure(location.host, greeting) from None
+        except FetchFailure:
+            connection.close()
+            raise
+
+
+def _missing_in(location: SftpLocation, guarded: GuardedCall, limits: Limits) -> tuple[str, Sequence[str]] | None:
+    """What the server has nothing of that Spine accepts, and what it offers; None if that is not the reason."""
+    with _socket(location, guarded, limits) as connection:
+        offered = offered_by(connection, limits.wait(SECONDS_TO_CONNECT))
+    defaults = asyncssh.SSHClientConnectionOptions(**_NO_ENVIRONMENT)
+    named = (defaults.kex_algs, defaults.encryption_algs, defaults.mac_algs)
+    key_exchanges, ciphers, macs = ([name.decode() for name in names] for names in named)
+    host_keys = [algorithm for algorithms in _ALGORITHMS.values() for algorithm in algorithms]
+    return Algorithms(key_exchanges, host_keys, ciphers, macs).missing_in(offered) if offered is not None else None
 
 
 def _wrong_host_key(location: SftpLocation, wanted: str, shown: dict[str, str]) -> FetchFailure:
@@ -165,12 +199,14 @@ def _socket(location: SftpLocation, guarded: GuardedCall, limits: Limits) -> soc
         raise guarded.refusal(location.host) or unreachable from None
 
 
-class _KeyCheck(asyncssh.SSHClient):
-    """Accepts only the configured host key."""
+class _Client(asyncssh.SSHClient):
+    """Accepts only the configured host key, and notes whether the server requested the password or key."""
 
-    def __init__(self, host_key: str) -> None:
-        self._expected = host_key
+    def __init__(self, location: SftpLocation, key: asyncssh.SSHKey | None) -> None:
+        self._expected = location.host_key
+        self._password, self._key = location.password, key
         self.key_type = self.fingerprint = ""
+        self.has_logged_in = False
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Whether asyncssh may authenticate to a server with this key."""
@@ -179,12 +215,23 @@ class _KeyCheck(asyncssh.SSHClient):
             return self.fingerprint == self._expected
         return key.export_public_key().decode().split()[:2] == self._expected.split()
 
+    def public_key_auth_requested(self) -> asyncssh.SSHKey | None:
+        """The key, once."""
+        if self._key is None or self.has_logged_in:
+            return None
+        self.has_logged_in = True
+        return self._key
+
+    def password(self) -> str | None:
+        """The password; asyncssh requests it once, also for the keyboard-interactive login."""
+        self.has_logged_in = True
+        return self._password
+
 
 async def _log_in(
     connection: socket.socket,
     location: SftpLocation,
-    key: asyncssh.SSHKey | None,
-    host: _KeyCheck,
+    host: _Client,
     types: Sequence[str],
     limits: Limits,
 ) -> asyncssh.SSHClientConnection:
@@ -194,8 +241,9 @@ async def _log_in(
             client_factory=lambda: host,
             server_host_key_algs=[algorithm for kind in types for algorithm in _ALGORITHMS[kind]],
             username=location.username,
-            client_keys=[key] if key is not None else None,
-            password=location.password,
-            preferred_auth="publickey" if key is not None else "password,keyboard-interactive",
+            # The client hands the key over, so that it knows whether the server wants one.
+            client_keys=None,
+            password=host.password if location.password is not None else None,
+            preferred_auth="publickey" if location.password is None else "password,keyboard-interactive",
             **_NO_ENVIRONMENT,
         )

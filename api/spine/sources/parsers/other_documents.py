@@ -1,0 +1,119 @@
+"""Finds pages and error messages that a server has sent in place of data."""
+
+import codecs
+import json
+import re
+
+from spine.egress.fetch_failure import FetchFailure
+from spine.schemas import ErrorCategory
+from spine.sources.parsers.compression import File, Readable, content_of
+from spine.sources.parsers.config import ParserConfig, ParserType
+from spine.sources.parsers.parse_errors import ParseError, excerpt
+from spine.sources.parsers.row_counter import RowCounter
+from spine.sources.parsers.text import marked_encoding
+
+HTML_TYPES = ("text/html", "application/xhtml+xml")
+_LONGEST_HEAD = 64 * 1024
+_START = r"(?>\s|<!--.*?-->|<\?.*?\?>)*+"
+_PAGE = re.compile(_START + r"<(?:!doctype\s+html|html)[\s>]", re.DOTALL | re.IGNORECASE)
+# What a piece of a page begins with. XML can have elements of these names.
+_PIECE = re.compile(
+    _START + r"<(?:head|body|title|meta|script|style|link|div|span|p|h[1-6]|table|form|iframe|center|font|br)[\s/>]",
+    re.DOTALL | re.IGNORECASE,
+)
+_XML = re.compile(r"\s*+<(?:\?xml\s|!doctype\s|!--)", re.IGNORECASE)
+_ELEMENT = re.compile(r"\s*+<([A-Za-z_][\w.:-]*+)[^<>]*+>")
+# Words, or a value of JSON.
+_MESSAGE = re.compile(r"\S\s+\S|^(?:null|true|false|[0-9]+)$")
+# The beginning of an object, or of a list of objects or lists.
+_JSON = re.compile(r'\s*+(?:\[\s*+)?(?:\{\s*+"(?:[^"\\\n]|\\.)*+"\s*+:|\[\s*+[\[{"])')
+
+
+def check_document(file: File, kind: ParserType, config: ParserConfig) -> None:
+    """Raise `FetchFailure` of category SOURCE for a page, or for XML or JSON in place of another format.
+
+    Raises `ParseError` if the file cannot be decompressed.
+    """
+    with content_of(file) as content:
+        head = _read(content, _LONGEST_HEAD)
+    text = _decoded(head, config.encoding)
+    found = _document(text, is_whole=len(head) < _LONGEST_HEAD, kind=kind, config=config)
+    if found is not None:
+        raise instead_of_data(file.name, found, kind)
+
+
+def check_message(counter: RowCounter) -> None:
+    """Raise `ParseError` if delimited text is one line that reads like a message: `Access denied`, or `null`.
+
+    Columns that are configured show that the line is a header.
+    """
+    config, names = counter.config, list(counter.columns)
+    known = {*(config.columns or ()), *(config.required_columns or ())}
+    if not config.has_header or counter.rows or counter.bad_rows or len(names) != 1 or names[0] in known:
+        return
+    if _MESSAGE.search(names[0]):
+        line = f"it has only the line '{excerpt(names[0])}', which may be an error in place of the data"
+        raise ParseError(f"{line}; name the column in required_columns if it is a header")
+
+
+def instead_of_data(name: str, found: str, kind: ParserType) -> FetchFailure:
+    """The failure for a document of another kind than the expected one."""
+    shown = excerpt(name.rpartition("/")[2], 80)
+    sentence = f"{shown} is {found} and not {kind.value}; it may be a login page or an error in place of the data."
+    return FetchFailure(ErrorCategory.SOURCE, sentence)
+
+
+def is_empty(file: File) -> bool:
+    """Whether a file has nothing but a byte-order mark and white space. Raises `ParseError`."""
+    with content_of(file) as content:
+        head = _read(content, _LONGEST_HEAD)
+    _, rest = marked_encoding(head)
+    return len(head) < _LONGEST_HEAD and not rest.strip(b" \t\r\n\0")
+
+
+def _read(content: Readable, size: int) -> bytes:
+    head = b""
+    while len(head) < size and (more := content.read(size - len(head))):
+        head += more
+    return head
+
+
+def _decoded(head: bytes, encoding: str) -> str:
+    marked, rest = marked_encoding(head)
+    try:
+        # The last character may be cut.
+        return codecs.getincrementaldecoder(marked or encoding)("replace").decode(rest)
+    except UnicodeError:
+        # Some encodings cannot replace; the parser says what is wrong.
+        return ""
+
+
+def _document(text: str, *, is_whole: bool, kind: ParserType, config: ParserConfig) -> str | None:
+    """The kind of document that a text is, unless it is the expected one."""
+    if _PAGE.match(text) or (kind is not ParserType.XML and _PIECE.match(text)):
+        return "an HTML document"
+    if kind is not ParserType.XML and (_XML.match(text) or (is_whole and _is_element(text))):
+        return "an XML document"
+    if kind not in (ParserType.JSON, ParserType.JSONL) and _is_json(text, is_whole=is_whole, config=config):
+        return "a JSON document"
+    return None
+
+
+def _is_element(text: str) -> bool:
+    start = _ELEMENT.match(text)
+    return start is not None and text.rstrip().endswith((f"</{start[1]}>", "/>"))
+
+
+def _is_json(text: str, *, is_whole: bool, config: ParserConfig) -> bool:
+    if not is_whole:
+        # Only a name of a column can begin like that, and none does.
+        return config.has_header and config.skip_rows == 0 and _JSON.match(text) is not None
+    # Either all of it, or each line.
+    return _is_object_or_list(text) or _is_object_or_list(text.strip().partition("\n")[0])
+
+
+def _is_object_or_list(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except (ValueError, RecursionError):
+        return False

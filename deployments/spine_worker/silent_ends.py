@@ -1,0 +1,25 @@
+"""Runs whose process ended without a report of its engine and with status 0, as by `os._exit(0)`.
+
+Prefect takes this status for a success of which the engine has reported the state, and would leave the run RUNNING.
+"""
+
+from contextlib import suppress
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.exceptions import Abort, ObjectNotFound, Pause
+from prefect.states import Crashed
+from prefect.utilities.engine import propose_state
+
+# Spine's API knows this sentence: it retries such a run, if its flow has retries.
+ENDED_SILENTLY = "The process ended without a report of the run's state, as after `os._exit`."
+
+
+async def crash_if_silent(client: PrefectClient, run_id: UUID, identifier: str) -> None:
+    """Set a run to CRASHED that is still RUNNING in the process of this identifier, which has ended."""
+    with suppress(Abort, Pause, ObjectNotFound):
+        run = await client.read_flow_run(run_id)
+        # Another attempt at the run has another process.
+        is_of_process = run.infrastructure_pid == identifier
+        if run.state is not None and run.state.is_running() and is_of_process:
+            await propose_state(client, Crashed(message=ENDED_SILENTLY), flow_run_id=run_id)

@@ -1,0 +1,1 @@
+"""The topology of `deployments/`, without containers: the same processes, commands and settings."""
