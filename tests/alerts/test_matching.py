@@ -67,7 +67,8 @@ def test_a_higher_severity_passes_the_throttle_and_begins_it_anew(alerts: Alerts
     raised = [alerts.alert(severity=one, dedup_key="one problem") for one in severities]
     statuses = [alerts.delivery(alert_id)["status"] for alert_id in raised]
     assert statuses == ["SENT", "THROTTLED", "SENT", "THROTTLED", "THROTTLED", "SENT", "THROTTLED"]
-    assert [request.json["held_back"] for request in desk.posts] == [0, 1, 2]
+    # A channel sends several at once, in any order.
+    assert sorted(request.json["held_back"] for request in desk.posts) == [0, 1, 2]
 
 
 def test_of_many_concurrent_repeats_one_is_sent(alerts: Alerts, desk: Receiver) -> None:

@@ -18,9 +18,7 @@ from spine.oddities import ODDITIES
 from spine.run_history.pruning import prune_outcomes
 from spine.sources.pruning import prune_fetches
 from spine.workflows.pruning import prune_requests
-from sqlalchemy import (
-    text,
-)
+from sqlalchemy import text
 
 from tests.alerts.conftest import FAST_RETRIES
 from tests.alerts.support import Alerts
@@ -71,7 +69,8 @@ def api(request: pytest.FixtureRequest, stack: PrefectStack, tmp_path_factory: p
 
 @pytest.fixture(scope="module")
 def rows(api: Api) -> Rows:
-    """Odd rows in all its tables."""
+    """Odd rows in all its tables. Their broken secrets must not be the ones that its key is compared with first."""
+    assert ready(api)["secrets"]["state"] == "up"
     with in_database(api.settings.sqlalchemy_url) as connection:
         return store_odd_rows(connection, not api.database_url)
 
