@@ -11,6 +11,7 @@ import jwt
 from spine.actors import ActorKind
 from spine.auth.callers import Caller, Scope
 from spine.auth.domains import Domains, parse_patterns
+from spine.egress.tls import http_context
 from spine.errors import BadRequest, Unauthorized, Unavailable
 
 ALGORITHMS = ["RS256", "ES256"]
@@ -80,7 +81,7 @@ class JwtVerifier:
 
     async def _fetch(self) -> None:
         try:
-            async with httpx.AsyncClient(timeout=SECONDS_TO_FETCH) as client:
+            async with httpx.AsyncClient(verify=http_context(), timeout=SECONDS_TO_FETCH) as client:
                 response = (await client.get(self.jwks_url)).raise_for_status()
                 keys = jwt.PyJWKSet.from_dict(response.json()).keys
         except (httpx.HTTPError, ValueError, TypeError, AttributeError, jwt.PyJWKError, jwt.PyJWKSetError) as error:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx
 
 from spine.egress.paths import SYSTEM_FOLDERS, ClosedPaths, state_paths
+from spine.egress.tls import http_context
 from spine.errors import BadRequest, NotFound, SpineError, Unavailable
 from spine.prefect.client import Prefect
 from spine.settings import Settings
@@ -184,7 +185,10 @@ async def _from_vault(name: str) -> str:
     if namespace := os.environ.get("VAULT_NAMESPACE"):
         headers["X-Vault-Namespace"] = namespace
     try:
-        async with asyncio.timeout(SECONDS_FOR_VAULT), httpx.AsyncClient(timeout=SECONDS_FOR_VAULT) as client:
+        async with (
+            asyncio.timeout(SECONDS_FOR_VAULT),
+            httpx.AsyncClient(verify=http_context(), timeout=SECONDS_FOR_VAULT) as client,
+        ):
             url = f"{address.rstrip('/')}/v1/{mount}/data/{rest.removeprefix('data/')}"
             response = await client.get(url, headers=headers)
     except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, UnicodeError):

@@ -155,6 +155,20 @@ def test_rows_are_split_as_arrow_splits_them(desk: Desk) -> None:
             assert "all rows are invalid" in desk.refusal(content, "csv")
 
 
+@pytest.mark.parametrize(
+    ("row", "fields"),
+    [
+        (b'"a",' * 3_000 + b"b", 3_001),
+        (b'"' + b'""' * 3_000 + b'",b', 2),
+        (b'"' + b'""' * 3_000 + b"\n" + b'",' + b"," * 3_000, 3_002),
+    ],
+    ids=["fields", "quotes", "both"],
+)
+def test_rows_of_many_fields_and_of_many_quotes_are_split(row: bytes, fields: int) -> None:
+    assert widths_of(b"a\n" + row + b"\nb,c\n") == [1, fields, 2]
+    assert widths_of(b"a\n" + row + b',"') is None
+
+
 def test_what_python_writes_is_read_with_as_many_rows(desk: Desk) -> None:
     choose, out = random.Random(1), io.StringIO()
     writer = csv.writer(out)

@@ -13,6 +13,7 @@ from apprise import NotifyType
 from apprise.plugins.base import NotifyBase
 
 from spine.alerts.channels.base import ASSET
+from spine.egress.tls import modern
 
 # A longer word cannot be folded as it is, but as encoded text.
 LONGEST_LINE, LONGEST_WORD = 76, 60
@@ -69,12 +70,12 @@ class SmtpMail(NotifyBase):
     def _connect(self) -> smtplib.SMTP:
         host, port, seconds = self._server.host, self._server.port, self.socket_connect_timeout
         if self._server.tls == "implicit":
-            return smtplib.SMTP_SSL(host, port, timeout=seconds, context=ssl.create_default_context())
+            return smtplib.SMTP_SSL(host, port, timeout=seconds, context=modern(ssl.create_default_context()))
         return smtplib.SMTP(host, port, timeout=seconds)
 
     def _login(self, smtp: smtplib.SMTP) -> None:
         if self._server.tls == "starttls":
-            smtp.starttls(context=ssl.create_default_context())
+            smtp.starttls(context=modern(ssl.create_default_context()))
         if self._server.login is not None:
             smtp.login(*self._server.login)
 

@@ -19,6 +19,7 @@ from spine.egress.addresses import address_refusal
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guard import guarded
 from spine.egress.own_services import connection_refusal
+from spine.egress.tls import modern
 from spine.schemas import ErrorCategory
 from spine.text import on_one_line, shortened
 
@@ -165,9 +166,9 @@ def allowed_addresses(target: ResolvedConnection) -> list[str]:
 
 def tls_context(target: ResolvedConnection) -> ssl.SSLContext:
     """The TLS settings of any `ssl_mode` but `disable`. Raises `FetchFailure` for an invalid certificate."""
-    context = ssl.create_default_context()
+    context = modern(ssl.create_default_context())
     if target.ca is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context = modern(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         try:
             context.load_verify_locations(cadata=target.ca)
         except (ssl.SSLError, ValueError):

@@ -14,19 +14,21 @@ from spine.sources.parsers.text import marked_encoding
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 _LONGEST_HEAD = 64 * 1024
-_START = r"(?>\s|<!--.*?-->|<\?.*?\?>)*+"
-_PAGE = re.compile(_START + r"<(?:!doctype\s+html|html)[\s>]", re.DOTALL | re.IGNORECASE)
+# What comes before the first element, by how it begins and ends.
+_BEFORE_ELEMENTS = {"<!--": "-->", "<?": "?>"}
+_SPACE = re.compile(r"\s*+")
+_PAGE = re.compile(r"<(?:!doctype\s+html|html)[\s>]", re.IGNORECASE)
 # What a piece of a page begins with. XML can have elements of these names.
 _PIECE = re.compile(
-    _START + r"<(?:head|body|title|meta|script|style|link|div|span|p|h[1-6]|table|form|iframe|center|font|br)[\s/>]",
-    re.DOTALL | re.IGNORECASE,
+    r"<(?:head|body|title|meta|script|style|link|div|span|p|h[1-6]|table|form|iframe|center|font|br)[\s/>]",
+    re.IGNORECASE,
 )
 _XML = re.compile(r"\s*+<(?:\?xml\s|!doctype\s|!--)", re.IGNORECASE)
 _ELEMENT = re.compile(r"\s*+<([A-Za-z_][\w.:-]*+)[^<>]*+>")
 # Words, or a value of JSON.
 _MESSAGE = re.compile(r"\S\s+\S|^(?:null|true|false|[0-9]+)$")
 # The beginning of an object, or of a list of objects or lists.
-_JSON = re.compile(r'\s*+(?:\[\s*+)?(?:\{\s*+"(?:[^"\\\n]|\\.)*+"\s*+:|\[\s*+[\[{"])')
+_JSON = re.compile(r'\s*+(?:\[\s*+)?(?:\{\s*+"[^"\\\n]*+(?:\\.[^"\\\n]*+)*"\s*+:|\[\s*+[\[{"])')
 
 
 def check_document(file: File, kind: ParserType, config: ParserConfig) -> None:
@@ -90,13 +92,26 @@ def _decoded(head: bytes, encoding: str) -> str:
 
 def _document(text: str, *, is_whole: bool, kind: ParserType, config: ParserConfig) -> str | None:
     """The kind of document that a text is, unless it is the expected one."""
-    if _PAGE.match(text) or (kind is not ParserType.XML and _PIECE.match(text)):
+    first = _first_element(text)
+    if _PAGE.match(text, first) or (kind is not ParserType.XML and _PIECE.match(text, first)):
         return "an HTML document"
     if kind is not ParserType.XML and (_XML.match(text) or (is_whole and _is_element(text))):
         return "an XML document"
     if kind not in (ParserType.JSON, ParserType.JSONL) and _is_json(text, is_whole=is_whole, config=config):
         return "a JSON document"
     return None
+
+
+def _first_element(text: str) -> int:
+    """Where the first element may begin: after space, comments and processing instructions."""
+    at = 0
+    while True:
+        at = found.end() if (found := _SPACE.match(text, at)) else at
+        begin = next((begin for begin in _BEFORE_ELEMENTS if text.startswith(begin, at)), "")
+        end = _BEFORE_ELEMENTS.get(begin)
+        if end is None or (closed := text.find(end, at + len(begin))) < 0:
+            return at
+        at = closed + len(end)
 
 
 def _is_element(text: str) -> bool:

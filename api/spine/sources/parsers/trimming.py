@@ -29,15 +29,13 @@ class _Trimmed:
     def __init__(self, text: Readable, dialect: Dialect, skip_rows: int) -> None:
         self._text = text
         self._lines_to_skip = skip_rows
-        self._quote = dialect.quote
+        self._dialect = dialect
         self._space = b" \t".replace(dialect.delimiter, b"")
         space, delimiter = re.escape(self._space), re.escape(dialect.delimiter)
         before, after = rb"(?:\A|(?<=[%s\r\n]))[%s]++" % (delimiter, space), rb"(?=[%s\r\n])" % delimiter
         self._around = re.compile(rb"%s|(?<![%s])[%s]++%s" % (before, space, space, after))
-        quote = re.escape(dialect.quote or b"")
-        quoted = rb"%s(?:[^%s]++|%s%s)*+%s[^%s\r\n]*+|(?!%s)" % (*(quote,) * 5, delimiter, quote)
-        field = rb"[%s]*+(%s[^%s\r\n]*+)" % (space, quoted if quote else b"", delimiter)
-        self._field = re.compile(rb"%s(%s|\r\n|\r(?=.)|\n)" % (field, delimiter), re.DOTALL)
+        self._before = re.compile(rb"[%s]*+" % space)
+        self._after = re.compile(rb"[^%s\r\n]*+(%s|\r\n|\r(?=.)|\n)" % (delimiter, delimiter), re.DOTALL)
         self._held = self._ready = b""
         self._ended = False
 
@@ -66,16 +64,25 @@ class _Trimmed:
     def _fields(self) -> bytes:
         if self._lines_to_skip:
             return b""
-        if self._quote is None or self._quote not in self._held:
+        if self._dialect.quote is None or self._dialect.quote not in self._held:
             # A CR at the very end may be half of a line end.
             end = max(self._held.rfind(b"\n"), self._held.rfind(b"\r", 0, -1)) + 1
             return self._around.sub(b"", self._take(end))
         parts, at = [], 0
-        while field := self._field.match(self._held, at):
-            parts += [field[1].rstrip(self._space), field[2]]
-            at = field.end()
+        while found := self._field(at):
+            begin, after = found
+            parts += [self._held[begin : after.start(1)].rstrip(self._space), after[1]]
+            at = after.end()
         self._take(at)
         return b"".join(parts)
+
+    def _field(self, at: int) -> tuple[int, re.Match[bytes]] | None:
+        """Where a field begins after its space, and its end with what follows it; None if it does not end here."""
+        before = self._before.match(self._held, at)
+        begin = before.end() if before else at
+        quoted = self._dialect.quoted_end(self._held, begin)
+        after = None if quoted is None else self._after.match(self._held, quoted)
+        return (begin, after) if after else None
 
     def _take(self, end: int) -> bytes:
         taken, self._held = self._held[:end], self._held[end:]

@@ -12,6 +12,7 @@ import httpx
 from spine.egress.fetch_failure import FetchFailure
 from spine.egress.guarded_call import GuardedCall
 from spine.egress.limits import Limits
+from spine.egress.tls import http_context
 from spine.egress.tls_failures import tls_failure
 from spine.schemas import ErrorCategory
 from spine.sources.readers.base import CHUNK, Item, Unchanged, Validators, incomplete, limited
@@ -47,7 +48,7 @@ class HttpReader:
         self._limits = limits
         self._key = request.key
         # No proxy and no .netrc: only the trusted certificates come from the environment.
-        self._transport = httpx.HTTPTransport(verify=httpx.create_ssl_context(), trust_env=False)
+        self._transport = httpx.HTTPTransport(verify=http_context(), trust_env=False)
         self._guarded = GuardedCall(allow_private, limits)
         self._response: httpx.Response | None = None
 
