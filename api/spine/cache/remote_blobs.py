@@ -12,6 +12,7 @@ import fsspec  # type: ignore[import-untyped]
 from spine.cache.failures import BlobMissing, remote_errors
 from spine.cache.local_blobs import MARKER
 from spine.egress.fetch_failure import FetchFailure
+from spine.egress.tls import s3_context
 from spine.schemas import ErrorCategory
 
 # An upload to these appears completely or not at all.
@@ -21,7 +22,7 @@ _MEBIBYTE = 1024 * 1024
 _S3_UPLOAD = {"chunksize": 8 * _MEBIBYTE, "max_concurrency": 4}
 # S3 takes at most 10,000 parts of one object; some room is left.
 _S3_PARTS = 9_000
-_S3_CLIENT = {"config_kwargs": {"connect_timeout": 4, "read_timeout": 30, "retries": {"max_attempts": 2}}}
+_S3_CLIENT: dict[str, Any] = {"connect_timeout": 4, "read_timeout": 30, "retries": {"max_attempts": 2}}
 # An unfinished upload that is older was left by a dead process.
 _SECONDS_OF_AN_UPLOAD = 86_400
 _READ_BYTES = 4 * _MEBIBYTE
@@ -34,7 +35,9 @@ class RemoteBlobs:
         self._protocol = url.partition("://")[0].partition("::")[0]
         self._is_s3 = self._protocol in ("s3", "s3a")
         # Several processes write here, so a listing must never come from a cache.
-        options = _S3_CLIENT if self._is_s3 else {}
+        options: dict[str, Any] = {}
+        if self._is_s3:
+            options["config_kwargs"] = {**_S3_CLIENT, "connector_args": {"ssl_context": s3_context()}}
         try:
             self._files, root = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **options)
         except (ImportError, ValueError) as error:

@@ -19,6 +19,7 @@ from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 
 from spine.egress.guarded_call import GuardedCall
 from spine.egress.limits import Limits
+from spine.egress.tls import s3_context
 from spine.sources.readers.base import (
     CHUNK,
     MOST_FILES,
@@ -132,7 +133,7 @@ class S3Reader:
             secret=secret,
             endpoint_url=self._location.endpoint_url,
             client_kwargs={"region_name": self._location.region or DEFAULT_REGION},
-            config_kwargs=_CONFIG,
+            config_kwargs={**_CONFIG, "connector_args": {"ssl_context": s3_context()}},
             session=AioSession(session_vars=_NO_ENVIRONMENT),
             asynchronous=True,
             loop=self._loop,
