@@ -12,7 +12,6 @@ import fsspec  # type: ignore[import-untyped]
 from spine.cache.failures import BlobMissing, remote_errors
 from spine.cache.local_blobs import MARKER
 from spine.egress.fetch_failure import FetchFailure
-from spine.egress.tls import s3_context
 from spine.schemas import ErrorCategory
 
 # An upload to these appears completely or not at all.
@@ -36,9 +35,11 @@ class RemoteBlobs:
         self._is_s3 = self._protocol in ("s3", "s3a")
         # Several processes write here, so a listing must never come from a cache.
         options: dict[str, Any] = {}
-        if self._is_s3:
-            options["config_kwargs"] = {**_S3_CLIENT, "connector_args": {"ssl_context": s3_context()}}
         try:
+            if self._is_s3:
+                from spine.egress.s3_session import ModernSession
+
+                options["config_kwargs"] = {**_S3_CLIENT, "http_session_cls": ModernSession}
             self._files, root = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **options)
         except (ImportError, ValueError) as error:
             sentence = f"SPINE_CACHE_URL cannot be opened ({self._protocol}): {type(error).__name__}."

@@ -1,6 +1,5 @@
 """The TLS of Spine's own connections: no version before 1.2, whatever Python and OpenSSL were built with."""
 
-import os
 import ssl
 
 
@@ -15,11 +14,3 @@ def http_context() -> ssl.SSLContext:
     import httpx
 
     return modern(httpx.create_ssl_context())
-
-
-def s3_context() -> ssl.SSLContext:
-    """The context of S3 stores, which trusts the authorities in `AWS_CA_BUNDLE`, too."""
-    context = http_context()
-    if bundle := os.environ.get("AWS_CA_BUNDLE"):
-        context.load_verify_locations(bundle)
-    return context

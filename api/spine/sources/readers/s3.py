@@ -19,7 +19,7 @@ from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 
 from spine.egress.guarded_call import GuardedCall
 from spine.egress.limits import Limits
-from spine.egress.tls import s3_context
+from spine.egress.s3_session import ModernSession
 from spine.sources.readers.base import (
     CHUNK,
     MOST_FILES,
@@ -46,6 +46,7 @@ _NO_ENVIRONMENT = {
     "credentials_file": (None, None, os.devnull, None),
 }
 _CONFIG = {
+    "http_session_cls": ModernSession,
     "connect_timeout": 15,
     "read_timeout": 60,
     # Prefect retries, with longer delays.
@@ -133,7 +134,7 @@ class S3Reader:
             secret=secret,
             endpoint_url=self._location.endpoint_url,
             client_kwargs={"region_name": self._location.region or DEFAULT_REGION},
-            config_kwargs={**_CONFIG, "connector_args": {"ssl_context": s3_context()}},
+            config_kwargs=_CONFIG,
             session=AioSession(session_vars=_NO_ENVIRONMENT),
             asynchronous=True,
             loop=self._loop,
