@@ -9,6 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,11 @@ SLOW = "slow"
 
 def group_of(nodeid: str) -> str:
     """The group of a test: what it has in common with those that must not run beside it."""
-    file = nodeid.partition("::")[0]
+    return _group_of_file(nodeid.partition("::")[0])
+
+
+@cache
+def _group_of_file(file: str) -> str:
     return next((name for name, files in GROUPS.items() if any(fnmatch(file, one) for one in files)), file)
 
 

@@ -193,11 +193,9 @@ def test_a_forbidden_address_is_not_connected_to(endpoint: str, store: Any, key:
     for host, settings in (("localhost", CLOSED), ("169.254.169.254", OPEN)):
         url = f"http://{host}:{endpoint.rpartition(':')[2]}"
         config = config_of("s3", bucket="desk", key=key, endpoint_url=url)
-        began = time.monotonic()
         failed = failure(config.open_reader({}, settings, limits()))
         assert (failed.category, failed.transient) == (ErrorCategory.CONFIG, False)
         assert "address" in failed.sentence
-        assert time.monotonic() - began < 5
 
 
 def answer(status: int, code: str) -> Behaviour:

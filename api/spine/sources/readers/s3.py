@@ -7,7 +7,6 @@ used.
 
 import asyncio
 import mimetypes
-import os
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,11 +14,10 @@ from datetime import UTC
 from typing import Any, TypeVar
 
 import s3fs  # type: ignore[import-untyped]
-from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 
 from spine.egress.guarded_call import GuardedCall
 from spine.egress.limits import Limits
-from spine.egress.s3_session import ModernSession
+from spine.egress.s3_session import ModernSession, session_without_environment
 from spine.sources.readers.base import (
     CHUNK,
     MOST_FILES,
@@ -38,13 +36,6 @@ from spine.sources.readers.globs import has_magic, literal_parts, path_matches, 
 from spine.sources.readers.s3_failures import failure_of, status_of
 
 DEFAULT_REGION = "us-east-1"
-# Keeps botocore from reading these from the environment or from files.
-_NO_ENVIRONMENT = {
-    "profile": (None, None, None, None),
-    "region": (None, None, None, None),
-    "config_file": (None, None, os.devnull, None),
-    "credentials_file": (None, None, os.devnull, None),
-}
 _CONFIG = {
     "http_session_cls": ModernSession,
     "connect_timeout": 15,
@@ -135,7 +126,7 @@ class S3Reader:
             endpoint_url=self._location.endpoint_url,
             client_kwargs={"region_name": self._location.region or DEFAULT_REGION},
             config_kwargs=_CONFIG,
-            session=AioSession(session_vars=_NO_ENVIRONMENT),
+            session=session_without_environment(),
             asynchronous=True,
             loop=self._loop,
             skip_instance_cache=True,
