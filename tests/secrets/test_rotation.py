@@ -106,7 +106,7 @@ async def test_a_rotation_encrypts_every_secret_again(database: Settings) -> Non
 DYING = """
 import os, sys
 from spine.cli import app
-from spine.secrets import rotation
+from spine.administration import rotation
 name, last = sys.argv[1], int(sys.argv[2])
 real, calls = getattr(rotation, name), []
 def call(*arguments):
