@@ -179,7 +179,7 @@ class SharedContext(FlowRunExecutorContext):
         if was_stopped or run.state.is_cancelling():
             message = run.state.message if run.state.is_cancelling() else "Flow run was cancelled successfully."
             await self._state_proposer.propose_cancelled(run, {"message": message})
-        elif run.state.is_running() and run_id not in self._reported:
+        elif (run.state.is_running() or run.state.is_pending()) and run_id not in self._reported:
             crashed = await self._state_proposer.propose_crashed(run, ENDED_SILENTLY)
             if crashed is not None:
                 await self.hooks.run_crashed_hooks(run, crashed)

@@ -90,6 +90,7 @@ WAYS: dict[str, Callable[[], object]] = {
     "unknown argument": lambda: strict_child(**WORDS),
     "decimal": lambda: exact(TEXT),
     "task time": slow,
+    "late socket": throw(TimeoutError("the socket timed out")),
     "segv": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "exit": lambda: os._exit(3),

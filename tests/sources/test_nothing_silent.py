@@ -57,6 +57,14 @@ async def fetch_from_server(desk: Desk, body: bytes, content_type: str, **fields
         ("csv", b'[{"a": 1}' + b', {"a": 2}' * 20_000 + b"]", "text/csv", "a JSON document"),
         ("xml", b'{"error": "unauthorized"}', "text/xml", "a JSON document"),
         ("parquet", b'{"error": "unauthorized"}', "text/xml", "a JSON document"),
+        ("json", b'{"error": "unauthorized", "code": 401}', "application/json", "an error message"),
+        ("json", b'{"success": false, "errors": [{"code": 9}]}', "application/json", "an error message"),
+        ("json", b'{"Note": "Thank you for using our API! The limit is 5 calls."}', "text/json", "an error message"),
+        ("json", b'{"type": "about:blank", "status": 403, "detail": "no"}', "text/json", "an error message"),
+        ("jsonl", b'{"error": {"message": "rate limit"}}\n', "text/json", "an error message"),
+        ("xml", b"<?xml version='1.0'?>\n<Error><Code>AccessDenied</Code></Error>", "text/xml", "an error message"),
+        ("xml", b"<o:ExceptionReport xmlns:o='x'><o:Exception/></o:ExceptionReport>", "a/b", "an error message"),
+        ("xml", b"<s:Envelope xmlns:s='x'><s:Body>\n<s:Fault/></s:Body></s:Envelope>", "a/b", "an error message"),
     ],
 )
 async def test_another_document_in_place_of_data_fails_the_fetch(
@@ -68,21 +76,30 @@ async def test_another_document_in_place_of_data_fails_the_fetch(
 
 
 @pytest.mark.parametrize(
-    ("parser", "body", "rows"),
+    ("parser", "body", "config"),
     [
-        ("csv", b"<TICKER>,<PER>,<DATE>\nA,D,20261127\n", 1),
-        ("csv", b"{id},[name]\n1,x\n", 1),
-        ("csv", b"<b>,x\n1,<html>\n", 1),
-        ("csv", b'"<html>",x\n1,2\n', 1),
-        ("json", b'[{"a": "<html>"}]', 1),
-        ("xml", b"<table><title>1</title></table>", 1),
-        ("xml", b"<!-- by hand --><rows><p>1</p></rows>", 1),
+        ("csv", b"<TICKER>,<PER>,<DATE>\nA,D,20261127\n", {}),
+        ("csv", b"{id},[name]\n1,x\n", {}),
+        ("csv", b"<b>,x\n1,<html>\n", {}),
+        ("csv", b'"<html>",x\n1,2\n', {}),
+        ("csv", b"Trade Date,Error,Price Limit.\n2026-11-27,0.1,5\n", {}),
+        ("csv", b"Error Code\n" + b"17\n" * 30, {}),
+        ("json", b'[{"a": "<html>"}]', {}),
+        ("json", b'[{"error": "x"}]', {}),
+        ("json", b'{"error": null, "data": [1]}', {}),
+        ("json", b'{"error": 0.25, "title": "drift"}', {}),
+        ("json", b'{"id": 7, "message": "hello"}', {}),
+        ("json", b'{"error": "x"}', {"required_columns": ["error"]}),
+        ("xml", b"<table><title>1</title></table>", {}),
+        ("xml", b"<!-- by hand --><rows><p>1</p></rows>", {}),
+        ("xml", b"<errors><error>1</error></errors>", {"row_tag": "error"}),
     ],
 )
 async def test_data_that_looks_a_little_like_another_document_is_read(
-    desk: Desk, parser: str, body: bytes, rows: int
+    desk: Desk, parser: str, body: bytes, config: dict[str, Any]
 ) -> None:
-    assert await fetch_from_server(desk, body, "text/plain", parser_type=parser) == ("SUCCESS", None, "")
+    got = await fetch_from_server(desk, body, "text/plain", parser_type=parser, parser_config=config)
+    assert got == ("SUCCESS", None, "")
 
 
 @pytest.mark.parametrize(
@@ -90,6 +107,9 @@ async def test_data_that_looks_a_little_like_another_document_is_read(
     [
         (b"Access denied\n", "PARSE", "only the line 'Access denied'"),
         (b"null\n", "PARSE", "only the line 'null'"),
+        (b"Access denied, please log in\n", "PARSE", "only the line 'Access denied, please log in'"),
+        (b"Sorry, we are closed.\n", "PARSE", "only the line 'Sorry, we are closed.'"),
+        (b"Service Unavailable\n\nPlease try later\n", "PARSE", "begins with the line 'Service Unavailable'"),
         (b"[]", "SOURCE", "a JSON document"),
         (b"{}\n", "SOURCE", "a JSON document"),
         (b"[1,2,3]", "SOURCE", "a JSON document"),
@@ -134,9 +154,20 @@ async def test_a_login_page_changes_neither_the_cache_nor_the_source(desk: Desk)
         ("application/json; charset=ISO-8859-1", "x.json", '\ufeff[{"ä": "ü", "b": 2}]'.encode()),
         ("application/x-ndjson; charset=ISO-8859-1", "x.jsonl", '{"ä": "ü", "b": 2}'.encode()),
         ("text/xml; charset=ISO-8859-1", "x.xml", "\ufeff<r><x ä='ü'><b>2</b></x></r>".encode()),
+        (
+            "text/xml; charset=ISO-8859-1",
+            "x.xml",
+            "<?xml version='1.0' encoding='utf-8'?><r><x ä='ü' b='2'/></r>".encode(),
+        ),
+        (
+            "text/xml; charset=utf-8",
+            "x.xml",
+            "<?xml version='1.0' encoding='latin1'?><r><x ä='ü' b='2'/></r>".encode("latin1"),
+        ),
+        ("text/xml; charset=ISO-8859-1", "x.xml", "<r><x ä='ü' b='2'/></r>".encode("latin1")),
     ],
 )
-async def test_a_byte_order_mark_wins_over_the_charset_and_json_is_utf8(
+async def test_what_a_document_says_of_its_encoding_wins_over_the_charset(
     desk: Desk, content_type: str, name: str, body: bytes
 ) -> None:
     with receiver() as site:

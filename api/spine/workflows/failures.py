@@ -21,6 +21,8 @@ _STATE_MESSAGE = re.compile(
     r"|Execution was interrupted by an unexpected exception:) (?P<name>[\w.]+)(?:: (?P<text>.*))?$",
     re.DOTALL,
 )
+# Prefect takes every TimeoutError for its own, also that of a socket.
+_LATE = re.compile(r"^(?:Flow|Task) run failed due to timeout: (?P<name>\w+)\(")
 # Without the name of a signal: the worker of type `spine` has written it.
 _STATUS_CODE = re.compile(r"(?:(?<=status code )|(?<=status code: ))-?\d+\b(?! \()")
 # With 128 added, a shell or a container reports the signal that ended a process.
@@ -177,6 +179,8 @@ def category_of(state: State | None, logs: Sequence[Log], task_run_id: UUID | No
     if (exit_log := _exit_log(state, logs)) is not None:
         return Category.CONFIG if exit_log.startswith(_CANNOT_LOAD) else category_of_chain(_classes_in(exit_log))
     match = _STATE_MESSAGE.match(state.message or "")
+    if (late := _LATE.match(state.message or "")) is not None:
+        return category_of_chain([late["name"]])
     if match is None:
         is_known = state.is_crashed() or state.name in ("TimedOut", MIXED_UP)
         return Category.ORCHESTRATION if is_known else Category.UNKNOWN

@@ -235,6 +235,10 @@ def test_a_file_without_a_header_has_the_configured_columns_or_numbers(desk: Des
     named = desk.parse(b"1\t2\n3\n", "tsv", has_header=False, columns={"x": "integer", "y": "string"})
     assert (named.rows, named.columns, named.examples[0].reason) == (1, ("x", "y"), "has 1 field, 2 are expected")
     assert desk.parse(b"", "tsv", has_header=False).rows == 0
+    for encoding in ("utf-16-le", "utf-16-be"):
+        content = ("1\t2\n" * 300).encode(encoding)
+        assert "set encoding to that of the file" in desk.refusal(content, "tsv", has_header=False)
+        assert desk.table(content, "tsv", has_header=False, encoding=encoding)["column_2"].to_pylist() == [2] * 300
 
 
 def test_a_header_alone_is_a_file_of_no_rows(desk: Desk) -> None:

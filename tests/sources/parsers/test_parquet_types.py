@@ -211,6 +211,10 @@ CONFIGURED = [
     ("timestamp", pa.array([1], pa.timestamp("ns")), "is not a timestamp"),
     ("decimal", pa.array([1e-12]), "is not a decimal"),
     ("integer", pa.array([1.5]), "'1.5' is not a 64-bit integer"),
+    ("number", pa.array([Decimal(WIDE)]), f"'{WIDE}' is not a number that a double holds exactly"),
+    ("number", pa.array([Decimal("12345678901234567.89")]), "is not a number that a double holds exactly"),
+    ("date", pa.array([2_932_897], pa.date32()), "'10000-01-01' is not a date"),
+    ("timestamp", pa.array([253_402_300_800_000], pa.timestamp("ms")), "is not a timestamp"),
     ("string", pa.array([[1]]), "the column 'c0' has values of the type list"),
     ("string", pa.array([b"\xff"]), "the column 'c0' has values of the type"),
     ("string", pa.array([5], pa.duration("us")), "the column 'c0' has values of the type duration"),
@@ -228,6 +232,8 @@ def test_a_configured_type_does_not_change_what_a_value_means(
     ("kind", "column", "value"),
     [
         ("decimal", pa.array([0.1]), Decimal("0.1")),
+        ("number", pa.array([Decimal("0.10")]), 0.1),
+        ("string", pa.array([2_932_897], pa.date32()), "10000-01-01"),
         ("boolean", pa.array([1]), True),
         ("date", pa.array([datetime(2026, 1, 5)]), date(2026, 1, 5)),
         ("timestamp", pa.array([date(2026, 1, 5)]), datetime(2026, 1, 5, tzinfo=UTC)),
@@ -239,3 +245,35 @@ def test_a_configured_type_does_not_change_what_a_value_means(
 )
 def test_a_configured_type_that_has_the_value_is_used(desk: Desk, kind: str, column: pa.Array, value: Any) -> None:
     assert desk.table(parquet(column), "parquet", columns={"c0": kind})["c0"].to_pylist() == [value]
+
+
+def test_one_value_that_a_configured_type_does_not_have_makes_no_other_row_invalid(desk: Desk) -> None:
+    # The text of a zone has no seconds, which New York's has before 1883.
+    early = datetime(1800, 1, 1, tzinfo=UTC)
+    moments = pa.array([1, int(early.timestamp()) * 10**9, 1_000], pa.timestamp("ns", "America/New_York"))
+    table = desk.table(parquet(moments, pa.array([1, 2, 3])), "parquet", columns={"c0": "timestamp"})
+    assert table.to_pylist() == [{"c0": early, "c1": 2}, {"c0": datetime(1970, 1, 1, 0, 0, 0, 1, UTC), "c1": 3}]
+
+
+def nested(values: pa.Array) -> list[pa.Array]:
+    """The same values as a column, in lists and in structs."""
+    lists = pa.ListArray.from_arrays(pa.array(range(len(values) + 1), pa.int32()), values)
+    return [values, lists, pa.StructArray.from_arrays([values], ["a"])]
+
+
+BAD_TEXT = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
+TWICE = pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"])
+UNREADABLE = [
+    *((column, "text that is not valid UTF-8") for column in nested(BAD_TEXT)),
+    *((column, "two fields of the same name") for column in nested(TWICE)),
+    *((column, "not between the years 1 and 9999") for column in nested(pa.array([2_932_897], pa.date32()))),
+    (pa.array([-719_163], pa.date32()), "not between the years 1 and 9999"),
+    (pa.array([253_402_300_800_000], pa.timestamp("ms")), "not between the years 1 and 9999"),
+    (pa.array([-62_135_596_800_000_001], pa.timestamp("us", "UTC")), "not between the years 1 and 9999"),
+    (pa.array([86_400_000_000]).view(pa.time64("us")), "values that its type does not allow"),
+]
+
+
+@pytest.mark.parametrize(("column", "reason"), UNREADABLE, ids=lambda given: str(getattr(given, "type", given)))
+def test_a_column_that_neither_python_nor_polars_can_read_is_refused(desk: Desk, column: pa.Array, reason: str) -> None:
+    assert reason in desk.refusal(parquet(column), "parquet")

@@ -195,6 +195,13 @@ def test_xml_is_read_in_the_encoding_that_it_declares(desk: Desk, encoding: str)
     assert desk.table(content, "xml")["a"].to_pylist() == [text]
 
 
+@pytest.mark.parametrize("declared", ["ISO-8859-1", "windows-1252", "shift_jis", "utf-16", "utf-8"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_wins_over_the_encoding_that_xml_declares(desk: Desk, encoding: str, declared: str) -> None:
+    content = f'<?xml version="1.0" encoding="{declared}"?>\n<r><row a="ü漢"/></r>'.encode(encoding)
+    assert desk.table(content, "xml")["a"].to_pylist() == ["ü漢"]
+
+
 def test_rows_are_whole_wherever_the_blocks_of_the_file_end(desk: Desk) -> None:
     text = "\xe4&amp;x" * 30
     content = rows(*(f'<a>{at}</a><b c="{at}">{text * (at % 9)}</b>' for at in range(8_000)))

@@ -17,7 +17,16 @@ from spine.schemas import ErrorCategory
 from spine.settings import Settings
 from spine.sources.isolation.processes import TaskProcess
 from spine.sources.isolation.task import Channel
-from spine.sources.parsers import FileToParse, Parsed, ParserConfig, ParserType, parse, parser_for, write_table
+from spine.sources.parsers import (
+    FileToParse,
+    Parsed,
+    ParserConfig,
+    ParserType,
+    parse,
+    parser_for,
+    shows_encoding,
+    write_table,
+)
 from spine.sources.parsers.other_documents import HTML_TYPES, instead_of_data
 from spine.sources.readers.base import Item
 from spine.tables.sources import Source
@@ -68,7 +77,7 @@ class Format:
         # A small compressed file can take hours to expand.
         check = partial(limits.check_time, ErrorCategory.SOURCE)
         with local_errors():
-            config = self._config_for(item, parser)
+            config = self._config_for(item, path, parser)
             return parse(path, item.name, parser, config, check, may_be_empty=may_be_empty)
 
     def to_arrow(self, files: Sequence[ContentFile]) -> pa.Table:
@@ -90,7 +99,7 @@ class Format:
 
     def _task(self, file: ContentFile) -> FileToParse:
         parser = self._parser_of(file)
-        return FileToParse(file.path, file.name, parser, self._config_for(file, parser))
+        return FileToParse(file.path, file.name, parser, self._config_for(file, file.path, parser))
 
     def _parser_of(self, file: ContentFile) -> ParserType:
         parser = parser_for(file.name, self.parser_type)
@@ -98,11 +107,10 @@ class Format:
             raise FetchFailure(ErrorCategory.PARSE, f"The format of {file.name} is unknown; set parser_type.")
         return parser
 
-    def _config_for(self, item: Item | ContentFile, parser: ParserType) -> ParserConfig:
-        # JSON is UTF-8, whatever a server declares (RFC 8259, section 8.1).
-        if parser in (ParserType.JSON, ParserType.JSONL):
-            return self.config
+    def _config_for(self, item: Item | ContentFile, path: Path, parser: ParserType) -> ParserConfig:
         if item.encoding is None or "encoding" in self.config.model_fields_set:
+            return self.config
+        if shows_encoding(path, item.name, parser, self.config):
             return self.config
         try:
             return ParserConfig.model_validate(self.config.model_dump(exclude_unset=True) | {"encoding": item.encoding})

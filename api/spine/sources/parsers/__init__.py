@@ -6,7 +6,7 @@ category PARSE, or SOURCE if it is another document, and nothing else.
 
 from spine.sources.parsers.config import ParserConfig, ParserType, parser_for
 from spine.sources.parsers.extremes import check_joins
-from spine.sources.parsers.parse import NO_ROWS, FileToParse, parse, write_table
+from spine.sources.parsers.parse import NO_ROWS, FileToParse, parse, shows_encoding, write_table
 from spine.sources.parsers.row_counter import BadRow, Parsed
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "check_joins",
     "parse",
     "parser_for",
+    "shows_encoding",
     "write_table",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from spine.sources.parsers.arrow_types import cast_exactly, joined, without_dictionaries
-from spine.sources.parsers.casts import as_text, cast, is_text
+from spine.sources.parsers.casts import cast, is_text, text_to_convert
 from spine.sources.parsers.columns import ARROW_TYPES, convert
 from spine.sources.parsers.config import ColumnType
 from spine.sources.parsers.inference import inferred_type
@@ -118,7 +118,7 @@ class TableColumns:
 
 def _configured(chunk: pa.Array, kind: ColumnType) -> pa.Array:
     converted = cast(chunk, kind)
-    return converted if converted is not None else convert(as_text(chunk), kind)
+    return converted if converted is not None else convert(text_to_convert(chunk), kind)
 
 
 def _plain(column: pa.Array) -> pa.Array:

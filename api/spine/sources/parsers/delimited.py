@@ -53,6 +53,13 @@ def read_delimited(
     file.raise_for_long_line()
 
 
+def _check_characters(first_row: bytes) -> None:
+    """Raise `ParseError` for UTF-16 that was read as another encoding: each of its characters has a NUL."""
+    nuls = first_row.count(b"\0")
+    if nuls > 1 and nuls * 3 >= len(first_row):
+        raise ParseError("a third of its first row are NULs; set encoding to that of the file, such as utf-16-le")
+
+
 class _LineTooLong(Exception):
     """A line does not fit into a block."""
 
@@ -150,6 +157,7 @@ class _File:
         else:
             names = list(self._config.columns or ())
             if first is not None:
+                _check_characters(first[1])
                 rows.put_back(*first)
                 names = names or [f"column_{at}" for at, _ in enumerate(self._dialect.split(first[1]), start=1)]
         self._counter.add_columns(names)

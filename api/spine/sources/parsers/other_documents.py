@@ -1,4 +1,4 @@
-"""Finds pages and error messages that a server has sent in place of data."""
+"""Finds pages and other documents that a server has sent in place of data."""
 
 import codecs
 import json
@@ -8,8 +8,8 @@ from spine.egress.fetch_failure import FetchFailure
 from spine.schemas import ErrorCategory
 from spine.sources.parsers.compression import File, Readable, content_of
 from spine.sources.parsers.config import ParserConfig, ParserType
-from spine.sources.parsers.parse_errors import ParseError, excerpt
-from spine.sources.parsers.row_counter import RowCounter
+from spine.sources.parsers.error_documents import FOUND, is_error
+from spine.sources.parsers.parse_errors import excerpt
 from spine.sources.parsers.text import marked_encoding
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
@@ -25,14 +25,12 @@ _PIECE = re.compile(
 )
 _XML = re.compile(r"\s*+<(?:\?xml\s|!doctype\s|!--)", re.IGNORECASE)
 _ELEMENT = re.compile(r"\s*+<([A-Za-z_][\w.:-]*+)[^<>]*+>")
-# Words, or a value of JSON.
-_MESSAGE = re.compile(r"\S\s+\S|^(?:null|true|false|[0-9]+)$")
 # The beginning of an object, or of a list of objects or lists.
 _JSON = re.compile(r'\s*+(?:\[\s*+)?(?:\{\s*+"[^"\\\n]*+(?:\\.[^"\\\n]*+)*"\s*+:|\[\s*+[\[{"])')
 
 
 def check_document(file: File, kind: ParserType, config: ParserConfig) -> None:
-    """Raise `FetchFailure` of category SOURCE for a page, or for XML or JSON in place of another format.
+    """Raise `FetchFailure` of category SOURCE for a page, an error, or XML or JSON in place of another format.
 
     Raises `ParseError` if the file cannot be decompressed.
     """
@@ -42,20 +40,6 @@ def check_document(file: File, kind: ParserType, config: ParserConfig) -> None:
     found = _document(text, is_whole=len(head) < _LONGEST_HEAD, kind=kind, config=config)
     if found is not None:
         raise instead_of_data(file.name, found, kind)
-
-
-def check_message(counter: RowCounter) -> None:
-    """Raise `ParseError` if delimited text is one line that reads like a message: `Access denied`, or `null`.
-
-    Columns that are configured show that the line is a header.
-    """
-    config, names = counter.config, list(counter.columns)
-    known = {*(config.columns or ()), *(config.required_columns or ())}
-    if not config.has_header or counter.rows or counter.bad_rows or len(names) != 1 or names[0] in known:
-        return
-    if _MESSAGE.search(names[0]):
-        line = f"it has only the line '{excerpt(names[0])}', which may be an error in place of the data"
-        raise ParseError(f"{line}; name the column in required_columns if it is a header")
 
 
 def instead_of_data(name: str, found: str, kind: ParserType) -> FetchFailure:
@@ -99,7 +83,7 @@ def _document(text: str, *, is_whole: bool, kind: ParserType, config: ParserConf
         return "an XML document"
     if kind not in (ParserType.JSON, ParserType.JSONL) and _is_json(text, is_whole=is_whole, config=config):
         return "a JSON document"
-    return None
+    return FOUND if is_error(text, first, kind, config, is_whole=is_whole) else None
 
 
 def _first_element(text: str) -> int:

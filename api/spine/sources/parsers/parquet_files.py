@@ -1,7 +1,7 @@
 """Parquet: the metadata has the number of rows, and every page is read to verify them."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spine.sources.parsers.arrow_types import cast_exactly, without_dictionaries
-from spine.sources.parsers.casts import as_text, cast
+from spine.sources.parsers.casts import cast, text_to_convert
 from spine.sources.parsers.columns import invalid_values, without_rows
 from spine.sources.parsers.compression import CHUNK, File, content_of
 from spine.sources.parsers.config import compression_suffix
+from spine.sources.parsers.parquet_values import unreadable_moments, unreadable_type, unreadable_values
 from spine.sources.parsers.parse_errors import ParseError, excerpt
 from spine.sources.parsers.row_counter import RowCounter
 
@@ -75,6 +76,8 @@ def _batches(file: IO[bytes], limit: int, counter: RowCounter) -> Iterator[pa.Re
         raise ParseError("two columns have the same name")
     counter.add_columns(names)
     counter.check_columns()
+    for field in metadata.schema.to_arrow_schema():
+        _refuse(field.name, unreadable_type(field.type))
     columns = [metadata.schema.column(at) for at in range(metadata.num_columns)]
     # Repeated long values stay dictionary-encoded: expanded, they could be a thousand times the file.
     texts = [column.path for column in columns if _is_text(column) and column.path in names]
@@ -85,7 +88,9 @@ def _batches(file: IO[bytes], limit: int, counter: RowCounter) -> Iterator[pa.Re
     old_times = _old_times(file, metadata, rows)
     for batch in whole.iter_batches(batch_size=rows, use_threads=False):
         next(old_times, None)
-        yield _valid_rows(_declared(batch), seen, counter)
+        declared = _declared(batch)
+        _check_values(declared, counter.config.columns or {})
+        yield _valid_rows(declared, seen, counter)
         seen += batch.num_rows
     if seen != metadata.num_rows:
         raise ParseError(f"it has {seen:,} rows, but its metadata says {metadata.num_rows:,}")
@@ -106,6 +111,17 @@ def _declared(batch: pa.RecordBatch) -> pa.RecordBatch:
     ]
     fields = [pa.field(name, array.type) for name, array in zip(batch.schema.names, arrays, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields, DECLARED))
+
+
+def _check_values(batch: pa.RecordBatch, configured: Collection[str]) -> None:
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        # A value that the configured type does not have makes its row invalid.
+        _refuse(name, unreadable_values(column) or (None if name in configured else unreadable_moments(column)))
+
+
+def _refuse(name: str, reason: str | None) -> None:
+    if reason is not None:
+        raise ParseError(f"the column '{excerpt(name)}' {reason}")
 
 
 def _old_times(file: IO[bytes], metadata: pq.FileMetaData, rows: int) -> Iterator[None]:
@@ -167,7 +183,7 @@ def _valid_rows(batch: pa.RecordBatch, seen: int, counter: RowCounter) -> pa.Rec
     texts = {}
     for name, column in unconverted.items():
         try:
-            texts[name] = as_text(column)
+            texts[name] = text_to_convert(column)
         except pa.ArrowException:
             sentence = f"has values of the type {column.type}, which cannot be read as {kinds[name].value}"
             raise ParseError(f"the column '{excerpt(name)}' {sentence}") from None

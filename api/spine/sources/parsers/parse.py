@@ -1,7 +1,7 @@
 """Read files of every format, to count their rows or to make a table of them."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,15 +12,16 @@ from spine.sources.parsers.arrow_tables import TableColumns, batch_of
 from spine.sources.parsers.compression import Check, File, content_of, no_check
 from spine.sources.parsers.config import ColumnType, ParserConfig, ParserType
 from spine.sources.parsers.delimited import read_delimited
+from spine.sources.parsers.error_documents import check_message
 from spine.sources.parsers.extremes import Extremes
 from spine.sources.parsers.json_files import names_at_path, read_json, read_jsonl
-from spine.sources.parsers.other_documents import check_document, check_message, is_empty
+from spine.sources.parsers.other_documents import check_document, is_empty
 from spine.sources.parsers.parquet_files import read_parquet
-from spine.sources.parsers.parse_errors import parse_failures
+from spine.sources.parsers.parse_errors import ParseError, parse_failures
 from spine.sources.parsers.records import Record, good_records
 from spine.sources.parsers.row_counter import Parsed, RowCounter
 from spine.sources.parsers.text import text_of
-from spine.sources.parsers.xml_files import encoding_to_transcode, read_xml
+from spine.sources.parsers.xml_files import declares_encoding, encoding_to_transcode, read_xml
 
 # The result for a file that is empty.
 NO_ROWS = Parsed(0, 0, (), ())
@@ -57,6 +58,18 @@ def parse(
         if parser_type in _DELIMITED:
             check_message(counter)
         return replace(counter.result(), extremes=extremes.described())
+
+
+def shows_encoding(path: Path, name: str, kind: ParserType, config: ParserConfig) -> bool:
+    """Whether a document shows its own encoding, so that what a server says of it does not count.
+
+    JSON is always UTF-8 (RFC 8259, section 8.1), and XML may declare its encoding.
+    """
+    if kind is not ParserType.XML:
+        return kind in (ParserType.JSON, ParserType.JSONL)
+    with suppress(ParseError), content_of(_file(path, name, config)) as content:
+        return declares_encoding(content)
+    return False
 
 
 def _file(path: Path, name: str, config: ParserConfig, check: Check = no_check) -> File:
@@ -122,15 +135,15 @@ def _batches(file: File, kind: ParserType, counter: RowCounter, *, whole: bool) 
 
 @contextmanager
 def _records(file: File, kind: ParserType, config: ParserConfig) -> Iterator[Iterator[Record]]:
-    # XML declares its own encoding, which a configured one overrides.
+    # XML shows its own encoding, which a configured one overrides.
     if kind is ParserType.XML and "encoding" not in config.model_fields_set:
         with content_of(file) as content:
-            declared = encoding_to_transcode(content)
-        if declared is None:
+            shown = encoding_to_transcode(content)
+        if shown is None:
             with content_of(file) as content:
                 yield read_xml(content, config, transcoded=False)
             return
-        config = config.model_copy(update={"encoding": declared})
+        config = config.model_copy(update={"encoding": shown})
     open_text = text_of(file, config)
     names = names_at_path(open_text, config) if kind is ParserType.JSON else None
     with open_text() as text:

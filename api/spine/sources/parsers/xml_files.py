@@ -12,7 +12,7 @@ from spine.sources.parsers.compression import CHUNK, Readable
 from spine.sources.parsers.config import ParserConfig
 from spine.sources.parsers.parse_errors import ParseError
 from spine.sources.parsers.records import Record
-from spine.sources.parsers.text import LONGEST_LINE
+from spine.sources.parsers.text import LONGEST_LINE, marked_encoding
 from spine.sources.parsers.xml_rows import Rows
 
 # Expat rescans a token that does not end within a piece, so small pieces make long tokens slow.
@@ -66,17 +66,33 @@ def read_xml(text: Readable, config: ParserConfig, *, transcoded: bool) -> Itera
 
 
 def encoding_to_transcode(content: Readable) -> str | None:
-    """The encoding that a document declares, if it is one that the XML parser does not read but Python does."""
-    found = _ENCODING.match(content.read(_LONGEST_DECLARATION))
-    if found is None:
+    """The encoding that a byte-order mark shows, else the declared one if Python reads it but the XML parser does not.
+
+    The parser believes the declaration and not the mark.
+    """
+    head = content.read(_LONGEST_DECLARATION)
+    marked, _ = marked_encoding(head)
+    if marked is not None:
+        return marked
+    name = _declared_encoding(head)
+    if name is None:
         return None
-    name = found[1].decode()
     try:
         # The parser reads UTF-8, UTF-16, and encodings with one byte for each character.
         is_known = len(bytes(range(256)).decode(name, "replace")) == 256
     except (LookupError, ValueError):
         return None
     return None if is_known or codecs.lookup(name).name.startswith("utf") else name
+
+
+def declares_encoding(content: Readable) -> bool:
+    """Whether a document begins with a declaration of its encoding."""
+    return _declared_encoding(content.read(_LONGEST_DECLARATION)) is not None
+
+
+def _declared_encoding(head: bytes) -> str | None:
+    found = _ENCODING.match(head)
+    return None if found is None else found[1].decode()
 
 
 def _without_declaration(start: bytes) -> bytes:
