@@ -1,7 +1,8 @@
 """Wakes the worker when runs are scheduled in its work pool, by Prefect's events."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from uuid import UUID
 
 from prefect.events.clients import get_events_subscriber
@@ -34,3 +35,26 @@ async def wake_on_scheduled_runs(pool_id: UUID, wake: Callable[[], None]) -> Non
             _logger.debug("No events of scheduled runs: %s. Trying again in %.0f s.", type(error).__name__, pause)
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+async def poll_when_woken(
+    pool_id: Callable[[], UUID], woken: asyncio.Event, poll: Callable[[], Awaitable[object]]
+) -> None:
+    """Poll whenever runs are scheduled in the present work pool, or the event is set by others, until cancelled."""
+    listening: asyncio.Task[None] | None = None
+    listened = None
+    try:
+        while True:
+            if listened != pool_id():
+                listened = pool_id()
+                if listening is not None:
+                    listening.cancel()
+                listening = asyncio.create_task(wake_on_scheduled_runs(listened, woken.set))
+            await woken.wait()
+            woken.clear()
+            # Prefect's own polling loop reports the same errors.
+            with suppress(Exception):
+                await poll()
+    finally:
+        if listening is not None:
+            listening.cancel()

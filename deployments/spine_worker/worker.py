@@ -26,7 +26,7 @@ from spine_worker.launches import Launches
 from spine_worker.reschedule import finish_uncancelled, release_claim
 from spine_worker.silent_ends import crash_if_silent
 from spine_worker.waiting_runs import WaitingRuns
-from spine_worker.wakeup import wake_on_scheduled_runs
+from spine_worker.wakeup import poll_when_woken
 from spine_worker.warm import CannotFork, UnexpectedFailure, WarmServers
 from spine_worker.warming import warm_up
 from spine_worker.withheld import withholding
@@ -140,23 +140,7 @@ class SpineWorker(ProcessWorker):
 
     async def _poll_when_woken(self) -> None:
         await self._synced()
-        listening: asyncio.Task[None] | None = None
-        pool_id = None
-        try:
-            while True:
-                if pool_id != self.work_pool.id:
-                    pool_id = self.work_pool.id
-                    if listening is not None:
-                        listening.cancel()
-                    listening = asyncio.create_task(wake_on_scheduled_runs(pool_id, self._woken.set))
-                await self._woken.wait()
-                self._woken.clear()
-                # Prefect's own polling loop reports the same errors.
-                with suppress(Exception):
-                    await self.get_and_submit_flow_runs()
-        finally:
-            if listening is not None:
-                listening.cancel()
+        await poll_when_woken(lambda: self.work_pool.id, self._woken, self.get_and_submit_flow_runs)
 
     async def _synced(self) -> None:
         while not self._has_successfully_synced:  # noqa: ASYNC110 (Prefect has a flag for this and no event)
@@ -188,10 +172,24 @@ class SpineWorker(ProcessWorker):
             if flow_run.id in self._claimed:
                 await finish_uncancelled(release_claim(self.client, flow_run))
             raise
+        except Exception:
+            # It would end this worker with all its runs. A run that is not claimed is found by the next poll.
+            self._logger.exception("Flow run %s could not be submitted now.", flow_run.id)
+            await self._give_back(flow_run)
         finally:
             self._claimed.discard(flow_run.id)
             self._caching.forked.discard(flow_run.id)
             self._settle(flow_run.id)
+
+    async def _give_back(self, flow_run: FlowRun) -> None:
+        """Forget a run that could not be submitted, so that a later poll submits it."""
+        if flow_run.id in self._claimed:
+            with suppress(Exception):
+                await release_claim(self.client, flow_run)
+        self._submitting_flow_run_ids.discard(flow_run.id)
+        if self._cancelling_observer is not None:
+            self._cancelling_observer.remove_in_flight_flow_run_id(flow_run.id)
+        self._release_limit_slot(flow_run.id)
 
     # Starting runs
 

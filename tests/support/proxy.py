@@ -21,6 +21,8 @@ class Proxy:
     _open: threading.Event = field(default_factory=threading.Event)
     # For each path that is held back: whether a request has come, and whether those may pass.
     _held: dict[str, tuple[threading.Event, threading.Event]] = field(default_factory=dict)
+    # For each path whose requests are answered by 500: whether one has come.
+    _failing: dict[str, threading.Event] = field(default_factory=dict)
     _refuses: bool = False
     _loop: asyncio.AbstractEventLoop | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -46,6 +48,15 @@ class Proxy:
         finally:
             del self._held[path]
             released.set()
+
+    @contextmanager
+    def failing(self, path: str) -> Iterator[threading.Event]:
+        """Answer 500 to requests that have this in their path; the event says of one."""
+        failed = self._failing[path] = threading.Event()
+        try:
+            yield failed
+        finally:
+            del self._failing[path]
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
@@ -81,7 +92,7 @@ class Proxy:
         upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
         self._writers |= {writer, upstream_writer}
         forwards = [
-            asyncio.create_task(self._forward_requests(reader, upstream_writer)),
+            asyncio.create_task(self._forward_requests(reader, upstream_writer, writer)),
             asyncio.create_task(_forward(upstream_reader, writer)),
         ]
         await asyncio.wait(forwards, return_when=asyncio.FIRST_COMPLETED)
@@ -91,7 +102,9 @@ class Proxy:
             end.close()
         self._writers -= {writer, upstream_writer}
 
-    async def _forward_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward_requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: asyncio.StreamWriter
+    ) -> None:
         while data := await reader.read(65536):
             lines = [line for line in data.split(b"\r\n") if line.endswith(b" HTTP/1.1")]
             self.requests += [line.decode() for line in lines]
@@ -103,6 +116,12 @@ class Proxy:
                 writer.write(data)
                 await writer.drain()
                 await asyncio.sleep(0.3)
+                return
+            failing = [event for path, event in self._failing.items() if any(path.encode() in one for one in lines)]
+            if failing:
+                failing[0].set()
+                client.write(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                await client.drain()
                 return
             for path, (arrived, released) in list(self._held.items()):
                 if any(path.encode() in line for line in lines):

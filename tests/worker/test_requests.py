@@ -138,3 +138,12 @@ def _kind(line: str, pool: Pool) -> str:
     method, path, _ = line.split(" ")
     path = path.partition("?")[0].removeprefix("/api").replace(pool.name, "POOL")
     return f"{method} {_ID.sub('ID', path)}"
+
+
+def test_a_server_that_fails_for_a_while_ends_no_worker(counted: Counted) -> None:
+    with counted.proxy.failing("/deployments/") as failed:
+        first = counted.pool.start("three_steps")
+        assert failed.wait(30)
+    # Its event starts a poll, as the time does elsewhere.
+    second = counted.pool.start("three_steps")
+    assert (first.ended(), second.ended()) == ("COMPLETED", "COMPLETED")
