@@ -29,12 +29,13 @@ class Server:
     command: list[str]
     log: Path
     cwd: Path
+    environment: dict[str, str] = field(default_factory=dict)
     process: psutil.Popen | None = None
     _cleanup: ExitStack = field(default_factory=ExitStack)
 
     def start(self) -> None:
         """Start it, also after it has ended."""
-        self.process = self._cleanup.enter_context(running_program(self.command, {}, self.log, self.cwd))
+        self.process = self._cleanup.enter_context(running_program(self.command, self.environment, self.log, self.cwd))
 
     def kill(self) -> None:
         """End it without notice."""
@@ -59,14 +60,14 @@ class Backends:
 
 
 @contextmanager
-def backends(folder: Path) -> Iterator[Backends]:
-    """Private servers, or the embedded PostgreSQL of the tests."""
+def backends(folder: Path, disk: Path | None = None) -> Iterator[Backends]:
+    """Private servers, with PostgreSQL's files on this disk, or the embedded PostgreSQL of the tests."""
     with ExitStack() as cleanup:
         if not (postgresql_program("postgres") and shutil.which("redis-server")):
             server = cleanup.enter_context(postgresql_server(folder / "postgresql"))
             yield Backends(cleanup.enter_context(fresh_database(server)))
             return
-        place, postgresql = cleanup.enter_context(_private_postgresql(folder))
+        place, postgresql = cleanup.enter_context(_private_postgresql(folder, disk))
         redis_port, redis_process = cleanup.enter_context(private_redis(folder))
         urls = f"postgresql://{place}/spine", f"postgresql+asyncpg://{place}/prefect"
         yield Backends(*urls, redis_port, postgresql, redis_process)
@@ -80,10 +81,10 @@ def postgresql_program(name: str) -> str | None:
 
 
 @contextmanager
-def _private_postgresql(folder: Path) -> Iterator[tuple[str, Server]]:
+def _private_postgresql(folder: Path, disk: Path | None) -> Iterator[tuple[str, Server]]:
     """The credential, host and port of a new server with the databases of Compose, and its process."""
     user = _unprivileged_user()
-    data = Path(tempfile.mkdtemp(prefix="spine-topology-"))
+    data = Path(tempfile.mkdtemp(prefix="spine-topology-", dir=disk))
     if user:
         shutil.chown(data, user)
     password = data / "password"

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from cryptography.fernet import Fernet
 
 from tests.support.processes import PROJECT, free_port, running_program, stop, wait_until
 from tests.support.web import WEB
-from tests.topology.backends import Backends, backends
+from tests.topology.backends import Backends, Server, backends
 from tests.topology.definitions import COMPLETED, DEPLOYMENTS, FOREIGN, Service, services
 from tests.up.support import CLEAN
 
@@ -67,7 +67,8 @@ class Topology:
     # For commands of Spine and Prefect, with their secrets.
     environment: dict[str, str]
     members: dict[str, Member]
-    proxies: list[psutil.Popen]
+    # One, or a balancer for each site.
+    proxies: list[Server]
 
     def command(self, *arguments: str, **environment: str) -> str:
         """Run a command as an operator would, or with the environment of a process; gives its output."""
@@ -79,14 +80,17 @@ class Topology:
 
 
 @contextmanager
-def topology(folder: Path, **more: str) -> Iterator[Topology]:
-    """All of it, with these settings added for every process."""
+def topology(folder: Path, disk: Path | None = None, **more: str) -> Iterator[Topology]:
+    """All of it, with PostgreSQL's files on this disk, and these settings added for every process."""
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as cleanup:
-        servers = cleanup.enter_context(backends(folder))
+        servers = cleanup.enter_context(backends(folder, disk))
         plan = _Plan(folder, servers, more)
         cleanup.callback(lambda: _close(plan.members))
-        proxies = [cleanup.enter_context(proxy) for proxy in plan.proxies()]
+        proxies = plan.proxies()
+        for proxy in proxies:
+            cleanup.callback(proxy.close)
+            proxy.start()
         _start(plan)
         # The workers report to Prefect some seconds after they have started.
         ready = f"{plan.url('spine')}/health/ready"
@@ -128,15 +132,15 @@ class _Plan:
             found |= {f"PREFECT_REDIS_MESSAGING_{key}": value for key, value in place.items()}
         return {**found, **self._more}
 
-    def proxies(self) -> list[AbstractContextManager[psutil.Popen]]:
+    def proxies(self) -> list[Server]:
         """The proxy: Caddy with the file of the deployment, or a balancer for each site."""
         caddy = shutil.which("caddy")
         if not caddy:
             return [
-                running_program(
+                Server(
                     [sys.executable, "-m", "tests.topology.balancer", str(port), *self._upstreams[site]],
-                    {},
                     self._folder / f"proxy-{site}.log",
+                    PROJECT,
                 )
                 for site, port in self.ports.items()
             ]
@@ -144,7 +148,7 @@ class _Plan:
         upstreams = {f"{site.upper()}_UPSTREAMS": " ".join(places) for site, places in self._upstreams.items()}
         environment = {**sites, **upstreams, "HOME": str(self._folder), "XDG_DATA_HOME": str(self._folder)}
         command = [caddy, "run", "--config", str(DEPLOYMENTS / "proxy" / "Caddyfile"), "--adapter", "caddyfile"]
-        return [running_program(command, environment, self._folder / "proxy.log")]
+        return [Server(command, self._folder / "proxy.log", PROJECT, environment)]
 
     def _is_for_redis(self, service: Service) -> bool:
         """Whether one server on SQLite does without it."""

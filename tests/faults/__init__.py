@@ -1,0 +1,1 @@
+"""What Spine promises while a part of the topology is down, measured under steady load."""
