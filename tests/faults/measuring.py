@@ -29,7 +29,7 @@ BEFORE, DURING, AFTER = 0.2, 0.6, 0.2
 
 @dataclass(frozen=True)
 class Seen:
-    """What the clients of a load saw: when the fault began and ended, and when all was well again."""
+    """What the clients of a load saw: when the fault began and ended, and when all was well."""
 
     fault: Fault
     load: Load
@@ -37,6 +37,8 @@ class Seen:
     ended: float
     # None if it did not recover in time.
     recovered: float | None
+    # When every process answered.
+    restored: float
 
     def longest_gap(self, kind: str) -> float:
         """The longest time in which no request of a kind was accepted."""
@@ -50,13 +52,14 @@ class Seen:
         return Counter(one.result for one in self.load.attempts if one.kind == kind)
 
     def surprises(self) -> list[str]:
-        """Answers that no client should see: of another kind, or while nothing was broken."""
+        """Answers that no client should see: of another kind, or to a read while nothing was broken."""
         allowed = {"503", *self.fault.answers}
-        until = self.recovered or time.monotonic()
+        refused = [one for one in self.load.attempts if not one.is_accepted]
         return [
             f"{one.kind} {one.result} at {one.began - self.began:+.1f} s"
-            for one in self.load.attempts
-            if not one.is_accepted and not (one.result in allowed and one.ended >= self.began and one.began <= until)
+            for one in refused
+            if one.result not in allowed
+            or (one.kind == READ and not (one.ended >= self.began and one.began <= self.restored))
         ]
 
 
@@ -88,8 +91,9 @@ class Bench:
             recovered = self._wait_for_recovery(load, ended)
             # What was started again has to be there before the next fault.
             wait_until(self._is_whole, "all processes to answer", SECONDS_TO_START)
+            restored = time.monotonic()
             time.sleep(seconds * AFTER)
-        return Seen(fault, load, began, ended, recovered)
+        return Seen(fault, load, began, ended, recovered, restored)
 
     def outcome(self, seen: Seen) -> Outcome:
         """What became of everything that was accepted."""

@@ -1,4 +1,4 @@
-"""The databases of the topology are killed, and restored from a backup with the commands of the README."""
+"""The topology is examined by the doctor, and restored from a backup with the commands of the README."""
 
 import os
 import re
@@ -10,36 +10,12 @@ import pytest
 from tests.support.processes import wait_until
 from tests.support.receivers import Receiver
 from tests.support.stack import Api
-from tests.support.web import WEB
-from tests.topology.backends import PASSWORD, Server, postgresql_program
+from tests.topology.backends import PASSWORD, postgresql_program
 from tests.topology.behaviour import completes, fails_with_one_alert, members_of
 from tests.topology.definitions import DEPLOYMENTS
 from tests.topology.running import Topology, is_reachable
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.mark.parametrize("name", ["postgresql", "redis"])
-def test_a_database_that_is_killed_and_starts_again_loses_nothing(
-    whole: Topology, balanced: Api, desk: Receiver, tmp_path: Path, name: str
-) -> None:
-    server: Server | None = getattr(whole.backends, name)
-    if server is None:
-        pytest.skip("this machine has no programs of it")
-    completes(balanced, tmp_path / "before")
-    server.kill()
-    assert WEB.get(f"{whole.api_url}/health/serving").status_code == 200
-    # Without Redis, what Prefect has can be read, and no run can be started.
-    method, path = ("GET", "/alerts") if name == "postgresql" else ("POST", "/workflows/trigger/demo.three_steps")
-    body = {"params": {"marks": str(tmp_path / "meanwhile"), "unless": str(tmp_path)}} if method == "POST" else None
-    answer = WEB.request(method, f"{whole.api_url}/api/v1{path}", headers=balanced.client.headers, json=body)
-    assert (answer.status_code, int(answer.headers["Retry-After"]) > 0) == (503, True)
-    if name == "redis":
-        assert balanced.client.get("/workflows/runs").status_code == 200
-    server.start()
-    wait_until(lambda: is_reachable(f"{whole.api_url}/health/ready"), "everything to be back", 120)
-    completes(balanced, tmp_path / "after")
-    fails_with_one_alert(balanced, desk)
 
 
 @pytest.mark.parametrize(("service", "options"), [("spine-api", ()), ("worker", ("--worker",))])

@@ -35,25 +35,6 @@ def test_runs_alerts_and_cancellations_pass_through_all_parts(
     assert balanced.wait_for(run)["status"] == "CANCELLED"
 
 
-@pytest.mark.parametrize("service", ["spine-api", "prefect-api", "prefect-services", "worker"])
-def test_a_killed_process_of_each_kind_stops_nothing(
-    whole: Topology, balanced: Api, desk: Receiver, tmp_path: Path, service: str
-) -> None:
-    member = members_of(whole, service)[0]
-    assert member.process is not None
-    member.process.kill()
-    member.process.wait()
-    # What events of Prefect bring about waits for the services, of which there is one.
-    if service == "prefect-services":
-        member.start()
-    completes(balanced, tmp_path / "without-it")
-    fails_with_one_alert(balanced, desk)
-    if service != "prefect-services":
-        member.start()
-    wait_until(member.answers, f"{member.name} to be back", 90)
-    completes(balanced, tmp_path / "with-it")
-
-
 @dataclass
 class Clients:
     """What clients saw that sent requests all the time."""
