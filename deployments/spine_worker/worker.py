@@ -188,6 +188,11 @@ class SpineWorker(ProcessWorker):
             if flow_run.id in self._claimed:
                 await finish_uncancelled(release_claim(self.client, flow_run))
             raise
+        except Exception:
+            # Prefect's worker would end here, with all its runs. The next poll finds a run that is not claimed.
+            self._logger.exception("Flow run %s could not be submitted.", flow_run.id)
+            self._submitting_flow_run_ids.discard(flow_run.id)
+            self._release_limit_slot(flow_run.id)
         finally:
             self._claimed.discard(flow_run.id)
             self._caching.forked.discard(flow_run.id)
@@ -284,6 +289,8 @@ class SpineWorker(ProcessWorker):
             run,
             client=self.client,
             work_pool=self.work_pool,
+            worker_name=self.name,
+            worker_id=self.backend_id,
             worker_name=self.name,
             worker_id=self.backend_id,
             deployment=deployment,
