@@ -285,16 +285,9 @@ class SpineWorker(ProcessWorker):
             await asyncio.sleep(_SECONDS_BETWEEN_CODE_CHECKS)
 
     async def _resolve(self, run: FlowRun, deployment: DeploymentResponse) -> ProcessJobConfiguration:
-        return await self.job_configuration.resolve_for_flow_run(
-            run,
-            client=self.client,
-            work_pool=self.work_pool,
-            worker_name=self.name,
-            worker_id=self.backend_id,
-            worker_name=self.name,
-            worker_id=self.backend_id,
-            deployment=deployment,
-        )
+        who: dict[str, Any] = {"worker_name": self.name, "worker_id": self.backend_id, "deployment": deployment}
+        resolve = self.job_configuration.resolve_for_flow_run
+        return await resolve(run, client=self.client, work_pool=self.work_pool, **who)
 
     def _record_work_pool_snapshot(self, work_pool: WorkPool) -> None:
         if work_pool.type == ProcessWorker.type and self._work_pool is None:
