@@ -49,6 +49,7 @@ from spine.tracing import exporting
 from spine.workflows.known_domains import KnownDomains
 from spine.workflows.known_workflows import KnownWorkflows
 from spine.workflows.lost_runs import LostRuns
+from spine.workflows.manual_runs import ManualRuns
 from spine.workflows.mixed_children import MixedChildren
 from spine.workflows.routes import router as workflows
 
@@ -81,6 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.schedule_listing = ScheduleListing()
     app.state.known_domains = KnownDomains()
     app.state.known_workflows = KnownWorkflows()
+    app.state.manual_runs = ManualRuns()
     app.state.seen_health = {}
     app.include_router(health.router)
     app.include_router(metrics)

@@ -22,6 +22,7 @@ from spine.schemas import ActionResponse, Text, UtcTime
 from spine.workflows import cancel, definitions, retry, run_detail, run_list, trigger
 from spine.workflows.known_domains import DomainTags, KnownDomains
 from spine.workflows.known_workflows import KnownWorkflows
+from spine.workflows.manual_runs import ManualRuns
 from spine.workflows.run_list import RunQuery
 from spine.workflows.schemas import (
     RunStatus,
@@ -54,13 +55,21 @@ async def get_known_workflows(request: Request) -> KnownWorkflows:
     return known
 
 
+async def get_manual_runs(request: Request) -> ManualRuns:
+    """The manual runs that this process knows."""
+    known: ManualRuns = request.app.state.manual_runs
+    return known
+
+
 KnownWorkflowsDep = Annotated[KnownWorkflows, Depends(get_known_workflows)]
+ManualRunsDep = Annotated[ManualRuns, Depends(get_manual_runs)]
 DomainTagsDep = Annotated[DomainTags, Depends(get_domain_tags)]
 
 
 @router.get("/runs", operation_id="list_runs", responses=errors(422))
 async def list_runs(
     prefect: PrefectDep,
+    manual: ManualRunsDep,
     tags: DomainTagsDep,
     page: PageDep,
     status: RunStatus | None = None,
@@ -72,7 +81,7 @@ async def list_runs(
 ) -> Page[WorkflowRunSummary]:
     """List runs, newest start first. Runs that a schedule has planned for the future are not listed."""
     query = RunQuery(status, workflow_name, domain, since, until, trigger, tags)
-    return await run_list.list_runs(prefect, query, page)
+    return await run_list.list_runs(prefect, manual, query, page)
 
 
 @router.get("/runs/{run_id}", operation_id="get_run", responses=errors(404))

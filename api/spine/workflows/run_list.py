@@ -18,9 +18,9 @@ from spine.tables.base import utc_now
 from spine.workflows.errors_in_lists import errors_in_list
 from spine.workflows.known_domains import DomainTags
 from spine.workflows.labels import domain_of, schedule_of, trigger_of, with_trigger
-from spine.workflows.run_pages import BY_START, read_page
+from spine.workflows.manual_runs import ManualRuns
+from spine.workflows.run_pages import read_page
 from spine.workflows.schemas import RunStatus, RunTrigger, WorkflowRunSummary
-from spine.workflows.sparse_pages import read_sparse_page
 from spine.workflows.step_counts import step_counts
 from spine.workflows.steps import StepCounts
 
@@ -52,14 +52,14 @@ class RunQuery:
     tags: DomainTags = None
 
 
-async def list_runs(prefect: Prefect, query: RunQuery, page: PageRequest) -> Page[WorkflowRunSummary]:
+async def list_runs(
+    prefect: Prefect, manual: ManualRuns, query: RunQuery, page: PageRequest
+) -> Page[WorkflowRunSummary]:
     """A page of runs, newest start first."""
-    filters = filters_for(query, utc_now())
-    if query.trigger is RunTrigger.MANUAL and filters:
-        # The filter also matches the runs that the API started.
-        runs, total = await read_sparse_page(prefect, filters[0], page, BY_START)
+    if query.trigger is RunTrigger.MANUAL and (query.tags is None or query.tags):
+        runs, total = await manual.page(prefect, _wanted(query), page)
     else:
-        runs, total = await read_page(prefect, filters, page)
+        runs, total = await read_page(prefect, filters_for(query, utc_now()), page)
     names, counts, errors = await asyncio.gather(
         prefect.flow_names({run.flow_id for run in runs}),
         step_counts(prefect, runs),
@@ -109,6 +109,15 @@ def filters_for(query: RunQuery, now: datetime) -> list[RunFilter]:
     """Filters without overlap that together match what `query` selects, the one that matches most runs first."""
     if query.tags is not None and not query.tags:
         return []
+    wanted = _wanted(query)
+    parts = [wanted] if query.trigger is None else with_trigger(wanted, query.trigger)
+    if query.trigger in (None, RunTrigger.SCHEDULE) and query.status in (None, RunStatus.PENDING):
+        return [part for whole in parts for part in _without_planned(whole, query, now)]
+    return parts
+
+
+def _wanted(query: RunQuery) -> RunFilter:
+    """The runs that match `query`, whatever triggered them."""
     wanted = RunFilter().started(since=query.since, until=query.until)
     if query.workflow_name is not None:
         wanted = RunFilter(runs=wanted.runs, flows={"name": {"any_": [query.workflow_name]}})
@@ -118,10 +127,7 @@ def filters_for(query: RunQuery, now: datetime) -> list[RunFilter]:
         wanted = wanted.where(tags={"all_": [f"{DOMAIN_TAG_PREFIX}{query.domain}"]})
     if query.status is not None:
         wanted = wanted.where(state={"type": {"any_": STATE_TYPES[query.status]}})
-    parts = [wanted] if query.trigger is None else with_trigger(wanted, query.trigger)
-    if query.trigger in (None, RunTrigger.SCHEDULE) and query.status in (None, RunStatus.PENDING):
-        return [part for whole in parts for part in _without_planned(whole, query, now)]
-    return parts
+    return wanted
 
 
 def _without_planned(whole: RunFilter, query: RunQuery, now: datetime) -> list[RunFilter]:
