@@ -152,7 +152,7 @@ def served_pool(kind: str, stack: PrefectStack, folder: Path, **environment: str
 @contextmanager
 def serving(pool: Pool) -> Iterator[None]:
     """A worker of the pool."""
-    # Python believes a compiled file of the same second and size, and the tests edit flows that fast.
+    # `edit` leaves what Python takes for up to date.
     environment = {"PYTHONDONTWRITEBYTECODE": "1", **pool.stack.environment, **pool.environment}
     with prefect_worker(environment, pool.log, pool.name, pool.kind) as pool.worker:
         yield
