@@ -9,8 +9,8 @@ from spine.prefect.client import FlowRun, Prefect, TaskRun
 from spine.text import shortened
 from spine.workflows.crashes import logs_of_crashes
 from spine.workflows.failures import LONGEST_IN_A_LIST, is_exception, message_of
-from spine.workflows.step_details import error_of
-from spine.workflows.steps import fold, is_failed
+from spine.workflows.step_details import error_of_first_failed
+from spine.workflows.steps import fold
 
 _FAILED = ("FAILED", "CRASHED")
 
@@ -34,7 +34,7 @@ async def _errors_of_steps(prefect: Prefect, runs: Sequence[FlowRun]) -> dict[UU
             by_run[task_run.flow_run_id].append(task_run)
     found = {}
     for run in wanted:
-        step = next(filter(is_failed, fold(run, by_run[run.id])), None)
-        if step is not None and (error := error_of(step, ())[0]) is not None:
-            found[run.id] = error
+        of_step = error_of_first_failed(run, fold(run, by_run[run.id]), ())
+        if of_step is not None and of_step[0] is not None:
+            found[run.id] = of_step[0]
     return found

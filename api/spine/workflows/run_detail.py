@@ -18,7 +18,7 @@ from spine.prefect.results import ResultUnreadable, read_result
 from spine.prefect.states import is_final
 from spine.tables.base import utc_now
 from spine.tables.sources import SourceUse
-from spine.workflows.failures import category_of, is_exception, message_of
+from spine.workflows.failures import category_of, message_of
 from spine.workflows.labels import CALLER_LABEL, SCHEDULE_LABEL, trigger_of
 from spine.workflows.run_list import status_of, summarize
 from spine.workflows.schemas import (
@@ -27,7 +27,7 @@ from spine.workflows.schemas import (
     StepStatus,
     WorkflowRunDetail,
 )
-from spine.workflows.step_details import to_step_detail
+from spine.workflows.step_details import error_of_first_failed, to_step_detail
 from spine.workflows.steps import Step, StepCounts, fold, is_child_run
 
 # Prefect records task runs from events, which arrive up to this long after the run itself has ended: latest when
@@ -54,10 +54,8 @@ async def read_run(prefect: Prefect, domains: Domains, run_id: str) -> WorkflowR
         *(to_step_detail(prefect, step, index, step_names, logs) for index, step in enumerate(steps))
     )
     detail = _to_detail(run, names.get(run.flow_id), steps, logs)
-    failed = next((step for step in details if step.status is StepStatus.FAILED), None)
-    if detail.status is RunStatus.FAILED and failed is not None and not is_exception(run.state):
-        # "1/3 states failed" is Prefect's message for a flow that returns its failed steps.
-        detail.error, detail.error_category = failed.error, failed.error_category
+    if detail.status is RunStatus.FAILED and (of_step := error_of_first_failed(run, steps, logs)) is not None:
+        detail.error, detail.error_category = of_step
     return detail.model_copy(
         update={
             "steps": details,

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from spine.prefect.client import Log, Prefect, TaskRunResult
+from spine.prefect.client import FlowRun, Log, Prefect, TaskRunResult
 from spine.prefect.results import ResultUnreadable, read_result
 from spine.schemas import ErrorCategory
-from spine.workflows.failures import category_of, message_of
+from spine.workflows.failures import category_of, is_exception, message_of
 from spine.workflows.schemas import RunStatus, StepStatus, WorkflowStepDetail
 from spine.workflows.steps import Step, is_failed
 
@@ -51,6 +51,17 @@ def error_of(step: Step, logs: Sequence[Log]) -> tuple[str | None, ErrorCategory
         run_status = step.run.state_name or RunStatus.FAILED
         return f"Interrupted: the run ended as {run_status} while this step was running.", ErrorCategory.ORCHESTRATION
     return message_of(step.state), category_of(step.state, logs, step.latest.id)
+
+
+def error_of_first_failed(
+    run: FlowRun, steps: Sequence[Step], logs: Sequence[Log]
+) -> tuple[str | None, ErrorCategory | None] | None:
+    """The error of the first failed step of a run that failed by returning failed steps; None for any other run.
+
+    "1/3 states failed" is Prefect's message for such a run.
+    """
+    failed = None if is_exception(run.state) else next(filter(is_failed, steps), None)
+    return None if failed is None else error_of(failed, logs)
 
 
 def _inputs_of(step: Step, names: Mapping[UUID, str]) -> dict[str, Any] | None:
