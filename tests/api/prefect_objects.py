@@ -30,6 +30,14 @@ ROWS: dict[str, list[Json]] = {
 }
 
 
+def as_polled(before: Json, after: Json) -> Json:
+    """A deployment as it was before, with what Prefect may have recorded of it when workers polled for work."""
+    fields = {"status", "last_polled"}
+    if after["status"] != before["status"]:
+        fields.add("updated")
+    return before | {field: after[field] for field in fields}
+
+
 def deploy_all(workflow: Workflow, rows: list[Json], name: str = "", **more: Any) -> str:
     """Deploy with everything that a file can say; the id of the deployment."""
     made = workflow.deploy(

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.api.prefect_objects import as_polled
 from tests.schedules.support import FAR_AWAY
 from tests.support.stack import Api, PrefectStack
 
@@ -45,4 +46,5 @@ def test_a_cron_for_several_timings_in_prefect_is_409_and_changes_nothing(
     before, shown = stack.get(path), api.get(f"/sources/{source['id']}")
     changes = {"parser_type": "csv", "cron_expression": "0 4 1 1 *"}
     assert api.client.patch(f"/sources/{source['id']}", json=changes).status_code == 409
-    assert (stack.get(path), api.get(f"/sources/{source['id']}")) == (before, shown)
+    after = stack.get(path)
+    assert (after, api.get(f"/sources/{source['id']}")) == (as_polled(before, after), shown)
