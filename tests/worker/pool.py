@@ -152,9 +152,7 @@ def served_pool(kind: str, stack: PrefectStack, folder: Path, **environment: str
 @contextmanager
 def serving(pool: Pool) -> Iterator[None]:
     """A worker of the pool."""
-    # `edit` leaves what Python takes for up to date.
-    environment = {"PYTHONDONTWRITEBYTECODE": "1", **pool.stack.environment, **pool.environment}
-    with prefect_worker(environment, pool.log, pool.name, pool.kind) as pool.worker:
+    with prefect_worker({**pool.stack.environment, **pool.environment}, pool.log, pool.name, pool.kind) as pool.worker:
         yield
 
 
