@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from tests.alerts.support import Alerts
 from tests.support.api_here import api_here
 from tests.support.databases import migrate
 from tests.support.postgres import fresh_database
+from tests.support.processes import wait_until
 from tests.support.receivers import receiver
-from tests.support.stack import PrefectStack
+from tests.support.stack import Api, PrefectStack
 from tests.support.web import WEB
 
 WRONG = "SPINE_SECRET_KEY"
@@ -117,13 +118,13 @@ def test_a_process_with_another_key_and_cache_is_not_ready_and_uses_up_no_delive
     with fresh_database(postgresql_url) as database, receiver() as desk:
         silent = {**FAST_RETRIES, "SPINE_SEND_ALERTS": "false", "SPINE_CACHE_URL": str(tmp_path / "cache")}
         other = {**FAST_RETRIES, WRONG: Fernet.generate_key().decode()}
-        with (
-            api_here(stack.url, stack.home, tmp_path / "first", database, **silent) as api,
-            api_here(stack.url, stack.home, tmp_path / "second", database, **other) as stranger,
-        ):
+        with ExitStack() as apis:
+            api = apis.enter_context(api_here(stack.url, stack.home, tmp_path / "first", database, **silent))
+            # The database belongs to the key and the cache that claim it first.
+            wait_until(lambda: states(api) == ("up", "up"), "the first API to claim the database", 60)
+            stranger = apis.enter_context(api_here(stack.url, stack.home, tmp_path / "second", database, **other))
             alerts = Alerts(api)
             alerts.channel(desk, config={"url": desk.url, "headers": {"X-Key": "s3cret"}})
-            assert WEB.get(f"{api.url}/health/ready").json()["secrets"]["state"] == "up"
             alert = alerts.alert()
             answer = WEB.get(f"{stranger.url}/health/ready")
             assert (answer.status_code, answer.json()["status"]) == (503, "not_ready")
@@ -143,8 +144,13 @@ def test_a_process_with_another_key_and_cache_is_not_ready_and_uses_up_no_delive
         for command in ("adopt-key", "adopt-cache"):
             assert CliRunner().invoke(command_line, ["db", command]).exit_code == 0
         with api_here(stack.url, stack.home, tmp_path / "second", database, **other) as api:
-            ready = WEB.get(f"{api.url}/health/ready").json()
-            assert (ready["secrets"]["state"], ready["cache"]["state"]) == ("up", "up")
+            assert states(api) == ("up", "up")
+
+
+def states(api: Api) -> tuple[str, str]:
+    """The states of the secret key and of the cache."""
+    ready = WEB.get(f"{api.url}/health/ready").json()
+    return ready["secrets"]["state"], ready["cache"]["state"]
 
 
 def webhook(url: str) -> dict[str, Any]:

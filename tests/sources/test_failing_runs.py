@@ -74,8 +74,9 @@ def test_a_fetch_whose_process_is_killed_fails_with_an_alert_and_can_be_retried_
     assert (entry["fetch_id"], entry["size_bytes"]) == (fetch_id, size)
     assert api.get(f"/sources/{name}/fetches")["pagination"]["total"] == 1
     assert list((cache / "parts").glob("*")) == []
-    # The run raises no second alert for the same failure.
-    assert api.get("/alerts", source="spine.fetch_source")["data"] == []
+    # The run raises no second alert for the same failure. Other tests have failed runs of this flow.
+    of_flow = api.get("/alerts", source="spine.fetch_source")["data"]
+    assert failed["run_id"] not in [api.get(f"/alerts/{alert['id']}")["run_id"] for alert in of_flow]
 
 
 def _kill(execution_id: str) -> None:
