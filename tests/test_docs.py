@@ -1,6 +1,7 @@
 """The pages that people read: their links lead somewhere, and the README stays short."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,16 @@ def heading_ids(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@cache
+def committed_places() -> set[Path]:
+    """The files that are committed, and their folders."""
+    committed = {(PROJECT / one).resolve() for one in committed_files()}
+    return committed | {parent for one in committed for parent in one.parents}
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_every_link_leads_to_something_that_is_committed(name: str) -> None:
-    page = PROJECT / name
-    committed = {(PROJECT / one).resolve() for one in committed_files()}
-    places = committed | {parent for one in committed for parent in one.parents}
+    page, places = PROJECT / name, committed_places()
     broken = []
     for target, fragment in _LINK.findall(_CODE.sub("", page.read_text(encoding="utf-8"))):
         place = (page.parent / target).resolve() if target else page.resolve()

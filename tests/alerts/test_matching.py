@@ -14,16 +14,20 @@ def channels_of(alerts: Alerts, alert_id: str) -> set[str]:
     return {delivery["channel_name"] for delivery in alerts.read(alert_id)["deliveries"]}
 
 
-def test_channels_get_alerts_by_severity_and_domain(alerts: Alerts, desk: Receiver) -> None:
-    alerts.channel(desk, name="all")
-    alerts.channel(desk, name="errors", min_severity="ERROR")
-    alerts.channel(desk, name="finra", domains=["finra.*", "sec"])
-    alerts.channel(desk, name="off", enabled=False)
-    assert channels_of(alerts, alerts.alert(severity="WARNING", domain="finra.otc")) == {"all", "finra"}
-    assert channels_of(alerts, alerts.alert(severity="critical", domain="sec")) == {"all", "errors", "finra"}
-    assert channels_of(alerts, alerts.alert(severity="ERROR", domain="security")) == {"all", "errors"}
-    assert channels_of(alerts, alerts.alert(severity="INFO", domain="FINRA.otc")) == {"all"}
-    assert channels_of(alerts, alerts.alert(severity="ERROR")) == {"all", "errors"}
+def test_channels_get_alerts_by_severity_and_domain(either_alerts: Alerts, desk: Receiver) -> None:
+    either_alerts.channel(desk, name="all")
+    either_alerts.channel(desk, name="errors", min_severity="ERROR")
+    either_alerts.channel(desk, name="finra", domains=["finra.*", "sec"])
+    either_alerts.channel(desk, name="off", enabled=False)
+    assert channels_of(either_alerts, either_alerts.alert(severity="WARNING", domain="finra.otc")) == {"all", "finra"}
+    assert channels_of(either_alerts, either_alerts.alert(severity="critical", domain="sec")) == {
+        "all",
+        "errors",
+        "finra",
+    }
+    assert channels_of(either_alerts, either_alerts.alert(severity="ERROR", domain="security")) == {"all", "errors"}
+    assert channels_of(either_alerts, either_alerts.alert(severity="INFO", domain="FINRA.otc")) == {"all"}
+    assert channels_of(either_alerts, either_alerts.alert(severity="ERROR")) == {"all", "errors"}
 
 
 def test_repeats_of_an_alert_are_throttled_and_counted(alerts: Alerts, desk: Receiver, other_desk: Receiver) -> None:
@@ -61,11 +65,11 @@ def test_without_a_key_only_a_repeat_of_all_is_the_same_alert(
     sqlite_alerts.client.delete(f"/alerts/channels/{channel['id']}")
 
 
-def test_a_higher_severity_passes_the_throttle_and_begins_it_anew(alerts: Alerts, desk: Receiver) -> None:
-    alerts.channel(desk, throttle_minutes=5)
+def test_a_higher_severity_passes_the_throttle_and_begins_it_anew(either_alerts: Alerts, desk: Receiver) -> None:
+    either_alerts.channel(desk, throttle_minutes=5)
     severities = ["WARNING", "INFO", "ERROR", "WARNING", "ERROR", "CRITICAL", "CRITICAL"]
-    raised = [alerts.alert(severity=one, dedup_key="one problem") for one in severities]
-    statuses = [alerts.delivery(alert_id)["status"] for alert_id in raised]
+    raised = [either_alerts.alert(severity=one, dedup_key="one problem") for one in severities]
+    statuses = [either_alerts.delivery(alert_id)["status"] for alert_id in raised]
     assert statuses == ["SENT", "THROTTLED", "SENT", "THROTTLED", "THROTTLED", "SENT", "THROTTLED"]
     # A channel sends several at once, in any order.
     assert sorted(request.json["held_back"] for request in desk.posts) == [0, 1, 2]
@@ -80,11 +84,11 @@ def test_of_many_concurrent_repeats_one_is_sent(alerts: Alerts, desk: Receiver) 
     assert len(desk.posts) == 1
 
 
-def test_an_alert_that_failed_does_not_throttle_the_next_one(alerts: Alerts, desk: Receiver) -> None:
-    alerts.channel(desk, throttle_minutes=5)
+def test_an_alert_that_failed_does_not_throttle_the_next_one(either_alerts: Alerts, desk: Receiver) -> None:
+    either_alerts.channel(desk, throttle_minutes=5)
     desk.behaviours.append(refuse(404))
-    assert alerts.delivery(alerts.alert())["status"] == "FAILED"
-    assert alerts.delivery(alerts.alert())["status"] == "SENT"
+    assert either_alerts.delivery(either_alerts.alert())["status"] == "FAILED"
+    assert either_alerts.delivery(either_alerts.alert())["status"] == "SENT"
 
 
 def test_requests_with_the_same_idempotency_key_raise_one_alert(alerts: Alerts, desk: Receiver) -> None:

@@ -23,6 +23,7 @@ from tests.run_history.support import until
 from tests.support.keys import check_key
 from tests.support.postgres import fresh_database
 from tests.support.processes import free_port
+from tests.support.variants import one_by_default
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def fresh_postgresql(postgresql_url: str) -> Iterator[str]:
         yield database
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=one_by_default(["sqlite", "postgresql"]))
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     """Settings of a migrated database without any key."""
     database = SecretStr(request.getfixturevalue("fresh_postgresql")) if request.param == "postgresql" else None

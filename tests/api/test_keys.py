@@ -26,9 +26,10 @@ from tests.support.databases import migrate
 from tests.support.keys import check_key
 from tests.support.processes import free_port
 from tests.support.stack import Api
+from tests.support.variants import one_by_default
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=one_by_default(["sqlite", "postgresql"]))
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
     """A migrated database."""
     if request.param == "sqlite":

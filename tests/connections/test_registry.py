@@ -23,6 +23,7 @@ from tests.connections.support import target
 from tests.support.databases import migrate
 from tests.support.processes import free_port
 from tests.support.stack import ADMIN_KEY
+from tests.support.variants import one_by_default
 
 PATH = "/sources/connections"
 # No response may contain these.
@@ -78,7 +79,7 @@ def body(**fields: Any) -> dict[str, Any]:
     return {"name": f"connection-{uuid4().hex[:8]}", **given, **fields}
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=one_by_default(["sqlite", "postgresql"]))
 def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A migrated database with the admin key, for an API that may reach this machine."""
     given: dict[str, Any] = {"home": tmp_path_factory.mktemp("home"), "api_key": ADMIN_KEY, "follow_runs": False}

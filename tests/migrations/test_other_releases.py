@@ -78,9 +78,9 @@ async def serving(settings: Settings) -> AsyncIterator[tuple[FastAPI, httpx.Asyn
 @pytest.mark.parametrize(
     ("settings", "state"),
     [
-        ("sqlite", "older"),
-        ("postgresql", "no tables"),
-        *one_by_default([("sqlite", "no tables"), ("postgresql", "older")], default=-1),
+        *one_by_default(
+            [("sqlite", "older"), ("sqlite", "no tables"), ("postgresql", "older"), ("postgresql", "no tables")]
+        ),
     ],
     indirect=["settings"],
 )

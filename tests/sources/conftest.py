@@ -12,11 +12,15 @@ from spine.sources.fetching.context import FetchContext
 
 from tests.sources.support import NO_PREFECT, Desk
 from tests.support.databases import migrate
+from tests.support.variants import one_by_default
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=one_by_default(["sqlite", "postgresql"]))
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """The URL of an empty database; None for the SQLite file in the home."""
+    """The URL of an empty database; None for the SQLite file in the home.
+
+    PostgreSQL is for the slow half, except in modules with `ON_EACH_DATABASE`.
+    """
     if request.param == "sqlite":
         yield None
     else:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
 
+import pytest
 from spine.auth.callers import Caller, Scope
 from spine.auth.domains import EVERY_DOMAIN
 from spine.cache.entries import NewEntry, current_entries
@@ -24,6 +25,8 @@ from spine.tables.alerts import Alert
 from spine.tables.sources import Source
 from sqlalchemy import select
 
+# The mark of modules whose promises depend on how a database locks.
+ON_EACH_DATABASE = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 CALLER = Caller(id="tests", name="tests", scopes=frozenset(Scope))
 
 

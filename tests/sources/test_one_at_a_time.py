@@ -19,9 +19,11 @@ from spine.tables.sources import Fetch
 from sqlalchemy import select, text, update
 
 from tests.sources.readers.support import settle
-from tests.sources.support import Desk
+from tests.sources.support import ON_EACH_DATABASE, Desk
 from tests.support.processes import wait_until
 from tests.support.receivers import Behaviour, Handler, Receiver, receiver
+
+pytestmark = ON_EACH_DATABASE
 
 ROWS = b"day,venue\n2026-01-05,AAA\n"
 
@@ -161,7 +163,6 @@ async def test_a_fetch_that_has_succeeded_is_not_cancelled_in_its_last_steps(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 async def test_leases_are_renewed_after_an_unexpected_error_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "LEASE", timedelta(seconds=0.5))
     started = await desk.start(await desk.register("file", {"path": "a.csv"}))

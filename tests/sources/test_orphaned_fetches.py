@@ -23,9 +23,11 @@ from spine.tables.sources import Fetch
 from sqlalchemy import select, update
 
 from tests.sources.readers.support import settle
-from tests.sources.support import Desk
+from tests.sources.support import ON_EACH_DATABASE, Desk
 from tests.support.processes import free_port
 from tests.support.stack import PrefectStack
+
+pytestmark = ON_EACH_DATABASE
 
 ROWS = b"a,b\n1,2\n"
 LONG_AGO = timedelta(hours=1)
