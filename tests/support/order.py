@@ -77,7 +77,8 @@ def put_in_order(items: list[pytest.Item]) -> None:
     # The checkers, while the servers of the others are still starting.
     seconds: defaultdict[str, float] = defaultdict(float, {"tests/test_house.py": 3600.0})
     files = {(half_of(item), item.nodeid.partition("::")[0]) for item in items}
-    for half, file in files:
+    # Sorted, as a sum of floats depends on the order of its parts, which must be the same in all processes.
+    for half, file in sorted(files):
         seconds[group_of(file)] += measured.get(half, {}).get(file, 30)
     items.sort(key=lambda item: (-seconds[group_of(item.nodeid)], group_of(item.nodeid)))
 
