@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from tests.support.processes import PROJECT
 from tests.support.stack import ADMIN_KEY, Api, PrefectStack
+from tests.support.variants import one_in
 from tests.support.web import PATIENCE, WEB
 
 TRIGGER = "/workflows/trigger/demo.typed"
@@ -110,18 +111,21 @@ def routes(api: Api) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(
     "headers",
-    [
-        {},
-        {"X-API-Key": "spine_wrong"},
-        {"X-API-Key": ""},
-        {"Authorization": "Bearer spine_wrong"},
-        {"Authorization": "Bearer a.b.c"},
-        {"Authorization": "Bearer"},
-        {"Authorization": f"Basic {ADMIN_KEY}"},
-        {"Authorization": ADMIN_KEY},
-        {"X-API-Key": ADMIN_KEY[:-1]},
-        {"X-API-Key": "wrong", "Authorization": f"Bearer {ADMIN_KEY}"},
-    ],
+    one_in(
+        3,
+        [
+            {},
+            {"X-API-Key": "spine_wrong"},
+            {"X-API-Key": ""},
+            {"Authorization": "Bearer spine_wrong"},
+            {"Authorization": "Bearer a.b.c"},
+            {"Authorization": "Bearer"},
+            {"Authorization": f"Basic {ADMIN_KEY}"},
+            {"Authorization": ADMIN_KEY},
+            {"X-API-Key": ADMIN_KEY[:-1]},
+            {"X-API-Key": "wrong", "Authorization": f"Bearer {ADMIN_KEY}"},
+        ],
+    ),
     ids=lambda headers: " and ".join(f"{name}={value}" for name, value in headers.items()) or "nothing",
 )
 def test_every_route_of_the_api_rejects_bad_credentials(

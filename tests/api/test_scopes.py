@@ -17,6 +17,7 @@ from tests.api.test_auth import make_key, routes_of_the_app
 from tests.support.api_here import api_here
 from tests.support.processes import PROJECT, free_port
 from tests.support.stack import Api
+from tests.support.variants import one_in
 from tests.support.web import WEB
 
 GUIDE = PROJECT / "api" / "guides" / "conventions.md"
@@ -86,7 +87,7 @@ def test_each_route_refuses_the_scope_below_and_accepts_its_own(lonely: Api, rou
                 assert f"'{scope}'" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("ending", ["%0A", "%0A/", "%00", "%0D%0A", "%C2%A0"])
+@pytest.mark.parametrize("ending", one_in(3, ["%0A", "%0A/", "%00", "%0D%0A", "%C2%A0"]))
 def test_no_spelling_of_a_path_reaches_a_route_without_its_scope(lonely: Api, routes: list[Route], ending: str) -> None:
     reader = lonely.as_key(make_key(lonely, f"only-reads{ending.replace('%', '-').replace('/', '-')}", "read"))
     for method, path in routes:

@@ -83,9 +83,9 @@ def body(**fields: Any) -> dict[str, Any]:
 def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A migrated database with the admin key, for an API that may reach this machine."""
     given: dict[str, Any] = {"home": tmp_path_factory.mktemp("home"), "api_key": ADMIN_KEY, "follow_runs": False}
-    given |= {"send_alerts": False, "allow_private_addresses": True, "prefect_deadline_seconds": 1}
     with request.getfixturevalue("postgresql_databases").lend() as url:
-        made = Settings(**given, database_url=url if request.param == "postgresql" else None)
+        given["database_url"] = url if request.param == "postgresql" else None
+        made = Settings(**given, send_alerts=False, allow_private_addresses=True, prefect_deadline_seconds=1)
         migrate(made.sqlalchemy_url)
         ensure_admin_key(made)
         yield made

@@ -213,6 +213,7 @@ def test_checking_again_changes_nothing(story: Story) -> None:
             assert deployment == as_polled(before[name], deployment)
 
 
+@pytest.mark.slow
 async def test_job_variables_that_people_set_on_a_schedule_stay(
     stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

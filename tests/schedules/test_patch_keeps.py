@@ -8,7 +8,7 @@ import pytest
 from tests.api.prefect_objects import CRON, INTERVAL, ROW, ROWS, RRULE, deploy_all, differences, objects_of, unexpected
 from tests.schedules.support import FAR_AWAY, Schedules, Workflow
 from tests.support.processes import wait_until
-from tests.support.variants import one_by_default
+from tests.support.variants import one_by_default, one_in
 
 PATCHES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "description": ("Other words.", ("/description",)),
@@ -83,7 +83,7 @@ def test_a_patch_with_what_is_so_already_changes_nothing(schedules: Schedules, w
     assert schedules.get(deployed) == shown
 
 
-@pytest.mark.parametrize("kind", ["a cron with a slug", "a cron without a slug", "several"])
+@pytest.mark.parametrize("kind", one_in(2, ["a cron with a slug", "a cron without a slug", "several"]))
 def test_switching_changes_no_parameters(schedules: Schedules, workflow: Workflow, kind: str) -> None:
     deployed = deploy_all(workflow, ROWS[kind])
     before = objects_of(workflow)

@@ -119,6 +119,7 @@ def test_a_file_without_deployments_deploys_nothing(project: Project, text: str,
     assert (report.deployed, set(report.failed)) == (0, failed)
 
 
+@pytest.mark.slow
 def test_spine_deploy_can_be_repeated_and_leaves_alone_what_people_set(stack: PrefectStack) -> None:
     stack.deploy_own_flows()
     assert stack.deploy_own_flows() == {"spine.fetch_source": "unchanged", "spine.prune": "unchanged"}
