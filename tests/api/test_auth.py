@@ -58,7 +58,7 @@ def spine(api: Api, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def sentence(done: subprocess.CompletedProcess[str]) -> str:
+def sentence(done: Result) -> str:
     """The one sentence that a command printed after the database that it uses."""
     database, said = done.stderr.splitlines()
     assert database.startswith("Database: ")
@@ -214,8 +214,8 @@ def test_a_key_works_at_once_and_is_rejected_right_after_its_revocation(either_a
     name = unique("short-lived")
     client = either_api.as_key(make_key(either_api, name))
     assert client.get("/workflows/runs").status_code == 200
-    revoked = spine(either_api, "keys", "revoke", name)
-    assert revoked.returncode == 0, revoked.stderr
+    revoked = invoke(either_api, "keys", "revoke", name)
+    assert revoked.exit_code == 0, revoked.stderr
     response = client.get("/workflows/runs")
     assert response.status_code == 401
     assert "revoked" in response.json()["detail"]
@@ -224,8 +224,8 @@ def test_a_key_works_at_once_and_is_rejected_right_after_its_revocation(either_a
 def test_the_name_of_an_active_key_is_rejected_with_one_sentence(each_api: Api) -> None:
     name = unique("twice")
     first = make_key(each_api, name)
-    again = spine(each_api, "keys", "create", name)
-    assert (again.returncode, again.stdout) == (1, "")
+    again = invoke(each_api, "keys", "create", name)
+    assert (again.exit_code, again.stdout) == (1, "")
     assert sentence(again).startswith(f"An active API key is already named '{name}'")
     assert each_api.as_key(first).get("/workflows/runs").status_code == 200
 
@@ -233,7 +233,7 @@ def test_the_name_of_an_active_key_is_rejected_with_one_sentence(each_api: Api) 
 def test_a_name_can_be_used_again_after_the_revocation(either_api: Api) -> None:
     name = unique("again")
     first = make_key(either_api, name)
-    assert spine(either_api, "keys", "revoke", name).returncode == 0
+    assert invoke(either_api, "keys", "revoke", name).exit_code == 0
     second = make_key(either_api, name, "write")
     assert first != second
     assert either_api.as_key(second).get("/workflows/runs").status_code == 200
@@ -241,15 +241,15 @@ def test_a_name_can_be_used_again_after_the_revocation(either_api: Api) -> None:
 
 
 def test_revoking_an_unknown_key_fails_with_one_sentence(either_api: Api) -> None:
-    done = spine(either_api, "keys", "revoke", "nobody")
-    assert (done.returncode, done.stdout) == (1, "")
+    done = invoke(either_api, "keys", "revoke", "nobody")
+    assert (done.exit_code, done.stdout) == (1, "")
     assert sentence(done) == "No active API key has the id or name 'nobody'."
 
 
 @pytest.mark.parametrize("name", ["", "x" * 101], ids=["empty", "101 characters"])
 def test_a_name_that_cannot_be_stored_is_rejected_with_one_sentence(name: str, either_api: Api) -> None:
-    done = spine(either_api, "keys", "create", name)
-    assert (done.returncode, done.stdout) == (1, "")
+    done = invoke(either_api, "keys", "create", name)
+    assert (done.exit_code, done.stdout) == (1, "")
     assert "name" in sentence(done)
 
 
@@ -280,9 +280,9 @@ def test_the_database_stores_the_hash_of_a_key_and_never_the_key(either_api: Api
 def test_the_list_of_keys_shows_names_scopes_and_states_and_no_secret(either_api: Api) -> None:
     kept, gone = unique("kept"), unique("gone")
     keys = [make_key(either_api, kept, "read", "write"), make_key(either_api, gone)]
-    spine(either_api, "keys", "revoke", gone)
-    shown = spine(either_api, "keys", "list")
-    assert shown.returncode == 0
+    invoke(either_api, "keys", "revoke", gone)
+    shown = invoke(either_api, "keys", "list")
+    assert shown.exit_code == 0
     lines = {line.split()[1]: line for line in shown.stdout.splitlines()}
     assert "read,write" in lines[kept]
     assert lines[kept].endswith("active")

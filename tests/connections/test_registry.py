@@ -75,17 +75,17 @@ class Registry:
 
 
 def body(**fields: Any) -> dict[str, Any]:
-    given = {"db_type": "postgresql", "host": "db.example.com", "port": 5432, "database": "desk"}
-    return {"name": f"connection-{uuid4().hex[:8]}", **given, **fields}
+    at = {"db_type": "postgresql", "host": "db.example.com", "port": 5432, "database": "desk"}
+    return {"name": f"connection-{uuid4().hex[:8]}", **at, **fields}
 
 
 @pytest.fixture(scope="module", params=one_by_default(["sqlite", "postgresql"]))
 def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A migrated database with the admin key, for an API that may reach this machine."""
     given: dict[str, Any] = {"home": tmp_path_factory.mktemp("home"), "api_key": ADMIN_KEY, "follow_runs": False}
+    given |= {"send_alerts": False, "allow_private_addresses": True, "prefect_deadline_seconds": 1}
     with request.getfixturevalue("postgresql_databases").lend() as url:
-        given["database_url"] = url if request.param == "postgresql" else None
-        made = Settings(**given, send_alerts=False, allow_private_addresses=True, prefect_deadline_seconds=1)
+        made = Settings(**given, database_url={"sqlite": None, "postgresql": url}[request.param])
         migrate(made.sqlalchemy_url)
         ensure_admin_key(made)
         yield made
@@ -131,8 +131,7 @@ async def test_a_new_connection_has_every_field_of_the_contract_and_no_reference
     assert await registry.show("The warehouse") == await registry.show(made["id"].lower()) == made
     assert made.pop("created_at") <= made.pop("updated_at")
     assert len(made.pop("id")) == 26
-    given = {"name": "The warehouse", "db_type": "postgresql", "host": "db.example.com", "port": 5432}
-    given |= {"database": "desk", "username": "reader"}
+    given = {**body(), "name": "The warehouse", "username": "reader"}
     defaults = {"pool_size": 5, "pool_overflow": 10, "ssl_mode": "require", "enabled": True}
     health = {"health_status": "UNKNOWN", "health_message": None, "last_health_check_at": None}
     assert made == {**given, **defaults, **health, "active_connections": 0, "idle_connections": 0}

@@ -10,6 +10,7 @@ import pytest
 from tests.support.processes import wait_until
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.stack import PrefectStack
+from tests.support.variants import one_by_default
 from tests.worker.pool import Pool, Run, served_pool
 
 FLOWS = ["three_steps", "three_steps_async"]
@@ -84,7 +85,7 @@ def counted(stack: PrefectStack, tmp_path_factory: pytest.TempPathFactory) -> It
         yield served
 
 
-@pytest.mark.parametrize("function", FLOWS)
+@pytest.mark.parametrize("function", one_by_default(FLOWS))
 def test_a_run_of_three_steps_costs_no_request_more_than_it_needs(counted: Counted, function: str) -> None:
     found = counted.requests_of(function)
     more = found - EXPECTED - Counter(OF_LONGER_RUN) - Counter(OF_SLOW_MACHINE)

@@ -50,7 +50,13 @@ def imports(folder: Path) -> int:
 
 def interpreters(folder: Path) -> list[psutil.Process]:
     """The engine servers of this process that work in a directory or below it."""
-    return [one for one in psutil.Process().children() if str(folder) in " ".join(one.cmdline())]
+    found = []
+    for one in psutil.Process().children():
+        # One of them may be ending just now.
+        with suppress(psutil.NoSuchProcess):
+            if str(folder) in " ".join(one.cmdline()):
+                found.append(one)
+    return found
 
 
 async def until_there_are(count: int, folder: Path) -> None:
