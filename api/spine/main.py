@@ -84,7 +84,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.seen_health = {}
     app.include_router(health.router)
     app.include_router(metrics)
-    app.include_router(_api_v1())
+    # With a prefix on the router itself, FastAPI would build every route once more to check its path.
+    app.include_router(_api_v1(), prefix=API)
     install_error_handlers(app)
     install_openapi(app)
     app.add_middleware(BodyMiddleware, max_bytes=settings.max_body_bytes)
@@ -98,7 +99,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def _api_v1() -> APIRouter:
     """All routes of the contract, behind one credential check."""
-    router = APIRouter(prefix=API, dependencies=[Depends(get_caller)])
+    router = APIRouter(dependencies=[Depends(get_caller)])
     router.include_router(workflows)
     router.include_router(schedules)
     router.include_router(alerts)
