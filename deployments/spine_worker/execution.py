@@ -16,7 +16,7 @@ from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._hook_runner import FlowRunHookRunner
 
 from spine_worker.crash_reports import CrashReports
-from spine_worker.silent_ends import ENDED_SILENTLY
+from spine_worker.silent_ends import ABORTED, ENDED_SILENTLY
 
 _SECONDS_BETWEEN_CHECKS = 0.01
 _SECONDS_BETWEEN_TRIES = 2.0
@@ -84,6 +84,7 @@ class SharedContext(FlowRunExecutorContext):
         self._cancelled: set[UUID] = set()
         self._ended: set[UUID] = set()
         self._reported: set[UUID] = set()
+        self._aborted: set[UUID] = set()
         self._is_blind = False
         substitute(self._observer, "on_cancelling", self._begin_to_cancel)
         substitute(self._observer, "on_failure", self._lose_sight)
@@ -146,6 +147,7 @@ class SharedContext(FlowRunExecutorContext):
         self._cancelled.discard(run_id)
         self._ended.discard(run_id)
         self._reported.discard(run_id)
+        self._aborted.discard(run_id)
         self.begun.discard(run_id)
         self._cancelling.pop(run_id, None)
         self._observer.remove_in_flight_flow_run_id(run_id)
@@ -157,12 +159,15 @@ class SharedContext(FlowRunExecutorContext):
             self._reported.add(run_id)
         if isinstance(conclusion, EngineOutcomeReceipt) and conclusion.state_type in _ENDED:
             self._ended.add(run_id)
+        if isinstance(conclusion, EngineOutcomeReceipt) and conclusion.state_type is None:
+            self._aborted.add(run_id)
         return conclusion
 
-    async def conclude(self, run_id: UUID) -> None:
+    async def conclude(self, run_id: UUID, identifier: str | None) -> None:
         """Finish the cancellation of a run whose process has ended, and report an end that its engine has not.
 
-        An engine that is stopped before its flow has begun leaves the run in the state that it has.
+        An engine that is stopped before its flow has begun leaves the run in the state that it has. `identifier` is
+        that of the process, as Prefect stores it.
         """
         self._expected.discard(run_id)
         if cancelling := self._cancelling.pop(run_id, None):
@@ -179,10 +184,17 @@ class SharedContext(FlowRunExecutorContext):
         if was_stopped or run.state.is_cancelling():
             message = run.state.message if run.state.is_cancelling() else "Flow run was cancelled successfully."
             await self._state_proposer.propose_cancelled(run, {"message": message})
-        elif (run.state.is_running() or run.state.is_pending()) and run_id not in self._reported:
-            crashed = await self._state_proposer.propose_crashed(run, ENDED_SILENTLY)
+        elif (run.state.is_running() or run.state.is_pending()) and (why := self._why_it_is_open(run, identifier)):
+            crashed = await self._state_proposer.propose_crashed(run, why)
             if crashed is not None:
                 await self.hooks.run_crashed_hooks(run, crashed)
+
+    def _why_it_is_open(self, run: FlowRun, identifier: str | None) -> str | None:
+        """Why a run has not ended, although its process has; None if it may be another process that executes it."""
+        if run.id not in self._reported:
+            return ENDED_SILENTLY
+        is_of_process = identifier is not None and run.infrastructure_pid == identifier
+        return ABORTED if run.id in self._aborted and is_of_process else None
 
 
 class SharedExecution:

@@ -53,7 +53,7 @@ class Launch:
             if self.starter.has_started:
                 raise
             raise UnexpectedFailure.of(self.starter.failure or error) from error
-        await self.context.conclude(self.run.id)
+        await self.context.conclude(self.run.id, str(result.handle.pid) if result else None)
         return result
 
     async def close(self) -> None:

@@ -27,6 +27,9 @@ PRIVATE_NAMES = {
     "prefect._flow_run_suspension:FlowRunSuspensionRequest.mark_requested": "self state",
     "prefect._internal.observers:FlowRunSuspendingObserver": "on_suspended polling_interval event_filter on_failure",
     "prefect._internal.observers:FlowRunSuspendingObserver.watch_flow_run_id": "self flow_run_id",
+    "prefect.states:format_exception": "exc tb",
+    "prefect._internal.states:format_exception": "exc tb",
+    "prefect.logging.handlers:APILogHandler.format": "self record",
     # forking: what the worker knows of a run
     "prefect.flow_engine:load_flow_run": "flow_run_id",
     "prefect.results:_read_server_default_result_storage_block_id": "",

@@ -46,7 +46,7 @@ async def stop_and_reschedule(
     if status is ControlSignalStatus.ALREADY_CONCLUDED:
         # The run has ended or is being cancelled.
         await _end(process, handle, signalled=True)
-        await context.conclude(run.id)
+        await context.conclude(run.id, str(handle.pid))
         return
     # An engine that has not acknowledged the request would report a crash, so its process is killed at once.
     await _end(process, handle, grace=_GRACE_SECONDS if status is ControlSignalStatus.ACKNOWLEDGED else 0)

@@ -14,6 +14,8 @@ from prefect.utilities.engine import propose_state
 
 # Spine's API knows this sentence: it retries such a run, if its flow has retries.
 ENDED_SILENTLY = "The process ended without a report of the run's state, as after `os._exit`."
+# Prefect's engine takes this exception for a decision of the server, whoever raises it, and reports no state.
+ABORTED = "The run was given up without a state, as after `prefect.exceptions.Abort` was raised."
 
 
 async def crash_if_silent(client: PrefectClient, run_id: UUID, identifier: str) -> None:

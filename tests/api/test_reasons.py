@@ -17,6 +17,9 @@ EXPECTED = {
     "lines": ("ValueError: first\nsecond: x", "VALIDATION"),
     "group": ("ExceptionGroup: both (2 sub-exceptions)", "PIPELINE"),
     "long": ("ValueError: xxx", "VALIDATION"),
+    "half a pair": ("ValueError: half \\ud800 of a pair", "VALIDATION"),
+    "null": ("ValueError: a\\x00b", "VALIDATION"),
+    "step with null": ("ValueError: a\\x00b", "VALIDATION"),
     "memory": ("MemoryError: no more", "INTERNAL"),
     "chain": ("RuntimeError: could not publish", "NETWORK"),
     "mute": ("RuntimeError: no text", "PIPELINE"),
@@ -28,6 +31,8 @@ EXPECTED = {
     "unknown argument": ("ParameterBindError: Error binding parameters for function 'strict_child'", "VALIDATION"),
     "decimal": ("ParameterTypeError: Flow run received invalid parameters:\n - amount: Input should", "VALIDATION"),
     "task time": ("Flow run failed due to timeout: TaskRunTimeoutError(", "ORCHESTRATION"),
+    "late child": ("A flow or task that it called exceeded its timeout.", "ORCHESTRATION"),
+    "abort": ("The run was given up without a state, as after `prefect.exceptions.Abort`", "ORCHESTRATION"),
     "late socket": ("Flow run failed due to timeout: TimeoutError(", "NETWORK"),
     "segv": ("Process exited with status code: -11 (SIGSEGV)", "ORCHESTRATION"),
     "kill": ("Process exited with status code: -9 (SIGKILL)", "ORCHESTRATION"),
@@ -35,6 +40,7 @@ EXPECTED = {
     "sys exit": ("Execution was aborted by Python system exit call.", "ORCHESTRATION"),
     "gone": ("FileNotFoundError(2, 'No such file or directory')", "CONFIG"),
     "syntax": ("SyntaxError(", "CONFIG"),
+    "quits": ("SystemExit: no licence for this host", "CONFIG"),
     "left": ("The process ended without a report of the run's state", "ORCHESTRATION"),
     "kwargs": ("TypeError: 'int' object is not iterable", "VALIDATION"),
     "text for decimal": ("ParameterTypeError: Flow run received invalid parameters:\n - amount", "VALIDATION"),
@@ -43,8 +49,10 @@ LOADED_BADLY = {
     "gone": None,
     "syntax": "def begun(\n",
 }
-# The file of the flow ends the process; Prefect's own worker leaves such a run PENDING.
-LEFT = "import os\nos._exit(0)\n"
+# The file of the flow ends the process; Prefect's own worker leaves a run PENDING whose file ends it with status 0.
+ENDING = {"left": "import os\nos._exit(0)\n", "quits": "import sys\nsys.exit('no licence for this host')\n"}
+# Ways of which only the spine worker knows the reason.
+OF_SPINE = {*ENDING, "abort", "half a pair", "null", "step with null"}
 # Where the exception is outside of the flow, the process worker's state has only the status of the process.
 OUTSIDE = {*LOADED_BADLY, "kwargs", "mute"}
 
@@ -75,10 +83,11 @@ def failed(
     runs = {}
     asked = {item.callspec.params.get("way") for item in request.session.items if hasattr(item, "callspec")}
     for way in (way for way in EXPECTED if way in asked):
-        if way == "left":
-            if pool == "spine":
-                (folder / "left_flow.py").write_text(LEFT)
-                runs[way] = run_of(stack, pool, f"{folder / 'left_flow.py'}:begun")
+        if way in OF_SPINE and pool != "spine":
+            continue
+        if way in ENDING:
+            (folder / f"{way}_flow.py").write_text(ENDING[way])
+            runs[way] = run_of(stack, pool, f"{folder / f'{way}_flow.py'}:begun")
         elif way in LOADED_BADLY:
             file = folder / f"{way}_flow.py"
             if (code := LOADED_BADLY[way]) is not None:
@@ -106,7 +115,7 @@ def run_of(stack: PrefectStack, pool: str, entrypoint: str, **parameters: Any) -
 def test_list_detail_and_prefect_give_the_same_reason(
     api: Api, stack: PrefectStack, pool: str, failed: dict[str, dict[str, Any]], way: str
 ) -> None:
-    if way == "left" and pool != "spine":
+    if way in OF_SPINE and pool != "spine":
         pytest.skip("only the spine worker reports it")
     detail = failed[way]
     begins, category = EXPECTED[way]
@@ -124,6 +133,8 @@ def test_list_detail_and_prefect_give_the_same_reason(
     if way == "returned":
         # Prefect's count of the steps; Spine shows the error of the first of them.
         assert state == "2/3 states failed."
+    elif way == "late child":
+        assert state == "Flow run exceeded timeout of None second(s)"
     elif pool == "spine":
         assert detail["error"] in state
     elif way not in OUTSIDE:

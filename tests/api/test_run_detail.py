@@ -32,7 +32,7 @@ def recorded(api: Api, run_id: str, count: int) -> dict[str, Any]:
 def runs(api: Api, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Runs of several flows, started at once."""
     folder = tmp_path_factory.mktemp("runs")
-    counts = {"three": 3, "many": 8, "flaky": 1, "unpersisted": 2}
+    counts = {"three": 3, "many": 9, "flaky": 1, "unpersisted": 2}
     marks = {name: str(folder / name) for name in counts}
     started = {
         "three": api.trigger("demo.three_steps", marks=marks["three"], unless=str(folder / "never")),
@@ -96,8 +96,8 @@ def test_loops_and_mapped_tasks_of_one_name_are_separate_steps(api: Api, runs: d
     steps = steps_by_name(detail)
     assert [step["outputs"] for step in steps["double"][:3]] == [{"result": 0}, {"result": 2}, {"result": 4}]
     assert sorted(step["outputs"]["result"] for step in steps["double"][3:]) == [20, 22]
-    assert detail["step_count"] == 8
-    assert detail["completed_step_count"] == 8
+    assert detail["step_count"] == 9
+    assert detail["completed_step_count"] == 9
 
 
 def test_a_child_flow_is_a_step_and_a_run_of_its_own(api: Api, stack: PrefectStack, runs: dict[str, str]) -> None:
@@ -118,6 +118,19 @@ def test_large_outputs_are_truncated_and_unpersisted_ones_are_null(api: Api, run
     assert large["size_bytes"] > 100_000
     assert len(large["preview"]) == 1000
     assert steps["forget"][0]["outputs"] is None
+
+
+def test_an_output_that_cannot_be_read_says_why(api: Api, stack: PrefectStack, runs: dict[str, str]) -> None:
+    def outputs() -> Any:
+        (pickled,) = steps_by_name(api.run(runs["many"]))["pickled"]
+        return pickled["outputs"]
+
+    reason = "Its result is stored as pickle, not json (result_serializer='json')."
+    assert outputs() == {"unreadable": True, "reason": reason}
+    which = {"flow_runs": {"id": {"any_": [runs["many"]]}}, "task_runs": {"name": {"like_": "pickled"}}}
+    (step,) = stack.post("/task_runs/filter", which)
+    (stack.home / "storage" / step["state"]["data"]["storage_key"]).unlink()
+    assert outputs() == {"unreadable": True, "reason": "The API cannot read its persisted result."}
 
 
 def test_attempts_inside_a_run_are_one_step_with_a_retry_count(api: Api, runs: dict[str, str]) -> None:

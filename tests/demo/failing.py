@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from prefect import flow, task
+from prefect.exceptions import Abort
 
 
 class Mute(Exception):
@@ -56,6 +57,12 @@ def slow() -> None:
     time.sleep(2)
 
 
+@flow(name="demo.late_child", timeout_seconds=0.2)
+def late_child() -> None:
+    """Take too long."""
+    time.sleep(2)
+
+
 def chain() -> None:
     """Fail because of something else."""
     try:
@@ -83,6 +90,9 @@ WAYS: dict[str, Callable[[], object]] = {
     "lines": throw(ValueError("first\nsecond: x")),
     "group": throw(ExceptionGroup("both", [ValueError("a"), KeyError("b")])),
     "long": throw(ValueError("x" * 2_000_000)),
+    "half a pair": throw(ValueError("half \ud800 of a pair")),
+    "null": throw(ValueError("a\0b")),
+    "step with null": lambda: breaks(ValueError("a\0b")),
     "memory": throw(MemoryError("no more")),
     "chain": chain,
     "returned": returned,
@@ -90,6 +100,8 @@ WAYS: dict[str, Callable[[], object]] = {
     "unknown argument": lambda: strict_child(**WORDS),
     "decimal": lambda: exact(TEXT),
     "task time": slow,
+    "late child": late_child,
+    "abort": throw(Abort("enough")),
     "late socket": throw(TimeoutError("the socket timed out")),
     "segv": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),

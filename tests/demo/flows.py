@@ -78,6 +78,13 @@ def many_steps(marks: str) -> None:
     child(marks)
     forget()
     large()
+    pickled()
+
+
+@task(persist_result=True, result_serializer="pickle")
+def pickled() -> set[int]:
+    """A result that only Python reads."""
+    return {1}
 
 
 @task(persist_result=True, result_serializer="json")

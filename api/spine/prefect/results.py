@@ -35,6 +35,10 @@ class ResultUnreadable(Exception):
     """The result cannot be read from here. The message is the reason, worded to follow "because"."""
 
 
+class NoResult(ResultUnreadable):
+    """There is none: the flow or task does not persist its results."""
+
+
 @dataclass(frozen=True)
 class ResultReference:
     """The place of a result, from the data of a state."""
@@ -45,10 +49,10 @@ class ResultReference:
 
     @classmethod
     def of(cls, state_data: Any) -> "ResultReference":
-        """The reference in a state's data. Raises `ResultUnreadable` if the state has no persisted result."""
+        """The reference in a state's data. Raises `NoResult` if the state has no persisted result."""
         data = state_data.model_dump(mode="json") if isinstance(state_data, BaseModel) else state_data
         if not isinstance(data, dict) or not data.get("storage_key"):
-            raise ResultUnreadable("its result is not persisted (persist_result=True)")
+            raise NoResult("its result is not persisted (persist_result=True)")
         block_id = data.get("storage_block_id")
         serializer = str((data.get("serializer") or {}).get("type"))
         return cls(str(data["storage_key"]), UUID(str(block_id)) if block_id else None, serializer)

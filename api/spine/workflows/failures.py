@@ -23,6 +23,8 @@ _STATE_MESSAGE = re.compile(
 )
 # Prefect takes every TimeoutError for its own, also that of a socket.
 _LATE = re.compile(r"^(?:Flow|Task) run failed due to timeout: (?P<name>\w+)\(")
+# Prefect names the time-out of the run itself, which has none, when something that it called exceeded its own.
+_LATE_BELOW = re.compile(r"^(?:Flow|Task) run exceeded timeout of None second\(s\)$")
 # Without the name of a signal: the worker of type `spine` has written it.
 _STATUS_CODE = re.compile(r"(?:(?<=status code )|(?<=status code: ))-?\d+\b(?! \()")
 # With 128 added, a shell or a container reports the signal that ended a process.
@@ -132,6 +134,8 @@ def message_of(state: State | None, logs: Sequence[Log] = ()) -> str | None:
         return raised
     if state is None or not state.message:
         return None
+    if _LATE_BELOW.match(state.message):
+        return "A flow or task that it called exceeded its timeout."
     match = _STATE_MESSAGE.match(state.message)
     if match is None:
         return _with_signal(state.message)

@@ -82,7 +82,8 @@ class WorkflowStepDetail(BaseModel):
         description="The earlier steps that each argument came from; Prefect does not store the values of others."
     )
     outputs: ShownJson | None = Field(
-        description="The persisted JSON result; a large one is replaced by a preview with `truncated: true`."
+        description="The persisted JSON result; a large one is replaced by a preview with `truncated: true`, and one "
+        "that cannot be read by the `reason` with `unreadable: true`."
     )
     error: str | None
     error_category: ErrorCategory | None

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from spine.prefect.client import FlowRun, Log, Prefect, TaskRunResult
-from spine.prefect.results import ResultUnreadable, read_result
+from spine.prefect.results import NoResult, ResultUnreadable, read_result
 from spine.schemas import ErrorCategory
 from spine.workflows.failures import category_of, is_exception, message_of
 from spine.workflows.schemas import RunStatus, StepStatus, WorkflowStepDetail
@@ -76,13 +76,18 @@ def _inputs_of(step: Step, names: Mapping[UUID, str]) -> dict[str, Any] | None:
 
 
 async def _outputs_of(prefect: Prefect, step: Step) -> dict[str, Any] | None:
-    """The persisted result: a JSON object unchanged, any other value as `{"result": value}`."""
+    """The persisted result: a JSON object unchanged, any other value as `{"result": value}`.
+
+    One that cannot be read is `{"unreadable": True, "reason": ...}`.
+    """
     if step.status is not StepStatus.COMPLETED:
         return None
     try:
         result = await read_result(prefect, step.result)
-    except ResultUnreadable:
+    except NoResult:
         return None
+    except ResultUnreadable as reason:
+        return {"unreadable": True, "reason": f"{str(reason)[:1].upper()}{str(reason)[1:]}."}
     text = json.dumps(result, ensure_ascii=False)
     if len(text) > MOST_OUTPUT_CHARACTERS:
         return {"truncated": True, "size_bytes": len(text.encode()), "preview": text[:PREVIEW_CHARACTERS]}

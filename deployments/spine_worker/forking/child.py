@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -95,7 +96,7 @@ def _run_engine(gate: socket.socket, loaded: LoadedFlow | None) -> int:
             with suppress(OSError):
                 gate.send(BEGUN)
         # A second import would repeat declarations that may be made only once.
-        return loaded.flow if loaded else import_flow(flow_run)
+        return loaded.flow if loaded else _import_saying_why_it_exits(import_flow, flow_run)
 
     prefect.flow_engine.load_flow = load_flow
     try:
@@ -106,6 +107,18 @@ def _run_engine(gate: socket.socket, loaded: LoadedFlow | None) -> int:
         sys.excepthook(type(error), error, error.__traceback__)
         return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     return 0
+
+
+def _import_saying_why_it_exits(import_flow: Callable[[Any], Any], flow_run: Any) -> Any:
+    """Import the flow. Prefect logs the exceptions of an import, but not the text of `sys.exit("text")`."""
+    from prefect.logging.loggers import flow_run_logger
+
+    try:
+        return import_flow(flow_run)
+    except SystemExit as exit_request:
+        if isinstance(exit_request.code, str):
+            flow_run_logger(flow_run).error("Unexpected exception encountered when trying to load flow", exc_info=True)
+        raise
 
 
 def _exit_status(code: object) -> int:

@@ -86,12 +86,14 @@ def _prepare_prefect() -> None:
     from spine_worker.forking.loading import ignore_bytecode
     from spine_worker.forking.prefect_patches import patch_prefect
     from spine_worker.forking.rehearsal import rehearse
+    from spine_worker.forking.storable_text import store_any_text
 
     ignore_bytecode()
     for name in _MODULES:
         importlib.import_module(name)
     patch_prefect()
     match_children_by_parameters()
+    store_any_text()
     rehearse()
     present_as_engine()
 
