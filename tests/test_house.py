@@ -60,7 +60,10 @@ FLOORS = (
     ("run_history", "cache"),
     ("http", "idempotency", "auth", "audit", "secrets", "prefect", "prefect_server"),
     ("installation", "migrations", "tables", "egress", "database"),
-    ("own_settings", "sqlite_locks", "table_revisions", "database_problems", "postgresql_times", "unreadable"),
+    (
+        *("own_settings", "sqlite_locks", "table_revisions", "database_problems", "database_clock", "postgresql_times"),
+        "unreadable",
+    ),
     (
         "settings",
         "actors",

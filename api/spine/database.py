@@ -15,6 +15,7 @@ from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError, TimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from spine.database_clock import CLOCK
 from spine.database_problems import state_of
 from spine.errors import DatabaseUnavailable
 from spine.sqlite_locks import Turns, retrying
@@ -68,10 +69,11 @@ def _check_idle_connections(engine: AsyncEngine) -> None:
     def check(connection: Any, record: Any, _proxy: Any) -> None:
         now = time.monotonic()
         # A new connection has not been used.
-        if now - record.info.get("used_at", now) < SECONDS_TRUSTED:
+        is_trusted = now - record.info.get("used_at", now) < SECONDS_TRUSTED
+        if is_trusted and not CLOCK.is_due:
             return
         try:
-            dialect.do_ping(connection)
+            CLOCK.measure(connection) if CLOCK.is_due else dialect.do_ping(connection)
         except dialect.loaded_dbapi.Error as error:
             if dialect.is_disconnect(error, connection, None):
                 raise InvalidatePoolError from None
@@ -128,6 +130,8 @@ def _prepare_postgresql(connection: Any, _record: Any) -> None:
     from spine.postgresql_times import read_every_time
 
     read_every_time(connection.driver_connection)
+    if CLOCK.is_due:
+        CLOCK.measure(connection)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from sqlalchemy import DateTime, func, select
 from spine.cache.storage_check import StorageCheck
 from spine.cache.store import BlobStore
 from spine.database import SessionFactory, database_errors, make_engine, make_sessions, reading, require_database
+from spine.database_clock import local_now
 from spine.doctor.findings import Finding, degraded, down, up
 from spine.egress.fetch_failure import FetchFailure
 from spine.errors import SpineError
@@ -25,7 +26,6 @@ from spine.secrets.keyring import Keyring
 from spine.secrets.sealed import count_sealed, unseal
 from spine.settings import Settings
 from spine.tables import SEALED_COLUMNS
-from spine.tables.base import utc_now
 
 SECONDS_FOR_A_CHECK = 10
 # Leases and claims compare the times of several machines.
@@ -136,9 +136,9 @@ async def _check_clock(facts: ServerFacts | None, sessions: SessionFactory, dial
 
 async def _skew_of_database(sessions: SessionFactory) -> timedelta:
     async with reading(sessions) as session:
-        before = utc_now()
+        before = local_now()
         there = (await session.execute(select(func.clock_timestamp(type_=DateTime(timezone=True))))).scalar_one()
-        middle = before + (utc_now() - before) / 2
+        middle = before + (local_now() - before) / 2
     return there.astimezone(UTC) - middle
 
 

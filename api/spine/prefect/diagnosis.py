@@ -12,8 +12,8 @@ import prefect
 from prefect.filesystems import LocalFileSystem
 from prefect.results import aget_default_result_storage
 
+from spine.database_clock import local_now
 from spine.prefect.client import Prefect
-from spine.tables.base import utc_now
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class ServerFacts:
 
 async def server_facts(connection: Prefect) -> ServerFacts:
     """Read them from the server. Raises `PrefectUnavailable`."""
-    before = utc_now()
+    before = local_now()
     version, date = await connection.server_version()
-    middle = before + (utc_now() - before) / 2
+    middle = before + (local_now() - before) / 2
     # The header has whole seconds, of which half a second has passed on average.
     ahead = parsedate_to_datetime(date) + timedelta(seconds=0.5) - middle if date else timedelta(0)
     return ServerFacts(prefect.__version__, version, ahead)

@@ -8,6 +8,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 from ulid import ULID
 
+from spine.database_clock import CLOCK
 from spine.json_rule import presentable
 from spine.oddities import ODDITIES
 from spine.unreadable import Unreadable, UnreadableList, UnreadableObject
@@ -116,5 +117,5 @@ def new_id() -> str:
 
 
 def utc_now() -> datetime:
-    """The current time, aware, in UTC."""
-    return datetime.now(UTC)
+    """The current time by the database's clock, aware, in UTC."""
+    return CLOCK.now()
