@@ -86,6 +86,14 @@ def wait_for_http(url: str, process: psutil.Process, log: Path) -> None:
         wait_until(answers, f"{url} to answer", SECONDS_TO_START)
 
 
+def variables_of(process: psutil.Process) -> dict[str, str]:
+    """The environment of a process; empty if it has just ended."""
+    try:
+        return process.environ()
+    except psutil.NoSuchProcess:
+        return {}
+
+
 def wait_until(
     condition: Callable[[], bool], what: str, seconds: float = 60, every: float = 0.1, longest: float = LONGEST_PAUSE
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.processes import wait_until
+from tests.support.processes import variables_of, wait_until
 from tests.support.receivers import Receiver
 from tests.support.stack import Api
 from tests.support.web import PATIENCE, PLAIN, WEB
@@ -131,7 +131,8 @@ def test_a_worker_that_is_stopped_hands_its_run_to_the_other(whole: Topology, ba
 
     def runs_it(member: Member) -> bool:
         assert member.process is not None
-        return any(run in " ".join(child.environ().values()) for child in member.process.children(recursive=True))
+        children = member.process.children(recursive=True)
+        return any(run in " ".join(variables_of(child).values()) for child in children)
 
     owner = first if runs_it(first) else second
     assert owner.process is not None

@@ -16,7 +16,7 @@ from spine.up.processes import of_home
 
 from tests.sources.readers.support import settle
 from tests.support.postgres import fresh_database
-from tests.support.processes import free_port, wait_until
+from tests.support.processes import free_port, variables_of, wait_until
 from tests.up.support import RunningUp, running_up
 
 FLOW = """
@@ -99,7 +99,7 @@ def test_a_flow_of_a_team_reads_a_source_and_has_no_secret_in_its_environment(
         hidden = [*secrets.values(), *of_prefect.values()]
         assert [one for one in found["environment"] if any(secret in one for secret in hidden)] == []
         # The runs, their fork servers and the worker itself; only the API and the command have them.
-        knowing = [one for one in of_home(home) if KEY in json.dumps(one.environ())]
+        knowing = [one for one in of_home(home) if KEY in json.dumps(variables_of(one))]
         assert [one.cmdline()[-1] for one in knowing if "serve" not in one.cmdline()] == []
         assert {"PREFECT_API_AUTH_STRING", "SPINE_HOME"} <= {one.partition("=")[0] for one in found["environment"]}
         assert credential_path(home).read_text().strip() not in started.output.replace(login(started), "")
