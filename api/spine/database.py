@@ -70,10 +70,12 @@ def _check_idle_connections(engine: AsyncEngine) -> None:
         now = time.monotonic()
         # A new connection has not been used.
         is_trusted = now - record.info.get("used_at", now) < SECONDS_TRUSTED
-        if is_trusted and not CLOCK.is_due:
-            return
         try:
-            CLOCK.measure(connection) if CLOCK.is_due else dialect.do_ping(connection)
+            # A measurement finds a lost connection as a ping does.
+            if CLOCK.is_due:
+                CLOCK.measure(connection)
+            elif not is_trusted:
+                dialect.do_ping(connection)
         except dialect.loaded_dbapi.Error as error:
             if dialect.is_disconnect(error, connection, None):
                 raise InvalidatePoolError from None

@@ -82,9 +82,7 @@ class SharedContext(FlowRunExecutorContext):
         self._cancelling: dict[UUID, set[asyncio.Future[None]]] = {}
         self._expected: set[UUID] = set()
         self._cancelled: set[UUID] = set()
-        self._ended: set[UUID] = set()
-        self._reported: set[UUID] = set()
-        self._aborted: set[UUID] = set()
+        self._conclusions: dict[UUID, AttemptConclusion] = {}
         self._is_blind = False
         substitute(self._observer, "on_cancelling", self._begin_to_cancel)
         substitute(self._observer, "on_failure", self._lose_sight)
@@ -145,9 +143,7 @@ class SharedContext(FlowRunExecutorContext):
         """The run has ended, or its process did not start."""
         self._expected.discard(run_id)
         self._cancelled.discard(run_id)
-        self._ended.discard(run_id)
-        self._reported.discard(run_id)
-        self._aborted.discard(run_id)
+        self._conclusions.pop(run_id, None)
         self.begun.discard(run_id)
         self._cancelling.pop(run_id, None)
         self._observer.remove_in_flight_flow_run_id(run_id)
@@ -156,11 +152,7 @@ class SharedContext(FlowRunExecutorContext):
         """How the process of a run has reported its end."""
         conclusion = self.control_channel.get_conclusion(run_id)
         if conclusion is not None:
-            self._reported.add(run_id)
-        if isinstance(conclusion, EngineOutcomeReceipt) and conclusion.state_type in _ENDED:
-            self._ended.add(run_id)
-        if isinstance(conclusion, EngineOutcomeReceipt) and conclusion.state_type is None:
-            self._aborted.add(run_id)
+            self._conclusions[run_id] = conclusion
         return conclusion
 
     async def conclude(self, run_id: UUID, identifier: str | None) -> None:
@@ -172,7 +164,8 @@ class SharedContext(FlowRunExecutorContext):
         self._expected.discard(run_id)
         if cancelling := self._cancelling.pop(run_id, None):
             await asyncio.wait(cancelling)
-        if run_id in self._ended:
+        conclusion = self._conclusions.get(run_id)
+        if isinstance(conclusion, EngineOutcomeReceipt) and conclusion.state_type in _ENDED:
             return
         try:
             run = await self.client.read_flow_run(run_id)
@@ -191,10 +184,12 @@ class SharedContext(FlowRunExecutorContext):
 
     def _why_it_is_open(self, run: FlowRun, identifier: str | None) -> str | None:
         """Why a run has not ended, although its process has; None if it may be another process that executes it."""
-        if run.id not in self._reported:
+        conclusion = self._conclusions.get(run.id)
+        if conclusion is None:
             return ENDED_SILENTLY
+        is_aborted = isinstance(conclusion, EngineOutcomeReceipt) and conclusion.state_type is None
         is_of_process = identifier is not None and run.infrastructure_pid == identifier
-        return ABORTED if run.id in self._aborted and is_of_process else None
+        return ABORTED if is_aborted and is_of_process else None
 
 
 class SharedExecution:

@@ -67,7 +67,7 @@ async def test_a_clock_that_changes_later_is_noticed_with_the_connections_that_a
     with on_a_machine_with_another_clock(90):
         await desk.source(name)
         assert error() < timedelta(seconds=1)
-    # The same clock again, until it is measured again.
+    # The clock that it had before.
     assert error() < timedelta(seconds=1)
 
 
